@@ -30,7 +30,7 @@ sys.exit(not (3, 12) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1
 }
 
 find_python() {
-    local candidate
+    local candidate minor
     for candidate in python3.12 python3.13 python3 python; do
         if is_usable "${candidate}"; then
             "${candidate}" -c 'import sys; print(sys.executable)'
@@ -42,8 +42,10 @@ find_python() {
             echo "${candidate}"
             return
         fi
-    done < <(printf '%s\n' "${PYENV_ROOT:-${HOME}/.pyenv}"/versions/3.1[23].*/bin/python |
-        sort --version-sort --reverse)
+    done < <(for minor in 3.12 3.13; do
+        printf '%s\n' "${PYENV_ROOT:-${HOME}/.pyenv}/versions/${minor}".*/bin/python |
+            sort --version-sort --reverse
+    done)
     if command -v uv >/dev/null; then
         uv python find '>=3.12,<3.14' 2>/dev/null ||
             { uv python install 3.12 >&2 && uv python find 3.12; }
@@ -75,7 +77,7 @@ free_mb=$(df -Pm "${repo}" | awk 'NR == 2 {print $4}')
 missing_mb=$((need_mb > present_mb ? need_mb - present_mb : 0))
 say "making ${venv} with ${python}:" \
     "$(grep -c '^[a-z]' "${repo}/requirements.lock") packages, about 6.5 GB," \
-    "about 4 minutes on a fast line (${free_mb} MB free)"
+    "1 to 5 minutes on a fast line (${free_mb} MB free)"
 ((free_mb > missing_mb)) ||
     die "needs ${missing_mb} MB more than is there, but only ${free_mb} MB are free on" \
         "the disk of ${repo}: make room or put the repository elsewhere"
@@ -86,18 +88,20 @@ if ! is_usable "${venv}/bin/python" ||
     "${python}" -m venv --clear "${venv}"
 fi
 rm -f "${stamp}"
-redo=()
-[[ ! -f ${interrupted} ]] || redo=(--reinstall)
+reinstall=()
+[[ ! -f ${interrupted} ]] || reinstall=(--reinstall)
 touch "${interrupted}"
 
+# uv takes the machine's certificates (a proxy's, say) instead of its built-in ones.
 run_pip() { "${venv}/bin/python" -m pip --disable-pip-version-check "$@"; }
-if run_pip install --quiet "uv==${uv_version}" && "${venv}/bin/uv" pip install \
-    --python "${venv}/bin/python" --require-hashes "${redo[@]}" \
-    --requirement "${repo}/requirements.lock" >&2; then
-    :
+if run_pip install --quiet "uv==${uv_version}" &&
+    "${venv}/bin/uv" pip install --system-certs --python "${venv}/bin/python" \
+        --require-hashes "${reinstall[@]}" --requirement "${repo}/requirements.lock" >&2
+then
+    say "packages installed"
 else
     say "uv did not manage; pip goes on (slower, and it reads your pip.conf)"
-    run_pip install --require-hashes "${redo[@]/--reinstall/--force-reinstall}" \
+    run_pip install --require-hashes "${reinstall[@]/--/--force-}" \
         --requirement "${repo}/requirements.lock" >&2
 fi
 run_pip install --quiet --no-deps --no-build-isolation --editable "${repo}" >&2
