@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Stage 4: data/<set> -> dump/raw/<set>: filter, normalise, four examples each."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from powsm.dump import MAX_UNKNOWN_RATE, Settings, prepare_set
+from powsm.filters import MAX_PHONES, MIN_DURATION_S, SUBSET_HOURS, Limits
+from powsm.tasks import TASKS
+
+log = logging.getLogger("prepare_dump")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="folder of the sets")
+    add("--dump", type=Path, default=Path("dump/raw"), help="where sets are written")
+    add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
+    add("--nj", type=int, default=1, help="processes")
+    add("--policy", choices=["strict", "released"], default="strict", help="of phones")
+    add("--text_policy", choices=["powsm_fix", "released"], default="powsm_fix")
+    add("--min_duration", type=float, default=MIN_DURATION_S, help="seconds")
+    add("--max_duration", type=float, default=Limits.max_duration_s, help="seconds")
+    add("--max_phones", type=int, default=MAX_PHONES, help="phones of an utterance")
+    add(
+        "--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help="of characters"
+    )
+    add("--subset", choices=list(SUBSET_HOURS), help="of train, stratified by language")
+    add("--seed", type=int, default=42, help="of the subset")
+    add("--tasks", default=",".join(TASKS), help="comma-separated")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings = Settings(
+        policy=args.policy,
+        text_policy=args.text_policy,
+        limits=Limits(args.min_duration, args.max_duration, args.max_phones),
+        max_unknown_rate=args.max_unknown_rate,
+        subset=args.subset,
+        seed=args.seed,
+        tasks=tuple(args.tasks.split(",")),
+    )
+    sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/text.ipa"))
+    if not sets:
+        raise ValueError(f"{args.data}: no set with a text.ipa; run stage 1 first")
+    for dset in sets:
+        outcome = prepare_set(args.data / dset, args.dump / dset, settings, args.nj)
+        if outcome is None:
+            log.info("%s: current, nothing to do", dset)
+            continue
+        log.info("%s: %s", dset, outcome.counts.summary())
+        if outcome.unknown.symbols:
+            rate, top = outcome.unknown.rate, outcome.unknown.top(5)
+            log.info("%s: %.3f %% unknown IPA: %s", dset, 100 * rate, top)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as err:
+        sys.exit(f"prepare_dump: {err}")

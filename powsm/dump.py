@@ -1,0 +1,438 @@
+"""Stage 4: `data/<set>` -> `dump/raw/<set>`, filtered, normalised, four examples each.
+
+Chunks of utterances go through the filters, the normaliser and the task formatter in
+any number of processes; their parts are joined in order into a hidden folder that takes
+the set's name when it is complete. So a set is there whole or not at all, and the
+same for any number of processes.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
+from itertools import groupby
+from pathlib import Path
+
+from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
+from powsm.corpora import CORPORA
+from powsm.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
+from powsm.files import atomic_write, sha256_file
+from powsm.filters import (
+    SUBSET_HOURS,
+    Counts,
+    Limits,
+    Subset,
+    audio_drop_reason,
+    phones_drop_reason,
+    ranked,
+)
+from powsm.ipa import Normaliser, strip_suprasegmentals, to_slashed
+from powsm.orthography import normalise_text
+from powsm.tasks import TASKS, examples
+
+DONE_FILE = "prepare.done.json"
+REFERENCE_FILES = ("ref.ipa", "ref.text")  # keyed by utt_id, for dev and test sets
+MAX_UNKNOWN_RATE = 0.01
+_N_CONTEXTS = 3  # examples kept of an unknown symbol
+_SORT_MEMORY = "256M"
+_CORPUS_NAME_PARTS = 3  # names like `mls_dutch` have an underscore
+
+log = logging.getLogger(__name__)
+
+
+class UnknownSymbolsError(ValueError):
+    """Too large a share of the IPA characters is not in the phone inventory."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the input that decides what stage 4 writes."""
+
+    policy: str = "strict"
+    text_policy: str = "powsm_fix"
+    limits: Limits = field(default_factory=Limits)
+    max_unknown_rate: float = MAX_UNKNOWN_RATE
+    subset: str | None = None
+    seed: int = 42
+    tasks: tuple[str, ...] = TASKS
+
+    def as_dict(self) -> dict[str, object]:
+        values = asdict(self)
+        values["limits"]["dropped_languages"] = sorted(self.limits.dropped_languages)
+        values["tasks"] = sorted(self.tasks)
+        return values
+
+
+@dataclass
+class Unknown:
+    """Characters of the IPA strings that no phone was made of."""
+
+    n_characters: int = 0
+    n_unknown: int = 0
+    symbols: Counter[str] = field(default_factory=Counter)
+    contexts: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        return self.n_unknown / self.n_characters if self.n_characters else 0.0
+
+    def add(self, utt_id: str, ipa: str, drops: Sequence) -> None:
+        self.n_characters += len(ipa) - ipa.count(" ")
+        for drop in drops:
+            self.n_unknown += len(drop.text)
+            self.symbols[drop.text] += 1
+            seen = self.contexts.setdefault(drop.text, [])
+            if len(seen) < _N_CONTEXTS:
+                seen.append(f"{utt_id}: {drop.context}")
+
+    def merge(self, other: "Unknown") -> None:
+        self.n_characters += other.n_characters
+        self.n_unknown += other.n_unknown
+        self.symbols.update(other.symbols)
+        for symbol, found in other.contexts.items():
+            seen = self.contexts.setdefault(symbol, [])
+            seen.extend(found[: _N_CONTEXTS - len(seen)])
+
+    def top(self, n: int = 10) -> str:
+        """The most frequent symbols, with code points.
+
+        >>> Unknown(symbols=Counter({"g": 3})).top()
+        "'g' (U+0067) 3 times"
+        """
+        return ", ".join(
+            f"'{symbol}' ({code_points(symbol)}) {count:,} times"
+            for symbol, count in ranked(self.symbols)[:n]
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "n_characters": self.n_characters,
+            "n_unknown": self.n_unknown,
+            "rate": round(self.rate, 8),
+            "symbols": [
+                {
+                    "symbol": symbol,
+                    "code_points": code_points(symbol),
+                    "count": count,
+                    "examples": self.contexts[symbol],
+                }
+                for symbol, count in ranked(self.symbols)
+            ],
+        }
+
+
+def code_points(symbol: str) -> str:
+    """How Unicode writes the characters down.
+
+    >>> code_points("t͡")
+    'U+0074 U+0361'
+    """
+    return " ".join(f"U+{ord(character):04X}" for character in symbol)
+
+
+@dataclass
+class Outcome:
+    """What came of a chunk, or of a set."""
+
+    counts: Counts = field(default_factory=Counts)
+    unknown: Unknown = field(default_factory=Unknown)
+    first_id: str = ""
+    last_id: str = ""
+
+    def merge(self, other: "Outcome") -> None:
+        self.counts.merge(other.counts)
+        self.unknown.merge(other.unknown)
+
+
+def labels_of(utt_id: str) -> str:
+    """`human` or `g2p`: how the corpus named at the start of an id was labelled.
+
+    Raises:
+        ValueError: no corpus of that name.
+    """
+    name = ""
+    for part in utt_id.split("_", _CORPUS_NAME_PARTS)[:_CORPUS_NAME_PARTS]:
+        name = f"{name}_{part}" if name else part
+        if name in CORPORA:
+            return CORPORA[name].labels
+    raise ValueError(
+        f"{utt_id!r}: the id begins with no corpus of powsm/corpora "
+        f"({' '.join(sorted(CORPORA))}); add it there"
+    )
+
+
+@cache
+def _normaliser(policy: str, english_rules: bool) -> Normaliser:
+    return Normaliser(policy=policy, english_rules=english_rules)
+
+
+def prepare_set(
+    data_dir: Path,
+    dump_dir: Path,
+    settings: Settings,
+    nj: int = 1,
+) -> Outcome | None:
+    """Write one set of `dump/raw`, or nothing when it is there already.
+
+    Args:
+        data_dir: `data/<set>` of stage 1; the name of the folder is the set's.
+        dump_dir: `dump/raw/<set>`; replaced as a whole.
+        settings: what to keep and how to write it.
+        nj: processes.
+
+    Returns:
+        Counts, or None when the same input and settings made what stands there.
+
+    Raises:
+        DataDirError: the input breaks the rules of a data directory.
+        UnknownSymbolsError: more than `max_unknown_rate` of a g2p set's IPA characters
+            are unknown; whatever stood in `dump_dir` is untouched.
+        ValueError: no utterance left.
+    """
+    data_dir, dump_dir = Path(data_dir), Path(dump_dir)
+    dset = data_dir.name
+    chunks = plan_chunks(data_dir, UTTERANCE_FILES)
+    made_from = {
+        "inputs": {name: sha256_file(data_dir / name) for name in UTTERANCE_FILES},
+        "settings": settings.as_dict(),
+        "normaliser": _normaliser(settings.policy, True).version,
+    }
+    if _is_current(dump_dir, made_from):
+        return None
+    subset = _choose_subset(chunks, dset, settings)
+    work_dir = dump_dir.with_name(f".{dset}.preparing")
+    shutil.rmtree(work_dir, ignore_errors=True)
+    work_dir.mkdir(parents=True)
+    try:
+        outcome = _write_parts(chunks, work_dir, dset, settings, subset, nj)
+        if outcome.counts.kept == 0:
+            raise ValueError(
+                f"{data_dir}: no utterance left; {outcome.counts.summary()}. "
+                "Check the limits of stage 4 against data/report"
+            )
+        judge_unknown(outcome.unknown, data_dir, settings.max_unknown_rate)
+        _write_spk2utt(work_dir)
+        _write_json(
+            work_dir / "drops.json",
+            {**outcome.counts.as_dict(), "unknown": outcome.unknown.as_dict()},
+        )
+        _write_json(
+            work_dir / "normaliser.json",
+            {
+                "policy": settings.policy,
+                "version": made_from["normaliser"],
+                "text_policy": settings.text_policy,
+            },
+        )
+        made_from["outputs"] = {
+            path.name: path.stat().st_size for path in sorted(work_dir.iterdir())
+        }
+        _write_json(work_dir / DONE_FILE, made_from)
+        _swap(work_dir, dump_dir)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    return outcome
+
+
+def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
+    """Raise when too many IPA characters are unknown, and name the worst."""
+    if unknown.rate > max_rate:
+        raise UnknownSymbolsError(
+            f"{where}/text.ipa: {unknown.rate:.2%} of the IPA characters are unknown, "
+            f"at most {max_rate:.2%} are allowed (--max_unknown_rate): "
+            f"{unknown.top()}. Map them in powsm/data, or allow more"
+        )
+
+
+def _is_current(dump_dir: Path, made_from: dict[str, object]) -> bool:
+    try:
+        done = json.loads((dump_dir / DONE_FILE).read_text(encoding="utf-8"))
+        outputs = done.pop("outputs")
+        return done == made_from and all(
+            (dump_dir / name).stat().st_size == size for name, size in outputs.items()
+        )
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _choose_subset(
+    chunks: Sequence[Chunk], dset: str, settings: Settings
+) -> Subset | None:
+    if settings.subset is None or not dset.startswith("train"):
+        return None
+    hours = SUBSET_HOURS[settings.subset]
+
+    def candidates() -> Iterator[tuple[str, str, int]]:
+        for chunk in chunks:
+            for row in read_rows(_columns(chunk, "utt2lang", "utt2num_samples")):
+                utt_id, lang, n_samples = row[0], row[1], int(row[2])
+                if not audio_drop_reason(
+                    settings.limits, lang=lang, n_samples=n_samples
+                ):
+                    yield utt_id, lang, n_samples
+
+    return Subset.choose(candidates(), hours, settings.seed)
+
+
+def _columns(chunk: Chunk, *names: str) -> Chunk:
+    return Chunk(
+        chunk.index, tuple(part for part in chunk.ranges if part[0].name in names)
+    )
+
+
+def _write_parts(
+    chunks: Sequence[Chunk],
+    work_dir: Path,
+    dset: str,
+    settings: Settings,
+    subset: Subset | None,
+    nj: int,
+) -> Outcome:
+    names = EXAMPLE_FILES if dset.startswith("train") else _names_with_references()
+    work = partial(
+        _prepare_chunk, work_dir=work_dir, dset=dset, settings=settings, subset=subset
+    )
+    total = Outcome()
+    files = {name: open(work_dir / name, "wb") for name in names}
+    try:
+        for chunk, outcome in zip(chunks, map_in_order(work, chunks, nj), strict=True):
+            _check_order(total.last_id, outcome.first_id)
+            total.merge(outcome)
+            total.last_id = outcome.last_id
+            for name, file in files.items():
+                part = _part(work_dir, chunk, name)
+                with open(part, "rb") as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
+                part.unlink()
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        for file in files.values():
+            file.close()
+    return total
+
+
+def _names_with_references() -> tuple[str, ...]:
+    return (*EXAMPLE_FILES, *REFERENCE_FILES)
+
+
+def _part(work_dir: Path, chunk: Chunk, name: str) -> Path:
+    return work_dir / f"{name}.{chunk.index:06d}"
+
+
+def _check_order(previous: str, utt_id: str) -> None:
+    if previous and utt_id <= previous:
+        fault = "is given twice" if utt_id == previous else f"comes after {previous!r}"
+        raise DataDirError(f"{utt_id!r} {fault}; rerun stage 1, which sorts and checks")
+    if previous and utt_id.startswith(previous):
+        raise DataDirError(
+            f"{utt_id!r} begins with another id, {previous!r}: their examples would "
+            "not stay together when sorted; rename one of them"
+        )
+
+
+def _prepare_chunk(
+    chunk: Chunk,
+    *,
+    work_dir: Path,
+    dset: str,
+    settings: Settings,
+    subset: Subset | None,
+) -> Outcome:
+    """Write the parts of one chunk; runs in a worker."""
+    limits = settings.limits.for_set(dset)
+    with_references = not dset.startswith("train")
+    lines: dict[str, list[str]] = {name: [] for name in _names_with_references()}
+    outcome = Outcome()
+    counts, unknown = outcome.counts, outcome.unknown
+    for row in read_rows(chunk):
+        utt_id, audio, raw_text, ipa, lang, speaker, samples = row
+        if outcome.last_id:
+            _check_order(outcome.last_id, utt_id)
+        else:
+            outcome.first_id = utt_id
+        outcome.last_id = utt_id
+        n_samples = int(samples)
+        if subset is not None and not subset.holds(utt_id, lang):
+            counts.drop("not_in_subset", utt_id)
+            continue
+        if reason := audio_drop_reason(limits, lang=lang, n_samples=n_samples):
+            counts.drop(reason, utt_id)
+            continue
+        is_human = labels_of(utt_id) == "human"
+        segments = _normaliser(settings.policy, not is_human).segment(ipa, lang)
+        if not is_human:
+            unknown.add(utt_id, ipa, segments.dropped)
+        phones = segments.phones
+        ctc_phones = strip_suprasegmentals(phones)
+        if reason := phones_drop_reason(
+            limits, n_samples=n_samples, phones=phones, ctc_phones=ctc_phones
+        ):
+            counts.drop(reason, utt_id)
+            continue
+        text = normalise_text(raw_text, lang, settings.text_policy)
+        rows = examples(utt_id, lang, phones, ctc_phones, text, settings.tasks)
+        if not rows:
+            counts.drop("no_text", utt_id)
+            continue
+        counts.keep(utt_id, n_samples, bool(text))
+        for example in rows:
+            example_id = example.example_id
+            lines["wav.scp"].append(f"{example_id} {audio}\n")
+            lines["text"].append(f"{example_id} {example.text}\n")
+            lines["text.prev"].append(f"{example_id} {example.text_prev}\n")
+            lines["text.ctc"].append(f"{example_id} {example.text_ctc}\n")
+            lines["utt2lang"].append(f"{example_id} {lang}\n")
+            lines["utt2spk"].append(f"{example_id} {speaker}\n")
+            lines["utt2num_samples"].append(f"{example_id} {samples}\n")
+        if with_references:
+            reference = ipa if is_human else to_slashed(phones)
+            lines["ref.ipa"].append(f"{utt_id} {reference}\n")
+            lines["ref.text"].append(f"{utt_id} {text}\n" if text else f"{utt_id}\n")
+    for name, column in lines.items():
+        if column or name in EXAMPLE_FILES or with_references:
+            _part(work_dir, chunk, name).write_text(
+                "".join(column), encoding="utf-8", newline="\n"
+            )
+    return outcome
+
+
+def _write_spk2utt(work_dir: Path) -> None:
+    """Turn `utt2spk` round: a line a speaker, by an external sort in fixed memory."""
+    by_speaker = work_dir / "utt2spk.by_speaker"
+    environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(work_dir)}
+    command = ["sort", "-S", _SORT_MEMORY, "-k2,2", "-k1,1", "-o", str(by_speaker)]
+    subprocess.run([*command, str(work_dir / "utt2spk")], env=environment, check=True)
+    with (
+        open(by_speaker, encoding="utf-8", newline="\n") as rows,
+        open(work_dir / "spk2utt", "w", encoding="utf-8", newline="\n") as file,
+    ):
+        pairs = (row.rstrip("\n").split(" ", 1) for row in rows)
+        for speaker, group in groupby(pairs, key=lambda pair: pair[1]):
+            file.write(speaker)
+            for example_id, _ in group:
+                file.write(f" {example_id}")
+            file.write("\n")
+    by_speaker.unlink()
+
+
+def _write_json(path: Path, value: object) -> None:
+    with atomic_write(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+
+
+def _swap(work_dir: Path, dump_dir: Path) -> None:
+    """Let the finished folder take the place of an older one."""
+    old = dump_dir.with_name(f".{dump_dir.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if dump_dir.exists():
+        os.rename(dump_dir, old)
+    os.rename(work_dir, dump_dir)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,210 @@
+"""Keep or drop an utterance, with a counted reason; choose nested subsets.
+
+Limits bind training and development sets. A test set keeps every utterance that
+can be scored, so that rates are over the same utterances for everybody.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from powsm.audio import SAMPLE_RATE, WINDOW_S, n_encoder_frames
+from powsm.languages import DROPPED_LANGUAGES
+
+SUBSET_HOURS = {"10h": 10.0, "100h": 100.0, "1kh": 1000.0}
+MAX_PHONES = 300  # POWSM section 4.1
+MIN_DURATION_S = 0.5
+N_EXAMPLES = 5  # utterance ids remembered for a reason
+_N_BINS = 1 << 16  # resolution of a language's share in a subset
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an utterance must satisfy; both ends of a range are allowed."""
+
+    min_duration_s: float = MIN_DURATION_S
+    max_duration_s: float = WINDOW_S
+    max_phones: int = MAX_PHONES
+    check_ctc: bool = True
+    dropped_languages: frozenset[str] = frozenset(DROPPED_LANGUAGES)
+
+    def for_set(self, dset: str) -> "Limits":
+        """These limits, or only the indispensable ones when `dset` is a test set."""
+        if not dset.startswith("test"):
+            return self
+        return replace(
+            self,
+            min_duration_s=0.0,
+            max_duration_s=float("inf"),
+            max_phones=1 << 62,
+            check_ctc=False,
+        )
+
+
+def min_ctc_frames(ctc_phones: Sequence[str]) -> int:
+    """Encoder frames that a CTC target needs at least.
+
+    One for SentencePiece's leading `▁`, one a phone, and a blank between equals.
+
+    >>> min_ctc_frames(["p", "ɔ", "p"]), min_ctc_frames(["p", "p", "ɔ"])
+    (4, 5)
+    """
+    repeats = sum(a == b for a, b in zip(ctc_phones, ctc_phones[1:], strict=False))
+    return 1 + len(ctc_phones) + repeats
+
+
+def audio_drop_reason(limits: Limits, *, lang: str, n_samples: int) -> str | None:
+    """Why language or duration rule the utterance out; None when they do not."""
+    if lang in limits.dropped_languages:
+        return "dropped_language"
+    if n_samples < limits.min_duration_s * SAMPLE_RATE:
+        return "too_short"
+    if n_samples > limits.max_duration_s * SAMPLE_RATE:
+        return "too_long"
+    return None
+
+
+def phones_drop_reason(
+    limits: Limits,
+    *,
+    n_samples: int,
+    phones: Sequence[str],
+    ctc_phones: Sequence[str],
+) -> str | None:
+    """Why the phones rule the utterance out; None when they do not."""
+    if not ctc_phones:
+        return "no_phones"
+    if len(phones) > limits.max_phones:
+        return "too_many_phones"
+    if limits.check_ctc and n_encoder_frames(n_samples) < min_ctc_frames(ctc_phones):
+        return "ctc_infeasible"
+    return None
+
+
+@dataclass
+class Counts:
+    """Kept and dropped utterances; `merge` in file order keeps results stable.
+
+    `examples` holds the first ids of each reason; `no_text` counts utterances that
+    stay but have no orthography, so only their PR example exists.
+    """
+
+    total: int = 0
+    kept: int = 0
+    kept_samples: int = 0
+    no_text: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def drop(self, reason: str, utt_id: str) -> None:
+        self.total += 1
+        self.dropped[reason] += 1
+        self._remember(reason, utt_id)
+
+    def keep(self, utt_id: str, n_samples: int, has_text: bool) -> None:
+        self.total += 1
+        self.kept += 1
+        self.kept_samples += n_samples
+        if not has_text:
+            self.no_text += 1
+            self._remember("no_text", utt_id)
+
+    def _remember(self, reason: str, utt_id: str) -> None:
+        seen = self.examples.setdefault(reason, [])
+        if len(seen) < N_EXAMPLES:
+            seen.append(utt_id)
+
+    def merge(self, other: "Counts") -> None:
+        self.total += other.total
+        self.kept += other.kept
+        self.kept_samples += other.kept_samples
+        self.no_text += other.no_text
+        self.dropped.update(other.dropped)
+        for reason, utt_ids in other.examples.items():
+            for utt_id in utt_ids:
+                self._remember(reason, utt_id)
+
+    def summary(self) -> str:
+        """One log line.
+
+        >>> counts = Counts(total=10_000, kept=9_812)
+        >>> counts.dropped.update(too_long=140, no_phones=48)
+        >>> counts.summary()
+        'kept 9,812 of 10,000 (too_long=140 no_phones=48)'
+        """
+        parts = [f"{reason}={n:,}" for reason, n in ranked(self.dropped)]
+        if self.no_text:
+            parts.append(f"kept without text: no_text={self.no_text:,}")
+        tail = f" ({' '.join(parts)})" if parts else ""
+        return f"kept {self.kept:,} of {self.total:,}{tail}"
+
+    def as_dict(self) -> dict[str, object]:
+        """For `drops.json`: the same bytes for the same input."""
+        return {
+            "total": self.total,
+            "kept": self.kept,
+            "kept_hours": round(self.kept_samples / SAMPLE_RATE / 3600, 4),
+            "no_text": self.no_text,
+            "dropped": dict(ranked(self.dropped)),
+            "examples": {
+                reason: self.examples[reason] for reason in sorted(self.examples)
+            },
+        }
+
+
+def ranked(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Items by falling count, equal counts by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def subset_bin(utt_id: str, seed: int) -> int:
+    """The utterance's place in the lottery, 0..65535, the same on every machine."""
+    digest = hashlib.blake2b(
+        utt_id.encode(), digest_size=8, key=seed.to_bytes(8, "big")
+    ).digest()
+    return int.from_bytes(digest, "big") % _N_BINS
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A seeded choice of about `hours`, each language in its share of the whole.
+
+    An utterance is in when its lottery place is not above its language's limit. The
+    limits rise with the hours, so a smaller subset lies inside every larger one, and
+    every language keeps at least one utterance.
+    """
+
+    seed: int
+    last_bin: Mapping[str, int]  # by language
+
+    def holds(self, utt_id: str, lang: str) -> bool:
+        return subset_bin(utt_id, self.seed) <= self.last_bin.get(lang, -1)
+
+    @classmethod
+    def choose(
+        cls, rows: Iterable[tuple[str, str, int]], hours: float, seed: int
+    ) -> "Subset":
+        """Plan a subset in one pass and fixed memory.
+
+        Args:
+            rows: (utt_id, lang, n_samples) of the utterances to choose from.
+            hours: wanted in total; more than there are takes everything.
+            seed: of the lottery.
+        """
+        samples: dict[str, np.ndarray] = {}
+        for utt_id, lang, n_samples in rows:
+            if lang not in samples:
+                samples[lang] = np.zeros(_N_BINS, dtype=np.int64)
+            samples[lang][subset_bin(utt_id, seed)] += n_samples
+        total = sum(int(bins.sum()) for bins in samples.values())
+        share = min(1.0, hours * 3600 * SAMPLE_RATE / total) if total else 0.0
+        last_bin = {}
+        for lang, bins in sorted(samples.items()):
+            filled = np.cumsum(bins)
+            # at least one sample is asked for, so at least one utterance is taken
+            wanted = max(1, share * filled[-1])
+            last_bin[lang] = int(np.searchsorted(filled, wanted))
+        return cls(seed, last_bin)

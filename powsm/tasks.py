@@ -1,0 +1,150 @@
+"""The four tasks: utterance -> prompted training examples, and back from output.
+
+One utterance becomes up to four examples which share audio and CTC target:
+
+    task  text (decoder target)            text.prev (prompt)   text.ctc
+    pr    <eng><pr><notimestamps> /p//ɔ/   <na>                 /p//ɔ/
+    asr   <eng><asr><notimestamps> paw     <na>                 /p//ɔ/
+    g2p   <eng><g2p><notimestamps> /p//ɔ/  paw                  /p//ɔ/
+    p2g   <eng><p2g><notimestamps> paw     /p//ɔ/               /p//ɔ/
+
+Source: POWSM (arXiv 2510.24992) section 3 and its model card.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+from powsm.ipa import to_slashed
+from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM, lang_sym
+
+TASKS = ("pr", "asr", "g2p", "p2g")
+TASK_SYMS = {task: f"<{task}>" for task in TASKS}
+TEXT_TASKS = frozenset({"asr", "g2p", "p2g"})  # these need orthography
+NO_TIME_SYM = "<notimestamps>"
+NA_SYM = "<na>"  # stands where a prompt would
+WORD_START = "▁"  # U+2581, SentencePiece's mark for a space
+
+_TASKS_BY_SYM = {sym: task for task, sym in TASK_SYMS.items()}
+_LEADING_SYM = re.compile(r"\s*(<[^<>\s]+>)")
+_TIME_SYM = re.compile(r"<\d+\.\d\d>")
+_CONTROL_SYMS = frozenset({"<sos>", "<eos>", "<sop>", "<blank>"})
+
+
+class Example(NamedTuple):
+    """One row of stage 4's files: `example_id` is `<utt_id>_<task>`."""
+
+    example_id: str
+    text: str
+    text_prev: str
+    text_ctc: str
+
+
+@cache
+def prompt_lang_sym(lang: str) -> str:
+    """The prompt's language symbol: `<unk>` for a language that has no token.
+
+    >>> prompt_lang_sym("eng"), prompt_lang_sym("tus")
+    ('<eng>', '<unk>')
+    """
+    return lang_sym(lang) if lang in LANGUAGES else UNKNOWN_LANG_SYM
+
+
+def examples(
+    utt_id: str,
+    lang: str,
+    phones: Sequence[str],
+    ctc_phones: Sequence[str],
+    text: str,
+    tasks: Iterable[str] = TASKS,
+) -> list[Example]:
+    """The training examples of one utterance, sorted by `example_id`.
+
+    Args:
+        utt_id: the utterance's id.
+        lang: ISO 639-3 code; one without a token gets `<unk>`.
+        phones: all phones with their length marks.
+        ctc_phones: the phones without length and break marks.
+        text: normalised orthography; empty leaves the PR example alone.
+        tasks: which of `TASKS` to make.
+
+    Raises:
+        ValueError: no phones, or a task that does not exist.
+
+    >>> for example in examples("u", "eng", ["ɔː"], ["ɔ"], "awe", ["pr", "g2p"]):
+    ...     print(*example, sep=" | ")
+    u_g2p | <eng><g2p><notimestamps> /ɔː/ | awe | /ɔ/
+    u_pr | <eng><pr><notimestamps> /ɔː/ | <na> | /ɔ/
+    """
+    if not phones or not ctc_phones:
+        raise ValueError(f"{utt_id}: no phones; every task needs them, drop it before")
+    slashed = to_slashed(phones)
+    ctc = to_slashed(ctc_phones)
+    symbol = prompt_lang_sym(lang)
+    rows = []
+    for task in sorted(tasks):
+        if task not in TASK_SYMS:
+            raise ValueError(f"no task {task!r}; the tasks are {' '.join(TASKS)}")
+        if task in TEXT_TASKS and not text:
+            continue
+        target = slashed if task in ("pr", "g2p") else text
+        prompt = {"g2p": text, "p2g": slashed}.get(task, NA_SYM)
+        target = f"{symbol}<{task}>{NO_TIME_SYM} {target}"
+        rows.append(Example(f"{utt_id}_{task}", target, prompt, ctc))
+    return rows
+
+
+@dataclass(frozen=True)
+class ParsedOutput:
+    """What the decoder said: symbols it emitted (None if missing) and the rest.
+
+    `text` is slashed phones after pr and g2p, orthography after asr and p2g.
+    """
+
+    lang_sym: str | None
+    task_sym: str | None
+    text: str
+
+    @property
+    def task(self) -> str | None:
+        return None if self.task_sym is None else _TASKS_BY_SYM[self.task_sym]
+
+
+def parse_output(output: str | Sequence[str]) -> ParsedOutput:
+    """Take the prompt symbols off a decoded text, or off a list of tokens.
+
+    Timestamps, `<notimestamps>`, `<sos>` and `<eos>` vanish. Nothing is guessed:
+    a symbol that the decoder left out is None, and the text stays whole.
+
+    >>> parse_output("<eng><pr><notimestamps> /p//ɔ/")
+    ParsedOutput(lang_sym='<eng>', task_sym='<pr>', text='/p//ɔ/')
+    >>> parse_output(["<unk>", "<asr>", "<notimestamps>", "▁who", "▁is"]).text
+    'who is'
+    >>> parse_output("/p//ɔ/")
+    ParsedOutput(lang_sym=None, task_sym=None, text='/p//ɔ/')
+    """
+    if not isinstance(output, str):
+        output = "".join(output)
+    output = output.replace(WORD_START, " ")
+    found_lang = found_task = None
+    while match := _LEADING_SYM.match(output):
+        symbol = match[1]
+        is_task = symbol in _TASKS_BY_SYM
+        if is_task and found_task is None:
+            found_task = symbol
+        elif not (
+            symbol in _CONTROL_SYMS
+            or symbol in (NO_TIME_SYM, NA_SYM)
+            or _TIME_SYM.fullmatch(symbol)
+        ):
+            # a language comes once and before the task; what else stands here is text
+            if is_task or found_lang is not None or found_task is not None:
+                break
+            found_lang = symbol
+        output = output[match.end() :]
+    output = _TIME_SYM.sub(" ", output)
+    for symbol in _CONTROL_SYMS:
+        output = output.replace(symbol, " ")
+    return ParsedOutput(found_lang, found_task, " ".join(output.split()))
