@@ -1,0 +1,204 @@
+"""Training configurations: YAML, `--set` overrides, and all faults told at once.
+
+A configuration holds ESPnet's own keys (`encoder_conf`, `optim`, ...) and the few of
+`OUR_KEYS`. It is read by ESPnet's own parser, so defaults are ESPnet's.
+"""
+
+import argparse
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+from espnet2.utils.nested_dict_action import NestedDictAction
+
+from powsm.dataset import BatchOptions
+from powsm.files import atomic_write
+from powsm.model import PowsmTask
+
+OUR_KEYS = ("iterator", "batch_conf", "tasks", "checkpoint_every_n_updates")
+_MODEL_KEYS = ("task_weights", "guided_attention_weight", "guided_attention_width")
+
+
+class ConfigError(ValueError):
+    """A configuration with faults; the message lists every one of them."""
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """ESPnet's S2T training parser with our options."""
+    parser = PowsmTask.get_parser()
+    group = parser.add_argument_group("POWSM")
+    group.add_argument(
+        "--iterator",
+        choices=("utterances", "published"),
+        default="utterances",
+        help="utterances: one encoder pass for all examples of a recording, batches "
+        "by length; published: one row per example, fixed window (the public recipe)",
+    )
+    group.add_argument(
+        "--batch_conf",
+        action=NestedDictAction,
+        default={},
+        help="powsm.dataset.BatchOptions, for iterator utterances",
+    )
+    group.add_argument(
+        "--tasks",
+        nargs="+",
+        default=None,
+        help="train on these tasks only (pr asr g2p p2g); default all",
+    )
+    group.add_argument(
+        "--checkpoint_every_n_updates",
+        type=int,
+        default=1000,
+        help="write a resumable checkpoint this often, and at the end of each epoch",
+    )
+    return parser
+
+
+def load_yaml(path: Path) -> dict:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: not readable as YAML, or not a mapping.
+    """
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as err:
+        raise ConfigError(f"{path}: not valid YAML: {err}") from err
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"{path}: expected 'key: value' lines, found {type(config).__name__}"
+        )
+    return config
+
+
+def apply_overrides(config: Mapping, overrides: Iterable[str]) -> dict:
+    """Set `key.sub=value` pairs in a copy of a configuration.
+
+    >>> apply_overrides({"optim_conf": {"lr": 1.0}}, ["optim_conf.lr=0.5", "seed=7"])
+    {'optim_conf': {'lr': 0.5}, 'seed': 7}
+
+    Raises:
+        ConfigError: a pair without `=`, or a path through something that is no mapping.
+    """
+    config = yaml.safe_load(yaml.safe_dump(dict(config)))
+    for pair in overrides:
+        path, equals, value = pair.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set {pair}: expected key.sub=value")
+        *parents, last = path.split(".")
+        place = config
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(
+                    f"--set {pair}: {parent} is {place!r}, it has no keys below it"
+                )
+        place[last] = yaml.safe_load(value)
+    return config
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _accepted(cls: type) -> set[str]:
+    """Keyword arguments a class takes, those of its bases behind **kwargs included."""
+    names: set[str] = set()
+    for base in inspect.getmro(cls):
+        init = base.__dict__.get("__init__")
+        if init is None or base is object:
+            continue
+        parameters = inspect.signature(init).parameters
+        names |= set(parameters)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return names
+
+
+def faults(config: Mapping) -> list[str]:
+    """Every unknown key or choice of a configuration, with the nearest valid name."""
+    parser = get_parser()
+    known = {action.dest for action in parser._actions}
+    found = [
+        f"unknown key {key!r}{_near(key, known)}" for key in config if key not in known
+    ]
+    classes = [
+        (choice.name, choice.classes, choice.default)
+        for choice in PowsmTask.class_choices_list
+    ]
+    classes += [
+        ("optim", optim_classes, "adadelta"),
+        ("scheduler", scheduler_classes, None),
+    ]
+    for name, choices, default in classes:
+        chosen = config.get(name, default)
+        if chosen is not None and chosen not in choices:
+            found.append(f"{name}: unknown {chosen!r}{_near(str(chosen), choices)}")
+            continue
+        conf = config.get(f"{name}_conf") or {}
+        if chosen is None:
+            found += [f"{name}_conf: set, but {name} is not"] if conf else []
+            continue
+        accepted = _accepted(choices[chosen])
+        found += [
+            f"{name}_conf.{key}: {chosen} does not take it{_near(key, accepted)}"
+            for key in conf
+            if key not in accepted
+        ]
+    accepted = set(BatchOptions.__dataclass_fields__)
+    found += [
+        f"batch_conf.{key}: unknown{_near(key, accepted)}"
+        for key in config.get("batch_conf") or {}
+        if key not in accepted
+    ]
+    return found
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> dict:
+    """Read a training YAML, apply overrides, check every key.
+
+    Raises:
+        ConfigError: lists all faults at once.
+    """
+    config = apply_overrides(load_yaml(path), overrides)
+    if found := faults(config):
+        lines = "\n  ".join(found)
+        raise ConfigError(f"{path}: {len(found)} fault(s)\n  {lines}")
+    return config
+
+
+def parse(config: Mapping, config_file: Path) -> argparse.Namespace:
+    """All settings, ESPnet's defaults included, read by ESPnet's own parser.
+
+    Args:
+        config: a checked configuration.
+        config_file: where it is written for the parser, which reads files only.
+    """
+    with atomic_write(config_file) as file:
+        yaml.safe_dump(dict(config), file, allow_unicode=True, sort_keys=False)
+    return get_parser().parse_args(["--config", str(config_file)])
+
+
+def stock_config(args: argparse.Namespace) -> dict:
+    """The settings as stock ESPnet reads them, ours kept apart under `powsm`.
+
+    The model becomes `espnet`: the parameters are the same, so ESPnet's inference
+    loads the experiment without this package.
+    """
+    config = dict(vars(args))
+    config.pop("config", None)
+    ours = {key: config.pop(key) for key in OUR_KEYS if key in config}
+    model_conf = dict(config.get("model_conf") or {})
+    ours["model"] = config["model"]
+    ours["model_conf"] = {
+        key: model_conf.pop(key) for key in _MODEL_KEYS if key in model_conf
+    }
+    config["model"] = "espnet"
+    config["model_conf"] = model_conf
+    config["powsm"] = ours
+    return config

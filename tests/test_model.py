@@ -1,0 +1,214 @@
+"""The shared encoder against stock ESPnet on the same examples as separate rows."""
+
+import numpy as np
+import pytest
+import torch
+from espnet2.legacy.nets.pytorch_backend.transformer.label_smoothing_loss import (
+    LabelSmoothingLoss,
+)
+from espnet2.s2t.espnet_model import ESPnetS2TModel
+from espnet2.tasks.s2t import S2TTask
+
+from powsm import config
+from powsm.model import PowsmModel, smoothed_cross_entropy
+
+TOKENS = (
+    ["<blank>", "<unk>", "<na>", "<eng>", "<asr>", "<pr>", "<g2p>", "<p2g>"]
+    + ["<notimestamps>", "▁", "a", "b", "/p/", "/ɔ/", "/s/"]
+    + ["<sos>", "<eos>", "<sop>"]
+)
+TASK_IDS = {"asr": 4, "g2p": 6, "p2g": 7, "pr": 5}
+SETTINGS = {
+    "encoder": "e_branchformer",
+    "encoder_conf": {
+        "output_size": 16,
+        "attention_heads": 2,
+        "attention_layer_type": "selfattn",
+        "pos_enc_layer_type": "abs_pos",
+        "cgmlp_linear_units": 32,
+        "cgmlp_conv_kernel": 7,
+        "num_blocks": 2,
+        "dropout_rate": 0.0,
+        "positional_dropout_rate": 0.0,
+        "use_ffn": True,
+        "macaron_ffn": True,
+        "linear_units": 32,
+        "merge_conv_kernel": 7,
+        "use_sdpa": True,
+    },
+    "decoder": "transformer",
+    "decoder_conf": {
+        "attention_heads": 2,
+        "linear_units": 32,
+        "num_blocks": 2,
+        "dropout_rate": 0.0,
+        "positional_dropout_rate": 0.0,
+        "use_sdpa": True,
+    },
+    "normalize": "utterance_mvn",
+    "init": "xavier_uniform",
+}
+
+
+def build(tmp_path, model_conf, model="powsm", encoder_conf=None):
+    settings = SETTINGS | {"model": model, "model_conf": model_conf}
+    if encoder_conf:
+        settings["encoder_conf"] = settings["encoder_conf"] | encoder_conf
+    args = config.parse(settings, tmp_path / f"{model}.yaml")
+    args.token_list = TOKENS
+    torch.manual_seed(0)
+    return S2TTask.build_model(args)
+
+
+def tensors(rows, pad=-1):
+    lengths = torch.tensor([len(r) for r in rows])
+    out = torch.full((len(rows), int(lengths.max())), pad)
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = torch.tensor(values)
+    return out, lengths
+
+
+def make_batches(samples=(9000, 16000, 12000), tasks=(4, 1, 3)):
+    """The same examples laid out our way and ESPnet's: one row each."""
+    rng = np.random.default_rng(1)
+    speech = torch.zeros(len(samples), max(samples))
+    for row, n in zip(speech, samples, strict=True):
+        row[:n] = torch.from_numpy(rng.normal(0, 0.1, n).astype(np.float32))
+    lengths = torch.tensor(samples)
+    names = [["asr", "g2p", "p2g", "pr"][-n:] for n in tasks]
+    text, prev, audio, ctc = [], [], [], []
+    for u, these in enumerate(names):
+        ctc.append(rng.integers(12, 15, 3 + u).tolist())
+        for task in these:
+            body = rng.integers(10, 15, 2 + len(text) % 4).tolist()
+            text.append([3, TASK_IDS[task], 8, *body])
+            prompted = task in ("g2p", "p2g")
+            prev.append([9, *rng.integers(10, 15, 3 + u)] if prompted else [2])
+            audio.append(u)
+    text, text_lengths = tensors(text)
+    prev, prev_lengths = tensors(prev)
+    ctc, ctc_lengths = tensors(ctc)
+    audio = torch.tensor(audio)
+    shared = {
+        "text": text,
+        "text_lengths": text_lengths,
+        "text_prev": prev,
+        "text_prev_lengths": prev_lengths,
+    }
+    ours = shared | {
+        "speech": speech,
+        "speech_lengths": lengths,
+        "text_ctc": ctc,
+        "text_ctc_lengths": ctc_lengths,
+        "example_audio": audio,
+    }
+    rows = shared | {
+        "speech": speech[audio],
+        "speech_lengths": lengths[audio],
+        "text_ctc": ctc[audio],
+        "text_ctc_lengths": ctc_lengths[audio],
+    }
+    return ours, {k: v.clone() for k, v in rows.items()}
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("samples", [(12000, 12000, 12000), (9000, 16000, 12000)])
+@pytest.mark.parametrize("inter", [False, True])
+def test_loss_and_gradients_equal_espnet_on_separate_rows(
+    tmp_path, ctc_weight, samples, inter
+):
+    conf = {"ctc_weight": ctc_weight, "lsm_weight": 0.1}
+    encoder = {}
+    if inter:
+        if ctc_weight != 0.3:
+            pytest.skip("intermediate CTC belongs to the hybrid loss")
+        conf["interctc_weight"] = 0.5
+        encoder = {"interctc_layer_idx": [1], "interctc_use_conditioning": True}
+    ours = build(tmp_path, conf, encoder_conf=encoder)
+    stock = build(
+        tmp_path,
+        conf | {"report_cer": False, "report_wer": False},
+        model="espnet",
+        encoder_conf=encoder,
+    )
+    assert type(ours) is PowsmModel and type(stock) is ESPnetS2TModel
+    stock.load_state_dict(ours.state_dict(), strict=True)  # the same names and shapes
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    batch, rows = make_batches(samples)
+    loss, stats, weight = ours(**batch)
+    stock_loss, stock_stats, stock_weight = stock(**rows)
+    assert float(loss) == pytest.approx(float(stock_loss), rel=1e-5)
+    assert int(weight) == int(stock_weight) == 8
+    if ctc_weight != 1.0:
+        assert float(stats["acc"]) == pytest.approx(float(stock_stats["acc"]), abs=1e-6)
+    loss.backward()
+    stock_loss.backward()
+    for (name, mine), theirs in zip(
+        ours.named_parameters(), stock.parameters(), strict=True
+    ):
+        if theirs.grad is None:
+            assert mine.grad is None or mine.grad.abs().max() == 0, name
+            continue
+        torch.testing.assert_close(
+            mine.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=name
+        )
+
+
+def test_example_audio_defaults_to_one_example_a_recording(tmp_path):
+    model = build(tmp_path, {"ctc_weight": 0.3})
+    batch, rows = make_batches()
+    assert float(model(**batch)[0]) == pytest.approx(float(model(**rows)[0]), rel=1e-5)
+
+
+def test_task_weights_scale_the_attention_loss_of_their_task(tmp_path):
+    plain = build(tmp_path, {"ctc_weight": 0.0, "lsm_weight": 0.0})
+    weighted = build(
+        tmp_path, {"ctc_weight": 0.0, "lsm_weight": 0.0, "task_weights": {"pr": 3.0}}
+    )
+    weighted.load_state_dict(plain.state_dict())
+    batch, _ = make_batches()
+    loss, stats, _ = plain(**batch)
+    more, _, _ = weighted(**batch)
+    # 3 of the 8 examples are pr: two more times their share of the mean
+    expected = float(loss) + 2 * float(stats["loss_pr"]) * 3 / 8
+    assert float(more) == pytest.approx(expected, rel=1e-5)
+
+
+def test_unknown_task_in_task_weights_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'tts'"):
+        build(tmp_path, {"task_weights": {"tts": 1.0}})
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_smoothed_cross_entropy_equals_espnet(smoothing):
+    torch.manual_seed(0)
+    logits = torch.randn(7, 11)
+    target = torch.randint(0, 11, (7,))
+    loss = smoothed_cross_entropy(logits, target, smoothing)
+    expected = LabelSmoothingLoss(11, -1, smoothing)(logits[None], target[None])
+    assert float(loss.sum()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_guide_is_small_on_the_diagonal_and_large_off_it(tmp_path):
+    model = build(tmp_path, {"ctc_weight": 0.3, "guided_attention_weight": 1.0})
+    batch, _ = make_batches((16000,), (1,))
+    model.train()
+    _, stats, _ = model(**batch)
+    width = int(batch["text_lengths"][0]) + 1
+    frames = 24
+    slot = torch.tensor([0])
+    start, lens = torch.tensor([0]), torch.tensor([width])
+    diagonal = torch.zeros(1, 2, width, frames)
+    wrong = torch.zeros(1, 2, width, frames)
+    n_text = width - 3
+    for k in range(n_text):
+        diagonal[:, :, 3 + k, round((k + 0.5) / n_text * frames - 0.5)] = 1
+        wrong[:, :, 3 + k, frames - 1 if k < n_text / 2 else 0] = 1
+    values = []
+    for attention in (diagonal, wrong):
+        for layer in model.decoder.decoders:
+            layer.src_attn.attn = attention
+        guide = model._guide(slot, 1, start, lens, torch.tensor([frames]))
+        values.append(float(guide))
+    assert values[0] < 0.02 and values[1] > 0.5
+    assert 0 < float(stats["loss_guide"]) < 1
