@@ -1,0 +1,516 @@
+"""Batched attention decoding with a key/value cache and joint CTC prefix scoring.
+
+The results are those of ESPnet's `Speech2Text` (its `BatchBeamSearch` with decoder,
+CTC, length-bonus and timestamp-filter scorers) at the same settings; the work is laid
+out differently. Utterances and hypotheses are one batch, every utterance has its own
+true length and its own prompt, keys and values are computed once
+(`powsm.cached_decoder`), the CTC recursion has no loop over frames
+(`powsm.ctc_prefix`), and finished utterances leave the batch.
+
+Shapes: B utterances, H hypotheses each (1 at first, then the beam size K), S candidate
+tokens a hypothesis, L tokens so far, T encoder frames, D model size, V vocabulary.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from espnet2.s2t.espnet_model import ESPnetS2TModel
+from torch import Tensor
+
+from powsm.cached_decoder import CachedDecoder, check_decoder
+from powsm.ctc_prefix import PrefixScorer
+
+PRE_BEAM_RATIO = 1.5  # tokens that CTC scores for each hypothesis kept
+END_STEPS = 3  # so many steps in a row must end badly before the search stops
+END_MARGIN = -10.0  # nats below the best hypothesis: badly
+RETRY_STEP = 0.1  # by which minlenratio falls when no hypothesis ended
+BOUND_SLACK = 10  # tokens allowed beyond the CTC length bound
+GUARD_PERIOD = 8  # tokens; longest stretch that the repetition guard recognises
+
+_TIME_SYMBOL = re.compile(r"<\d+\.\d\d>")
+_NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search. Names and meanings are ESPnet's; the last two switches are ours.
+
+    Attributes:
+        beam_size: hypotheses kept a step; 1 is greedy.
+        ctc_weight: weight of the CTC prefix score, the decoder has the rest; with 1
+            the decoder does not run.
+        penalty: added to the score for every token.
+        maxlenratio: most tokens per encoder frame. 0: as many as frames, and the
+            search stops by end detection; negative: a number of tokens.
+        minlenratio: fewest tokens per encoder frame; negative: a number of tokens.
+        nbest: hypotheses returned an utterance, at most.
+        normalize_length: rank finished hypotheses by score per token, prompt included.
+        ctc_length_bound: most tokens per label on the CTC's best path (10 more are
+            always allowed); 0 is off.
+        repetition_guard: a stretch of up to 8 tokens may occur so many times in a
+            row; 0 is off.
+    """
+
+    beam_size: int = 1
+    ctc_weight: float = 0.0
+    penalty: float = 0.0
+    maxlenratio: float = 0.0
+    minlenratio: float = 0.0
+    nbest: int = 1
+    normalize_length: bool = False
+    ctc_length_bound: float = 0.0
+    repetition_guard: int = 0
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} is {value}; expected {expected}"
+            for name, value, expected, good in (
+                ("beam_size", self.beam_size, "1 or more", self.beam_size >= 1),
+                ("nbest", self.nbest, "1 or more", self.nbest >= 1),
+                ("ctc_weight", self.ctc_weight, "0 to 1", 0 <= self.ctc_weight <= 1),
+                ("ctc_length_bound", self.ctc_length_bound, "0 or more",
+                 self.ctc_length_bound >= 0),
+                ("repetition_guard", self.repetition_guard, "0 or more",
+                 self.repetition_guard >= 0),
+            )
+            if not good
+        ]  # fmt: skip
+        if faults:
+            raise ValueError("search options: " + "; ".join(faults))
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished output.
+
+    Attributes:
+        tokens: token ids after the prompt, without `<eos>`.
+        score: weighted sum of `scores` plus penalties; that of `<eos>` is in it unless
+            the length limit cut the hypothesis.
+        scores: unweighted sum over the tokens by scorer, "decoder" and "ctc".
+    """
+
+    tokens: tuple[int, ...]
+    score: float
+    scores: dict[str, float]
+
+
+class Searcher:
+    """Finds the best token sequences of encoded utterances.
+
+    Args:
+        model: in evaluation mode, with a Transformer decoder; on any device, float32
+            or bfloat16 (scores are always added up in float64).
+        options: see `SearchOptions`.
+
+    Raises:
+        ValueError: the model cannot be searched with these options.
+    """
+
+    def __init__(self, model: ESPnetS2TModel, options: SearchOptions):
+        if model.training:
+            raise ValueError("the model is in training mode; call model.eval() first")
+        if model.ctc is None and options.ctc_weight + options.ctc_length_bound > 0:
+            raise ValueError(
+                f"ctc_weight is {options.ctc_weight}, ctc_length_bound "
+                f"{options.ctc_length_bound}, but the model has no CTC; set both to 0"
+            )
+        if options.ctc_weight < 1:
+            check_decoder(model.decoder)
+        self._model = model
+        self._options = options
+        tokens = model.token_list
+        self._notimestamps = tokens.index("<notimestamps>")
+        self._times = [i for i, t in enumerate(tokens) if _TIME_SYMBOL.fullmatch(t)]
+        # without a decoder, or with few tokens, CTC scores the whole vocabulary
+        self._n_pre_beam = int(PRE_BEAM_RATIO * options.beam_size)
+        self._is_pre_beam = options.ctc_weight < 1 and self._n_pre_beam < len(tokens)
+
+    @torch.inference_mode()
+    def search(
+        self,
+        encoder_out: Tensor,
+        encoder_out_lens: Tensor,
+        prompts: Sequence[Sequence[int]],
+    ) -> list[list[Hypothesis]]:
+        """Decode a batch.
+
+        Args:
+            encoder_out: (B, T, D).
+            encoder_out_lens: (B,) true numbers of frames, at least 1.
+            prompts: for each utterance the token ids that its output starts from,
+                `[<sop> previous text ...] <sos> <lang> <task> <notimestamps>`;
+                lengths may differ.
+
+        Returns:
+            For each utterance up to `nbest` hypotheses, best first. The list is empty
+            only when a minimum length let nothing end.
+
+        Raises:
+            ValueError: sizes disagree, an utterance has no frame, or a prompt asks for
+                time stamps.
+        """
+        self._check_batch(encoder_out, encoder_out_lens, prompts)
+        lens = encoder_out_lens.to(encoder_out.device)
+        ratio = self._options.minlenratio
+        results = self._search(encoder_out, lens, prompts, ratio)
+        while ratio >= RETRY_STEP and not all(results):
+            ratio = max(0.0, ratio - RETRY_STEP)
+            empty = [b for b, hyps in enumerate(results) if not hyps]
+            again = self._search(
+                encoder_out[empty], lens[empty], [prompts[b] for b in empty], ratio
+            )
+            for b, hyps in zip(empty, again, strict=True):
+                results[b] = hyps
+        return results
+
+    def search_with_halving(
+        self,
+        encoder_out: Tensor,
+        encoder_out_lens: Tensor,
+        prompts: Sequence[Sequence[int]],
+    ) -> list[list[Hypothesis]]:
+        """`search`, on two halves when the memory of the device is not enough."""
+        try:
+            return self.search(encoder_out, encoder_out_lens, prompts)
+        except torch.OutOfMemoryError:
+            if len(prompts) == 1:
+                raise
+        # outside the except block, where the failed tensors are no longer held
+        torch.cuda.empty_cache()
+        middle = len(prompts) // 2
+        results = []
+        for part in (slice(middle), slice(middle, None)):
+            lens = encoder_out_lens[part]
+            memory = encoder_out[part, : int(lens.max())]
+            results += self.search_with_halving(memory, lens, prompts[part])
+        return results
+
+    def _check_batch(
+        self, encoder_out: Tensor, lens: Tensor, prompts: Sequence[Sequence[int]]
+    ) -> None:
+        if not len(encoder_out) == len(lens) == len(prompts) > 0:
+            raise ValueError(
+                f"got {len(encoder_out)} encoder outputs, {len(lens)} lengths and "
+                f"{len(prompts)} prompts; expected the same number, at least 1"
+            )
+        n_frames = encoder_out.size(1)
+        for b, (n, prompt) in enumerate(zip(lens.tolist(), prompts, strict=True)):
+            if not 1 <= n <= n_frames:
+                raise ValueError(
+                    f"utterance {b} of the batch: {n} encoder frames; expected 1 to "
+                    f"{n_frames}. Leave out utterances too short to encode"
+                )
+            if self._model.sos not in prompt or self._notimestamps not in prompt:
+                raise ValueError(
+                    f"prompt {b} of the batch: {list(prompt)} lacks <sos> "
+                    f"({self._model.sos}) or <notimestamps> ({self._notimestamps}); "
+                    "predicting time stamps is not supported"
+                )
+
+    def _search(
+        self,
+        memory: Tensor,
+        lens: Tensor,
+        prompts: Sequence[Sequence[int]],
+        minlenratio: float,
+    ) -> list[list[Hypothesis]]:
+        options, model = self._options, self._model
+        decoder = scorer = log_probs = None
+        if options.ctc_weight < 1:
+            decoder = CachedDecoder(model.decoder, memory, lens, prompts)
+        if options.ctc_weight + options.ctc_length_bound > 0:
+            log_probs = F.log_softmax(model.ctc.ctc_lo(memory).float(), dim=-1)
+        if options.ctc_weight > 0:
+            scorer = PrefixScorer(log_probs, lens, blank=model.blank_id, eos=model.eos)
+        limits = self._length_limits(lens, minlenratio, log_probs)
+        outputs = [
+            _Output(maxlen, minlen, len(prompt), detects_end=options.maxlenratio == 0)
+            for (maxlen, minlen), prompt in zip(limits, prompts, strict=True)
+        ]
+        running = outputs  # those not finished, in the order of the batch
+        beams = _Beams.start(len(memory), memory.device)
+        for step in range(max(maxlen for maxlen, _ in limits)):
+            beams = self._extend(beams, decoder, scorer)
+            self._collect(beams, running, step)
+            kept = [b for b, output in enumerate(running) if not output.is_done]
+            if not kept:
+                break
+            if len(kept) < len(running):
+                running = [running[b] for b in kept]
+                rows = torch.tensor(kept, device=memory.device)
+                for part in (beams, decoder, scorer):
+                    if part is not None:
+                        part.keep(rows)
+            last = beams.tokens[..., -1]
+            if decoder is not None:
+                decoder.feed(beams.parents, last)
+            if scorer is not None:
+                scorer.advance(beams.parents, last, beams.ctc_gains)
+        return [output.best(options) for output in outputs]
+
+    def _length_limits(
+        self, lens: Tensor, minlenratio: float, log_probs: Tensor | None
+    ) -> list[tuple[int, int]]:
+        """(most, fewest) tokens of each utterance."""
+        options = self._options
+        bounds = [n for n in lens.tolist()]
+        if options.maxlenratio < 0:
+            bounds = [-int(options.maxlenratio)] * len(bounds)
+        elif options.maxlenratio > 0:
+            bounds = [max(1, int(options.maxlenratio * n)) for n in bounds]
+        if options.ctc_length_bound > 0:
+            labels = _count_labels(log_probs, lens, self._model.blank_id)
+            bounds = [
+                min(bound, int(options.ctc_length_bound * n) + BOUND_SLACK)
+                for bound, n in zip(bounds, labels, strict=True)
+            ]
+        if minlenratio < 0:
+            return [(bound, -int(minlenratio)) for bound in bounds]
+        fewest = [int(minlenratio * n) for n in lens.tolist()]
+        return list(zip(bounds, fewest, strict=True))
+
+    def _extend(
+        self,
+        beams: "_Beams",
+        decoder: CachedDecoder | None,
+        scorer: PrefixScorer | None,
+    ) -> "_Beams":
+        """The best K one-token extensions of each utterance's hypotheses."""
+        options = self._options
+        barred = self._barred(beams)
+        logits = norm = None
+        if decoder is not None:
+            logits = decoder.logits.float()
+            norm = logits.logsumexp(-1, keepdim=True)
+            logits = _bar(logits, self._times, barred)
+        if scorer is None:
+            values, ids = logits.topk(min(options.beam_size, logits.size(-1)))
+            gains = {"decoder": (values - norm).double()}
+        elif self._is_pre_beam:
+            values, ids = self._pre_beam(logits)
+            gains = {"decoder": (values - norm).double(), "ctc": scorer.score(ids)}
+        else:
+            ids, gains = self._whole_vocabulary(logits, norm, scorer, barred)
+        total = self._weigh(gains) + beams.total.unsqueeze(-1)
+        return beams.select(ids, total, gains, options.beam_size)
+
+    def _weigh(self, gains: dict[str, Tensor]) -> Tensor:
+        weight = self._options.ctc_weight
+        weights = {"decoder": 1 - weight, "ctc": weight}
+        return (
+            sum(weights[k] * gain for k, gain in gains.items()) + self._options.penalty
+        )
+
+    def _pre_beam(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and ids of the likeliest tokens, and of <eos>: CTC scores only these.
+
+        When <eos> is among the likeliest, its second column is ruled out.
+        """
+        values, ids = logits.topk(self._n_pre_beam)
+        eos = self._model.eos
+        end = logits[..., eos : eos + 1]
+        is_double = (ids == eos).any(-1, keepdim=True)
+        values = torch.cat([values, end.masked_fill(is_double, _NEVER)], dim=-1)
+        return values, torch.cat([ids, torch.full_like(ids[..., :1], eos)], dim=-1)
+
+    def _whole_vocabulary(
+        self,
+        logits: Tensor | None,
+        norm: Tensor | None,
+        scorer: PrefixScorer,
+        barred: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        gains = {"ctc": scorer.score_all()}
+        if logits is None:
+            total = _bar(gains["ctc"].clone(), self._times, barred)
+        else:
+            gains["decoder"] = (logits - norm).double()
+            total = self._weigh(gains)
+        ids = total.topk(min(self._options.beam_size, total.size(-1))).indices
+        return ids, {name: gain.gather(-1, ids) for name, gain in gains.items()}
+
+    def _barred(self, beams: "_Beams") -> Tensor | None:
+        """(B, H, n) tokens that would repeat a stretch once too often, or None."""
+        n_times = self._options.repetition_guard
+        tokens = beams.tokens
+        columns = []
+        for period in range(1, GUARD_PERIOD + 1):
+            n_tail = period * (n_times + 1) - 1  # and the token to come
+            if n_times == 0 or n_tail > tokens.size(-1):
+                break
+            tail = tokens[..., tokens.size(-1) - n_tail :]
+            is_loop = (tail[..., period:] == tail[..., : n_tail - period]).all(-1)
+            # elsewhere the column bars a time symbol or nothing: the blank
+            column = torch.full_like(is_loop, self._model.blank_id, dtype=torch.long)
+            columns.append(torch.where(is_loop, tail[..., -period], column))
+        return torch.stack(columns, dim=-1) if columns else None
+
+    def _collect(self, beams: "_Beams", running: list["_Output"], step: int) -> None:
+        """Hand finished hypotheses to their outputs and take them off the beams."""
+        eos = self._model.eos
+        last = beams.tokens[..., -1]
+        totals = beams.total.tolist()
+        for b, tokens in enumerate(last.tolist()):
+            output = running[b]
+            is_limit = step == output.maxlen - 1
+            n_alive = 0
+            for k, token in enumerate(tokens):
+                if totals[b][k] == _NEVER:
+                    continue
+                if token != eos and not is_limit:
+                    n_alive += 1
+                elif step >= output.minlen:
+                    output.add(step, beams.hypothesis(b, k, eos))
+            output.finish_step(step, n_alive=n_alive)
+        beams.total = beams.total.masked_fill(last == eos, _NEVER)
+
+
+@dataclass
+class _Beams:
+    """The running hypotheses of a batch; a total of -inf marks an empty place."""
+
+    tokens: Tensor  # (B, H, L) after the prompt
+    parents: Tensor  # (B, H) which hypothesis of the last step each one extends
+    total: Tensor  # (B, H)
+    sums: dict[str, Tensor]  # scorer -> (B, H)
+    ctc_gains: Tensor | None = None  # (B, H) what CTC gave the last token
+
+    @classmethod
+    def start(cls, n_utts: int, device: torch.device) -> "_Beams":
+        return cls(
+            tokens=torch.zeros(n_utts, 1, 0, dtype=torch.long, device=device),
+            parents=torch.zeros(n_utts, 1, dtype=torch.long, device=device),
+            total=torch.zeros(n_utts, 1, dtype=torch.float64, device=device),
+            sums={},
+        )
+
+    def select(
+        self, ids: Tensor, total: Tensor, gains: dict[str, Tensor], n_hyps: int
+    ) -> "_Beams":
+        """The best `n_hyps` of all candidates (B, H, S) of each utterance."""
+        n_candidates = ids.size(-1)
+        flat = total.flatten(1)
+        best, places = flat.topk(min(n_hyps, flat.size(1)))
+        parents = places // n_candidates
+        new = ids.flatten(1).gather(1, places).unsqueeze(-1)
+        old = self.tokens.gather(
+            1, parents.unsqueeze(-1).expand(-1, -1, self.tokens.size(-1))
+        )
+        gains = {name: x.flatten(1).gather(1, places) for name, x in gains.items()}
+        sums = {
+            name: gain + self.sums[name].gather(1, parents) if self.sums else gain
+            for name, gain in gains.items()
+        }
+        tokens = torch.cat([old, new], dim=-1)
+        return _Beams(tokens, parents, best, sums, gains.get("ctc"))
+
+    def keep(self, utterances: Tensor) -> None:
+        self.tokens = self.tokens[utterances]
+        self.parents = self.parents[utterances]
+        self.total = self.total[utterances]
+        self.sums = {name: x[utterances] for name, x in self.sums.items()}
+        if self.ctc_gains is not None:
+            self.ctc_gains = self.ctc_gains[utterances]
+
+    def hypothesis(self, b: int, k: int, eos: int) -> Hypothesis:
+        tokens = self.tokens[b, k].tolist()
+        if tokens[-1] == eos:
+            tokens.pop()
+        scores = {name: float(x[b, k]) for name, x in self.sums.items()}
+        return Hypothesis(tuple(tokens), float(self.total[b, k]), scores)
+
+
+class _Output:
+    """What one utterance has produced, and whether to search on.
+
+    Args:
+        maxlen: step at which every hypothesis is cut.
+        minlen: hypotheses that end before this step are thrown away.
+        n_prompt: tokens of the prompt.
+        detects_end: stop once the last steps ended badly.
+    """
+
+    def __init__(self, maxlen: int, minlen: int, n_prompt: int, *, detects_end: bool):
+        self.maxlen, self.minlen = maxlen, minlen
+        self.is_done = False
+        self._n_prompt = n_prompt
+        self._detects_end = detects_end
+        self._ended: list[Hypothesis] = []
+        self._lengths: list[int] = []  # with <eos>, or the token that was cut after
+        self._best_at: dict[int, float] = {}  # step -> best score that ended there
+
+    def add(self, step: int, hyp: Hypothesis) -> None:
+        self._ended.append(hyp)
+        self._lengths.append(step + 1)
+        self._best_at[step] = max(hyp.score, self._best_at.get(step, _NEVER))
+
+    def finish_step(self, step: int, *, n_alive: int) -> None:
+        self.is_done = n_alive == 0 or (self._detects_end and self._is_hopeless(step))
+
+    def _is_hopeless(self, step: int) -> bool:
+        """End detection: equation 50 of Watanabe et al. 2017, as ESPnet counts steps.
+
+        The hypotheses looked at ended two to four steps ago.
+        """
+        best = max(self._best_at.values(), default=_NEVER)
+        return all(
+            self._best_at.get(step - 2 - m, best) - best < END_MARGIN
+            for m in range(END_STEPS)
+        )
+
+    def best(self, options: SearchOptions) -> list[Hypothesis]:
+        pairs = list(zip(self._ended, self._lengths, strict=True))
+        if options.normalize_length:
+            # ESPnet counts prompt and <eos>, but not the first token
+            pairs.sort(key=lambda p: -p[0].score / (self._n_prompt + p[1] - 1))
+        else:
+            pairs.sort(key=lambda p: -p[0].score)
+        return [hyp for hyp, _ in pairs[: options.nbest]]
+
+
+@torch.inference_mode()
+def language_log_probs(
+    model: ESPnetS2TModel,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    lang_ids: Sequence[int],
+) -> Tensor:
+    """What language the decoder hears: one step after `<sos>`.
+
+    Args:
+        model: in evaluation mode.
+        encoder_out: (B, T, D).
+        encoder_out_lens: (B,) true numbers of frames.
+        lang_ids: token ids of the languages to choose among.
+
+    Returns:
+        (B, n_lang) float32 log-probabilities over the whole vocabulary; take the
+        argmax to choose, `log_softmax` to compare among the given languages only.
+    """
+    prompts = [[model.sos]] * len(encoder_out)
+    decoder = CachedDecoder(model.decoder, encoder_out, encoder_out_lens, prompts)
+    log_probs = decoder.logits[:, 0].float().log_softmax(-1)
+    return log_probs[:, list(lang_ids)]
+
+
+def _bar(scores: Tensor, always: list[int], barred: Tensor | None) -> Tensor:
+    """Rule out tokens in (B, H, V) scores, in place where they are our own."""
+    if always:
+        ids = torch.tensor(always, device=scores.device)
+        scores = scores.index_fill(-1, ids, _NEVER)
+    if barred is not None:
+        scores = scores.scatter(-1, barred, _NEVER)
+    return scores
+
+
+def _count_labels(log_probs: Tensor, lens: Tensor, blank: int) -> list[int]:
+    """Number of labels on the best CTC path of each utterance."""
+    path = log_probs.argmax(-1)
+    before = F.pad(path, (1, 0), value=blank)[:, :-1]
+    frame = torch.arange(path.size(1), device=path.device)
+    is_label = (path != blank) & (path != before) & (frame < lens.unsqueeze(1))
+    return is_label.sum(1).tolist()
