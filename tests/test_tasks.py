@@ -1,0 +1,110 @@
+"""The exact text of the four tasks, and the way back from decoder output."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from powsm.ipa import from_slashed
+from powsm.tasks import TASKS, examples, parse_output, prompt_lang_sym
+
+POSSUM = ["pʰ", "ɔː", "s", "ə", "m"]
+POSSUM_CTC = ["pʰ", "ɔ", "s", "ə", "m"]
+
+
+def test_four_examples_as_in_the_paper():
+    rows = examples("ls_1_eng", "eng", POSSUM, POSSUM_CTC, "possum")
+    slashed = "/pʰ//ɔː//s//ə//m/"
+    ctc = "/pʰ//ɔ//s//ə//m/"
+    assert [tuple(row) for row in rows] == [
+        ("ls_1_eng_asr", "<eng><asr><notimestamps> possum", "<na>", ctc),
+        ("ls_1_eng_g2p", f"<eng><g2p><notimestamps> {slashed}", "possum", ctc),
+        ("ls_1_eng_p2g", "<eng><p2g><notimestamps> possum", slashed, ctc),
+        ("ls_1_eng_pr", f"<eng><pr><notimestamps> {slashed}", "<na>", ctc),
+    ]
+
+
+def test_examples_are_in_the_order_of_lc_all_c():
+    ids = [row.example_id for row in examples("u", "eng", ["p"], ["p"], "x")]
+    assert ids == sorted(ids)
+
+
+def test_empty_text_leaves_only_phone_recognition():
+    assert [row.example_id for row in examples("u", "eng", ["p"], ["p"], "")] == [
+        "u_pr"
+    ]
+    assert examples("u", "eng", ["p"], ["p"], "", tasks=["asr"]) == []
+
+
+@pytest.mark.parametrize("word", ["null", "na", "none", "nan"])
+def test_words_that_look_like_missing_values_are_text(word):
+    rows = examples("u", "deu", ["n"], ["n"], word)
+    assert rows[0].text == f"<deu><asr><notimestamps> {word}"
+    assert len(rows) == 4
+
+
+def test_unknown_language_is_prompted_as_unk():
+    assert prompt_lang_sym("evn") == "<unk>"
+    [row] = examples("u", "evn", ["p"], ["p"], "")
+    assert row.text == "<unk><pr><notimestamps> /p/"
+
+
+def test_no_phones_is_refused_because_it_would_be_written_as_two_slashes():
+    with pytest.raises(ValueError, match="u: no phones"):
+        examples("u", "eng", [], [], "text")
+
+
+def test_unknown_task_is_named():
+    with pytest.raises(ValueError, match="'tts'.*pr asr g2p p2g"):
+        examples("u", "eng", ["p"], ["p"], "x", tasks=["tts"])
+
+
+@pytest.mark.parametrize(
+    ("output", "lang_sym", "task_sym", "text"),
+    [
+        ("<eng><pr><notimestamps> /p//ɔ/", "<eng>", "<pr>", "/p//ɔ/"),
+        ("<sos><eng><asr><notimestamps> who is<eos>", "<eng>", "<asr>", "who is"),
+        ("<unk><g2p> /p/", "<unk>", "<g2p>", "/p/"),
+        # the decoder left the language out: <pr> is no language
+        ("<pr><notimestamps> /p/", None, "<pr>", "/p/"),
+        ("<eng> /p/", "<eng>", None, "/p/"),
+        ("<eng><pr><0.00> /p/<1.24>", "<eng>", "<pr>", "/p/"),
+        ("", None, None, ""),
+        ("plain words", None, None, "plain words"),
+        # a second language symbol is a mistake of the decoder and stays visible
+        ("<eng><pr><notimestamps><deu> /p/", "<eng>", "<pr>", "<deu> /p/"),
+        ("<na>", None, None, ""),
+    ],
+)
+def test_parse_output(output, lang_sym, task_sym, text):
+    parsed = parse_output(output)
+    assert (parsed.lang_sym, parsed.task_sym, parsed.text) == (lang_sym, task_sym, text)
+
+
+def test_parse_output_takes_tokens():
+    tokens = ["<eng>", "<asr>", "<notimestamps>", "▁who", "▁", "i", "s"]
+    parsed = parse_output(tokens)
+    assert parsed.text == "who is"
+    assert parsed.task == "asr"
+
+
+def test_a_caption_with_an_angle_bracket_is_no_symbol():
+    assert parse_output("<eng><asr><notimestamps> a < b").text == "a < b"
+
+
+@given(
+    lang=st.sampled_from(["eng", "cmn", "zul"]),
+    phones=st.lists(st.sampled_from(["p", "ɔː", "t͡ʃ", "ç"]), min_size=1),
+    words=st.lists(st.sampled_from(["who", "naïve", "ça", "नमस्ते"]), min_size=1),
+)
+def test_examples_and_parse_output_are_inverse(lang, phones, words):
+    text = " ".join(words)
+    rows = examples("u", lang, phones, phones, text)
+    assert len(rows) == len(TASKS)
+    for row in rows:
+        parsed = parse_output(row.text)
+        assert parsed.lang_sym == f"<{lang}>"
+        assert row.example_id == f"u_{parsed.task}"
+        if parsed.task in ("pr", "g2p"):
+            assert from_slashed(parsed.text) == tuple(phones)
+        else:
+            assert parsed.text == text
