@@ -1,0 +1,149 @@
+"""Languages: ISO 639-3 codes, names, and the language symbols of the vocabulary.
+
+The table in `data/languages.csv` holds the languages of the published vocabulary.
+Macrolanguage codes (`ara`, `swa`, `msa`) stand there as published; `zho` is `cmn`.
+A language outside the table keeps its own code in data files and reports, while its
+symbol in a prompt is `UNKNOWN_LANG_SYM`: an unknown language is a fact about the
+recording, an unknown token a failure of the tokenizer, and only the code tells which.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import langcodes
+
+UNKNOWN_LANGUAGE = "und"  # ISO 639-3 "undetermined": no usable label on the recording
+UNKNOWN_LANG_SYM = "<unk>"  # what the model is told for a language it was not taught
+DROPPED_LANGUAGES = frozenset({"ina"})  # in the vocabulary, left out of training
+
+
+@dataclass(frozen=True)
+class Language:
+    """One row of the language table.
+
+    Attributes:
+        code: ISO 639-3, as in the published vocabulary.
+        name: in English.
+        spellings: other ways corpora write it, lower case, `-` between subtags.
+        script: ISO 15924 code of the orthography in IPAPack++.
+        uses_spaces: whether the orthography puts spaces between words.
+    """
+
+    code: str
+    name: str
+    spellings: tuple[str, ...]
+    script: str
+    uses_spaces: bool
+
+
+def _key(spelling: str) -> str:
+    return " ".join(spelling.casefold().replace("_", "-").split())
+
+
+def _read_table() -> dict[str, Language]:
+    text = files("powsm").joinpath("data/languages.csv").read_text(encoding="utf-8")
+    table = {}
+    for row in csv.DictReader(text.splitlines()):
+        spellings = tuple(_key(s) for s in row["spellings"].split(";") if s)
+        table[row["code"]] = Language(
+            code=row["code"],
+            name=row["name"],
+            spellings=spellings,
+            script=row["script"],
+            uses_spaces=row["spaces"] == "yes",
+        )
+    return table
+
+
+TABLE = _read_table()
+LANGUAGES: tuple[str, ...] = tuple(sorted(TABLE))
+
+
+def _read_spellings() -> dict[str, str]:
+    known: dict[str, str] = {}
+    for language in TABLE.values():
+        for spelling in (language.code, _key(language.name), *language.spellings):
+            owner = known.setdefault(spelling, language.code)
+            if owner != language.code:
+                raise ValueError(
+                    f"powsm/data/languages.csv: spelling {spelling!r} belongs to both "
+                    f"{owner} and {language.code}; keep it in one row"
+                )
+    return known
+
+
+_CODE_OF_SPELLING = _read_spellings()
+
+
+def lang_code(spelling: str, corpus: str | None = None) -> str | None:
+    """ISO 639-3 code for the way a corpus writes a language.
+
+    Knows codes of two and three letters, locales (FLEURS `cmn_hans_cn`, Common Voice
+    `zh-HK`), English names and the names of corpora in one language (`mls_german`).
+    Other valid ISO codes and names are answered as well, so that a test set in
+    an unseen language keeps its label.
+
+    Args:
+        spelling: what the corpus says; may be empty.
+        corpus: its name, asked when `spelling` is no answer (`kazakh2` says `kaz`).
+
+    Returns:
+        The code, or None if neither is understood.
+
+    >>> [lang_code(s) for s in ("af_za", "zh-HK", "zh-TW", "mls_german", "swh")]
+    ['afr', 'yue', 'cmn', 'deu', 'swa']
+    >>> lang_code("", corpus="aishell"), lang_code("evn"), lang_code("?")
+    ('cmn', 'evn', None)
+    """
+    code = _lookup(spelling or "")
+    if code is None and corpus is not None:
+        code = _lookup(corpus)
+    return code
+
+
+@cache
+def _lookup(spelling: str) -> str | None:
+    key = _key(spelling)
+    if not key:
+        return None
+    for candidate in (spelling.casefold(), key, key.split("-")[0]):
+        if candidate in _CODE_OF_SPELLING:
+            return _CODE_OF_SPELLING[candidate]
+    return _ask_langcodes(key)
+
+
+def _ask_langcodes(key: str) -> str | None:
+    try:
+        if langcodes.tag_is_valid(key):
+            code = langcodes.get(key).to_alpha3()
+        else:
+            code = langcodes.find(key).to_alpha3()
+    except LookupError:
+        return None
+    code = _CODE_OF_SPELLING.get(code, code)
+    return None if code == UNKNOWN_LANGUAGE else code
+
+
+def lang_sym(code: str | None) -> str:
+    """Language symbol of a prompt.
+
+    >>> lang_sym("eng"), lang_sym("evn"), lang_sym(None)
+    ('<eng>', '<unk>', '<unk>')
+    """
+    return f"<{code}>" if code in TABLE else UNKNOWN_LANG_SYM
+
+
+def language_name(code: str) -> str:
+    """English name for reports; a code that has none is its own name.
+
+    >>> language_name("cmn"), language_name("evn"), language_name("und")
+    ('Mandarin Chinese', 'Evenki', 'unknown language')
+    """
+    if code in TABLE:
+        return TABLE[code].name
+    if code == UNKNOWN_LANGUAGE:
+        return "unknown language"
+    name = langcodes.Language.make(language=code).display_name()
+    return code if name.startswith("Unknown language") else name

@@ -1,0 +1,51 @@
+"""Orthography: the text normalisation behind the ASR, G2P and P2G tasks."""
+
+import unicodedata
+
+import regex  # its \w holds combining marks; with `re` Indic vowel signs would go
+
+POLICIES = ("powsm_fix", "released")
+
+# Languages written without spaces, by policy, as the two public recipes list them.
+_JOINED = {
+    "powsm_fix": frozenset({"cmn", "jpn", "lao", "tha", "yue"}),
+    "released": frozenset({"cmn", "jpn", "kor", "tha"}),
+}
+_NOT_KEPT = {
+    "powsm_fix": regex.compile(r"[^\w\s\-']"),
+    "released": regex.compile(r"[\p{P}\p{S}]"),
+}
+
+
+def normalise_text(text: str, lang: str | None, policy: str = "powsm_fix") -> str:
+    """Normalise a transcript; one line in, one line out.
+
+    `powsm_fix` (the retrained checkpoint): NFKC, lower case, the apostrophe ’ as ',
+    only word characters, spaces, - and ' kept. `released` (the first checkpoint): all
+    Unicode punctuation and symbols removed, case kept. Both remove the spaces of
+    languages written without any; runs of whitespace become one space.
+
+    Args:
+        text: raw transcript.
+        lang: ISO 639-3.
+        policy: one of `POLICIES`.
+
+    Raises:
+        ValueError: the policy is not known.
+
+    >>> normalise_text("Don’t  stop!", "eng")
+    "don't stop"
+    >>> normalise_text("Don’t stop!", "eng", policy="released")
+    'Dont stop'
+    >>> normalise_text("我 们", "cmn")
+    '我们'
+    """
+    if policy not in POLICIES:
+        raise ValueError(
+            f"text policy {policy!r} is not known; use one of {', '.join(POLICIES)}"
+        )
+    if policy == "powsm_fix":
+        text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    text = _NOT_KEPT[policy].sub("", text)
+    separator = "" if lang in _JOINED[policy] else " "
+    return separator.join(text.split())
