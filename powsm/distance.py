@@ -1,0 +1,496 @@
+"""Edit distances between phone sequences: PanPhon's numbers, thousands of times faster.
+
+Three metrics, each with substitutions, insertions and deletions:
+
+- `feature`: PanPhon's `feature_edit_distance`. A substitution costs half the summed
+  difference of the 24 feature values (-1, 0, +1), over 24; a gap costs 1 for each
+  feature that is + or - and one half for each that is 0, over 24, so less than 1.
+- `hamming`: PanPhon's `hamming_feature_edit_distance`. A substitution costs the share
+  of features that differ at all, a gap costs 1.
+- `phone`: every edit costs 1, what a phone error rate counts.
+
+All feature costs are whole 48ths of a phone (Hamming: 24ths). They are added as
+integers here: sums are exact and do not depend on order or number of threads.
+"""
+
+import csv
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numba
+import numpy as np
+
+Metric = Literal["feature", "hamming", "phone"]
+
+# How many units of integer cost make one phone.
+UNITS: dict[Metric, int] = {"feature": 48, "hamming": 24, "phone": 1}
+
+_CELLS_PER_THREAD = 2_000_000  # fewer cells of the edit tables than this: one thread
+_TABLE_ROWS = 1024  # rows of a cost table computed at a time
+
+# What a step of an alignment does; the order of preference between equally cheap ones
+# is in `_align_pairs`.
+_DIAGONAL, _DELETION, _INSERTION = 0, 1, 2
+
+
+class UnknownPhoneError(ValueError):
+    """A phone without features in PanPhon's table."""
+
+
+class AlignedPhones(NamedTuple):
+    """One step of an alignment; None stands for the gap."""
+
+    ref: str | None
+    hyp: str | None
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """PanPhon's features of every phone it knows.
+
+    Attributes:
+        names: the 24 features, in PanPhon's order.
+        index: row of each phone, NFD.
+        values: shape (n_phones, 24), int8: -1, 0 or +1.
+    """
+
+    names: tuple[str, ...]
+    index: dict[str, int]
+    values: np.ndarray
+
+    def of(self, phones: Iterable[str]) -> np.ndarray:
+        """Feature values of phones, shape (n, 24), int8.
+
+        Raises:
+            UnknownPhoneError: a phone that is not in the table; it is never skipped.
+        """
+        phones = list(phones)
+        unknown = [phone for phone in phones if phone not in self.index]
+        if unknown:
+            shown = ", ".join(
+                f"{phone!r} ({' '.join(f'U+{ord(char):04X}' for char in phone)})"
+                for phone in unknown[:5]
+            )
+            raise UnknownPhoneError(
+                f"{len(unknown)} phones have no features: {shown}; expected phones of "
+                "PanPhon's table in NFD: segment the text with powsm.ipa first"
+            )
+        return self.values[[self.index[phone] for phone in phones]]
+
+
+@lru_cache(maxsize=1)
+def feature_table() -> FeatureTable:
+    """The table of the installed PanPhon, read once (its package is not imported).
+
+    >>> table = feature_table()
+    >>> p, b = table.of(["p", "b"])
+    >>> [name for name, x, y in zip(table.names, p, b) if x != y]
+    ['voi']
+    """
+    spec = find_spec("panphon")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("panphon is not installed; run scripts/setup_env.sh")
+    path = Path(spec.origin).parent / "data" / "ipa_all.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    value_of = {"-": -1, "0": 0, "+": 1}
+    phones = [unicodedata.normalize("NFD", row[0]) for row in rows]
+    values = np.array([[value_of[v] for v in row[1:]] for row in rows], np.int8)
+    return FeatureTable(
+        names=tuple(header[1:]),
+        index={phone: row for row, phone in enumerate(phones)},
+        values=values,
+    )
+
+
+class PhonePairs:
+    """Hypothesis and reference phones of many utterances, coded once for all metrics.
+
+    Args:
+        hyp: phones of each hypothesis; may be empty (all of the reference is deleted).
+        ref: phones of each reference, as many sequences as `hyp`; may be empty.
+        n_threads: threads to use; by default as many as this process may run on.
+
+    Raises:
+        ValueError: different numbers of hypotheses and references.
+
+    >>> pairs = PhonePairs(hyp=[["b", "i", "m"]], ref=[["p", "y", "m"]])
+    >>> pairs.distances("feature") * 24  # voicing; lip and rounding
+    array([3.])
+    >>> pairs.edit_counts()  # substitutions, deletions, insertions
+    array([[2, 0, 0]])
+    """
+
+    def __init__(
+        self,
+        *,
+        hyp: Sequence[Sequence[str]],
+        ref: Sequence[Sequence[str]],
+        n_threads: int | None = None,
+    ):
+        if len(hyp) != len(ref):
+            raise ValueError(
+                f"{len(hyp)} hypotheses for {len(ref)} references; give one for each"
+            )
+        index = _GrowingIndex()
+        self._hyp, self._hyp_start = _code(hyp, index)
+        self._ref, self._ref_start = _code(ref, index)
+        self._phones = tuple(index)
+        self._n_threads = n_threads or len(os.sched_getaffinity(0))
+
+    def __len__(self) -> int:
+        return len(self._ref_start) - 1
+
+    @property
+    def n_hyp(self) -> np.ndarray:
+        """Phones of each hypothesis, shape (n_pairs,)."""
+        return np.diff(self._hyp_start)
+
+    @property
+    def n_ref(self) -> np.ndarray:
+        """Phones of each reference, shape (n_pairs,)."""
+        return np.diff(self._ref_start)
+
+    def costs(self, metric: Metric) -> np.ndarray:
+        """Distances as whole numbers of `1 / UNITS[metric]`, shape (n_pairs,), int64.
+
+        Raises:
+            UnknownPhoneError: a phone without features (not for `phone`).
+        """
+        sub, gap = _cost_tables(self._phones, metric)
+        cost = np.zeros(len(self), np.int64)
+
+        def run(first: int, last: int) -> None:
+            _sum_costs(*self._coded, sub, gap, first, last, cost)
+
+        self._in_threads(run)
+        return cost
+
+    def distances(self, metric: Metric) -> np.ndarray:
+        """Distances in phones, not normalised, shape (n_pairs,), float64.
+
+        Source: PanPhon 0.22.2 (Mortensen et al., COLING 2016).
+
+        Raises:
+            UnknownPhoneError: a phone without features (not for `phone`).
+        """
+        return self.costs(metric) / UNITS[metric]
+
+    def edit_counts(self) -> np.ndarray:
+        """Substitutions, deletions, insertions of each pair, shape (n_pairs, 3), int64.
+
+        Where several alignments are equally cheap, the one rapidfuzz (and so jiwer)
+        reports is counted.
+        """
+        counts = np.zeros((len(self), 3), np.int64)
+        sub, gap = _cost_tables(self._phones, "phone")
+        nothing = np.empty(0, np.int32)
+
+        def run(first: int, last: int) -> None:
+            _align_pairs(
+                *self._coded, sub, gap, first, last, counts, nothing, nothing, nothing
+            )
+
+        self._in_threads(run)
+        return counts
+
+    def alignments(self, metric: Metric = "feature") -> list[list[AlignedPhones]]:
+        """The cheapest alignment of each pair, from the first phone to the last.
+
+        Raises:
+            UnknownPhoneError: a phone without features (not for `phone`).
+        """
+        counts = np.zeros((len(self), 3), np.int64)
+        sub, gap = _cost_tables(self._phones, metric)
+        # an alignment is at most as long as both sequences together
+        steps = np.zeros(len(self), np.int32)
+        path_ref = np.empty(len(self._ref) + len(self._hyp), np.int32)
+        path_hyp = np.empty_like(path_ref)
+
+        def run(first: int, last: int) -> None:
+            _align_pairs(
+                *self._coded, sub, gap, first, last, counts, steps, path_ref, path_hyp
+            )
+
+        self._in_threads(run)
+        names = (*self._phones, None)  # -1, the gap, picks None
+        starts = self._hyp_start[:-1] + self._ref_start[:-1]
+        return [
+            [
+                AlignedPhones(names[r], names[h])
+                for r, h in zip(
+                    path_ref[start : start + n].tolist(),
+                    path_hyp[start : start + n].tolist(),
+                    strict=True,
+                )
+            ]
+            for start, n in zip(starts.tolist(), steps.tolist(), strict=True)
+        ]
+
+    @property
+    def _coded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self._hyp, self._hyp_start, self._ref, self._ref_start
+
+    def _in_threads(self, run: Callable[[int, int], None]) -> None:
+        """Call `run(first, last)` over slices of the pairs that cost about the same."""
+        n_cells = np.cumsum((self.n_hyp + 1) * (self.n_ref + 1))
+        total = int(n_cells[-1]) if len(n_cells) else 0
+        n_threads = min(self._n_threads, total // _CELLS_PER_THREAD)
+        if n_threads <= 1:
+            run(0, len(self))
+            return
+        n_slices = 4 * n_threads
+        shares = np.arange(1, n_slices) * total / n_slices
+        edges = [0, *np.searchsorted(n_cells, shares).tolist(), len(self)]
+        with ThreadPoolExecutor(n_threads) as pool:
+            # list() so that an error in a thread is raised here
+            list(pool.map(run, edges[:-1], edges[1:]))
+
+
+def distance(
+    *, hyp: Sequence[str], ref: Sequence[str], metric: Metric = "feature"
+) -> float:
+    """Edit distance between two phone sequences, in phones, not normalised.
+
+    For more than a few pairs, `PhonePairs` does the same much faster.
+
+    Args:
+        hyp: hypothesis phones, NFD, as `powsm.ipa` makes them.
+        ref: reference phones.
+        metric: "feature", "hamming" or "phone"; see the head of this module.
+
+    Returns:
+        Distance in [0, max(len(hyp), len(ref))].
+
+    Raises:
+        UnknownPhoneError: a phone has no features; it is never skipped.
+
+    >>> round(24 * distance(hyp=["b"], ref=["p"]), 6)
+    1.0
+    >>> distance(hyp=[], ref=["p", "a"], metric="hamming")
+    2.0
+    """
+    return float(PhonePairs(hyp=[hyp], ref=[ref]).distances(metric)[0])
+
+
+class _GrowingIndex(dict[str, int]):
+    """Numbers phones in the order in which they are first asked for."""
+
+    def __missing__(self, phone: str) -> int:
+        self[phone] = number = len(self)
+        return number
+
+
+def _code(
+    sequences: Sequence[Sequence[str]], index: _GrowingIndex
+) -> tuple[np.ndarray, np.ndarray]:
+    """All phones as one array of numbers, and where each sequence starts and ends."""
+    lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    codes = map(index.__getitem__, chain.from_iterable(sequences))
+    return np.fromiter(codes, np.int32, start[-1]), start
+
+
+def _cost_tables(
+    phones: Sequence[str], metric: Metric
+) -> tuple[np.ndarray, np.ndarray]:
+    """Costs in units: of substitutions (n, n), uint8, and of gaps (n,), int32."""
+    n = len(phones)
+    if metric == "phone":
+        return 1 - np.eye(n, dtype=np.uint8), np.ones(n, np.int32)
+    values = feature_table().of(phones)
+    if metric == "hamming":
+        # one column for each value a feature can take: equal features meet in one
+        columns = np.hstack([values == v for v in (-1, 0, 1)]).astype(np.float32)
+        gap = np.full(n, values.shape[1], np.int32)
+    elif metric == "feature":
+        # -1, 0, +1 as 00, 10, 11: the difference of two values is the number of bits
+        # in which they differ, |a| + |b| - 2 (a and b)
+        columns = np.hstack([values >= 0, values >= 1]).astype(np.float32)
+        gap = (values.shape[1] + np.count_nonzero(values, axis=1)).astype(np.int32)
+    else:
+        raise ValueError(f"metric {metric!r}; expected one of {', '.join(UNITS)}")
+    sub = np.empty((n, n), np.uint8)
+    size = columns.sum(axis=1)
+    for first in range(0, n, _TABLE_ROWS):
+        rows = slice(first, first + _TABLE_ROWS)
+        common = columns[rows] @ columns.T
+        if metric == "hamming":
+            sub[rows] = values.shape[1] - common
+        else:
+            sub[rows] = size[rows, None] + size - 2 * common
+    return sub, gap
+
+
+def _jit(function: Callable) -> Callable:
+    """Compile, keeping the machine code on disk where there is a place for it."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # an installation nobody may write to, and no home folder
+        return numba.njit(nogil=True)(function)
+
+
+@_jit
+def _common_ends(hyp, h0, h1, ref, r0, r1):
+    """How many phones two sequences share at their head and, of the rest, their tail.
+
+    For all three metrics it costs nothing to align them: changing x into y and dropping
+    one of them never beats dropping the other (gap[y] <= sub[x, y] + gap[x]).
+    """
+    head = 0
+    while h0 + head < h1 and r0 + head < r1 and hyp[h0 + head] == ref[r0 + head]:
+        head += 1
+    h0 += head
+    r0 += head
+    tail = 0
+    most = min(h1 - h0, r1 - r0)
+    while tail < most and hyp[h1 - 1 - tail] == ref[r1 - 1 - tail]:
+        tail += 1
+    return head, tail
+
+
+@_jit
+def _sum_costs(hyp, hyp_start, ref, ref_start, sub, gap, first, last, cost):
+    """Fill cost[first:last] with the edit costs, keeping one row of the edit table."""
+    longest = 0
+    for pair in range(first, last):
+        longest = max(longest, ref_start[pair + 1] - ref_start[pair])
+    row = np.empty(longest + 1, np.int32)
+    ref_gap = np.empty(longest, np.int32)
+    for pair in range(first, last):
+        h0, h1 = hyp_start[pair], hyp_start[pair + 1]
+        r0, r1 = ref_start[pair], ref_start[pair + 1]
+        head, tail = _common_ends(hyp, h0, h1, ref, r0, r1)
+        h0, h1 = h0 + head, h1 - tail
+        r0, n_ref = r0 + head, r1 - tail - r0 - head
+        row[0] = 0
+        for j in range(n_ref):
+            ref_gap[j] = gap[ref[r0 + j]]
+            row[j + 1] = row[j] + ref_gap[j]
+        for i in range(h0, h1):
+            sub_row = sub[hyp[i]]
+            insertion = gap[hyp[i]]
+            diagonal = row[0]
+            left = diagonal + insertion
+            row[0] = left
+            for j in range(n_ref):
+                up = row[j + 1]
+                best = min(diagonal + sub_row[ref[r0 + j]], up + insertion)
+                left = min(best, left + ref_gap[j])
+                diagonal = up
+                row[j + 1] = left
+        cost[pair] = row[n_ref]
+
+
+@_jit
+def _align_pairs(
+    hyp,
+    hyp_start,
+    ref,
+    ref_start,
+    sub,
+    gap,
+    first,
+    last,
+    counts,
+    steps,
+    path_ref,
+    path_hyp,
+):
+    """Fill counts[first:last] with (substitutions, deletions, insertions).
+
+    Unless `steps` is empty, also the number of steps of each alignment and, from
+    hyp_start + ref_start of the pair on, the phone of either side at each step, -1 for
+    the gap.
+    """
+    most_cells = 0
+    longest = 0
+    for pair in range(first, last):
+        n_hyp = hyp_start[pair + 1] - hyp_start[pair]
+        n_ref = ref_start[pair + 1] - ref_start[pair]
+        most_cells = max(most_cells, (n_hyp + 1) * (n_ref + 1))
+        longest = max(longest, n_ref)
+    row = np.empty(longest + 1, np.int32)
+    choice = np.empty(most_cells, np.uint8)
+    for pair in range(first, last):
+        h0, h1 = hyp_start[pair], hyp_start[pair + 1]
+        r0, r1 = ref_start[pair], ref_start[pair + 1]
+        head, tail = _common_ends(hyp, h0, h1, ref, r0, r1)
+        n_hyp = h1 - tail - h0 - head
+        n_ref = r1 - tail - r0 - head
+        width = n_ref + 1
+
+        row[0] = 0
+        for j in range(n_ref):
+            row[j + 1] = row[j] + gap[ref[r0 + head + j]]
+        for i in range(n_hyp):
+            h = hyp[h0 + head + i]
+            diagonal = row[0]
+            row[0] += gap[h]
+            for j in range(n_ref):
+                r = ref[r0 + head + j]
+                up = row[j + 1]
+                by_deletion = row[j] + gap[r]
+                by_insertion = up + gap[h]
+                by_diagonal = diagonal + sub[h, r]
+                best = min(by_deletion, by_insertion, by_diagonal)
+                # rapidfuzz's choice between equals: a deletion; then an insertion if
+                # the cell it comes from is the cheaper one
+                if by_deletion == best:
+                    chosen = _DELETION
+                elif by_insertion == best and (up < diagonal or by_diagonal > best):
+                    chosen = _INSERTION
+                else:
+                    chosen = _DIAGONAL
+                choice[(i + 1) * width + j + 1] = chosen
+                row[j + 1] = best
+                diagonal = up
+
+        keep = len(steps) > 0
+        start = h0 + r0
+        end = start + head + n_hyp + n_ref + tail  # filled from the back
+        for k in range(tail * keep):
+            path_ref[end - 1 - k] = ref[r1 - 1 - k]
+            path_hyp[end - 1 - k] = hyp[h1 - 1 - k]
+        at = end - tail
+        i, j = n_hyp, n_ref
+        while i > 0 or j > 0:
+            if i == 0:
+                chosen = _DELETION
+            elif j == 0:
+                chosen = _INSERTION
+            else:
+                chosen = choice[i * width + j]
+            r = np.int32(-1)
+            h = np.int32(-1)
+            if chosen != _INSERTION:
+                j -= 1
+                r = ref[r0 + head + j]
+            if chosen != _DELETION:
+                i -= 1
+                h = hyp[h0 + head + i]
+            if chosen != _DIAGONAL:
+                counts[pair, chosen] += 1
+            elif h != r:
+                counts[pair, 0] += 1
+            if keep:
+                at -= 1
+                path_ref[at] = r
+                path_hyp[at] = h
+        if keep:
+            for k in range(head):
+                path_ref[start + k] = ref[r0 + k]
+                path_hyp[start + k] = hyp[h0 + k]
+            n_middle = end - tail - at
+            for k in range(n_middle + tail):  # close the gap behind the head
+                path_ref[start + head + k] = path_ref[at + k]
+                path_hyp[start + head + k] = path_hyp[at + k]
+            steps[pair] = head + n_middle + tail
