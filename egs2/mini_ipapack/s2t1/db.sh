@@ -1,0 +1,6 @@
+# shellcheck shell=bash
+# Where the data lie. Every path can be set in the environment instead.
+
+# Folder with the ten asterisk-core-sounds-* Debian packages, unpacked, for a machine
+# that has no apt-get and dpkg-deb. Empty: stage 0 fetches them.
+ASTERISK_SOUNDS=${ASTERISK_SOUNDS:-}

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# POWSM as published (arXiv 2510.24992): IPAPack++, 17,000 hours, 88 languages.
+# Usage: ./run.sh [--stage N] [--stop_stage N] [--option value]...   (--help lists them)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./db.sh
+
+test_sets="test_aishell test_cv test_doreco test_fleurs test_kazakh test_librispeech"
+test_sets+=" test_mls_dutch test_mls_french test_mls_german test_mls_italian"
+test_sets+=" test_mls_polish test_mls_portuguese test_mls_spanish test_tamil"
+
+exec scripts/s2t.sh \
+    --downloads "${IPAPACK_PLUS}" \
+    --data "${POWSM_ROOT}/data" --dump "${POWSM_ROOT}/dump/raw" \
+    --expdir "${POWSM_ROOT}/exp" \
+    --download local/download_ipapack.py \
+    --nj 32 --ngpu 4 \
+    --nbpe 40000 --phones all --languages all --time_symbols true \
+    --config conf/train_powsm.yaml \
+    --test_sets "${test_sets}" \
+    "$@"

@@ -1,0 +1,139 @@
+# shellcheck shell=bash
+# What a stage driver needs: log, die, in_stage, run_stage, run_once, finish_stages.
+#
+# The driver that sources this sets: stage, stop_stage, skip_stages, dry_run.
+# shellcheck disable=SC2154
+
+log() { printf '%s %s: %s\n' "$(date '+%Y-%m-%dT%H:%M:%S')" "${0##*/}" "$*" >&2; }
+
+die() {
+    log "error: $*"
+    exit 1
+}
+
+# Seconds as "1 h 02 min", "3 min 04 s" or "5 s".
+elapsed() {
+    local seconds=$1
+    if ((seconds >= 3600)); then
+        printf '%d h %02d min' $((seconds / 3600)) $((seconds % 3600 / 60))
+    elif ((seconds >= 60)); then
+        printf '%d min %02d s' $((seconds / 60)) $((seconds % 60))
+    else
+        printf '%d s' "${seconds}"
+    fi
+}
+
+current_stage=   # number of the stage that is running; empty between stages
+stage_start=0    # SECONDS at its start
+
+end_stage() {
+    if [[ -n ${current_stage} && ${dry_run} == false ]]; then
+        log "stage ${current_stage} took $(elapsed $((SECONDS - stage_start)))"
+    fi
+    current_stage=
+}
+
+# True when stage NUMBER is to run; says so. Use: if in_stage 4 "data -> dump: ..."; then
+in_stage() {
+    local number=$1 title=$2
+    end_stage
+    ((number >= stage && number <= stop_stage)) || return 1
+    if [[ " ${skip_stages} " == *" ${number} "* ]]; then
+        log "stage ${number} is skipped: ${title}"
+        return 1
+    fi
+    current_stage=${number}
+    stage_start=${SECONDS}
+    if [[ ${dry_run} == true ]]; then
+        printf '\nstage %s: %s\n' "${number}" "${title}"
+    else
+        log "stage ${number}: ${title}"
+    fi
+}
+
+# To be called after the last stage.
+finish_stages() {
+    end_stage
+    trap - EXIT
+    [[ ${dry_run} == true ]] || log "stages ${stage} to ${stop_stage} are done in" \
+        "$(elapsed "${SECONDS}")"
+}
+
+report_failure() {
+    local status=$?
+    [[ ${status} -eq 0 || -z ${current_stage} ]] ||
+        log "stage ${current_stage} failed (status ${status}) after" \
+            "$(elapsed $((SECONDS - stage_start))); mended, go on with --stage" \
+            "${current_stage}"
+}
+trap report_failure EXIT
+
+# Run a stage's command after a look at its inputs; in a dry run, print it instead.
+#
+# Usage: run_stage OUT INPUT... -- COMMAND...
+#   OUT    folder that the command fills
+#   INPUT  files and folders that must be there
+run_stage() {
+    local out=$1
+    local -a inputs=()
+    shift
+    while [[ $1 != -- ]]; do
+        inputs+=("$1")
+        shift
+    done
+    shift
+    if [[ ${dry_run} == true ]]; then
+        printf '    from: %s\n    to:   %s\n    run: ' "${inputs[*]:-nothing}" "${out}"
+        printf ' %q' "$@"
+        printf '\n'
+        return
+    fi
+    local input
+    for input in "${inputs[@]}"; do
+        [[ -e ${input} ]] || die "stage ${current_stage} needs ${input}, which is not" \
+            "there: run the stage that makes it first (--dry_run lists them)"
+    done
+    "$@"
+    [[ -d ${out} ]] || die "stage ${current_stage} ended without making ${out}"
+}
+
+# Names, sizes and times of the files in or under the paths given.
+describe_inputs() {
+    find -L "$@" -type f ! -name '.*' -printf '%p %s %T@\n' | LC_ALL=C sort
+}
+
+# run_stage, unless the same command already ended well on the same inputs.
+#
+# The command that ended leaves a marker in OUT, so removing OUT runs the stage again,
+# and so does a kill. A program that changed since is only told: with the outputs of
+# days, whether they count is for the user to say.
+run_once() {
+    if [[ ${dry_run} == true ]]; then
+        run_stage "$@"
+        return
+    fi
+    local marker=$1/.done_${current_stage} wanted code argument
+    local -a inputs=()
+    for argument in "${@:2}"; do
+        [[ ${argument} != -- ]] || break
+        [[ ! -e ${argument} ]] || inputs+=("${argument}")
+    done
+    wanted=$(
+        printf '%q ' "$@"
+        [[ ${#inputs[@]} -eq 0 ]] || describe_inputs "${inputs[@]}"
+    )
+    wanted=$(sha256sum <<<"${wanted}")
+    code=$(find -L "$(dirname "${BASH_SOURCE[0]}")/../powsm" local -type f \
+        ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum)
+
+    if [[ -f ${marker} && $(head -n 1 "${marker}") == "${wanted}" ]]; then
+        log "$1 is current"
+        [[ $(tail -n 1 "${marker}") == "${code}" ]] ||
+            log "the program changed since; to use it, remove $1 first"
+        return
+    fi
+    rm -f "${marker}"
+    run_stage "$@"
+    printf '%s\n%s\n' "${wanted}" "${code}" >"${marker}.new"
+    mv "${marker}.new" "${marker}"
+}

@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# All stages of a POWSM recipe, with ESPnet's stage numbers. A recipe's run.sh calls it.
+#
+#    0 download   1 prepare   2 report   3 audio   4 filter, normalise, prompt   5 tokens
+#   10 statistics   11 train   12 decode   13 score   14 pack   15 upload
+#
+# Usage: ./run.sh [--stage N] [--stop_stage N] [--skip_stages "N ..."] [--option value]...
+# A bare --flag means true. The value of an option stands in brackets:
+set -euo pipefail
+
+## What to run
+stage=0                 # first stage
+stop_stage=13           # last stage
+skip_stages=            # stages to leave out, such as "3 10"
+dry_run=false           # print the plan (commands, inputs, outputs) and stop
+nj=2                    # processes for the stages that run in parallel on the CPU
+ngpu=0                  # GPUs of each machine; 0 trains on the CPU
+num_nodes=1             # machines to train on
+
+## Folders
+downloads=downloads     # what stage 0 fetches
+data=data               # utterances of each set
+dump=dump/raw           # examples of each set
+expdir=exp              # statistics and experiments
+
+## Data
+download=               # script of stage 0
+download_opts=()        # an option for it, as --download_opts=--name=value
+audio_format=inplace    # inplace, or flac.ark to copy the audio for stock ESPnet
+ipa_policy=strict       # strict, or released: the published recipe's phone segmentation
+text_policy=powsm_fix   # powsm_fix, or released: the published orthography
+min_duration=0.5        # seconds; shorter utterances are dropped
+max_duration=20.0       # seconds; longer utterances are dropped
+max_phones=300          # utterances with more phones are dropped
+max_unknown_rate=0.01   # share of unknown phone symbols at which stage 4 stops
+subset=                 # train on a part stratified by language: 10h, 100h or 1kh
+
+## Tokens
+nbpe=40000              # pieces of the SentencePiece model
+phones=all              # phone symbols: all of PanPhon, or observed: those of training
+languages=all           # language symbols: all 88, or observed: those of training
+time_symbols=true       # a symbol for every 0.02 s of the window, or only the two ends
+
+## Training
+config=                 # training settings, a YAML file
+set=()                  # change one of them, as --set optim_conf.lr=0.001
+trainer=powsm           # powsm, or espnet: its stock loop on the same examples
+stats_hours=100.0       # hours of speech from which mean and variance are taken
+exp_name=               # experiment folder in expdir; default: named after the settings
+
+## Decoding and scoring
+decode_configs=         # decoding profiles, YAML files
+test_sets=              # sets to decode; default: every test set of the dump folder
+
+. scripts/common.sh         # log, die, in_stage, run_stage, run_once, finish_stages
+. scripts/parse_options.sh  # the variables above are the options
+. ./path.sh                 # the programs
+. ./cmd.sh                  # where jobs run: cmd_backend
+
+[[ -n ${config} ]] || die "--config is not set: name a file of conf/train_*.yaml"
+token_dir=${data}/token_list/bpe_unigram${nbpe}
+stats_dir=${expdir}/s2t_stats_raw
+if [[ -z ${exp_name} ]]; then
+    exp_name=$(basename "${config}" .yaml)_bpe${nbpe}
+    for change in "${set[@]}"; do
+        exp_name+=_${change//=/}
+    done
+    [[ ${trainer} == powsm ]] || exp_name+=_${trainer}
+    exp_name=s2t_${exp_name//[^A-Za-z0-9._-]/_}
+fi
+exp=${expdir}/${exp_name}
+
+if in_stage 0 "download: -> ${downloads}"; then
+    run_stage "${downloads}" -- \
+        python "${download}" --downloads "${downloads}" "${download_opts[@]}"
+fi
+
+if in_stage 1 "prepare: ${downloads} -> ${data}/{train,dev,test_*}"; then
+    run_stage "${data}" "${downloads}" -- \
+        python local/prepare_data.py --downloads "${downloads}" --data "${data}" \
+        --nj "${nj}"
+fi
+
+if in_stage 2 "check and report: ${data} -> ${data}/report"; then
+    run_once "${data}/report" "${data}"/{train,dev} "${data}"/test_* -- \
+        python local/data_report.py --data "${data}"
+fi
+
+if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
+    if [[ ${audio_format} == inplace ]]; then
+        log "the audio is read where it is, nothing to do"
+    else
+        run_once "${data}" "${data}"/{train,dev} "${data}"/test_* -- \
+            python local/copy_audio.py --data "${data}" --format "${audio_format}"
+    fi
+fi
+
+if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
+    run_stage "${dump}" "${data}"/{train,dev} "${data}"/test_* -- \
+        python local/prepare_dump.py --data "${data}" --dump "${dump}" --nj "${nj}" \
+        --policy "${ipa_policy}" --text_policy "${text_policy}" \
+        --min_duration "${min_duration}" --max_duration "${max_duration}" \
+        --max_phones "${max_phones}" --max_unknown_rate "${max_unknown_rate}" \
+        ${subset:+--subset "${subset}"}
+fi
+
+if in_stage 5 "tokens: ${dump}/train -> ${token_dir}"; then
+    time_step=0.02
+    [[ ${time_symbols} == true ]] || time_step=none
+    run_stage "${token_dir}" "${dump}/train/text" -- \
+        python local/train_tokenizer.py --dump_set "${dump}/train" \
+        --out "${data}/token_list" --nbpe "${nbpe}" --phones "${phones}" \
+        --languages "${languages}" --time_step_s "${time_step}"
+fi
+
+if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
+    run_once "${stats_dir}" "${dump}/train/wav.scp" "${config}" -- \
+        python local/collect_stats.py --dump "${dump}/train" --config "${config}" \
+        --out "${stats_dir}" --stats_hours "${stats_hours}"
+fi
+
+if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
+    launcher=(python)
+    if ((num_nodes > 1)); then
+        [[ ${cmd_backend:-local} == slurm ]] || die "--num_nodes ${num_nodes} needs" \
+            "cmd_backend=slurm in cmd.sh and an allocation of that many machines"
+        first_node=$(scontrol show hostnames "${SLURM_JOB_NODELIST}" | head -n 1)
+        launcher=(srun --nodes "${num_nodes}" --ntasks-per-node 1
+            torchrun --nnodes "${num_nodes}" --nproc_per_node "${ngpu}"
+            --rdzv_id "${SLURM_JOB_ID}" --rdzv_backend c10d
+            --rdzv_endpoint "${first_node}:29400")
+    elif ((ngpu > 1)); then
+        launcher=(torchrun --standalone --nproc_per_node "${ngpu}")
+    fi
+    if [[ ${dry_run} == false ]]; then
+        mkdir -p "${exp}"
+        # the same settings, from this stage on; ${exp}/run.sh takes more options
+        {
+            printf '#!/usr/bin/env bash\ncd %q\nexec scripts/s2t.sh' "${PWD}"
+            printf ' %q' "$@"
+            printf ' --stage 11 "$@"\n'
+        } >"${exp}/run.sh"
+        chmod +x "${exp}/run.sh"
+        log "to go on after a break: ${exp}/run.sh"
+    fi
+    run_once "${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}" \
+        "${stats_dir}" "${config}" -- \
+        "${launcher[@]}" local/train.py --config "${config}" --dump "${dump}" \
+        --token_dir "${token_dir}" --stats "${stats_dir}/train/feats_stats.npz" \
+        --exp "${exp}" --set "ngpu=${ngpu}" "${set[@]}"
+fi
+
+if in_stage 12 "decode: ${dump}/test_* -> ${exp}/decode_*"; then
+    for decode_config in ${decode_configs}; do
+        profile=$(basename "${decode_config}" .yaml)
+        run_once "${exp}/${profile}" "${exp}"/valid.*.ave*.pth "${decode_config}" \
+            "${dump}"/test_*/{wav.scp,text} -- \
+            python local/decode.py --exp "${exp}" --dump "${dump}" \
+            --profile "${decode_config}" --sets "${test_sets}" --nj "${nj}"
+    done
+fi
+
+if in_stage 13 "score: ${exp}/decode_* -> ${exp}/RESULTS.md"; then
+    run_stage "${exp}" "${exp}" "${dump}" -- \
+        python local/score_exp.py --exp "${exp}" --dump "${dump}"
+    run_stage "${exp}" "${exp}" "${dump}" -- \
+        python local/report.py --exp "${exp}" --dump "${dump}"
+fi
+
+finish_stages
