@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Stage 0 of the mini recipe: Debian packages -> downloads/<corpus>_shar.
+
+Needs no root. Packages that are there and intact are not fetched again, and a corpus
+that is complete is left alone: a second run ends at once.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from powsm.corpora import SHAR_SUFFIX, asterisk, espeak
+from powsm.corpora.debian import fetch_packages, unpack
+from powsm.corpora.pack import is_current, write_corpus
+
+BUILDERS = {"asterisk": asterisk}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--downloads", type=Path, default=Path("downloads"))
+    parser.add_argument(
+        "--corpora",
+        default="asterisk",
+        help=f"names with commas between, of: {', '.join(BUILDERS)}",
+    )
+    parser.add_argument(
+        "--corpus_dir",
+        type=Path,
+        help="folder with the unpacked packages (it holds usr/share): nothing is "
+        "fetched. For machines without apt-get and dpkg-deb",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of train, dev and test")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    names = args.corpora.split(",")
+    if unknown := [name for name in names if name not in BUILDERS]:
+        parser.error(f"--corpora: no {unknown}; there is {', '.join(BUILDERS)}")
+    try:
+        for name in names:
+            build(name, args.downloads, args.corpus_dir, args.seed)
+    except (ValueError, OSError) as err:
+        sys.exit(f"download_mini.py: {err}")
+
+
+def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> None:
+    """Make `downloads/<name>_shar` unless it is there."""
+    builder = BUILDERS[name]
+    folder = downloads / f"{name}{SHAR_SUFFIX}"
+    settings = {
+        "corpus": name,
+        "packages": [package.file_name for package in builder.PACKAGES],
+        "seed": seed,
+        "espeak-ng": espeak.version(),
+    }
+    if is_current(folder, settings):
+        logging.info("%s is complete: nothing to do", folder)
+        return
+    megabytes = sum(package.size for package in builder.PACKAGES) / 1e6
+    logging.info(
+        "%s: %s",
+        folder,
+        builder.ESTIMATE
+        if corpus_dir
+        else f"fetching {megabytes:.0f} MB, {builder.ESTIMATE}",
+    )
+    with tempfile.TemporaryDirectory(dir=_made(downloads), prefix=".unpacked-") as root:
+        if corpus_dir is None:
+            unpack(fetch_packages(builder.PACKAGES, downloads / "deb"), Path(root))
+        selection = builder.select(corpus_dir or Path(root), seed)
+        write_corpus(folder, selection.splits, settings)
+    logging.info("%s\n%s", folder, selection.table())
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
