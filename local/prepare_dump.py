@@ -6,6 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
+from powsm import ipa, orthography
 from powsm.dump import MAX_UNKNOWN_RATE, Settings, prepare_set
 from powsm.filters import MAX_PHONES, MIN_DURATION_S, SUBSET_HOURS, Limits
 from powsm.tasks import TASKS
@@ -22,8 +23,8 @@ def parse_args() -> argparse.Namespace:
     add("--dump", type=Path, default=Path("dump/raw"), help="where sets are written")
     add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
     add("--nj", type=int, default=1, help="processes")
-    add("--policy", choices=["strict", "released"], default="strict", help="of phones")
-    add("--text_policy", choices=["powsm_fix", "released"], default="powsm_fix")
+    add("--policy", choices=ipa.POLICIES, default="strict", help="of phones")
+    add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
     add("--min_duration", type=float, default=MIN_DURATION_S, help="seconds")
     add("--max_duration", type=float, default=Limits.max_duration_s, help="seconds")
     add("--max_phones", type=int, default=MAX_PHONES, help="phones of an utterance")

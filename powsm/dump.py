@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from itertools import groupby
@@ -31,7 +31,7 @@ from powsm.filters import (
     phones_drop_reason,
     ranked,
 )
-from powsm.ipa import Normaliser, strip_suprasegmentals, to_slashed
+from powsm.ipa import UNKNOWN, Drop, Normaliser, strip_suprasegmentals, to_slashed
 from powsm.orthography import normalise_text
 from powsm.tasks import TASKS, examples
 
@@ -73,27 +73,35 @@ class Unknown:
     """Characters of the IPA strings that no phone was made of."""
 
     n_characters: int = 0
-    n_unknown: int = 0
     symbols: Counter[str] = field(default_factory=Counter)
     contexts: dict[str, list[str]] = field(default_factory=dict)
+    ignored: Counter[str] = field(
+        default_factory=Counter
+    )  # by kind: spaces, stress ...
+
+    @property
+    def n_unknown(self) -> int:
+        return self.symbols.total()
 
     @property
     def rate(self) -> float:
         return self.n_unknown / self.n_characters if self.n_characters else 0.0
 
-    def add(self, utt_id: str, ipa: str, drops: Sequence) -> None:
+    def add(self, utt_id: str, ipa: str, drops: Iterable[Drop]) -> None:
         self.n_characters += len(ipa) - ipa.count(" ")
         for drop in drops:
-            self.n_unknown += len(drop.text)
-            self.symbols[drop.text] += 1
-            seen = self.contexts.setdefault(drop.text, [])
+            if drop.kind != UNKNOWN:
+                self.ignored[drop.kind] += 1
+                continue
+            self.symbols[drop.char] += 1
+            seen = self.contexts.setdefault(drop.char, [])
             if len(seen) < _N_CONTEXTS:
                 seen.append(f"{utt_id}: {drop.context}")
 
     def merge(self, other: "Unknown") -> None:
         self.n_characters += other.n_characters
-        self.n_unknown += other.n_unknown
         self.symbols.update(other.symbols)
+        self.ignored.update(other.ignored)
         for symbol, found in other.contexts.items():
             seen = self.contexts.setdefault(symbol, [])
             seen.extend(found[: _N_CONTEXTS - len(seen)])
@@ -114,6 +122,7 @@ class Unknown:
             "n_characters": self.n_characters,
             "n_unknown": self.n_unknown,
             "rate": round(self.rate, 8),
+            "ignored": dict(ranked(self.ignored)),
             "symbols": [
                 {
                     "symbol": symbol,
@@ -366,11 +375,15 @@ def _prepare_chunk(
             counts.drop(reason, utt_id)
             continue
         is_human = labels_of(utt_id) == "human"
-        segments = _normaliser(settings.policy, not is_human).segment(ipa, lang)
+        normaliser = _normaliser(settings.policy, not is_human)
+        segments = normaliser.segment(ipa, lang)
         if not is_human:
             unknown.add(utt_id, ipa, segments.dropped)
         phones = segments.phones
-        ctc_phones = strip_suprasegmentals(phones)
+        if settings.policy == "strict":
+            ctc_phones = strip_suprasegmentals(phones)
+        else:  # the public recipe segments twice
+            ctc_phones = normaliser.ctc_phones(ipa, lang)
         if reason := phones_drop_reason(
             limits, n_samples=n_samples, phones=phones, ctc_phones=ctc_phones
         ):

@@ -52,6 +52,11 @@ def prompt_lang_sym(lang: str) -> str:
     return lang_sym(lang) if lang in LANGUAGES else UNKNOWN_LANG_SYM
 
 
+@cache
+def _slashed(phone: str) -> str:
+    return to_slashed((phone,))
+
+
 def examples(
     utt_id: str,
     lang: str,
@@ -80,8 +85,8 @@ def examples(
     """
     if not phones or not ctc_phones:
         raise ValueError(f"{utt_id}: no phones; every task needs them, drop it before")
-    slashed = to_slashed(phones)
-    ctc = to_slashed(ctc_phones)
+    slashed = "".join(map(_slashed, phones))
+    ctc = "".join(map(_slashed, ctc_phones))
     symbol = prompt_lang_sym(lang)
     rows = []
     for task in sorted(tasks):
