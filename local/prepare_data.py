@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Stage 1: downloads/<corpus>_shar -> data/{train,dev,test_<corpus>}.
+
+Reads cuts and tar headers; no audio is read, copied or decoded. Run it again after a
+failure: finished shards stay. To share the shards among the tasks of a job array, run
+it with `--shards 0/16` to `--shards 15/16`, then once with `--merge`.
+"""
+
+import argparse
+import logging
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from powsm.parts import load_parts, make_parts, merge_parts
+from powsm.shar import find_shards
+
+
+def share(text: str) -> tuple[int, int]:
+    """`3/16` -> (3, 16)."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0/16 ... 15/16")
+    return int(index), int(count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--downloads", type=Path, default="downloads")
+    parser.add_argument("--data", type=Path, default="data")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--corpora", nargs="+", help="only these; default: all there")
+    parser.add_argument(
+        "--skip_bad_shards",
+        action="store_true",
+        help="go on without shards that cannot be used; prepare.json lists them",
+    )
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument(
+        "--shards", type=share, metavar="I/N", help="every N-th shard, without merging"
+    )
+    steps.add_argument("--merge", action="store_true", help="merge finished shards")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    try:
+        shards = find_shards(args.downloads, args.corpora)
+        skip = args.skip_bad_shards
+        if args.merge:
+            parts = load_parts(shards, args.data, skip_bad_shards=skip)
+        else:
+            first, step = args.shards or (0, 1)
+            mine = shards[first::step]
+            parts = make_parts(mine, args.data, nj=args.nj, skip_bad_shards=skip)
+        if args.shards is None:
+            merge_parts(parts, args.data)
+    except (ValueError, OSError, BrokenProcessPool) as err:
+        sys.exit(f"prepare_data: error: {err}")
+
+
+if __name__ == "__main__":
+    main()
