@@ -1,0 +1,498 @@
+"""The shell: options, the stage driver with stand-in stages, both recipes, set-up."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(ROOT.glob("egs2/*/s2t1"))
+SHELL_FILES = sorted(
+    [
+        *ROOT.glob("scripts/*.sh"),
+        *ROOT.glob("egs2/*/s2t1/*.sh"),
+        *ROOT.glob("tests/**/*.sh"),
+        ROOT / ".ci/run",
+    ]
+)
+
+
+def run(*command, cwd=None, env=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+# --- parse_options.sh ---------------------------------------------------------------
+
+SETTINGS = """#!/usr/bin/env bash
+# Bake a cake.
+#
+# Usage: bake.sh [options]
+set -euo pipefail
+## Oven
+stage=1                 # first stage
+rate=0.5                # of sugar
+hot=false               # whether it is
+tag=                    # name of the cake
+title="one two"         # with a space
+add=()                  # one more thing, may be repeated
+internal=3
+. PARSE
+later=4                 # set after the options
+declare -p stage rate hot tag title add
+"""
+
+
+@pytest.fixture
+def bake(tmp_path):
+    script = tmp_path / "bake.sh"
+    script.write_text(SETTINGS.replace("PARSE", str(ROOT / "scripts/parse_options.sh")))
+    return lambda *options: run("bash", script, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], 'stage="1"'),
+        (["--stage", "4"], 'stage="4"'),
+        (["--stage=4"], 'stage="4"'),
+        (["--stage", "4", "--stage", "-1"], 'stage="-1"'),  # the later one counts
+        (["--rate", "2"], 'rate="2"'),
+        (["--hot"], 'hot="true"'),
+        (["--hot", "--stage", "2"], 'hot="true"'),
+        (["--hot", "true"], 'hot="true"'),
+        (["--hot=false"], 'hot="false"'),
+        (["--tag", ""], 'tag=""'),
+        (["--tag", "a b=c $(touch x) `x`"], r'tag="a b=c \$(touch x) \`x\`"'),
+        (["--tag=--stage"], 'tag="--stage"'),
+        (["--title", "x"], 'title="x"'),
+        (["--add", "a=1", "--add=b c"], '([0]="a=1" [1]="b c")'),
+        (["--add=--stage"], '([0]="--stage")'),
+    ],
+)
+def test_option_sets_its_variable(bake, options, expected):
+    done = bake(*options)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+
+
+def test_dash_and_underscore_mean_the_same():
+    help_text = run(ROOT / "scripts/s2t.sh", "--skip-stages=3", "--help", cwd=ROOT)
+    assert re.search(r"--skip_stages .*\[3\]", help_text.stdout)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stag", "4"], "unknown option --stag, did you mean --stage?"),
+        (["--rat=1"], "unknown option --rat, did you mean --rate?"),
+        (["--internal", "4"], "unknown option --internal"),  # has no comment
+        (["--later", "4"], "unknown option --later"),  # stands below
+        (["--path", "x"], "unknown option --path"),  # a variable, not an option
+        (["--stage", "x"], "--stage is an integer, got 'x'"),
+        (["--stage", "1.5"], "--stage is an integer, got '1.5'"),
+        (["--rate", "1e3"], "--rate is a number, got '1e3'"),
+        (["--hot", "yes"], "--hot is true or false, got 'yes'"),
+        (["--tag"], "--tag needs a value"),
+        (["--tag", "--hot"], "--tag needs a value"),
+        (["4"], "unexpected argument '4'"),
+        (["-s", "4"], "unexpected argument '-s'"),
+    ],
+)
+def test_wrong_option_stops_with_one_clear_line(bake, options, message):
+    done = bake(*options)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_all_wrong_options_are_named_at_once(bake):
+    done = bake("--stge", "1", "--rate", "x", "--ad", "--hot=maybe")
+    lines = done.stderr.splitlines()
+    assert lines == [
+        "bake.sh: unknown option --stge, did you mean --stage?",
+        "bake.sh: --rate is a number, got 'x'",
+        "bake.sh: unknown option --ad, did you mean --add?",
+        "bake.sh: --hot is true or false, got 'maybe'",
+        "bake.sh: --help lists every option",
+    ]
+
+
+def test_help_lists_every_option_with_its_value(bake):
+    done = bake("--stage", "7", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Bake a cake.\n\nUsage: bake.sh [options]\n\nOven\n")
+    assert "first stage [7]" in done.stdout
+    assert re.findall(r"^  --(\w+)", done.stdout, re.M) == [
+        "stage",
+        "rate",
+        "hot",
+        "tag",
+        "title",
+        "add",
+    ]
+
+
+# --- the stage driver, with stand-ins for the programs of local/ --------------------
+
+STAND_IN = '''
+"""Notes its call, writes one file in its output folder; dies half-way if asked to."""
+import os, signal, sys
+from pathlib import Path
+
+name = Path(sys.argv[0]).stem
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+with open("calls.log", "a") as log:
+    print(name, *sys.argv[1:], file=log)
+if os.environ.get("FAIL") == name:
+    sys.exit(3)
+files = {
+    "download": ["downloads/fake_shar/train/cuts.000000.jsonl.gz"],
+    "prepare_data": [f"data/{s}/text.ipa" for s in ("train", "dev", "test_fake")],
+    "data_report": ["data/report/report.md"],
+    "copy_audio": ["data/train/wav.ark"],
+    "prepare_dump": [
+        f"dump/raw/{s}/{f}"
+        for s in ("train", "dev", "test_fake") for f in ("wav.scp", "text")
+    ],
+    "train_tokenizer": ["data/token_list/bpe_unigram30/tokens.txt"],
+    "collect_stats": ["exp/s2t_stats_raw/train/feats_stats.npz"],
+    "train": [f"{options.get('--exp')}/valid.pfer_ctc.ave_1best.pth"],
+    "decode": [f"{options.get('--exp')}/{Path(options.get('--profile', '')).stem}/x"],
+    "score_exp": [f"{options.get('--exp')}/results.json"],
+    "report": [f"{options.get('--exp')}/RESULTS.md"],
+}
+for file in map(Path, files[name]):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        file.write_text("x")
+    if os.environ.get("KILL") == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+PROGRAMS = [
+    "download",
+    "prepare_data",
+    "data_report",
+    "prepare_dump",
+    "train_tokenizer",
+    "collect_stats",
+    "train",
+    "decode",
+    "score_exp",
+    "report",
+]
+
+
+class Recipe:
+    """A recipe folder whose stages are stand-ins."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def write(self) -> "Recipe":
+        folder = self.folder
+        (folder / "local").mkdir(parents=True)
+        (folder / "conf").mkdir()
+        (folder / "scripts").symlink_to(ROOT / "scripts")
+        for name in [*PROGRAMS, "copy_audio"]:
+            (folder / f"local/{name}.py").write_text(STAND_IN)
+        (folder / "conf/train_small.yaml").write_text("a: 1\n")
+        (folder / "conf/decode_ctc.yaml").write_text("b: 1\n")
+        (folder / "path.sh").write_text(
+            f'export PATH="{Path(sys.executable).parent}:${{PATH}}"\n'
+        )
+        (folder / "cmd.sh").write_text("cmd_backend=local\n")
+        run_sh = folder / "run.sh"
+        run_sh.write_text(
+            "#!/usr/bin/env bash\nexec scripts/s2t.sh --download local/download.py "
+            "--nbpe 30 --config conf/train_small.yaml "
+            '--decode_configs conf/decode_ctc.yaml "$@"\n'
+        )
+        run_sh.chmod(0o755)
+        return self
+
+    def __call__(self, *options, **env) -> subprocess.CompletedProcess:
+        return run("./run.sh", *options, cwd=self.folder, env=env)
+
+    def calls(self) -> list[str]:
+        """Programs called since the last look, in order."""
+        log = self.folder / "calls.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return [line.split()[0] for line in lines]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return Recipe(tmp_path / "a recipe").write()  # the space is part of the test
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    recipe = Recipe(tmp_path_factory.mktemp("complete") / "recipe").write()
+    done = recipe()
+    assert done.returncode == 0, done.stderr
+    assert recipe.calls() == PROGRAMS
+    return recipe
+
+
+@pytest.fixture
+def finished(complete, tmp_path):
+    """A copy of a recipe folder in which all stages ran, times of files included."""
+    copy = tmp_path / "a recipe"
+    return Recipe(shutil.copytree(complete.folder, copy, symlinks=True))
+
+
+def test_stages_run_in_order_and_say_from_to_and_time(recipe):
+    done = recipe()
+    assert done.returncode == 0, done.stderr
+    assert recipe.calls() == PROGRAMS
+    numbers = re.findall(r"stage (\d+): ", done.stderr)
+    assert numbers == ["0", "1", "2", "3", "4", "5", "10", "11", "12", "13"]
+    assert re.findall(r"stage (\d+) took \d+ s", done.stderr) == numbers
+    assert "tokens: dump/raw/train -> data/token_list/bpe_unigram30" in done.stderr
+    assert "stages 0 to 13 are done in" in done.stderr
+
+
+def test_stage_range_and_skipped_stages(recipe):
+    recipe("--stop_stage", "1")
+    recipe.calls()
+    done = recipe("--stage", "1", "--stop-stage", "5", "--skip_stages", "3 2")
+    assert done.returncode == 0, done.stderr
+    assert recipe.calls() == ["prepare_data", "prepare_dump", "train_tokenizer"]
+    assert "stage 2 is skipped" in done.stderr
+
+
+# stages whose programs keep their own account are called each time, the others not
+KEEP_THEIR_OWN = ["download", "prepare_data", "prepare_dump", "train_tokenizer"]
+
+
+def test_second_run_skips_what_is_current(finished):
+    done = finished()
+    assert done.returncode == 0, done.stderr
+    assert finished.calls() == [*KEEP_THEIR_OWN, "score_exp", "report"]
+    assert "exp/s2t_train_small_bpe30 is current" in done.stderr
+
+
+def test_changed_input_runs_its_stage_and_not_the_others(finished):
+    (finished.folder / "data/dev/text.ipa").write_text("changed")
+    finished("--stage", "2", "--stop_stage", "12")
+    assert "data_report" in finished.calls()
+    (finished.folder / "conf/decode_ctc.yaml").write_text("b: 22\n")
+    finished("--stage", "10", "--stop_stage", "12")
+    assert finished.calls() == ["decode"]
+
+
+def test_changed_setting_runs_its_stage(finished):
+    finished("--stage", "10", "--stop_stage", "10", "--stats_hours", "3")
+    assert finished.calls() == ["collect_stats"]
+
+
+def test_removed_output_runs_its_stage(finished):
+    shutil.rmtree(finished.folder / "exp/s2t_stats_raw")
+    finished("--stage", "10", "--stop_stage", "10")
+    assert finished.calls() == ["collect_stats"]
+
+
+def test_changed_program_is_told_not_run(finished):
+    program = finished.folder / "local/collect_stats.py"
+    program.write_text(program.read_text() + "# mended\n")
+    done = finished("--stage", "10", "--stop_stage", "10")
+    assert finished.calls() == []
+    assert "the program changed since; to use it, remove exp/s2t_stats_raw" in (
+        done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "stage"), [("collect_stats", 10), ("train", 11), ("decode", 12)]
+)
+def test_killed_stage_redoes_only_itself(recipe, program, stage):
+    done = recipe(KILL=program)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert f"stage {stage} failed (status 137)" in done.stderr
+    assert f"go on with --stage {stage}" in done.stderr
+    assert recipe.calls()[-1] == program  # nothing ran on half an output
+    done = recipe("--skip_stages", "0 1 4 5")
+    assert done.returncode == 0, done.stderr
+    left = PROGRAMS[PROGRAMS.index(program) :]
+    assert recipe.calls() == left
+
+
+def test_failed_stage_gives_its_exit_status(recipe):
+    done = recipe(FAIL="prepare_dump")
+    assert done.returncode == 3
+    assert "stage 4 failed (status 3)" in done.stderr
+    assert recipe.calls()[-1] == "prepare_dump"
+
+
+def test_stage_without_its_input_names_it(recipe):
+    done = recipe("--stage", "5")
+    assert done.returncode == 1
+    assert "stage 5 needs dump/raw/train/text, which is not there" in done.stderr
+    assert recipe.calls() == []
+
+
+def test_dry_run_prints_the_plan_and_touches_nothing(recipe):
+    before = sorted(recipe.folder.rglob("*"))
+    done = recipe("--dry_run", "--set", "optim_conf.lr=0.1")
+    assert done.returncode == 0, done.stderr
+    assert sorted(recipe.folder.rglob("*")) == before
+    for name in PROGRAMS:
+        assert f"local/{name}.py" in done.stdout
+    assert "from: exp/s2t_train_small_bpe30_optim_conf.lr0.1/valid" in done.stdout
+    assert "--set ngpu=0 optim_conf.lr=0.1" in done.stdout
+
+
+def test_settings_name_the_experiment_and_its_run_sh_resumes_it(finished):
+    done = finished("--stage", "11", "--stop_stage", "11", "--set", "model_conf.x=a/b")
+    assert done.returncode == 0, done.stderr
+    finished.calls()
+    exp = finished.folder / "exp/s2t_train_small_bpe30_model_conf.xa_b"
+    done = run(exp / "run.sh", "--stop_stage", "12", cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert f"{exp.relative_to(finished.folder)} is current" in done.stderr
+    assert finished.calls() == ["decode"]
+    assert sorted(p.name for p in (exp / "decode_ctc").iterdir()) == [".done_12", "x"]
+
+
+def test_several_gpus_start_torchrun(recipe):
+    plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4").stdout
+    assert "torchrun --standalone --nproc_per_node 4 local/train.py" in plan
+    assert "--set ngpu=4" in plan
+
+
+def test_several_machines_need_slurm(recipe, tmp_path):
+    options = ["--dry_run", "--stage", "11", "--ngpu", "4", "--num_nodes", "2"]
+    done = recipe(*options)
+    assert done.returncode == 1
+    assert "--num_nodes 2 needs cmd_backend=slurm" in done.stderr
+    (recipe.folder / "cmd.sh").write_text("cmd_backend=slurm\n")
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text("#!/bin/sh\necho node7\necho node8\n")
+    scontrol.chmod(0o755)
+    done = recipe(
+        *options,
+        PATH=f"{scontrol.parent}:{os.environ['PATH']}",
+        SLURM_JOB_NODELIST="node[7-8]",
+        SLURM_JOB_ID="42",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "srun --nodes 2 --ntasks-per-node 1 torchrun --nnodes 2 --nproc_per_node 4 "
+        "--rdzv_id 42 --rdzv_backend c10d --rdzv_endpoint node7:29400 local/train.py"
+    ) in done.stdout
+
+
+# --- the recipes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", RECIPES, ids=lambda path: path.parent.name)
+class TestRecipe:
+    def test_links_and_files(self, folder):
+        for name in ("conf", "local", "scripts"):
+            assert (folder / name).resolve() == ROOT / name
+            assert os.readlink(folder / name) == f"../../../{name}"
+        for name in ("run.sh", "cmd.sh", "path.sh", "db.sh"):
+            assert (folder / name).is_file()
+
+    def test_run_sh_ends_in_the_options_of_the_user(self, folder):
+        lines = (folder / "run.sh").read_text().rstrip().splitlines()
+        assert lines[-1].strip() == '"$@"'
+
+    def test_user_overrides_a_setting_from_any_folder(self, folder):
+        done = run(folder / "run.sh", "--nbpe", "77", "--help", cwd="/")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"--nbpe .*\[77\]", done.stdout)
+
+    def test_unknown_option_stops_before_anything_runs(self, folder):
+        done = run(folder / "run.sh", "--stop_stge", "3", cwd="/")
+        assert done.returncode == 2
+        assert "unknown option --stop_stge, did you mean --stop_stage?" in done.stderr
+
+    def test_plan_names_programs_options_and_configs_that_exist(self, folder):
+        done = run(
+            folder / "run.sh", "--dry_run", "--audio_format", "flac.ark", cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
+        commands = re.findall(r"run: .*?(local/\w+\.py) (.*)", done.stdout)
+        assert len(commands) >= 10
+        missing = []
+        for program, arguments in commands:
+            path = ROOT / program
+            if not path.exists():
+                missing.append(program)
+                continue
+            for option in re.findall(r"(?<!\S)--(\w+)", arguments):
+                if f'"--{option}"' not in path.read_text():
+                    missing.append(f"{program} --{option}")
+        for config in re.findall(r"conf/\S+\.yaml", done.stdout):
+            if not (ROOT / config).exists():
+                missing.append(config)
+        assert missing == []
+
+
+# --- all shell files, set-up, hooks -------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SHELL_FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_shell_file_parses(path):
+    done = run("bash", "-n", path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_shellcheck_is_clean():
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    done = run(shellcheck, *SHELL_FILES, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_setup_without_python_says_what_to_install(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts/setup_env.sh", tmp_path / "scripts")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("dirname", "sort", "sed", "bash"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    done = run(
+        shutil.which("bash"),
+        script,
+        env={"PATH": str(tools), "HOME": str(tmp_path)}
+        | {"PYENV_ROOT": str(tmp_path / "pyenv")},
+    )
+    assert done.returncode == 1
+    assert "no Python 3.12 or 3.13" in done.stderr
+    assert "pyenv install 3.12" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_setup_takes_no_arguments():
+    done = run(ROOT / "scripts/setup_env.sh", "--gpu")
+    assert done.returncode == 1
+    assert "takes no arguments, got: --gpu" in done.stderr
+
+
+def test_large_file_is_refused(tmp_path):
+    small, large = tmp_path / "small", tmp_path / "large file"
+    small.write_bytes(bytes(500_000))
+    large.write_bytes(bytes(501_000))
+    script = ROOT / "scripts/check_large_files.sh"
+    assert run(script, small).returncode == 0
+    done = run(script, small, large)
+    assert done.returncode == 1
+    assert "large file: 501 kB, more than 500 kB" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
