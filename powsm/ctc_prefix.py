@@ -15,10 +15,10 @@ run in float64: C reaches -10,000 nats, where float32 keeps three decimals.
 Shapes: B utterances, H hypotheses each, S candidate tokens, T frames, V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -280,11 +280,11 @@ def _prefix_beam(
 
         def add(prefix, by_blank, by_token, grown=grown):
             entry = grown.setdefault(id(prefix), [prefix, _NEVER, _NEVER])
-            entry[1] = np.logaddexp(entry[1], by_blank)
-            entry[2] = np.logaddexp(entry[2], by_token)
+            entry[1] = _log_add(entry[1], by_blank)
+            entry[2] = _log_add(entry[2], by_token)
 
         for prefix, in_blank, in_token in beam.values():
-            total = np.logaddexp(in_blank, in_token)
+            total = _log_add(in_blank, in_token)
             add(prefix, total + frame_blank, _NEVER)
             for token, value in zip(frame_ids, frame_values, strict=True):
                 if token == blank or value == _NEVER:
@@ -303,7 +303,13 @@ def _prefix_beam(
 
 
 def _total(entry: Sequence) -> float:
-    return np.logaddexp(entry[1], entry[2])
+    return _log_add(entry[1], entry[2])
+
+
+def _log_add(a: float, b: float) -> float:
+    if a < b:
+        a, b = b, a
+    return a if b == _NEVER else a + math.log1p(math.exp(b - a))
 
 
 def _spell(prefix: tuple) -> tuple[int, ...]:
