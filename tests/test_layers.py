@@ -1,0 +1,109 @@
+"""How the modules hang together: import direction, documentation, no torch in data."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "powsm"
+
+# A module imports only from earlier ones. A new module needs a place here.
+LAYERS = (
+    "files languages audio inventory allophones ipa orthography utterance corpora tarindex shar datadir "
+    "chunks parts filters tasks dump tokenizer distance intervals ctc_prefix "
+    "cached_decoder dataset model config stats train search decode align score tables "
+    "report cli"
+).split()
+
+# Preparing data and scoring run on machines without torch's seconds of start-up.
+WITHOUT_TORCH = (
+    "files languages audio inventory allophones ipa orthography utterance corpora tarindex shar datadir "
+    "chunks parts filters tasks dump tokenizer distance intervals score"
+).split()
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    """The top-level module of a file: powsm/corpora/debian.py -> corpora."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_layers(path: Path) -> set[str]:
+    """Top-level modules of powsm that a file imports anywhere in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [node.module]
+            if node.module == "powsm":
+                names = [f"powsm.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {n.split(".")[1] for n in names if n.startswith("powsm.")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_module_imports_only_from_earlier_layers(path):
+    layer = layer_of(path)
+    if layer == "__init__":
+        assert imported_layers(path) == set()
+        return
+    assert layer in LAYERS, f"give {layer} a place in LAYERS of {__file__}"
+    allowed = {*LAYERS[: LAYERS.index(layer)], layer}
+    assert imported_layers(path) <= allowed
+
+
+def test_import_of_a_later_layer_is_seen(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text(
+        "import powsm.score\ndef f():\n    from powsm import cli\n"
+        "    from powsm.corpora.debian import Package\nimport powsmith.audio\n"
+    )
+    assert imported_layers(module) == {"score", "cli", "corpora"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *sorted(ROOT.glob("local/*.py")), *sorted(ROOT.glob("tests/**/*.py"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_module_says_what_it_is_for(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, f"{path} has no docstring"
+    assert docstring.splitlines()[0].rstrip().endswith((".", "?"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_library_neither_prints_nor_parses_arguments(path):
+    if layer_of(path) == "cli":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"print", "argparse.ArgumentParser", "exit"}, (
+                f"{path}:{node.lineno}: {called} belongs to local/ or cli"
+            )
+
+
+def test_data_and_score_modules_do_not_load_torch():
+    names = [n for n in WITHOUT_TORCH if (PACKAGE / n).exists()]
+    names += [n for n in WITHOUT_TORCH if (PACKAGE / f"{n}.py").exists()]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {names}:\n"
+        "    importlib.import_module(f'powsm.{name}')\n"
+        "    for heavy in ('torch', 'espnet2', 'lightning', 'lhotse'):\n"
+        "        if heavy in sys.modules:\n"
+        "            sys.exit(f'powsm.{name} loads {heavy}')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
