@@ -263,7 +263,13 @@ class Tokenizer:
         return [i - 1 if i >= _N_SPM_SYMS else 1 for i in self._processor.encode(text)]
 
     def encode_target(self, text: str) -> list[int]:
-        """Ids of a decoder target `<eng><pr><notimestamps> ...`, from `<eng>` on."""
+        """Ids of a decoder target `<eng><pr><notimestamps> ...`, from `<eng>` on.
+
+        No piece spells `<unk>`, the language that has no token: SentencePiece, and so
+        stock ESPnet, cuts it into `<`, `u` and so on. Here it is the token it means.
+        """
+        if text.startswith(UNK_SYM):
+            return [1, *self.encode(text.removeprefix(UNK_SYM))[1:]]
         return self.encode(text)[1:]
 
     def tokens(self, token_ids: Iterable[int]) -> list[str]:

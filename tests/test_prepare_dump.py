@@ -1,0 +1,276 @@
+"""Stage 4 end to end: the exact files, determinism, and nothing half-written."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from powsm import chunks
+from powsm.datadir import EXAMPLE_FILES, DataDirError, validate, write_scp
+from powsm.dump import (
+    DONE_FILE,
+    Settings,
+    UnknownSymbolsError,
+    labels_of,
+    prepare_set,
+)
+from powsm.filters import Limits
+
+SCRIPT = Path(__file__).parents[1] / "local" / "prepare_dump.py"
+SECOND = 16_000
+FILES = {
+    "wav.scp": "audio",
+    "text": "text",
+    "text.ipa": "ipa",
+    "utt2lang": "lang",
+    "utt2spk": "speaker",
+    "utt2num_samples": "n_samples",
+}
+
+
+def make_data_dir(directory, rows):
+    """Write a data directory from {utt_id: {field: value}}; fields have defaults."""
+    full = {}
+    for utt_id, fields in sorted(rows.items()):
+        defaults = {
+            "audio": f"downloads/x.tar:{512 * len(full)}:100",
+            "text": "Paw!",
+            "ipa": "pɔː",
+            "lang": utt_id[-3:],
+            "speaker": "spk1",
+            "n_samples": str(2 * SECOND),
+        }
+        full[utt_id] = defaults | fields
+    for name, field in FILES.items():
+        write_scp(directory / name, [(utt_id, r[field]) for utt_id, r in full.items()])
+    speakers = {}
+    for utt_id, row in full.items():
+        speakers.setdefault(row["speaker"], []).append(utt_id)
+    write_scp(
+        directory / "spk2utt",
+        [(spk, " ".join(utt_ids)) for spk, utt_ids in sorted(speakers.items())],
+    )
+    return directory
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+@pytest.fixture
+def small(tmp_path):
+    rows = {
+        "asterisk_a_eng": {"text": "Possum, don’t!", "ipa": "pʰɔːsəm dənt"},
+        "asterisk_b_fra": {"text": "", "ipa": "sa", "speaker": "spk2"},
+        "asterisk_c_spa": {"n_samples": "7999"},
+        "asterisk_d_spa": {"n_samples": "320001"},
+        "asterisk_e_spa": {"ipa": "ˈ . ‿"},
+        "asterisk_f_ina": {},
+    }
+    return make_data_dir(tmp_path / "data" / "train", rows)
+
+
+def test_files_hold_exactly_the_published_format(small, tmp_path):
+    out = tmp_path / "dump" / "raw" / "train"
+    outcome = prepare_set(small, out, Settings())
+    # English: no p t k b d ɡ begins a phone string without a boundary rule: pʰ stays,
+    # d of the second word is devoiced, ɔː has no nasal after it, ə is never nasalised
+    slashed, ctc = "/pʰ//ɔː//s//ə//m//t//ə//n//t/", "/pʰ//ɔ//s//ə//m//t//ə//n//t/"
+    assert lines(out / "text") == [
+        "asterisk_a_eng_asr <eng><asr><notimestamps> possum don't",
+        f"asterisk_a_eng_g2p <eng><g2p><notimestamps> {slashed}",
+        "asterisk_a_eng_p2g <eng><p2g><notimestamps> possum don't",
+        f"asterisk_a_eng_pr <eng><pr><notimestamps> {slashed}",
+        "asterisk_b_fra_pr <fra><pr><notimestamps> /s//a/",
+    ]
+    assert lines(out / "text.prev") == [
+        "asterisk_a_eng_asr <na>",
+        "asterisk_a_eng_g2p possum don't",
+        f"asterisk_a_eng_p2g {slashed}",
+        "asterisk_a_eng_pr <na>",
+        "asterisk_b_fra_pr <na>",
+    ]
+    assert {line.split(" ")[1] for line in lines(out / "text.ctc")} == {ctc, "/s//a/"}
+    assert lines(out / "wav.scp")[0] == "asterisk_a_eng_asr downloads/x.tar:0:100"
+    assert lines(out / "spk2utt")[1] == "spk2 asterisk_b_fra_pr"
+    assert not (out / "ref.ipa").exists()
+    assert outcome.counts.summary() == (
+        "kept 2 of 6 (dropped_language=1 no_phones=1 too_long=1 too_short=1 "
+        "kept without text: no_text=1)"
+    )
+    summary = validate(out, EXAMPLE_FILES)
+    assert summary.n_utts == 5
+    drops = json.loads((out / "drops.json").read_text())
+    assert drops["examples"]["too_short"] == ["asterisk_c_spa"]
+    normaliser = json.loads((out / "normaliser.json").read_text())
+    assert normaliser["policy"] == "strict"
+
+
+def test_dev_and_test_sets_get_references(tmp_path):
+    rows = {
+        "asterisk_a_eng": {"text": "Paw", "ipa": "pɔː"},
+        "doreco_b_evn": {"text": "", "ipa": "<p:> bana̰  d", "n_samples": "100"},
+        "doreco_c_eng": {"text": "X", "ipa": "pa"},
+    }
+    data = make_data_dir(tmp_path / "data" / "test_x", rows)
+    out = tmp_path / "dump" / "test_x"
+    prepare_set(data, out, Settings())
+    assert lines(out / "ref.ipa") == [
+        "asterisk_a_eng /pʰ//ɔː/",  # what the model is taught
+        "doreco_b_evn <p:> bana̰  d",  # human labels: as they are
+        "doreco_c_eng pa",
+    ]
+    assert lines(out / "ref.text") == [
+        "asterisk_a_eng paw",
+        "doreco_b_evn",
+        "doreco_c_eng x",
+    ]
+    # human labels get no English rules: p stays unaspirated
+    texts = dict(line.split(" ", 1) for line in lines(out / "text"))
+    assert texts["doreco_c_eng_pr"] == "<eng><pr><notimestamps> /p//a/"
+    assert texts["doreco_b_evn_pr"].startswith("<unk><pr>")
+
+
+def generated(directory, n_utts=700, seed=0):
+    lottery = random.Random(seed)
+    rows = {}
+    for _ in range(n_utts):
+        lang = lottery.choice(["eng", "deu", "tam"])
+        words = [
+            "".join(lottery.choices(["p", "ɔː", "t͡ʃ", "ç", "ə", "n", "ɫ"], k=4))
+            for _ in range(lottery.randrange(1, 12))
+        ]
+        rows[f"cv_{lottery.randrange(10**9):09d}_{lang}"] = {
+            "ipa": " ".join(words),
+            "text": lottery.choice(["", "ein\u2028zwei", "Straße - null", "வணக்கம்"]),
+            "speaker": f"s{lottery.randrange(20)}",
+            "n_samples": str(lottery.randrange(4_000, 30 * SECOND)),
+        }
+    return make_data_dir(directory, rows)
+
+
+def test_same_bytes_for_any_number_of_processes_and_chunks(tmp_path, monkeypatch):
+    data = generated(tmp_path / "data" / "dev")
+    prepare_set(data, tmp_path / "a" / "dev", Settings())
+    plan = chunks.plan_chunks
+    monkeypatch.setattr(
+        "powsm.dump.plan_chunks", lambda d, files: plan(d, files, 4_000)
+    )
+    prepare_set(data, tmp_path / "b" / "dev", Settings(), nj=2)
+    assert contents(tmp_path / "a" / "dev") == contents(tmp_path / "b" / "dev")
+    validate(tmp_path / "a" / "dev", EXAMPLE_FILES)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 30, 1_000, 10**9])
+def test_chunks_hold_every_utterance_once(tmp_path, chunk_bytes):
+    data = generated(tmp_path / "data" / "train", n_utts=60)
+    plan = chunks.plan_chunks(data, tuple(FILES), chunk_bytes)
+    rows = [row for chunk in plan for row in chunks.read_rows(chunk)]
+    columns = [
+        dict(line.partition(" ")[::2] for line in lines(data / n)) for n in FILES
+    ]
+    assert [row[0] for row in rows] == list(columns[0])
+    for row in rows:
+        assert row[1:] == tuple(column[row[0]] for column in columns)
+
+
+def test_rerun_is_a_no_op_until_something_changes(small, tmp_path):
+    out = tmp_path / "dump" / "train"
+    assert prepare_set(small, out, Settings()) is not None
+    before = contents(out)
+    stamp = (out / "text").stat().st_mtime_ns
+    assert prepare_set(small, out, Settings()) is None
+    assert (out / "text").stat().st_mtime_ns == stamp
+    assert contents(out) == before
+    # other settings, other input, or a damaged output: done again
+    assert prepare_set(small, out, Settings(text_policy="released")) is not None
+    assert prepare_set(small, out, Settings()) is not None
+    assert contents(out) == before
+    (out / "text").write_text("short\n")
+    assert prepare_set(small, out, Settings()) is not None
+    assert contents(out) == before
+    (small / "text").write_text((small / "text").read_text().replace("Possum", "Cat"))
+    assert prepare_set(small, out, Settings()) is not None
+    assert contents(out) != before
+
+
+def test_too_many_unknown_symbols_fail_and_leave_files_alone(small, tmp_path):
+    out = tmp_path / "dump" / "train"
+    prepare_set(small, out, Settings())
+    before = contents(out)
+    ipa = (small / "text.ipa").read_text().replace(" sa", " s中中a")
+    (small / "text.ipa").write_text(ipa)
+    with pytest.raises(UnknownSymbolsError, match=r"'中' \(U\+4E2D\) 2 times"):
+        prepare_set(small, out, Settings())
+    assert contents(out) == before
+    assert [path.name for path in out.parent.iterdir()] == ["train"]
+    outcome = prepare_set(small, out, Settings(max_unknown_rate=0.5))
+    assert outcome.unknown.contexts["中"][0].startswith("asterisk_b_fra: s中中a")
+
+
+def test_set_with_nothing_left_is_an_error(small, tmp_path):
+    with pytest.raises(ValueError, match="no utterance left; kept 0 of 6"):
+        prepare_set(small, tmp_path / "train", Settings(limits=Limits(19.0)))
+    assert not (tmp_path / "train").exists()
+
+
+def test_id_that_begins_another_id_is_refused(tmp_path):
+    # sorted by example, a_eng_asr < a_eng_b_eng_asr < a_eng_g2p: no longer together
+    rows = {"cv_a_eng": {}, "cv_a_eng_b_eng": {}}
+    data = make_data_dir(tmp_path / "train", rows)
+    with pytest.raises(DataDirError, match="begins with another id, 'cv_a_eng'"):
+        prepare_set(data, tmp_path / "out", Settings())
+
+
+@pytest.mark.parametrize("name", ["text", "utt2lang"])
+def test_files_that_disagree_are_named(small, tmp_path, name):
+    kept = lines(small / name)[:-1]
+    (small / name).write_text("\n".join(kept) + "\n")
+    with pytest.raises(DataDirError, match=f"{name}: 5 lines where .*wav.scp has 6"):
+        prepare_set(small, tmp_path / "out", Settings())
+
+
+def test_unknown_corpus_in_an_id_is_named():
+    assert labels_of("mls_dutch_1_nld") == "g2p"
+    assert labels_of("doreco_1_evn") == "human"
+    with pytest.raises(ValueError, match="begins with no corpus"):
+        labels_of("nowhere_1_eng")
+
+
+def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch):
+    monkeypatch.setattr("powsm.dump.SUBSET_HOURS", {"10h": 0.1, "100h": 0.4})
+    kept = {}
+    for dset in ("train", "dev"):
+        data = generated(tmp_path / "data" / dset)
+        for subset in ("10h", "100h", None):
+            out = tmp_path / f"dump_{subset}" / dset
+            prepare_set(data, out, Settings(subset=subset))
+            kept[dset, subset] = set(lines(out / "utt2spk"))
+    assert kept["train", "10h"] < kept["train", "100h"] < kept["train", None]
+    assert kept["dev", "10h"] == kept["dev", None]
+
+
+def test_script_prints_counts_and_one_line_for_an_error(small, tmp_path):
+    command = [sys.executable, str(SCRIPT), "--data", str(small.parent)]
+    run = subprocess.run(
+        [*command, "--dump", str(tmp_path / "dump")], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "train: kept 2 of 6 (" in run.stderr
+    assert (tmp_path / "dump" / "train" / DONE_FILE).is_file()
+    run = subprocess.run(
+        [*command, "--dump", str(tmp_path / "none"), "--min_duration", "20"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("prepare_dump: ")
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "none" / "train").exists()
