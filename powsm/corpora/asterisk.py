@@ -271,7 +271,11 @@ def read_g722(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: not G.722 audio: {err}") from err
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
     n_expected = 2 * path.stat().st_size
-    if (len(samples), rate, samples.dtype) != (n_expected, SAMPLE_RATE, np.int16):
+    found, expected = (
+        (len(samples), rate, samples.dtype),
+        (n_expected, SAMPLE_RATE, np.int16),
+    )
+    if not len(samples) or found != expected:
         raise ValueError(
             f"{path}: decodes to {len(samples)} samples of {samples.dtype} at {rate} "
             f"Hz, expected {n_expected} of int16 at {SAMPLE_RATE} Hz"

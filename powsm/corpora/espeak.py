@@ -190,6 +190,10 @@ def text_to_ipa(text: str, voice: str) -> str:
 def synthesise(text: str, voice: str) -> tuple[np.ndarray, int, list[PhoneEvent]]:
     """Speech of a text, with the times at which its sounds begin.
 
+    Voices waver a little at random, from a state that goes on from call to call: the
+    same calls from the start of a process give the same samples, a repeated call does
+    not.
+
     Args:
         text: orthography.
         voice: espeak-ng voice, e.g. one of `VOICES`.
@@ -227,6 +231,6 @@ def synthesise(text: str, voice: str) -> tuple[np.ndarray, int, list[PhoneEvent]
             encoded, len(encoded), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None
         )
         library.espeak_Synchronize()
-    if status != 0 or not pieces:
+    if status != 0 or not any(event.phone for event in events):
         raise EspeakError(f"voice {voice!r} said nothing for {text!r} (error {status})")
     return np.concatenate(pieces).astype(np.float32) / 32768, rate, events
