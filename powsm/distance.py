@@ -330,7 +330,7 @@ def _cost_tables(
     return sub, gap
 
 
-def _jit(function: Callable) -> Callable:
+def jit(function: Callable) -> Callable:
     """Compile, keeping the machine code on disk where there is a place for it."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
@@ -338,7 +338,7 @@ def _jit(function: Callable) -> Callable:
         return numba.njit(nogil=True)(function)
 
 
-@_jit
+@jit
 def _common_ends(hyp, h0, h1, ref, r0, r1):
     """How many phones two sequences share at their head and, of the rest, their tail.
 
@@ -357,7 +357,7 @@ def _common_ends(hyp, h0, h1, ref, r0, r1):
     return head, tail
 
 
-@_jit
+@jit
 def _sum_costs(hyp, hyp_start, ref, ref_start, sub, gap, first, last, cost):
     """Fill cost[first:last] with the edit costs, keeping one row of the edit table."""
     longest = 0
@@ -390,7 +390,7 @@ def _sum_costs(hyp, hyp_start, ref, ref_start, sub, gap, first, last, cost):
         cost[pair] = row[n_ref]
 
 
-@_jit
+@jit
 def _align_pairs(
     hyp,
     hyp_start,
