@@ -1,4 +1,4 @@
-"""Phones: the inventory, and the one normaliser that turns IPA text into phones.
+"""Phones: the one normaliser that turns IPA text into phones, and phones as text.
 
 Preparation, prompts, decoding and scoring all segment through `Normaliser`, so that
 the model is taught, asked and judged in the same phones. Policies:
@@ -14,34 +14,42 @@ the model is taught, asked and judged in the same phones. Policies:
     `released` with the one change that the recipe of the text-normalised checkpoint
     made to it: no aspiration before s and ʃ, so untied affricates stay whole.
 
-The inventory is PanPhon's; the version that `pyproject.toml` pins decides token ids.
+Tie bars: one below is one above; one that joins no phone is dropped; t + ʃ without a
+tie stays two phones, because they may belong to two syllables or words.
 """
 
-import csv
-import hashlib
 import importlib.metadata
-import importlib.util
 import re
-import string
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import chain
 from typing import NamedTuple
 
-from powsm.languages import lang_code
+from powsm.allophones import apply_english
+from powsm.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
+from powsm.segment import SUPRASEGMENTALS, Word, released_word, strict_word
+
+__all__ = [
+    "INVENTORY",
+    "POLICIES",
+    "Drop",
+    "Normaliser",
+    "PhoneFormatError",
+    "Segmentation",
+    "from_slashed",
+    "read_phones",
+    "strip_suprasegmentals",
+    "to_slashed",
+]
 
 POLICIES = ("strict", "released", "powsm_fix")
-SUPRASEGMENTALS = "ː\u02d1\u0306\u035c"  # long, half-long, breve, tie below
-UNKNOWN = "unknown"  # kind of a dropped character that no table explains
 
-_RULES_VERSION = 1  # raise it when code below changes what comes out
+_RULES_VERSION = 1  # raise it when a change of code changes what comes out
 _CONTEXT = 3  # characters kept on either side of a dropped one
-_CACHE_WORDS = 100_000  # words remembered; about 50 MiB when full
-_CACHE_LENGTH = 40  # longer words hardly come back (text without spaces)
+_CACHE_WORDS = 50_000  # remembered; tens of MiB, even in scripts without spaces
 
 
 class PhoneFormatError(ValueError):
@@ -54,7 +62,7 @@ class Drop(NamedTuple):
     Attributes:
         char: as written, after NFD.
         position: index in the NFD form of the input.
-        context: the character with its neighbours.
+        context: the character with up to three neighbours on either side.
         kind: "space", "stress", "tone", "break", "punctuation", "diacritic",
             "invisible", "markup": known, and ignored on purpose. "unknown": not known.
     """
@@ -65,294 +73,84 @@ class Drop(NamedTuple):
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
+# A word is what stands between two spaces; the public recipe knows U+0020 alone.
+_WORD = {"strict": re.compile(r"\S+"), "released": re.compile("[^ ]+")}
+_WORD["powsm_fix"] = _WORD["released"]
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """Phones of a text, with an account of everything else that was in it.
 
     Attributes:
         phones: inventory phones, NFD.
-        dropped: in order of appearance.
-        aliases: the source of each alias that went into a phone, repeats included.
     """
 
     phones: tuple[str, ...]
-    dropped: tuple[Drop, ...]
-    aliases: tuple[str, ...]
+    _text: str = field(repr=False)  # NFD
+    _notes: tuple[tuple[int, Word], ...] = field(repr=False)  # by number of the word
+    _policy: str = field(repr=False)
+
+    @cached_property
+    def dropped(self) -> tuple[Drop, ...]:
+        """Every character that is in no phone, in order of appearance."""
+        text, end = self._text, 0
+        notes = dict(self._notes)
+        found: list[tuple[str, int, str]] = []
+        for number, match in enumerate(_WORD[self._policy].finditer(text)):
+            start = match.start()
+            found += ((text[i], i, "space") for i in range(end, start))
+            if number in notes:
+                drops = notes[number].dropped
+                found += ((char, start + i, kind) for char, i, kind in drops)
+            end = match.end()
+        found += ((text[i], i, "space") for i in range(end, len(text)))
+        return tuple(
+            Drop(char, i, text[max(0, i - _CONTEXT) : i + _CONTEXT + 1], kind)
+            for char, i, kind in found
+        )
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The source of each alias that went into a phone, repeats included."""
+        return tuple(chain.from_iterable(word.aliases for _, word in self._notes))
 
     @property
     def unknown_count(self) -> int:
         """Dropped characters that are not known to be ignorable."""
-        return sum(drop.kind == UNKNOWN for drop in self.dropped)
+        return sum(
+            kind == UNKNOWN for _, word in self._notes for _, _, kind in word.dropped
+        )
 
     def dropped_by_kind(self) -> Counter[str]:
         """How many characters each kind of drop took."""
         return Counter(drop.kind for drop in self.dropped)
 
 
-class _Word(NamedTuple):
-    """What one word becomes: positions count from the start of the word."""
+class _Words(dict):
+    """Phones of the words met so far; a missing word is segmented when asked for.
 
-    phones: tuple[str, ...]
-    dropped: tuple[tuple[str, int, str], ...]  # char, position, kind
-    aliases: tuple[str, ...]
-
-
-# --- tables ---------------------------------------------------------------------------
-
-
-def _read_inventory() -> tuple[str, ...]:
-    """PanPhon's segments as its file spells them, without importing PanPhon (slow)."""
-    spec = importlib.util.find_spec("panphon")
-    path = Path(spec.submodule_search_locations[0]) / "data" / "ipa_all.csv"
-    with open(path, encoding="utf-8", newline="") as file:
-        return tuple(row["ipa"] for row in csv.DictReader(file))
-
-
-def _decode(code_points: str) -> str:
-    return "".join(chr(int(point[2:], 16)) for point in code_points.split())
-
-
-def _read_phone_map() -> tuple[dict[str, str], dict[str, str], str]:
-    """Aliases, kinds of ignorable characters, and a hash of the table."""
-    text = files("powsm").joinpath("data/phone_map.csv").read_text(encoding="utf-8")
-    aliases, kinds = {}, {}
-    for row in csv.DictReader(text.splitlines()):
-        source = _decode(row["source"])
-        if row["kind"] == "alias":
-            aliases[source] = _decode(row["target"])
-        else:
-            kinds[source] = row["kind"]
-    return aliases, kinds, hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-_PANPHON_SEGMENTS = _read_inventory()
-INVENTORY: tuple[str, ...] = tuple(
-    dict.fromkeys(unicodedata.normalize("NFD", phone) for phone in _PANPHON_SEGMENTS)
-)
-_KNOWN = frozenset(INVENTORY)
-_ALIASES, _KINDS, _MAP_HASH = _read_phone_map()
-_RELEASED_ALIASES = {"ʡ": "ʔ", "ᶑ": "ɗ", "g": "ɡ"}
-
-
-def _kind(char: str) -> str:
-    """Why a character that is in no phone may be ignored, or "unknown"."""
-    if char in _KINDS:
-        return _KINDS[char]
-    if char.isspace():
-        return "space"
-    if unicodedata.category(char).startswith("P"):
-        return "punctuation"
-    return UNKNOWN
-
-
-# --- longest match --------------------------------------------------------------------
-
-
-def _trie(words: Iterable[str]) -> dict:
-    """Nested dictionaries by character; the key "" marks the end of a word."""
-    root: dict = {}
-    for word in words:
-        node = root
-        for char in word:
-            node = node.setdefault(char, {})
-        node[""] = {}
-    return root
-
-
-def _trie_pattern(node: dict) -> str:
-    """Regular expression for the words of a trie that prefers the longest."""
-    leaves = [
-        re.escape(char) for char, child in node.items() if char and list(child) == [""]
-    ]
-    branches = [
-        re.escape(char) + _trie_pattern(child)
-        for char, child in node.items()
-        if char and list(child) != [""]
-    ]
-    if leaves:
-        branches.append(f"[{''.join(leaves)}]" if len(leaves) > 1 else leaves[0])
-    pattern = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-    return f"(?:{pattern})?" if "" in node else pattern
-
-
-_SEGMENT = re.compile(f"({_trie_pattern(_trie(INVENTORY))})|.", re.DOTALL)
-_ALIAS = re.compile(
-    "|".join(sorted(map(re.escape, _ALIASES), key=lambda s: (-len(s), s)))
-)
-# <p:> and <<fp>> of corpora, <unk> of other recognisers, (en) of espeak
-_MARKUP = re.compile(r"<+[^<>\s]+>+|\(([a-z]{2,3}(?:-[a-z0-9]+)*)\)")
-
-
-def _apply_aliases(word: str) -> tuple[list[str], list[int], list[tuple[int, str]]]:
-    """Replace aliases; keep for each character where it came from.
-
-    Returns:
-        characters, the index in `word` of each, and (index in the result, source) of
-        each alias. Marks are put back into canonical order, as a mark below may stand
-        for one above.
+    Attributes:
+        noted: the words that hold anything but phones.
     """
-    chars: list[str] = []
-    origins: list[int] = []
-    used: list[tuple[int, str]] = []
-    end = 0
-    for match in _ALIAS.finditer(word):
-        chars += word[end : match.start()]
-        origins += range(end, match.start())
-        target = _ALIASES[match[0]]
-        used.append((match.start(), match[0]))
-        chars += target
-        origins += [match.start()] * len(target)
-        end = match.end()
-    chars += word[end:]
-    origins += range(end, len(word))
-    return chars, origins, used
 
+    def __init__(self, segment: Callable[[str], Word]) -> None:
+        super().__init__()
+        self.noted: dict[str, Word] = {}
+        self._segment = segment
 
-def _in_canonical_order(chars: list[str]) -> list[int]:
-    """Indices that put combining marks into NFD order."""
-    order = list(range(len(chars)))
-    start = 0
-    for i in range(1, len(chars) + 1):
-        if i == len(chars) or unicodedata.combining(chars[i]) == 0:
-            marks = order[start + 1 : i]
-            order[start + 1 : i] = sorted(
-                marks, key=lambda k: unicodedata.combining(chars[k])
-            )
-            start = i
-    return order
+    def __missing__(self, text: str) -> tuple[str, ...]:
+        word = self._segment(text)
+        self[text] = word.phones
+        if word.dropped or word.aliases:
+            self.noted[text] = word
+        return word.phones
 
-
-def _strict_piece(piece: str, start: int) -> _Word:
-    """Segment text without spaces or markup that begins at `start` of its word."""
-    chars, origins, used = _apply_aliases(piece)
-    if used:
-        order = _in_canonical_order(chars)
-        chars = [chars[k] for k in order]
-        origins = [origins[k] for k in order]
-    phones, dropped, kept = [], [], set()
-    for match in _SEGMENT.finditer("".join(chars)):
-        if match[1] is not None:
-            phones.append(match[1])
-            kept.update(origins[match.start() : match.end()])
-        else:
-            origin = origins[match.start()]
-            kind = _kind(match[0])
-            dropped.append((piece[origin], start + origin, kind))
-    aliases = tuple(source for origin, source in used if origin in kept)
-    return _Word(tuple(phones), tuple(dropped), aliases)
-
-
-def _strict_word(word: str) -> _Word:
-    """Segment one NFD word: aliases, then longest match with rewind."""
-    pieces: list[_Word] = []
-    end = 0
-    for mark in _MARKUP.finditer(word):
-        if mark[1] is not None and lang_code(mark[1]) is None:
-            continue
-        pieces.append(_strict_piece(word[end : mark.start()], end))
-        inside = range(mark.start(), mark.end())
-        pieces.append(_Word((), tuple((word[i], i, "markup") for i in inside), ()))
-        end = mark.end()
-    pieces.append(_strict_piece(word[end:], end))
-    if len(pieces) == 1:
-        return pieces[0]
-    return _Word(*(sum((p[field] for p in pieces), ()) for field in range(3)))
-
-
-# --- the public recipe's walk ---------------------------------------------------------
-
-
-@cache
-def _released_trie() -> dict:
-    return _trie(_PANPHON_SEGMENTS)
-
-
-def _released_word(word: str, suprasegmentals: bool) -> _Word:
-    """Segment one word the way the public recipe does, losses included.
-
-    The walk goes down the trie as far as it can, keeps the last whole phone on the way
-    and goes on where it stopped: what it read after that phone is lost. Then it skips
-    to the next character that can begin a phone.
-    """
-    root = _released_trie()
-    gone = set(string.punctuation)
-    if not suprasegmentals:
-        gone.update(SUPRASEGMENTALS)
-    places = [i for i, char in enumerate(word) if char not in gone]
-    chars = [_RELEASED_ALIASES.get(word[i], word[i]) for i in places]
-    phones: list[str] = []
-    kept: set[int] = set()
-    i = 0
-    while i < len(chars):
-        node, start, end = root, i, i
-        while i < len(chars) and chars[i] in node:
-            node = node[chars[i]]
-            i += 1
-            if "" in node:
-                end = i
-        if end > start:
-            phones.append("".join(chars[start:end]))
-            kept.update(places[start:end])
-        while i < len(chars) and chars[i] not in root:
-            i += 1
-    dropped = tuple((c, k, _kind(c)) for k, c in enumerate(word) if k not in kept)
-    aliases = tuple(word[k] for k in sorted(kept) if word[k] in _RELEASED_ALIASES)
-    return _Word(tuple(phones), dropped, aliases)
-
-
-# --- English --------------------------------------------------------------------------
-
-_LENGTH = "ː\u02d1"
-_VOICELESS = frozenset("ptk")
-_DEVOICED = {"b": "p", "d": "t", "ɡ": "k"}
-_DARK_L = "l\u0334"
-_VOWELS = frozenset(["i", "ɪ", "e", "ɛ", "æ", "u", "ʊ", "o", "ɔ", "ɑ", "ə", "ɜ˞", "ʌ"])
-_NASALISED = frozenset("iɪeɛæuʊoɔɑ")
-_NASALS = frozenset("mnŋ")
-_TILDE = "\u0303"
-
-
-def _english(
-    word: Sequence[str], initial: bool, spare_sibilants: bool, strict: bool
-) -> tuple[str, ...]:
-    """The paper's allophones of English, on the phones of one word.
-
-    1. word-initial p t k are aspirated; 2. word-initial b d ɡ (and dʒ) are devoiced;
-    3. dark l becomes plain unless a vowel comes before it; 4. vowels before m n ŋ
-    are nasalised (not ə ʌ ɜ˞).
-
-    Args:
-        word: phones.
-        initial: whether rules 1 and 2 see a word boundary before the word.
-        spare_sibilants: no aspiration before s or ʃ.
-        strict: a length mark hides no vowel, ɫ is a dark l, d͡ʒ counts as d + ʒ.
-    """
-    phones = list(word)
-    bare = [phone.rstrip(_LENGTH) for phone in phones] if strict else phones
-    if initial and phones:
-        first = phones[0]
-        after = phones[1] if len(phones) > 1 else ""
-        if first in _VOICELESS and not (spare_sibilants and after in ("s", "ʃ")):
-            phones[0] = first + "ʰ"
-        elif first == "d" and after == "ʒ":
-            phones[:2] = ["t", "ʃ"]
-        elif first in _DEVOICED and (first, after) != ("d", "z"):
-            phones[0] = _DEVOICED[first]
-        elif strict and first == "d͡ʒ":
-            phones[0] = "t͡ʃ"
-    for i in range(len(phones)):
-        before = bare[i - 1] if i > 0 else ""
-        if phones[i] == _DARK_L or (strict and bare[i] == "ɫ"):
-            if before not in _VOWELS:
-                phones[i] = "l" + phones[i][len(bare[i]) :]
-        elif bare[i] in _NASALS and before in _NASALISED:
-            phones[i - 1] = before + _TILDE + phones[i - 1][len(before) :]
-    return tuple(phones)
-
-
-# --- the normaliser -------------------------------------------------------------------
-
-_SPACE_SEPARATED = {True: re.compile(r"\S+"), False: re.compile(r"[^ ]+")}
+    def forget_if_full(self) -> None:
+        """Keep memory bounded; never within a text, whose notes are still wanted."""
+        if len(self) > _CACHE_WORDS:
+            self.clear()
+            self.noted.clear()
 
 
 class Normaliser:
@@ -381,10 +179,11 @@ class Normaliser:
             )
         self.policy = policy
         self.english_rules = english_rules
-        self._strict = policy == "strict"
-        self._spare_sibilants = policy != "released"
-        # words by (English, after a space, with suprasegmentals)
-        self._words: dict[tuple[bool, bool, bool], dict[str, _Word]] = {}
+        # by (English, after a space, with suprasegmentals)
+        self._words: dict[tuple[bool, bool, bool], _Words] = {}
+
+    def __reduce__(self):
+        return type(self), (self.policy, self.english_rules)  # without the words
 
     @property
     def version(self) -> str:
@@ -393,7 +192,7 @@ class Normaliser:
         panphon = importlib.metadata.version("panphon")
         return (
             f"{self.policy}/{_RULES_VERSION} english_rules={rules} "
-            f"panphon={panphon} phone_map={_MAP_HASH}"
+            f"panphon={panphon} phone_map={PHONE_MAP_HASH}"
         )
 
     def segment(self, ipa: str, lang: str | None = None) -> Segmentation:
@@ -412,72 +211,66 @@ class Normaliser:
         recipe takes the marks away first, which is not the same: a vowel with a
         length mark is nasalised in its CTC target alone.
         """
-        if self._strict:
+        if self.policy == "strict":
             return strip_suprasegmentals(self.segment(ipa, lang).phones)
         return self._segment(ipa, lang, suprasegmentals=False).phones
 
-    def _segment(self, ipa: str, lang: str | None, suprasegmentals: bool):
+    def _segment(
+        self, ipa: str, lang: str | None, suprasegmentals: bool
+    ) -> Segmentation:
         if not unicodedata.is_normalized("NFD", ipa):
             ipa = unicodedata.normalize("NFD", ipa)
         english = self.english_rules and lang == "eng"
-        phones: list[str] = []
-        dropped: list[Drop] = []
-        aliases: list[str] = []
-        end = 0
-        for match in _SPACE_SEPARATED[self._strict].finditer(ipa):
-            start = match.start()
-            for i in range(end, start):
-                dropped.append(_drop(ipa, ipa[i], i, "space"))
-            end = match.end()
-            initial = self._strict or start > 0
-            word = self._word(match[0], english, initial, suprasegmentals)
-            phones += word.phones
-            if word.dropped:
-                for char, position, kind in word.dropped:
-                    dropped.append(_drop(ipa, char, start + position, kind))
-            if word.aliases:
-                aliases += word.aliases
-        for i in range(end, len(ipa)):
-            dropped.append(_drop(ipa, ipa[i], i, "space"))
-        return Segmentation(tuple(phones), tuple(dropped), tuple(aliases))
+        known = self._known_words(english, True, suprasegmentals)
+        strict = self.policy == "strict"
+        texts = ipa.split() if strict else [text for text in ipa.split(" ") if text]
+        parts = [known[text] for text in texts]
+        if english and not strict and texts and ipa[0] != " ":
+            # the recipe's word boundary is a space, and there is none before this word
+            parts[0] = self._known_words(True, False, suprasegmentals)[texts[0]]
+        noted = known.noted
+        notes = ()
+        if not noted.keys().isdisjoint(texts):
+            notes = tuple((i, noted[t]) for i, t in enumerate(texts) if t in noted)
+        return Segmentation(tuple(chain.from_iterable(parts)), ipa, notes, self.policy)
 
-    def _word(
+    def _known_words(
+        self, english: bool, initial: bool, suprasegmentals: bool
+    ) -> _Words:
+        key = (english, initial, suprasegmentals)
+        known = self._words.get(key)
+        if known is None:
+            known = _Words(lambda text: self._segment_word(text, *key))
+            self._words[key] = known
+        known.forget_if_full()
+        return known
+
+    def _segment_word(
         self, text: str, english: bool, initial: bool, suprasegmentals: bool
-    ) -> _Word:
-        known = self._words.setdefault((english, initial, suprasegmentals), {})
-        word = known.get(text)
-        if word is not None:
-            return word
-        if self._strict:
-            word = _strict_word(text)
-        else:
-            word = _released_word(text, suprasegmentals)
+    ) -> Word:
+        strict = self.policy == "strict"
+        word = strict_word(text) if strict else released_word(text, suprasegmentals)
         if english:
-            phones = _english(word.phones, initial, self._spare_sibilants, self._strict)
+            phones = apply_english(
+                word.phones,
+                initial=initial,
+                spare_sibilants=self.policy != "released",
+                strict=strict,
+            )
             word = word._replace(phones=phones)
-        if len(text) <= _CACHE_LENGTH:
-            if len(known) >= _CACHE_WORDS:
-                known.clear()
-            known[text] = word
         return word
-
-
-def _drop(text: str, char: str, position: int, kind: str) -> Drop:
-    context = text[max(0, position - _CONTEXT) : position + _CONTEXT + 1]
-    return Drop(char, position, context, kind)
 
 
 # --- phones as text -------------------------------------------------------------------
 
+_IN_INVENTORY = frozenset(INVENTORY)
 _STRIP = str.maketrans("", "", SUPRASEGMENTALS)
 
 
 @cache
 def _stripped(phone: str) -> tuple[str, ...]:
     bare = unicodedata.normalize("NFD", phone).translate(_STRIP)
-    if bare in _KNOWN:
-        return (bare,)
-    return _strict_piece(bare, 0).phones
+    return (bare,) if bare in _IN_INVENTORY else strict_word(bare).phones
 
 
 def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
