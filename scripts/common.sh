@@ -33,6 +33,14 @@ end_stage() {
     current_stage=
 }
 
+# A stage's row of the table of costs in the recipe's README.md, if there is one.
+print_cost() {
+    [[ ! -f README.md ]] || awk -F ' *[|] *' -v stage="$1" '$2 == stage {
+        printf "    cost: %s; %s of disk, %s of memory, %s GPU-hours (%s)\n",
+            $3, $4, $5, $6, $7
+    }' README.md
+}
+
 # True when stage NUMBER is to run; says so. Use: if in_stage 4 "data -> dump: ..."; then
 in_stage() {
     local number=$1 title=$2
@@ -46,6 +54,7 @@ in_stage() {
     stage_start=${SECONDS}
     if [[ ${dry_run} == true ]]; then
         printf '\nstage %s: %s\n' "${number}" "${title}"
+        print_cost "${number}"
     else
         log "stage ${number}: ${title}"
     fi

@@ -21,6 +21,7 @@ num_nodes=1             # machines to train on
 downloads=downloads     # what stage 0 fetches
 data=data               # utterances of each set
 dump=dump/raw           # examples of each set
+token_list=             # symbols and SentencePiece models; default: data/token_list
 expdir=exp              # statistics and experiments
 
 ## Data
@@ -58,7 +59,8 @@ test_sets=              # sets to decode; default: every test set of the dump fo
 . ./cmd.sh                  # where jobs run: cmd_backend
 
 [[ -n ${config} ]] || die "--config is not set: name a file of conf/train_*.yaml"
-token_dir=${data}/token_list/bpe_unigram${nbpe}
+token_list=${token_list:-${data}/token_list}
+token_dir=${token_list}/bpe_unigram${nbpe}
 stats_dir=${expdir}/s2t_stats_raw
 if [[ -z ${exp_name} ]]; then
     exp_name=$(basename "${config}" .yaml)_bpe${nbpe}
@@ -109,7 +111,7 @@ if in_stage 5 "tokens: ${dump}/train -> ${token_dir}"; then
     [[ ${time_symbols} == true ]] || time_step=none
     run_stage "${token_dir}" "${dump}/train/text" -- \
         python local/train_tokenizer.py --dump_set "${dump}/train" \
-        --out "${data}/token_list" --nbpe "${nbpe}" --phones "${phones}" \
+        --out "${token_list}" --nbpe "${nbpe}" --phones "${phones}" \
         --languages "${languages}" --time_step_s "${time_step}"
 fi
 

@@ -1,0 +1,195 @@
+"""Corpora of any size in the real Shar layout, with audio that takes no disk.
+
+Texts and transcriptions look real: words over each language's script, frequent words
+far more often than rare ones (Zipf), IPA with stress, length, tie bars and diacritics.
+An audio member is a hole in a sparse file, as long as the FLAC of that speech would be.
+The same arguments give the same bytes.
+"""
+
+import gzip
+import json
+import math
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from powsm.audio import SAMPLE_RATE
+from powsm.languages import TABLE
+
+UTTERANCES_PER_SHARD = 5_000
+_FLAC_BYTES_PER_SAMPLE = 1.1  # of 16-bit speech
+_WORDS_PER_SECOND = 2.2
+_VOCABULARY = 200_000  # words of a language
+_BLOCK = 512  # bytes of a tar header, and what members are padded to
+
+_ONSETS = "p b t d k ɡ m n ɲ f v s z ʃ ʒ h x l ɾ r j w t͡ʃ d͡ʒ t͡s pʰ kʲ st pl".split()
+_VOWELS = "a e i o u ə ɛ ɔ ɪ ʊ aː iː uː ɑ̃ y ø".split()
+_CODAS = ("", "n", "s", "r", "t̪", "ŋ", "l")
+_SYLLABLES = [o + v + c for o in _ONSETS for v in _VOWELS for c in _CODAS]
+
+# First letter and number of letters of scripts; others are written in Latin letters.
+_LETTERS = {
+    "Arab": ("ا", 28),
+    "Beng": ("ক", 30),
+    "Cyrl": ("а", 32),
+    "Deva": ("क", 36),
+    "Ethi": ("ሀ", 60),
+    "Geor": ("ა", 33),
+    "Grek": ("α", 24),
+    "Guru": ("ਕ", 25),
+    "Hani": ("一", 400),
+    "Jpan": ("あ", 80),
+    "Kore": ("가", 400),
+    "Laoo": ("ກ", 2),
+    "Mlym": ("ക", 35),
+    "Mymr": ("က", 33),
+    "Orya": ("କ", 20),
+    "Sinh": ("ක", 20),
+    "Taml": ("க", 2),
+    "Telu": ("క", 32),
+    "Thai": ("ก", 46),
+}
+
+
+def write_corpora(downloads: Path, n_utts: int, seed: int = 1) -> int:
+    """Write `<corpus>_shar/<split>/` shards that hold `n_utts` cuts between them.
+
+    Languages take turns, corpora too; every fiftieth shard is a test set's, and so on.
+    One cut in two hundred has no IPA, one in a thousand no audio.
+
+    Returns:
+        Bytes of audio the tar files claim to hold.
+    """
+    rng = np.random.default_rng(seed)
+    n_shards = max(3, math.ceil(n_utts / UTTERANCES_PER_SHARD))
+    bounds = np.linspace(0, n_utts, n_shards + 1).astype(int)
+    n_audio_bytes = 0
+    for i in range(n_shards):
+        corpus = ("cv", "fleurs", "cv", "tamil", "cv")[i % 5]
+        split = {1: "dev", 2: "test"}.get(i % 50, "train")
+        folder = downloads / f"{corpus}_shar" / split
+        folder.mkdir(parents=True, exist_ok=True)
+        cuts = _cuts(int(bounds[i]), int(bounds[i + 1]), rng)
+        n_audio_bytes += _write_shard(folder, f"{i:06d}", cuts)
+    return n_audio_bytes
+
+
+def _cuts(start: int, stop: int, rng: np.random.Generator) -> Iterator[dict]:
+    languages = list(TABLE.values())
+    durations = np.clip(rng.lognormal(1.85, 0.55, stop - start), 0.3, 24)
+    for i, duration in zip(range(start, stop), durations, strict=True):
+        language = languages[i % len(languages)]
+        n_samples = int(duration * SAMPLE_RATE)
+        n_words = 1 + int(duration * _WORDS_PER_SECOND)
+        # log-uniform ranks are Zipf's law with exponent one
+        ranks = np.exp(rng.random(n_words) * math.log(_VOCABULARY)).astype(int)
+        words = [_word(rank + 7 * (i % len(languages))) for rank in ranks.tolist()]
+        ipa = " ".join(words)
+        letters = _spelling(ranks.tolist(), language.script)
+        yield _cut(
+            f"clip-{i * 2654435761 % 2**32:010d}-{i}",  # ids in no order
+            n_samples,
+            language=(language.spellings or (language.code,))[0],
+            speaker=f"speaker{i % 5003}",
+            text=(" " if language.uses_spaces else "").join(letters),
+            ipa="" if i % 200 == 7 else ipa,
+            has_audio=i % 1000 != 11,
+        )
+
+
+def _word(rank: int) -> str:
+    first, rest = rank % len(_SYLLABLES), rank // len(_SYLLABLES)
+    word = "ˈ" + _SYLLABLES[first * 5 % len(_SYLLABLES)]
+    return word + _SYLLABLES[rest * 11 % len(_SYLLABLES)] if rank > 300 else word
+
+
+def _spelling(ranks: list[int], script: str) -> list[str]:
+    first, n_letters = _LETTERS.get(script, ("a", 26))
+    base = ord(first)
+    return [
+        "".join(chr(base + (rank // k) % n_letters) for k in (1, 3, 7, 31)[: 1 + rank])
+        for rank in ranks
+    ]
+
+
+def _cut(
+    cut_id: str,
+    n_samples: int,
+    *,
+    language: str,
+    speaker: str,
+    text: str,
+    ipa: str,
+    has_audio: bool,
+) -> dict:
+    duration_s = n_samples / SAMPLE_RATE
+    simple = ipa.replace(" ", "").replace("ˈ", "")
+    cut = {
+        "id": cut_id,
+        "start": 0,
+        "duration": duration_s,
+        "channel": 0,
+        "supervisions": [
+            {
+                "id": cut_id,
+                "recording_id": cut_id,
+                "start": 0,
+                "duration": duration_s,
+                "channel": 0,
+                "text": simple,
+                "language": language,
+                "speaker": speaker,
+                "custom": {
+                    "orthographic": text,
+                    "original": ipa,
+                    "phones": simple,
+                    "clean": simple,
+                },
+            }
+        ],
+        "custom": {"shard_origin": "generated"},
+        "type": "MonoCut",
+    }
+    if has_audio:
+        cut["recording"] = {
+            "id": cut_id,
+            "sources": [{"type": "shar", "channels": [0], "source": ""}],
+            "sampling_rate": SAMPLE_RATE,
+            "num_samples": n_samples,
+            "duration": duration_s,
+            "channel_ids": [0],
+        }
+    return cut
+
+
+def _write_shard(folder: Path, number: str, cuts: Iterator[dict]) -> int:
+    n_audio_bytes = 0
+    with (
+        open(folder / f"cuts.{number}.jsonl.gz", "wb") as raw,
+        gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, mtime=0) as lines,
+        open(folder / f"recording.{number}.tar", "wb") as tar,
+    ):
+        for cut in cuts:
+            lines.write(json.dumps(cut, ensure_ascii=False).encode() + b"\n")
+            if "recording" not in cut:
+                tar.write(_header(f"{cut['id']}.nodata", 0))
+                tar.write(_header(f"{cut['id']}.nometa", 0))
+                continue
+            n_samples = cut["recording"]["num_samples"]
+            size = int(n_samples * _FLAC_BYTES_PER_SAMPLE)
+            n_audio_bytes += size
+            tar.write(_header(f"{cut['id']}.flac", size))
+            tar.seek(-(-size // _BLOCK) * _BLOCK, 1)
+            manifest = json.dumps(cut["recording"]).encode()
+            tar.write(_header(f"{cut['id']}.json", len(manifest)))
+            tar.write(manifest.ljust(-(-len(manifest) // _BLOCK) * _BLOCK, b"\0"))
+        tar.write(bytes(2 * _BLOCK))
+    return n_audio_bytes
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT)

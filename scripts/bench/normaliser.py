@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Throughput of the phone normaliser beside PanPhon's `ipa_segs`, same strings, one run.
+
+Usage: normaliser.py [--strings N]. Prints one JSON line.
+
+Strings are made of words from 20 made-up languages. Words come back as often as words
+do (Zipf's law, exponent 1, 5,000 words a language), which the normaliser's memory of
+words makes use of; `normaliser_ratio_new_words` is the ratio on words never seen before.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+from powsm.ipa import Normaliser
+
+_N_LANGUAGES = 20
+_N_WORDS = 5_000  # of a language
+_ONSETS = "p b t d k ɡ m n ɲ f v s z ʃ ʒ h x l ɾ r j w t͡ʃ d͡ʒ t͡s pʰ kʲ t̪ st pl".split()
+_NUCLEI = "a e i o u ə ɛ ɔ ɪ ʊ aː iː uː ɑ̃ ẽ y ø".split()
+_CODAS = ("", "", "n", "s", "r", "t̪", "ŋ", "l̴")
+
+
+def _words(rng: random.Random) -> list[str]:
+    """The vocabulary of one language: one to four syllables from its own sounds."""
+    onsets, nuclei = rng.sample(_ONSETS, 18), rng.sample(_NUCLEI, 9)
+    return [
+        "".join(
+            rng.choice(onsets) + rng.choice(nuclei) + rng.choice(_CODAS)
+            for _ in range(rng.randint(1, 4))
+        )
+        for _ in range(_N_WORDS)
+    ]
+
+
+def make_strings(n_strings: int, seed: int = 1) -> list[str]:
+    """Utterances of 5 to 25 words, language by language as in a corpus."""
+    rng = random.Random(seed)
+    frequencies = list(
+        itertools.accumulate(1 / rank for rank in range(1, _N_WORDS + 1))
+    )
+    strings: list[str] = []
+    for i in range(_N_LANGUAGES):
+        words = _words(rng)
+        stop = n_strings * (i + 1) // _N_LANGUAGES
+        while len(strings) < stop:
+            length = rng.randint(5, 25)
+            chosen = rng.choices(words, cum_weights=frequencies, k=length)
+            strings.append(" ".join(chosen))
+    return strings
+
+
+def _cpu_seconds(segment: Callable[[str], object], strings: list[str]) -> float:
+    start = time.process_time()
+    for string in strings:
+        segment(string)
+    return time.process_time() - start
+
+
+def measure(n_strings: int = 100_000) -> dict[str, float]:
+    """Compare both on `n_strings` strings; first check that they agree on them.
+
+    Returns:
+        `normaliser_ratio`: CPU time of `ipa_segs` over ours, `strings`,
+        `strings_per_s`, and `normaliser_ratio_new_words`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        from panphon import FeatureTable
+
+    panphon = FeatureTable()
+    strings = make_strings(n_strings)
+    # words as long as those, but each one once
+    new_words = [
+        string.replace(" ", "") for string in strings[:: max(1, n_strings // 5_000)]
+    ]
+    normaliser = Normaliser()
+    for string in strings[:: max(1, n_strings // 200)]:
+        ours, theirs = list(normaliser.segment(string).phones), panphon.ipa_segs(string)
+        if ours != theirs:
+            raise ValueError(f"{string!r}: {ours} is not PanPhon's {theirs}")
+    theirs_s = _cpu_seconds(panphon.ipa_segs, strings)
+    ours_s = _cpu_seconds(Normaliser().segment, strings)
+    ratio_new = _cpu_seconds(panphon.ipa_segs, new_words) / _cpu_seconds(
+        Normaliser().segment, new_words
+    )
+    return {
+        "normaliser_ratio": round(theirs_s / ours_s, 2),
+        "normaliser_ratio_new_words": round(ratio_new, 2),
+        "strings": n_strings,
+        "strings_per_s": round(n_strings / ours_s),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--strings", type=int, default=100_000)
+    json.dump(measure(parser.parse_args().strings), sys.stdout)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What the READMEs tell people to type exists and is understood."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("egs2/*/s2t1/README.md"))]
+BIN = Path(sys.executable).parent
+
+
+def commands(readme: Path) -> list[tuple[Path, list[str]]]:
+    """(working directory, words) of every command in the bash blocks of a README."""
+    found = []
+    for block in re.findall(r"```bash\n(.*?)```", readme.read_text(), re.S):
+        folder = readme.parent
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            if words[0] == "cd":
+                folder = folder / words[1]
+                assert folder.is_dir(), f"{readme}: {line}"
+            else:
+                found.append((folder, words))
+    return found
+
+
+def inline_commands(readme: Path) -> list[tuple[Path, list[str]]]:
+    """Commands in the running text: `... ./run.sh ...` and `make ...`."""
+    spans = re.findall(r"`([^`\n]+)`", readme.read_text())
+    return [
+        (readme.parent, shlex.split(span))
+        for span in spans
+        if re.match(r"(\w+=\S+ )*(\./run\.sh|make) ", span)
+    ]
+
+
+ALL = [
+    pytest.param(
+        folder, words, id=f"{readme.parent.relative_to(ROOT)}: {' '.join(words)}"
+    )
+    for readme in READMES
+    for folder, words in commands(readme) + inline_commands(readme)
+]
+
+
+@pytest.mark.parametrize(("folder", "words"), ALL)
+def test_command_is_understood(folder, words):
+    env = dict(os.environ)
+    while "=" in words[0]:
+        name, _, value = words[0].partition("=")
+        env[name] = value
+        words = words[1:]
+    program, *arguments = words
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+        assert set(arguments) <= set(targets)
+    elif program == "./run.sh":
+        if "--num_nodes" in arguments:  # asks Slurm for the name of a machine
+            arguments = ["--num_nodes=1", "--dry_run"]
+        done = subprocess.run(
+            ["bash", program, *arguments, "--dry_run"],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+    elif program == "powsm":
+        command, *rest = arguments
+        help_text = subprocess.run(
+            [BIN / "powsm", command, "--help"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+        for word in rest:
+            if word.startswith("--"):
+                assert word.split("=")[0] in help_text
+    elif program.startswith(".venv/bin/"):
+        assert (BIN / Path(program).name).exists()
+    else:
+        assert os.access(folder / program, os.X_OK), f"{folder / program}"
+
+
+def test_make_mini_and_make_test_stand_first():
+    first_block = re.search(r"```bash\n(.*?)```", READMES[0].read_text(), re.S)
+    programs = [line.split("#")[0].split() for line in first_block[1].splitlines()]
+    assert programs == [["make", "mini"], ["make", "test"]]
+
+
+def test_stage_table_lists_the_stages_of_the_driver():
+    driver = re.findall(
+        r"^if in_stage (\d+)", (ROOT / "scripts/s2t.sh").read_text(), re.M
+    )
+    table = re.findall(r"^\| (\d+) \|", READMES[0].read_text(), re.M)
+    assert table == driver
+
+
+@pytest.mark.parametrize("readme", READMES[1:], ids=lambda p: str(p.relative_to(ROOT)))
+def test_dry_run_prints_the_cost_table(readme):
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", readme.read_text(), re.M)
+    assert rows
+    done = subprocess.run(
+        ["bash", "run.sh", "--dry_run", "--stop_stage", "15"],
+        cwd=readme.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    for stage, time in rows:
+        assert re.search(rf"^stage {stage}: .*\n    cost: {time};", done.stdout, re.M)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(readme):
+    for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text()):
+        if not target.startswith("http"):
+            assert (readme.parent / target).exists(), target
