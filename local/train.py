@@ -37,7 +37,7 @@ def main() -> None:
     options.exp.mkdir(parents=True, exist_ok=True)
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(
-        level=logging.INFO if rank == 0 else logging.ERROR,
+        level=logging.WARNING if rank == 0 else logging.ERROR,
         format="%(asctime)s %(message)s",
         handlers=[
             logging.StreamHandler(),
@@ -46,6 +46,8 @@ def main() -> None:
             ),
         ],
     )
+    if rank == 0:
+        logging.getLogger("powsm").setLevel(logging.INFO)  # ESPnet tells every tensor
     try:
         settings = config.load(options.config, options.overrides)
         settings["token_list"] = str(options.token_dir / "tokens.txt")

@@ -8,8 +8,6 @@ runs on every example; loss and gradients equal ESPnet's on the four rows
 between `model: espnet` and `model: powsm` both ways.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
@@ -310,7 +308,10 @@ class PowsmModel(ESPnetS2TModel):
         ys_lens: torch.Tensor,
         memory_lens: torch.Tensor,
     ) -> torch.Tensor:
-        """Mean cross-attention mass off the diagonal, over text tokens and layers."""
+        """Cross-attention mass off the diagonal: sum over text tokens, mean over rows.
+
+        It is on the scale of the attention loss, which is a sum over tokens too.
+        """
         layers = [layer.src_attn.attn for layer in self.decoder.decoders]
         n_audio, heads, _, frames = layers[0].shape
         width = layers[0].size(2) // per_audio
@@ -330,7 +331,7 @@ class PowsmModel(ESPnetS2TModel):
             rows = attention.view(n_audio, heads, per_audio, width, frames)
             rows = rows.transpose(1, 2).reshape(-1, heads, width, frames)[slot].mean(1)
             total = total + ((rows * penalty).sum(-1) * is_text).sum()
-        return total / (is_text.sum().clamp(min=1) * len(layers))
+        return total / (slot.numel() * len(layers))
 
 
 model_choices.classes.setdefault("powsm", PowsmModel)
@@ -338,19 +339,3 @@ model_choices.classes.setdefault("powsm", PowsmModel)
 
 class PowsmTask(S2TTask):
     """ESPnet's S2T task; `model: powsm` is registered when this module is imported."""
-
-
-def greedy_ctc(
-    model: ESPnetS2TModel, memory: torch.Tensor, memory_lens: torch.Tensor
-) -> list[Sequence[int]]:
-    """Best CTC path of each recording, repeats and blanks removed.
-
-    Args:
-        memory: encoder output (U, T, D), `memory_lens` (U,).
-    """
-    best = model.ctc.argmax(memory).cpu()
-    out = []
-    for row, length in zip(best, memory_lens.tolist(), strict=True):
-        ids = torch.unique_consecutive(row[:length])
-        out.append(ids[ids != model.blank_id].tolist())
-    return out

@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import lightning as L
@@ -31,6 +31,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from powsm.config import stock_config
+from powsm.ctc_prefix import ctc_greedy
 from powsm.dataset import (
     BatchOptions,
     ExampleIndex,
@@ -38,9 +39,9 @@ from powsm.dataset import (
     UtteranceLoader,
     plan_pass,
 )
-from powsm.distance import edit_counts
+from powsm.distance import PhonePairs
 from powsm.files import atomic_write
-from powsm.model import PowsmTask, greedy_ctc
+from powsm.model import PowsmTask
 from powsm.tasks import TASKS
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class LitPowsm(LitESPnetModel):
         )
         self.bad_steps = 0
         self.valid_totals: dict[str, float] = {}
-        self.valid_by_lang: dict[str, np.ndarray] = {}
+        self.valid_phones: dict[str, list] = {}
         self._datasets: dict[str, UtteranceDataset] = {}
 
     # ---------------------------------------------------------------- data
@@ -150,7 +151,7 @@ class LitPowsm(LitESPnetModel):
             return
         self.bad_steps += 1
         log.warning(
-            "step %d: gradient norm is %s, update skipped (%d in a row); utterances: %s",
+            "step %d: gradient norm %s, update skipped (%d in a row); utterances: %s",
             self.global_step,
             float(norm),
             self.bad_steps,
@@ -161,14 +162,14 @@ class LitPowsm(LitESPnetModel):
                 f"{MAX_BAD_STEPS} updates in a row had no finite gradient; lower the "
                 "learning rate or look at the utterances named in the log"
             )
-        for grad in grads:
-            grad.zero_()
+        for p in self.parameters():
+            p.grad = None  # the optimiser leaves a parameter without gradient alone
 
     # ------------------------------------------------------------- validation
 
     def on_validation_epoch_start(self) -> None:
         self.valid_totals = defaultdict(float)
-        self.valid_by_lang = defaultdict(lambda: np.zeros(3))
+        self.valid_phones = defaultdict(list)
 
     def validation_step(self, batch, batch_idx: int) -> None:
         utt_ids, batch = batch
@@ -185,7 +186,8 @@ class LitPowsm(LitESPnetModel):
         )
         memory = memory[0] if isinstance(memory, tuple) else memory
         tokens = self.model.token_list
-        hyps = greedy_ctc(self.model, memory, memory_lens)
+        log_probs = self.model.ctc.log_softmax(memory)
+        hyps = ctc_greedy(log_probs, memory_lens, blank=self.model.blank_id)
         for utt_id, hyp, ref, n in zip(
             utt_ids,
             hyps,
@@ -193,15 +195,15 @@ class LitPowsm(LitESPnetModel):
             batch["text_ctc_lengths"].tolist(),
             strict=True,
         ):
-            counts = edit_counts(
-                _phones(tokens[i] for i in hyp), _phones(tokens[i] for i in ref[:n])
+            pair = (
+                _phones(tokens[i] for i in hyp.tokens),
+                _phones(tokens[i] for i in ref[:n]),
             )
-            lang = utt_id.rpartition("_")[2]
-            self.valid_by_lang[lang] += counts
+            self.valid_phones[utt_id.rpartition("_")[2]].append(pair)
 
     def on_validation_epoch_end(self) -> None:
         totals = dict(self.valid_totals)
-        by_lang = dict(self.valid_by_lang)
+        by_lang = {lang: _counts(pairs) for lang, pairs in self.valid_phones.items()}
         if self.trainer.world_size > 1:
             gathered: list = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, (totals, by_lang))
@@ -227,14 +229,16 @@ class LitPowsm(LitESPnetModel):
         self.valid_metrics = metrics
 
 
-def _phones(tokens) -> list[str]:
-    """Phones of slashed tokens; anything else the CTC head says counts as itself."""
-    out = []
-    for token in tokens:
-        token = token.lstrip("▁")
-        if token:
-            out.append(token[1:-1] if token[:1] == token[-1:] == "/" else token)
-    return [phone for phone in out if phone]
+def _phones(tokens: Iterable[str]) -> list[str]:
+    """The phones among tokens `/x/`; the CTC head is taught nothing else."""
+    return [t[1:-1] for t in tokens if len(t) > 2 and t[0] == t[-1] == "/"]
+
+
+def _counts(pairs: list[tuple[list[str], list[str]]]) -> np.ndarray:
+    """Phone edits, feature edit distance and reference phones of (hyp, ref) pairs."""
+    phones = PhonePairs(hyp=[h for h, _ in pairs], ref=[r for _, r in pairs])
+    edits = phones.edit_counts().sum()
+    return np.array([edits, phones.distances("feature").sum(), phones.n_ref.sum()])
 
 
 class EpochModels(L.Callback):
@@ -423,6 +427,7 @@ def train(
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     args.output_dir = str(exp)
     set_all_random_seed(args.seed)
+    torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
     module = LitPowsm(args, train_folder, valid_folder)
     options = module.batch_options
     if options.update_batches % world_size:

@@ -1,0 +1,434 @@
+"""Decode a dump folder with a trained model: profiles, resumable parts, JSONL.
+
+A decode profile (`conf/decode_*.yaml`) names everything that moves a score. Batches
+are cut by length in a fixed order; a finished batch is appended whole to this rank's
+part file, so that a killed run goes on where it was and ends with the same bytes.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import yaml
+from espnet2.s2t.espnet_model import ESPnetS2TModel
+from tqdm import tqdm
+
+from powsm.audio import SAMPLE_RATE, WINDOW_S, read_audio
+from powsm.ctc_prefix import ctc_greedy
+from powsm.dataset import ExampleIndex
+from powsm.files import atomic_write
+from powsm.languages import UNKNOWN_LANG_SYM
+from powsm.model import PowsmTask
+from powsm.search import Searcher, SearchOptions, language_log_probs
+from powsm.tasks import NA_SYM, NO_TIME_SYM, TASKS, parse_output
+from powsm.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+LID = "lid"
+N_BEST_LANGUAGES = 5  # written for each utterance
+
+
+class DecodeError(ValueError):
+    """Decoding that cannot be done; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One frozen way to decode.
+
+    Attributes:
+        name: the file's name without `.yaml`; results stand in a folder of this name.
+        decode: `attention`, `joint` (decoder with CTC) or `ctc`: the CTC head alone,
+            which speaks phones whatever the task.
+        tasks: of `pr asr g2p p2g lid`.
+        lang: `own` (of each utterance), `detected` (by the model), or a symbol like
+            `<unk>` for all.
+        window: `own` length, or `published`: padded with silence to 20 s.
+        batch_seconds: most seconds of audio, padding included, in a batch.
+        search: options of `powsm.search.SearchOptions`.
+    """
+
+    name: str
+    decode: str = "attention"
+    tasks: tuple[str, ...] = ("pr",)
+    lang: str = "own"
+    window: str = "own"
+    batch_seconds: float = 100.0
+    search: SearchOptions = SearchOptions()
+
+    def __post_init__(self) -> None:
+        choices = {
+            "decode": ("attention", "joint", "ctc"),
+            "window": ("own", "published"),
+        }
+        for name, valid in choices.items():
+            if getattr(self, name) not in valid:
+                raise DecodeError(
+                    f"decode profile {self.name}: {name} is {getattr(self, name)!r}, "
+                    f"expected one of {' '.join(valid)}"
+                )
+        unknown = set(self.tasks) - {*TASKS, LID}
+        if unknown or not self.tasks:
+            raise DecodeError(
+                f"decode profile {self.name}: tasks {sorted(unknown)} do not exist; "
+                f"choose among {' '.join((*TASKS, LID))}"
+            )
+        if self.decode == "ctc" and set(self.tasks) != {"pr"}:
+            raise DecodeError(
+                f"decode profile {self.name}: the CTC head always speaks phones, it "
+                f"cannot do {' '.join(t for t in self.tasks if t != 'pr')}; "
+                "use decode: attention or joint"
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Profile":
+        """Read `conf/decode_<name>.yaml`.
+
+        Raises:
+            DecodeError: an unknown key or value.
+        """
+        path = Path(path)
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        search = settings.pop("search", None) or {}
+        ours = {f.name for f in fields(cls)} - {"name", "search"}
+        theirs = {f.name for f in fields(SearchOptions)}
+        unknown = sorted(set(settings) - ours)
+        unknown += sorted(f"search.{key}" for key in set(search) - theirs)
+        if unknown:
+            raise DecodeError(
+                f"{path}: unknown {' '.join(unknown)}; known are "
+                f"{' '.join(sorted(ours))} and search: {' '.join(sorted(theirs))}"
+            )
+        if "tasks" in settings:
+            settings["tasks"] = tuple(settings["tasks"])
+        return cls(name=path.stem, search=SearchOptions(**search), **settings)
+
+    def digest(self) -> str:
+        """Short hash of all settings: two results with one digest compare."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A model with its tokenizer, ready to decode."""
+
+    model: ESPnetS2TModel
+    tokenizer: Tokenizer
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls, exp: Path, model_file: Path | None = None, device: str = "cpu"
+    ) -> "Recogniser":
+        """Load an experiment folder.
+
+        Args:
+            exp: folder with `config.yaml`.
+            model_file: weights; default is the averaged model of the folder.
+
+        Raises:
+            DecodeError: no model, or a parameter that is missing, left over or of
+                another shape.
+        """
+        exp = Path(exp)
+        if model_file is None:
+            averages = sorted(exp.glob("valid.*.ave.pth"))
+            if not averages:
+                raise DecodeError(
+                    f"{exp}: no valid.*.ave.pth; run stage 11 to its end, or name the "
+                    "weights"
+                )
+            model_file = averages[0]
+        model, args = PowsmTask.build_model_from_file(exp / "config.yaml")
+        state = torch.load(model_file, map_location="cpu", weights_only=True)
+        try:
+            model.load_state_dict(state, strict=True)
+        except RuntimeError as err:
+            raise DecodeError(
+                f"{model_file} does not fit {exp}/config.yaml: {err}"
+            ) from err
+        tokenizer = Tokenizer(args.bpemodel, model.token_list)
+        return cls(model.to(device).eval(), tokenizer, torch.device(device))
+
+    @torch.inference_mode()
+    def encode(
+        self, speech: Sequence[torch.Tensor], window: str = "own"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder output of recordings.
+
+        Args:
+            speech: tensors (n_samples,), 16 kHz.
+            window: `published` pads each to 20 s with silence, and cuts longer ones.
+
+        Returns:
+            (B, T, D) and the true lengths (B,).
+        """
+        if window == "published":
+            n = int(WINDOW_S * SAMPLE_RATE)
+            speech = [
+                torch.nn.functional.pad(s[:n], (0, n - len(s[:n]))) for s in speech
+            ]
+        lengths = torch.tensor([len(s) for s in speech])
+        padded = torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True)
+        out, lens = self.model.encode(padded.to(self.device), lengths.to(self.device))
+        return (out[0] if isinstance(out, tuple) else out), lens
+
+    def prompt(self, lang_sym: str, task: str, text_prev: str = NA_SYM) -> list[int]:
+        """Token ids that an output starts from.
+
+        Raises:
+            DecodeError: the model has no token for the language.
+        """
+        ids = self.tokenizer.token_ids
+        if lang_sym not in ids:
+            raise DecodeError(
+                f"{lang_sym} is not in this model's vocabulary; use {UNKNOWN_LANG_SYM}"
+            )
+        model = self.model
+        prompt = [model.sos, ids[lang_sym], ids[f"<{task}>"], ids[NO_TIME_SYM]]
+        if text_prev == NA_SYM:
+            return prompt
+        return [model.sop, *self.tokenizer.encode(text_prev), *prompt]
+
+    def languages(self) -> list[str]:
+        """Language symbols of the vocabulary, in its order."""
+        from powsm.languages import LANGUAGES
+
+        known = [f"<{code}>" for code in LANGUAGES]
+        return [sym for sym in known if sym in self.tokenizer.token_ids]
+
+    def detect_languages(
+        self, memory: torch.Tensor, lens: torch.Tensor
+    ) -> list[list[tuple[str, float]]]:
+        """Languages of encoded recordings, likeliest first, with log-probabilities."""
+        symbols = self.languages()
+        ids = [self.tokenizer.token_ids[sym] for sym in symbols]
+        log_probs = language_log_probs(self.model, memory, lens, ids).log_softmax(-1)
+        order = log_probs.argsort(dim=-1, descending=True)
+        return [
+            [(symbols[i], float(row[i])) for i in best]
+            for row, best in zip(log_probs, order.tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to decode."""
+
+    utt_id: str
+    audio: str
+    n_samples: int
+    lang_sym: str
+    text_prev: str
+
+
+def items(folder: Path, task: str) -> list[Item]:
+    """What a dump folder has for a task; LID takes the PR examples."""
+    index = ExampleIndex(folder)
+    suffix = "pr" if task == LID else task
+    found = []
+    for utt in range(len(index)):
+        for example in index.examples(utt):
+            if example["id"].rpartition("_")[2] == suffix:
+                found.append(
+                    Item(
+                        utt_id=index.utt_id(utt),
+                        audio=index.audio(utt),
+                        n_samples=int(index.num_samples[utt]),
+                        lang_sym=parse_output(example["text"]).lang_sym,
+                        text_prev=example["text_prev"],
+                    )
+                )
+    return found
+
+
+def cut_batches(todo: Sequence[Item], profile: Profile) -> list[list[Item]]:
+    """Batches by length, longest first, of at most `batch_seconds` with padding."""
+    window = int(WINDOW_S * SAMPLE_RATE) if profile.window == "published" else 0
+    most = profile.batch_seconds * SAMPLE_RATE
+    batches: list[list[Item]] = []
+    for item in sorted(todo, key=lambda i: (-i.n_samples, i.utt_id)):
+        longest = max(batches[-1][0].n_samples if batches else 0, window)
+        if batches and longest * (len(batches[-1]) + 1) <= most:
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+    return batches
+
+
+def decode_batch(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    batch: Sequence[Item],
+    speech: Sequence[torch.Tensor],
+) -> list[dict]:
+    """Decode one batch; a record per item, as written to `hyp.jsonl`."""
+    memory, lens = recogniser.encode(speech, profile.window)
+    model, tokenizer = recogniser.model, recogniser.tokenizer
+    records = [
+        {
+            "utt_id": item.utt_id,
+            "lang_sym": item.lang_sym if profile.lang == "own" else profile.lang,
+            "task_sym": f"<{task}>",
+            "seconds": round(item.n_samples / SAMPLE_RATE, 3),
+            "profile": profile.digest(),
+        }
+        for item in batch
+    ]
+    if task == LID or profile.lang == "detected":
+        for record, best in zip(
+            records, recogniser.detect_languages(memory, lens), strict=True
+        ):
+            record["lang_sym"] = best[0][0]
+            if task == LID:
+                record["text"] = best[0][0]
+                record["languages"] = {
+                    sym: round(score, 4) for sym, score in best[:N_BEST_LANGUAGES]
+                }
+        if task == LID:
+            return records
+    if profile.decode == "ctc":
+        log_probs = model.ctc.log_softmax(memory)
+        hyps = ctc_greedy(log_probs, lens, blank=model.blank_id)
+    else:
+        prompts = [
+            recogniser.prompt(record["lang_sym"], task, item.text_prev)
+            for item, record in zip(batch, records, strict=True)
+        ]
+        searcher = Searcher(model, profile.search)
+        found = searcher.search_with_halving(memory, lens, prompts)
+        hyps = [hyp[0] if hyp else None for hyp in found]
+    for record, hyp in zip(records, hyps, strict=True):
+        tokens = [] if hyp is None else tokenizer.tokens(hyp.tokens)
+        record["text"] = parse_output(tokens).text
+        record["tokens"] = tokens
+        record["score"] = None if hyp is None else round(hyp.score, 4)
+    return records
+
+
+def _finished(part: Path) -> Iterator[dict]:
+    """Records of a part file; a last line cut short by a kill is left out."""
+    if not part.exists():
+        return
+    with open(part, encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def decode_set(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    folder: Path,
+    out: Path,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Path:
+    """Decode this rank's batches of a set; rank parts stay until `merge`.
+
+    Args:
+        folder: the set's dump folder.
+        out: where `part.<rank>.jsonl` is written.
+
+    Returns:
+        The part file.
+
+    Raises:
+        DecodeError: the set has nothing for this task, or a part of another profile.
+        AudioError: audio that cannot be read.
+    """
+    todo = items(folder, task)
+    if not todo:
+        raise DecodeError(f"{folder}: no utterance has a {task} example")
+    part = out / f"part.{rank}.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    done = list(_finished(part))
+    if any(record["profile"] != profile.digest() for record in done):
+        log.info("%s was decoded with other settings; starting again", part)
+        done = []
+    finished = {record["utt_id"] for record in done}
+    batches = cut_batches(todo, profile)[rank::world_size]
+    kept = {
+        i.utt_id for b in batches if all(i.utt_id in finished for i in b) for i in b
+    }
+    with atomic_write(part) as file:
+        file.writelines(_line(r) for r in done if r["utt_id"] in kept)
+    started = time.monotonic()
+    seconds = 0.0
+    left = [batch for batch in batches if batch[0].utt_id not in kept]
+    label = f"{profile.name} {folder.name} {task}"
+    with open(part, "a", encoding="utf-8") as file:
+        for batch in tqdm(left, desc=label, unit="batch", disable=None):
+            speech = [torch.from_numpy(read_audio(item.audio)) for item in batch]
+            records = decode_batch(recogniser, profile, task, batch, speech)
+            file.write("".join(_line(record) for record in records))
+            file.flush()
+            seconds += sum(item.n_samples for item in batch) / SAMPLE_RATE
+    passed = time.monotonic() - started
+    timing = out / f"timing.{rank}.jsonl"
+    if left:
+        with open(timing, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"audio_s": seconds, "compute_s": passed}) + "\n")
+        log.info(
+            "%s: %d utterances, %.1f min of audio in %.1f s, real-time factor %.4f",
+            label,
+            len(todo),
+            seconds / 60,
+            passed,
+            passed / max(seconds, 1e-9),
+        )
+    return part
+
+
+def _line(record: dict) -> str:
+    return json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def merge(folder: Path, task: str, out: Path) -> Path:
+    """Join all parts into `hyp.jsonl` and `text`, sorted, each utterance once.
+
+    Raises:
+        DecodeError: utterances are missing or not of the set; some are named.
+    """
+    expected = {item.utt_id for item in items(folder, task)}
+    records = {}
+    parts = sorted(out.glob("part.*.jsonl"))
+    for part in parts:
+        for record in _finished(part):
+            records[record["utt_id"]] = record
+    missing, extra = sorted(expected - set(records)), sorted(set(records) - expected)
+    if missing or extra:
+        raise DecodeError(
+            f"{out}: {len(missing)} of {len(expected)} utterances are missing "
+            f"({' '.join(missing[:3])}) and {len(extra)} are not of this set "
+            f"({' '.join(extra[:3])}); run stage 12 again"
+        )
+    order = sorted(records, key=lambda utt_id: utt_id.encode())
+    with atomic_write(out / "text") as file:
+        for utt_id in order:
+            file.write(f"{utt_id} {records[utt_id]['text']}".rstrip() + "\n")
+    timings = [
+        json.loads(line)
+        for path in sorted(out.glob("timing.*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    totals = {
+        key: round(sum(t[key] for t in timings), 3) for key in ("audio_s", "compute_s")
+    }
+    with atomic_write(out / "timing.json") as file:
+        json.dump(totals, file)
+    with atomic_write(out / "hyp.jsonl") as file:
+        file.writelines(_line(records[utt_id]) for utt_id in order)
+    for path in (*parts, *out.glob("timing.*.jsonl")):
+        path.unlink()
+    return out / "hyp.jsonl"
