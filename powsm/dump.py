@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from itertools import groupby
@@ -31,7 +31,13 @@ from powsm.filters import (
     phones_drop_reason,
     ranked,
 )
-from powsm.ipa import UNKNOWN, Drop, Normaliser, strip_suprasegmentals, to_slashed
+from powsm.ipa import (
+    UNKNOWN,
+    Normaliser,
+    Segmentation,
+    strip_suprasegmentals,
+    to_slashed,
+)
 from powsm.orthography import normalise_text
 from powsm.tasks import TASKS, examples
 
@@ -87,21 +93,20 @@ class Unknown:
     def rate(self) -> float:
         return self.n_unknown / self.n_characters if self.n_characters else 0.0
 
-    def add(self, utt_id: str, ipa: str, drops: Iterable[Drop]) -> None:
+    def add(self, utt_id: str, ipa: str, segments: Segmentation) -> None:
         self.n_characters += len(ipa) - ipa.count(" ")
-        for drop in drops:
-            if drop.kind != UNKNOWN:
-                self.ignored[drop.kind] += 1
-                continue
-            self.symbols[drop.char] += 1
-            seen = self.contexts.setdefault(drop.char, [])
-            if len(seen) < _N_CONTEXTS:
-                seen.append(f"{utt_id}: {drop.context}")
+        if not segments.unknown_count:
+            return
+        for drop in segments.dropped:
+            if drop.kind == UNKNOWN:
+                self.symbols[drop.char] += 1
+                seen = self.contexts.setdefault(drop.char, [])
+                if len(seen) < _N_CONTEXTS:
+                    seen.append(f"{utt_id}: {drop.context}")
 
     def merge(self, other: "Unknown") -> None:
         self.n_characters += other.n_characters
         self.symbols.update(other.symbols)
-        self.ignored.update(other.ignored)
         for symbol, found in other.contexts.items():
             seen = self.contexts.setdefault(symbol, [])
             seen.extend(found[: _N_CONTEXTS - len(seen)])
@@ -122,7 +127,6 @@ class Unknown:
             "n_characters": self.n_characters,
             "n_unknown": self.n_unknown,
             "rate": round(self.rate, 8),
-            "ignored": dict(ranked(self.ignored)),
             "symbols": [
                 {
                     "symbol": symbol,
@@ -358,6 +362,7 @@ def _prepare_chunk(
     limits = settings.limits.for_set(dset)
     with_references = not dset.startswith("train")
     lines: dict[str, list[str]] = {name: [] for name in _names_with_references()}
+    texts, prompts = lines["text"], lines["text.prev"]
     outcome = Outcome()
     counts, unknown = outcome.counts, outcome.unknown
     for row in read_rows(chunk):
@@ -378,7 +383,7 @@ def _prepare_chunk(
         normaliser = _normaliser(settings.policy, not is_human)
         segments = normaliser.segment(ipa, lang)
         if not is_human:
-            unknown.add(utt_id, ipa, segments.dropped)
+            unknown.add(utt_id, ipa, segments)
         phones = segments.phones
         if settings.policy == "strict":
             ctc_phones = strip_suprasegmentals(phones)
@@ -395,15 +400,19 @@ def _prepare_chunk(
             counts.drop("no_text", utt_id)
             continue
         counts.keep(utt_id, n_samples, bool(text))
+        ids = [row.example_id for row in rows]
         for example in rows:
-            example_id = example.example_id
-            lines["wav.scp"].append(f"{example_id} {audio}\n")
-            lines["text"].append(f"{example_id} {example.text}\n")
-            lines["text.prev"].append(f"{example_id} {example.text_prev}\n")
-            lines["text.ctc"].append(f"{example_id} {example.text_ctc}\n")
-            lines["utt2lang"].append(f"{example_id} {lang}\n")
-            lines["utt2spk"].append(f"{example_id} {speaker}\n")
-            lines["utt2num_samples"].append(f"{example_id} {samples}\n")
+            texts.append(f"{example.example_id} {example.text}\n")
+            prompts.append(f"{example.example_id} {example.text_prev}\n")
+        for name, value in (
+            ("wav.scp", audio),
+            ("text.ctc", rows[0].text_ctc),
+            ("utt2lang", lang),
+            ("utt2spk", speaker),
+            ("utt2num_samples", samples),
+        ):
+            tail = f" {value}\n"
+            lines[name].append(tail.join(ids) + tail)
         if with_references:
             reference = ipa if is_human else to_slashed(phones)
             lines["ref.ipa"].append(f"{utt_id} {reference}\n")

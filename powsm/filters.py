@@ -79,9 +79,16 @@ def phones_drop_reason(
         return "no_phones"
     if len(phones) > limits.max_phones:
         return "too_many_phones"
-    if limits.check_ctc and n_encoder_frames(n_samples) < min_ctc_frames(ctc_phones):
+    if limits.check_ctc and not is_ctc_feasible(n_samples, ctc_phones):
         return "ctc_infeasible"
     return None
+
+
+def is_ctc_feasible(n_samples: int, ctc_phones: Sequence[str]) -> bool:
+    """Whether the encoder makes enough frames of the audio for the target."""
+    n_frames = n_encoder_frames(n_samples)
+    # most utterances have room for a blank after every phone: no need to look closer
+    return n_frames > 2 * len(ctc_phones) or n_frames >= min_ctc_frames(ctc_phones)
 
 
 @dataclass

@@ -52,9 +52,15 @@ def prompt_lang_sym(lang: str) -> str:
     return lang_sym(lang) if lang in LANGUAGES else UNKNOWN_LANG_SYM
 
 
-@cache
-def _slashed(phone: str) -> str:
-    return to_slashed((phone,))
+_seen_phones: set[str] = set()  # those that `to_slashed` has accepted
+
+
+def _slashed(phones: Sequence[str]) -> str:
+    """`to_slashed`, which looks at every character, at the cost of new phones only."""
+    if not _seen_phones.issuperset(phones):
+        to_slashed(phones)
+        _seen_phones.update(phones)
+    return f"/{'//'.join(phones)}/"
 
 
 def examples(
@@ -85,8 +91,8 @@ def examples(
     """
     if not phones or not ctc_phones:
         raise ValueError(f"{utt_id}: no phones; every task needs them, drop it before")
-    slashed = "".join(map(_slashed, phones))
-    ctc = "".join(map(_slashed, ctc_phones))
+    slashed = _slashed(phones)
+    ctc = slashed if ctc_phones == phones else _slashed(ctc_phones)
     symbol = prompt_lang_sym(lang)
     rows = []
     for task in sorted(tasks):
