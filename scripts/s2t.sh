@@ -152,17 +152,22 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
         --exp "${exp}" --set "ngpu=${ngpu}" "${set[@]}"
 fi
 
-if in_stage 12 "decode: ${dump}/test_* -> ${exp}/decode_*"; then
-    for decode_config in ${decode_configs}; do
-        profile=$(basename "${decode_config}" .yaml)
-        run_once "${exp}/${profile}" "${exp}"/valid.*.ave*.pth "${decode_config}" \
-            "${dump}"/test_*/{wav.scp,text} -- \
-            python local/decode.py --exp "${exp}" --dump "${dump}" \
-            --profile "${decode_config}" --sets "${test_sets}" --nj "${nj}"
+if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
+    read -ra profiles <<<"${decode_configs}"
+    read -ra sets <<<"${test_sets}"
+    [[ ${#sets[@]} -gt 0 ]] || for folder in "${dump}"/test_*; do
+        sets+=("$(basename "${folder}")")
     done
+    launcher=(python)
+    ((ngpu <= 1)) || launcher=(torchrun --standalone --nproc_per_node "${ngpu}")
+    device=cuda
+    ((ngpu > 0)) || device=cpu
+    run_stage "${exp}" "${exp}"/valid.*.ave.pth "${profiles[@]}" "${sets[@]/#/${dump}/}" \
+        -- "${launcher[@]}" local/decode.py --exp "${exp}" --dump "${dump}" \
+        --profiles "${profiles[@]}" --sets "${sets[@]}" --device "${device}"
 fi
 
-if in_stage 13 "score: ${exp}/decode_* -> ${exp}/RESULTS.md"; then
+if in_stage 13 "score: ${exp} -> ${exp}/RESULTS.md"; then
     run_stage "${exp}" "${exp}" "${dump}" -- \
         python local/score_exp.py --exp "${exp}" --dump "${dump}"
     run_stage "${exp}" "${exp}" "${dump}" -- \

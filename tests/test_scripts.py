@@ -169,8 +169,8 @@ files = {
     ],
     "train_tokenizer": ["data/token_list/bpe_unigram30/tokens.txt"],
     "collect_stats": ["exp/s2t_stats_raw/train/feats_stats.npz"],
-    "train": [f"{options.get('--exp')}/valid.pfer_ctc.ave_1best.pth"],
-    "decode": [f"{options.get('--exp')}/{Path(options.get('--profile', '')).stem}/x"],
+    "train": [f"{options.get('--exp')}/valid.pfer_ctc.ave.pth"],
+    "decode": [f"{options.get('--exp')}/decode_ctc/x"],
     "score_exp": [f"{options.get('--exp')}/results.json"],
     "report": [f"{options.get('--exp')}/RESULTS.md"],
 }
@@ -277,7 +277,13 @@ def test_stage_range_and_skipped_stages(recipe):
 
 
 # stages whose programs keep their own account are called each time, the others not
-KEEP_THEIR_OWN = ["download", "prepare_data", "prepare_dump", "train_tokenizer"]
+KEEP_THEIR_OWN = [
+    "download",
+    "prepare_data",
+    "prepare_dump",
+    "train_tokenizer",
+    "decode",
+]
 
 
 def test_second_run_skips_what_is_current(finished):
@@ -291,9 +297,9 @@ def test_changed_input_runs_its_stage_and_not_the_others(finished):
     (finished.folder / "data/dev/text.ipa").write_text("changed")
     finished("--stage", "2", "--stop_stage", "12")
     assert "data_report" in finished.calls()
-    (finished.folder / "conf/decode_ctc.yaml").write_text("b: 22\n")
-    finished("--stage", "10", "--stop_stage", "12")
-    assert finished.calls() == ["decode"]
+    (finished.folder / "conf/train_small.yaml").write_text("a: 22\n")
+    finished("--stage", "10", "--stop_stage", "11")
+    assert finished.calls() == ["collect_stats", "train"]
 
 
 def test_changed_setting_runs_its_stage(finished):
@@ -366,12 +372,20 @@ def test_settings_name_the_experiment_and_its_run_sh_resumes_it(finished):
     assert done.returncode == 0, done.stderr
     assert f"{exp.relative_to(finished.folder)} is current" in done.stderr
     assert finished.calls() == ["decode"]
-    assert sorted(p.name for p in (exp / "decode_ctc").iterdir()) == [".done_12", "x"]
+
+
+def test_test_sets_are_those_of_the_dump_folder_or_those_named(finished):
+    options = ["--dry_run", "--stage", "12", "--stop_stage", "12"]
+    assert "--sets test_fake --device cpu" in finished(*options).stdout
+    plan = finished(*options, "--test_sets", "test_b test_a", "--ngpu", "1").stdout
+    assert "--sets test_b test_a --device cuda" in plan
+    assert "dump/raw/test_b dump/raw/test_a" in plan
 
 
 def test_several_gpus_start_torchrun(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4").stdout
     assert "torchrun --standalone --nproc_per_node 4 local/train.py" in plan
+    assert "torchrun --standalone --nproc_per_node 4 local/decode.py" in plan
     assert "--set ngpu=4" in plan
 
 

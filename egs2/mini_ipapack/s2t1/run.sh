@@ -5,9 +5,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./db.sh
 
+decode_configs="conf/decode_ctc_greedy.yaml conf/decode_joint.yaml"
+decode_configs+=" conf/decode_attention.yaml conf/decode_unk_lang.yaml"
+decode_configs+=" conf/decode_lid.yaml"
+
 exec scripts/s2t.sh \
     --download local/download_mini.py \
     ${ASTERISK_SOUNDS:+--download_opts="--corpus_dir=${ASTERISK_SOUNDS}"} \
     --nbpe 200 --phones observed --languages observed --time_symbols false \
     --config conf/train_mini.yaml \
+    --decode_configs "${decode_configs}" \
     "$@"

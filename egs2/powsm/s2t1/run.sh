@@ -9,6 +9,9 @@ test_sets="test_aishell test_cv test_doreco test_fleurs test_kazakh test_librisp
 test_sets+=" test_mls_dutch test_mls_french test_mls_german test_mls_italian"
 test_sets+=" test_mls_polish test_mls_portuguese test_mls_spanish test_tamil"
 
+decode_configs="conf/decode_paper.yaml conf/decode_ctc_greedy.yaml"
+decode_configs+=" conf/decode_attention.yaml conf/decode_lid.yaml"
+
 exec scripts/s2t.sh \
     --downloads "${IPAPACK_PLUS}" \
     --data "${POWSM_ROOT}/data" --dump "${POWSM_ROOT}/dump/raw" \
@@ -17,5 +20,5 @@ exec scripts/s2t.sh \
     --nj 32 --ngpu 4 \
     --nbpe 40000 --phones all --languages all --time_symbols true \
     --config conf/train_powsm.yaml \
-    --test_sets "${test_sets}" \
+    --decode_configs "${decode_configs}" --test_sets "${test_sets}" \
     "$@"
