@@ -129,18 +129,19 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
         for row in tqdm(rows, desc=f"validate {directory}", unit="utt", disable=None):
             utt_id = row[0][0]
             n_utts += 1
-            for name, (key, value) in zip(files, row, strict=True):
+            for name, (key, _) in zip(files, row, strict=True):
                 if key != utt_id:
                     raise DataDirError(
                         f"{directory / name}:{n_utts}: found {_shown(key)}, expected "
                         f"{_shown(utt_id)} as in {files[0]}; all files need the same "
                         "keys"
                     )
-                if name not in may_be_empty and not value.strip():
-                    raise DataDirError(
-                        f"{directory / name}:{n_utts}: no value after {key!r}"
-                    )
             values = {name: value for name, (_, value) in zip(files, row, strict=True)}
+            for name, value in values.items():
+                if not value.strip() and name not in may_be_empty:
+                    raise DataDirError(
+                        f"{directory / name}:{n_utts}: no value after {utt_id!r}"
+                    )
             count = values["utt2num_samples"]
             if not count.isdecimal() or int(count) == 0:
                 raise DataDirError(

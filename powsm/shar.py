@@ -184,7 +184,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _parse_json(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line.decode("utf-8"))
-        if rb"\ud" in line.lower():  # half a surrogate pair is not text
+        if rb"\ud" in line or rb"\uD" in line:  # half a surrogate pair is not text
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as err:
         raise ShardError(f"{where}: not a line of JSON ({err})") from err

@@ -52,6 +52,8 @@ class TarIndex:
         self.path = Path(path)
         self._file: BinaryIO = open(self.path, "rb", buffering=_BUFFER)
         self._n_bytes = os.fstat(self._file.fileno()).st_size
+        # no reading ahead: it would fetch the very audio that is stepped over
+        os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
 
     def __enter__(self) -> "TarIndex":
         return self
