@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Stage 13: write the reports of a scored experiment.
+
+Makes <exp>/RESULTS.md and <exp>/images/*.png from results.json, history.jsonl and the
+decoded sets.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from powsm.report import experiment, markdown, plots
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
+    parser.add_argument("--dump", type=Path, required=True, help="dump/raw")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    try:
+        found = experiment.read_experiment(options.exp)
+        pictures = plots.write_plots(found.history, options.exp / "images")
+        command = shlex.join(["python", *sys.argv])
+        text = markdown.write(found, options.dump, command)
+    except (ValueError, OSError) as err:
+        raise SystemExit(f"report.py: {err}") from err
+    logging.info("wrote %s and %d pictures", text, len(pictures))
+
+
+if __name__ == "__main__":
+    main()

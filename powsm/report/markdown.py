@@ -1,0 +1,323 @@
+"""`RESULTS.md`: every score with its interval, its cost and what gave it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from powsm.corpora import CORPORA, TEST_PREFIX
+from powsm.files import atomic_write
+from powsm.languages import language_name
+from powsm.report.experiment import (
+    METRICS,
+    TASKS,
+    Experiment,
+    Result,
+    ordered_metrics,
+    training_command,
+    versions,
+)
+
+# When a score is called weak, in percent. These are not thresholds of the paper: an
+# error rate above them means that a reader cannot use the output without correcting it.
+WEAK = {"PFER": 20.0, "PER": 40.0, "WER": 50.0, "CER": 30.0}
+WEAK_LID = 90.0
+FEW_UTTERANCES = 50  # intervals of fewer are known to be too narrow
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose other columns are numbers.
+
+    >>> print(markdown_table(["lang", "PER"], [["eng", "12.3"]]))
+    | lang | PER |
+    | :--- | ---: |
+    | eng | 12.3 |
+    """
+    lines = [list(header), [":---", *["---:"] * (len(header) - 1)], *map(list, rows)]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in lines
+    )
+
+
+def with_interval(result: Result | None) -> str:
+    """`12.3 [11.0, 13.9]`; without bounds where there is too little to tell."""
+    if result is None:
+        return ""
+    if math.isnan(result.value):
+        return "undefined"
+    digits = 2 if result.metric == "mean_hamming" else 1
+    value = f"{result.value:.{digits}f}"
+    if math.isnan(result.low) or math.isnan(result.high):
+        return value
+    return f"{value} [{result.low:.{digits}f}, {result.high:.{digits}f}]"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them.
+
+    >>> duration(5.24), duration(184), duration(3720)
+    ('5.2 s', '3 min 04 s', '1 h 02 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def groups(experiment: Experiment) -> list[tuple[str, str]]:
+    """The (set, task) pairs that were scored, in order."""
+    return list(dict.fromkeys((r.set, r.task) for r in experiment.results))
+
+
+def weaknesses(experiment: Experiment) -> list[str]:
+    """Plain statements of what the numbers cannot or should not be used for."""
+    found = []
+    for set_name, task in groups(experiment):
+        metric = experiment.main_metric(set_name, task)
+        rows = experiment.select(set=set_name, task=task, metric=metric)
+        pooled = [r for r in rows if r.lang == "all"]
+        for result in pooled:
+            found += _weak_result(result)
+        by_decode = {r.decode: r for r in reversed(pooled)}
+        ctc, attention = by_decode.get("ctc"), by_decode.get("attention")
+        if ctc and attention and ctc.high < attention.low:
+            found.append(
+                f"{set_name}, {TASKS[task]}: the attention decoder alone is worse than "
+                f"the CTC head alone ({metric} {attention.value:.1f} against "
+                f"{ctc.value:.1f}); it has not learned to follow the audio well."
+            )
+        found += _uneven_languages(rows, pooled, set_name, task)
+    for set_name in dict.fromkeys(r.set for r in experiment.results):
+        found += _weak_set(experiment, set_name)
+    if not experiment.history:
+        found.append("No training history was found: nothing is said of convergence.")
+    elif _still_falling(experiment.history):
+        found.append(
+            "The validation loss was lowest at the last epoch: more training is likely "
+            "to help."
+        )
+    return list(dict.fromkeys(found))
+
+
+def _weak_result(result: Result) -> list[str]:
+    name = TASKS.get(result.task, result.task)
+    where = f"{result.set}, {name}" + (f", {result.system}" if result.decode else "")
+    limit = WEAK.get(result.metric)
+    if limit is not None and result.value > limit:
+        return [
+            f"{where}: {result.metric} {result.value:.1f} is above {limit:.0f}; "
+            + (
+                "the output is not usable as it is."
+                if result.value > 2 * limit
+                else "the output needs correction by hand."
+            )
+        ]
+    if result.metric == "accuracy" and result.value < WEAK_LID:
+        return [f"{where}: accuracy {result.value:.1f} is below {WEAK_LID:.0f}."]
+    return []
+
+
+def _uneven_languages(
+    rows: list[Result], pooled: list[Result], set_name: str, task: str
+) -> list[str]:
+    """Languages whose error is certainly above one and a half times the pooled one."""
+    found = []
+    for whole in pooled:
+        if whole.metric == "accuracy":
+            continue
+        limit = 1.5 * whole.value
+        worse = [
+            f"{r.lang} {r.value:.1f}"
+            for r in rows
+            if r.system == whole.system and r.lang != "all" and r.low > limit
+        ]
+        if worse:
+            found.append(
+                f"{set_name}, {TASKS.get(task, task)}, {whole.system}: far above the "
+                f"pooled {whole.metric} of {whole.value:.1f}: {', '.join(worse)}."
+            )
+    return found
+
+
+def _weak_set(experiment: Experiment, set_name: str) -> list[str]:
+    found = []
+    results = experiment.select(set=set_name)
+    few = {r.lang for r in results if r.n_utts < FEW_UTTERANCES} - {"all"}
+    n_utts = max(r.n_utts for r in results)
+    if n_utts < FEW_UTTERANCES:
+        found.append(
+            f"{set_name}: only {n_utts} utterances; the intervals are too narrow."
+        )
+    elif few:
+        found.append(
+            f"{set_name}: fewer than {FEW_UTTERANCES} utterances in "
+            f"{' '.join(sorted(few))}; read single languages with care."
+        )
+    corpus = CORPORA.get(set_name.removeprefix(TEST_PREFIX))
+    if corpus is not None and corpus.labels == "g2p":
+        found.append(
+            f"{set_name}: the reference phones were made by a G2P program from the "
+            "orthography, so phone scores say how well the model imitates it, not how "
+            "well it hears."
+        )
+    return found
+
+
+def _still_falling(history: Sequence[dict]) -> bool:
+    losses = [record["loss"] for record in history if "loss" in record]
+    return len(losses) > 1 and losses[-1] == min(losses)
+
+
+def render(experiment: Experiment, dump: Path, command: str) -> str:
+    """The text of `RESULTS.md`.
+
+    Args:
+        experiment: what stages 11 to 13 left.
+        dump: `dump/raw`, for the normalisers of the sets.
+        command: the command that writes this report.
+    """
+    sets = list(dict.fromkeys(r.set for r in experiment.results))
+    parts = [
+        f"# {experiment.name}",
+        "Rates are in percent, from summed counts, with 95 % bootstrap intervals in "
+        "brackets; for error rates, less is better.",
+        *_headlines(experiment),
+        "## What is weak",
+        "\n".join(f"- {line}" for line in weaknesses(experiment) or ["Nothing found."]),
+    ]
+    for set_name, task in groups(experiment):
+        parts += _group_section(experiment, set_name, task)
+    parts += _cost_section(experiment)
+    parts += _training_section(experiment)
+    parts += ["## Commands and versions"]
+    commands = [c for c in (training_command(experiment.path), command) if c]
+    if len(commands) == 1:
+        parts.append("The command of training was not kept (no `run.sh` here).")
+    parts.append("```bash\n" + "\n".join(commands) + "\n```")
+    rows = versions(dump, sets).items()
+    parts.append(markdown_table(["", "at the time of this report"], rows))
+    parts.append("## Metrics")
+    used = ordered_metrics(experiment.results)
+    parts.append("\n".join(f"- `{m}`: {METRICS[m]}" for m in used if m in METRICS))
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _headlines(experiment: Experiment) -> list[str]:
+    rows = []
+    for set_name, task in groups(experiment):
+        metric = experiment.main_metric(set_name, task)
+        pooled = experiment.select(set=set_name, task=task, metric=metric, lang="all")
+        for result in pooled:
+            rows.append(
+                [
+                    f"{set_name}: {TASKS.get(task, task)}",
+                    result.system,
+                    metric,
+                    with_interval(result),
+                    str(result.n_utts),
+                ]
+            )
+    return [markdown_table(["set: task", "decode", "metric", "score", "utts"], rows)]
+
+
+def _group_section(experiment: Experiment, set_name: str, task: str) -> list[str]:
+    results = experiment.select(set=set_name, task=task)
+    systems = list(dict.fromkeys(r.system for r in results))
+    metrics = ordered_metrics(results)
+    found = {(r.system, r.metric, r.lang): r for r in results}
+    title = f"## {set_name}: {TASKS.get(task, task)}"
+    overall = markdown_table(
+        ["decode", *metrics, "utterances", "reference units"],
+        [
+            [
+                system,
+                *(with_interval(found.get((system, m, "all"))) for m in metrics),
+                *_sizes([found.get((system, m, "all")) for m in metrics]),
+            ]
+            for system in systems
+        ],
+    )
+    langs = sorted({r.lang for r in results} - {"all"})
+    if not langs:
+        return [title, overall]
+    # the two that are reported elsewhere; results.json has them all
+    shown = metrics[:2]
+    columns = [(system, m) for system in systems for m in shown]
+    by_language = markdown_table(
+        ["language", "utts", *(f"{m} {system}".strip() for system, m in columns)],
+        [
+            [
+                f"{lang} ({language_name(lang)})",
+                str(max(r.n_utts for r in results if r.lang == lang)),
+                *(with_interval(found.get((s, m, lang))) for s, m in columns),
+            ]
+            for lang in langs
+        ],
+    )
+    return [title, overall, by_language]
+
+
+def _sizes(results: Sequence[Result | None]) -> list[str]:
+    present = [r for r in results if r is not None]
+    if not present:
+        return ["", ""]
+    units = sorted({r.n_units for r in present}, reverse=True)
+    return [str(present[0].n_utts), " / ".join(f"{n:,}" for n in units)]
+
+
+def _cost_section(experiment: Experiment) -> list[str]:
+    if not experiment.timings:
+        return ["## Decoding time", "No decoding times were found (`timing.json`)."]
+    rows = [
+        [
+            f"{t.set}: {TASKS.get(t.task, t.task)}",
+            t.profile,
+            f"{t.audio_s:,.1f}",
+            f"{t.compute_s:,.1f}",
+            f"{t.rtf:.4f}",
+        ]
+        for t in experiment.timings
+    ]
+    return [
+        "## Decoding time",
+        "Seconds of computing for a second of audio is the real-time factor (RTF): "
+        "under 1 is faster than speech. Loading the model is not in it.",
+        markdown_table(
+            ["set: task", "profile", "audio (s)", "computing (s)", "RTF"], rows
+        ),
+    ]
+
+
+def _training_section(experiment: Experiment) -> list[str]:
+    if not experiment.history:
+        return []
+    last = experiment.history[-1]
+    lines = [
+        f"{last['epoch']} epochs, {last['updates']:,} updates, "
+        f"{duration(last['seconds'])}."
+    ]
+    names = [n for n in ("loss", "pfer_ctc") if n in last]
+    for name in names:
+        best = min(experiment.history, key=lambda record: record.get(name, math.inf))
+        lines.append(
+            f"Best validation {name}: {best[name]:.2f}, epoch {best['epoch']} "
+            f"({duration(best['seconds'])})."
+        )
+    pictures = sorted((experiment.path / "images").glob("*.png"))
+    return [
+        "## Training",
+        " ".join(lines),
+        "\n".join(
+            f"![{path.stem.replace('_', ' ')}](images/{path.name})" for path in pictures
+        ),
+    ]
+
+
+def write(experiment: Experiment, dump: Path, command: str) -> Path:
+    """Write `RESULTS.md` into the experiment folder."""
+    path = experiment.path / "RESULTS.md"
+    text = render(experiment, dump, command)
+    with atomic_write(path) as file:
+        file.write(text)
+    return path
