@@ -11,11 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from powsm.corpora import SHAR_SUFFIX, asterisk, espeak
+from powsm.corpora import SHAR_SUFFIX, asterisk, espeak, tuxpaint
 from powsm.corpora.debian import fetch_packages, unpack
 from powsm.corpora.pack import is_current, write_corpus
 
-BUILDERS = {"asterisk": asterisk}
+BUILDERS = {"asterisk": asterisk, "tuxpaint": tuxpaint}
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> Non
     folder = downloads / f"{name}{SHAR_SUFFIX}"
     settings = {
         "corpus": name,
+        "revision": builder.REVISION,
         "packages": [package.file_name for package in builder.PACKAGES],
         "seed": seed,
         "espeak-ng": espeak.version(),

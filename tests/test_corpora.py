@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from powsm.corpora import CORPORA, corpus, corpus_name, debian, set_name
 from powsm.corpora.debian import Package, PackageError, fetch_packages
 from powsm.corpora.pack import Clip, Selection, is_current, write_corpus
-from powsm.corpora.split import split_prompts, text_key
+from powsm.corpora.split import split_prompts
+from powsm.corpora.transcript import text_fault, text_key
 from powsm.files import sha256_file
 
 # --- the table -----------------------------------------------------------------------
@@ -106,6 +107,24 @@ def test_split_stays_when_other_prompts_come():
 )
 def test_text_key_known_pairs(one, other, same):
     assert (text_key(one) == text_key(other)) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "script", "fault"),
+    [
+        ("Naïve façade…", "LATIN", None),
+        ("Ёлка «ель»", "CYRILLIC", None),
+        ("Βιολί.", "GREEK", None),
+        ("", "LATIN", "no_text"),
+        ("½ pomme", "LATIN", "digits"),
+        ("una (grande) casa", "LATIN", "remark"),
+        ("Ручка R&B", "CYRILLIC", "symbol"),
+        ("Гренни Smith", "CYRILLIC", "script"),
+        ("pοmme", "LATIN", "script"),  # a Greek omicron
+    ],
+)
+def test_text_fault_known_values(text, script, fault):
+    assert text_fault(text, script) == fault
 
 
 # --- writing -------------------------------------------------------------------------
@@ -233,8 +252,9 @@ PACKAGE = Package("words", "1.0-1", len(PAYLOAD), hashlib.sha256(PAYLOAD).hexdig
 def apt(tmp_path, monkeypatch):
     """Put a stand-in for apt-get on PATH; returns a function that sets its script.
 
-    It gets the offer for `--print-uris` right, and each other call is a line in
-    `calls`; the script given decides about those.
+    It answers `--print-uris` as apt-get does, which says nothing of a file that lies in
+    the working folder; each other call is a line in `calls`, and the script given
+    decides about it.
     """
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -249,7 +269,9 @@ def apt(tmp_path, monkeypatch):
                 #!/bin/sh
                 here={folder}
                 case "$*" in
-                *--print-uris*) echo "{uri} SHA256:{offer.sha256}"; exit 0;;
+                *--print-uris*)
+                  [ -e {offer.file_name} ] || echo "{uri} SHA256:{offer.sha256}"
+                  exit 0;;
                 esac
                 echo call >> $here/calls
                 n=$(wc -l < $here/calls)
@@ -274,6 +296,13 @@ def test_fetch_verifies_and_then_needs_no_network(tmp_path, apt):
     assert len(apt.calls.read_text().splitlines()) == 1
 
 
+def test_fetch_from_a_working_folder_that_holds_the_package(tmp_path, apt, monkeypatch):
+    apt(DELIVER)
+    (tmp_path / PACKAGE.file_name).write_bytes(PAYLOAD)
+    monkeypatch.chdir(tmp_path)
+    assert len(fetch_packages([PACKAGE], tmp_path / "deb")) == 1
+
+
 def test_fetch_replaces_a_damaged_file(tmp_path, apt):
     apt(DELIVER)
     (path,) = fetch_packages([PACKAGE], tmp_path / "deb")
@@ -294,7 +323,7 @@ def test_fetch_tries_again_with_longer_pauses(tmp_path, apt):
     [
         ("E: Unable to locate package words", "apt-get update.*--corpus_dir"),
         ("E: Failed to fetch http://x 404  Not Found", "another version.*apt-get upd"),
-        ("E: Failed to fetch http://x Could not resolve 'x'", "is this machine online"),
+        ("E: Failed to fetch http://x Could not resolve 'x'", "may be offline"),
     ],
 )
 def test_fetch_gives_up_after_four_tries_with_advice(tmp_path, apt, says, message):

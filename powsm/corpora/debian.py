@@ -106,19 +106,19 @@ def _download(
 ) -> dict[str, Path]:
     """Download into a temporary folder, verify, move into place."""
     names = [p.name for p in packages]
-    offers = _offers(names)
-    for package in packages:
-        if offers[package.name] != package:
-            logger.warning(
-                "this machine offers %s in version %s, the corpus was checked with %s: "
-                "the counts may differ from the documented ones",
-                package.name,
-                offers[package.name].version,
-                package.version,
-            )
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
+        offers = _offers(names, temporary)
+        for package in packages:
+            if offers[package.name] != package:
+                logger.warning(
+                    "this machine offers %s in version %s, the corpus was checked with "
+                    "%s: the counts may differ from the documented ones",
+                    package.name,
+                    offers[package.name].version,
+                    package.version,
+                )
         for attempt in range(1, ATTEMPTS + 1):
-            result = _apt_get(["download", *names], cwd=temporary)
+            result = _apt_get(["download", *names], temporary)
             if result.returncode == 0:
                 break
             if attempt == ATTEMPTS:
@@ -147,9 +147,12 @@ def _download(
     return paths
 
 
-def _offers(names: Sequence[str]) -> dict[str, Package]:
-    """What the machine's package lists say about packages."""
-    result = _apt_get(["download", "--print-uris", *names])
+def _offers(names: Sequence[str], cwd: str) -> dict[str, Package]:
+    """What the machine's package lists say about packages.
+
+    Must run in an empty folder: apt-get is silent about a file that it finds there.
+    """
+    result = _apt_get(["download", "--print-uris", *names], cwd)
     if result.returncode != 0:
         raise PackageError(_explain(result.stderr))
     offers = {}
@@ -165,9 +168,7 @@ def _offers(names: Sequence[str]) -> dict[str, Package]:
     return offers
 
 
-def _apt_get(
-    arguments: Sequence[str], cwd: str | None = None
-) -> subprocess.CompletedProcess:
+def _apt_get(arguments: Sequence[str], cwd: str) -> subprocess.CompletedProcess:
     if not shutil.which("apt-get"):
         raise PackageError(f"there is no apt-get on this machine. {advice()}")
     return subprocess.run(
@@ -198,7 +199,7 @@ def _explain(stderr: str) -> str:
             "`apt-get update` renews them; that needs root"
         )
     elif "Could not resolve" in stderr or "Could not connect" in stderr:
-        cause = "the mirror cannot be reached: is this machine online?"
+        cause = "the mirror cannot be reached; this machine may be offline"
     else:
         cause = "apt-get failed"
     return f"{said}: {cause}. {advice()}"

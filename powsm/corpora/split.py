@@ -1,22 +1,13 @@
 """Train, dev and test of a small corpus: stable, and without a text in two of them."""
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable
+
+from powsm.corpora.transcript import text_key
 
 SPLITS = ("train", "dev", "test")
 DEV_SHARE = 0.05
 TEST_SHARE = 0.05
-
-
-def text_key(text: str) -> str:
-    """What two spellings of the same text share: its letters, bare and in lower case.
-
-    >>> text_key("Désolé, ... (Desole!)") == text_key("desole desole")
-    True
-    """
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in decomposed if c.isalpha())
 
 
 def split_prompts(prompts: Iterable[tuple[str, str]], seed: int) -> dict[str, str]:
