@@ -123,8 +123,12 @@ class Segmentation:
         )
 
     def dropped_by_kind(self) -> Counter[str]:
-        """How many characters each kind of drop took."""
-        return Counter(drop.kind for drop in self.dropped)
+        """How many characters each kind of drop took; cheaper than `dropped`."""
+        kinds = Counter(kind for _, word in self._notes for _, _, kind in word.dropped)
+        words = _WORD[self._policy].findall(self._text)
+        if n_spaces := len(self._text) - sum(map(len, words)):
+            kinds["space"] += n_spaces
+        return kinds
 
 
 class _Words(dict):

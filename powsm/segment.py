@@ -9,7 +9,6 @@ import re
 import string
 import unicodedata
 from functools import cache
-from itertools import chain
 from typing import NamedTuple
 
 from powsm.inventory import (
@@ -43,13 +42,21 @@ class Word(NamedTuple):
 # --- strict ---------------------------------------------------------------------------
 
 # tone letters are in the inventory, yet no phones of this policy
-_PHONE = longest_match_pattern(build_trie(p for p in INVENTORY if p not in KINDS))
-_ONLY_PHONES = re.compile(_PHONE)
-_PHONE_OR_CHAR = re.compile(f"({_PHONE})|.", re.DOTALL)
+_PHONES = frozenset(phone for phone in INVENTORY if phone not in KINDS)
+_PHONE_OR_CHAR = re.compile(
+    f"({longest_match_pattern(build_trie(sorted(_PHONES)))})|.", re.DOTALL
+)
+# A letter with its marks, or two with a tie. Nearly every phone has this form, so a
+# maximal stretch that is a phone is the longest match, found at half the cost.
+_TIE = "\u0361"
+_LETTERS = {phone[0] for phone in _PHONES} - {"ˀ"}
+_MARKS = {char for phone in _PHONES for char in phone} - _LETTERS - {_TIE}
+_LETTER = f"[{''.join(sorted(_LETTERS))}][{''.join(sorted(_MARKS))}]*"
+_LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{_TIE}{_LETTER})?")
 _ALIAS = re.compile(
     "|".join(sorted(map(re.escape, ALIASES), key=lambda s: (-len(s), s)))
 )
-_SPECIAL = frozenset(chain("<(", (source[-1] for source in ALIASES)))
+_ALIAS_ENDS = frozenset(source[-1] for source in ALIASES)
 # <p:> and <<fp>> of corpora, <unk> of other recognisers, (en) of espeak
 _MARKUP = re.compile(r"<+[^<>\s]+>+|\(((?:[a-z]{2}|cmn|yue)(?:-[a-z0-9]+)*)\)")
 
@@ -92,44 +99,55 @@ def _in_canonical_order(chars: list[str]) -> list[int]:
     return order
 
 
-def strict_piece(piece: str, start: int) -> Word:
-    """Segment text without spaces or markup that begins at `start` of its word."""
-    chars, origins, used = _apply_aliases(piece)
-    if used:
-        order = _in_canonical_order(chars)
-        chars = [chars[k] for k in order]
-        origins = [origins[k] for k in order]
-    phones, dropped, kept = [], [], set()
-    for match in _PHONE_OR_CHAR.finditer("".join(chars)):
-        if match[1] is not None:
-            phones.append(match[1])
-            kept.update(origins[match.start() : match.end()])
+def _match(text: str) -> tuple[tuple[str, ...], list[int]]:
+    """Longest match with rewind: the phones, and where the other characters stand."""
+    candidates = _LETTERS_WITH_MARKS.findall(text)
+    if _PHONES.issuperset(candidates) and len("".join(candidates)) == len(text):
+        return tuple(candidates), []
+    phones, others, position = [], [], 0
+    for phone in _PHONE_OR_CHAR.findall(text):
+        if phone:
+            phones.append(phone)
+            position += len(phone)
         else:
-            origin = origins[match.start()]
-            kind = kind_of(match[0])
-            dropped.append((piece[origin], start + origin, kind))
-    aliases = tuple(source for origin, source in used if origin in kept)
-    return Word(tuple(phones), tuple(dropped), aliases)
+            others.append(position)
+            position += 1
+    return tuple(phones), others
+
+
+def _strict_piece(piece: str, start: int) -> Word:
+    """Segment text without spaces or markup that begins at `start` of its word."""
+    if _ALIAS_ENDS.isdisjoint(piece):
+        phones, others = _match(piece)
+        dropped = tuple((piece[i], start + i, kind_of(piece[i])) for i in others)
+        return Word(phones, dropped, ())
+    chars, origins, used = _apply_aliases(piece)
+    order = _in_canonical_order(chars)
+    chars = [chars[k] for k in order]
+    origins = [origins[k] for k in order]
+    phones, others = _match("".join(chars))
+    dropped = tuple(
+        (piece[origins[i]], start + origins[i], kind_of(chars[i])) for i in others
+    )
+    lost = {origins[i] for i in others}
+    aliases = tuple(source for origin, source in used if origin not in lost)
+    return Word(phones, dropped, aliases)
 
 
 def strict_word(word: str) -> Word:
     """Segment one NFD word: aliases, then longest match with rewind."""
-    if _SPECIAL.isdisjoint(word):
-        phones = tuple(_ONLY_PHONES.findall(word))
-        if sum(map(len, phones)) == len(word):
-            return Word(phones, (), ())
+    if "<" not in word and "(" not in word:
+        return _strict_piece(word, 0)
     pieces: list[Word] = []
     end = 0
     for mark in _MARKUP.finditer(word):
         if mark[1] is not None and lang_code(mark[1]) is None:
             continue
-        pieces.append(strict_piece(word[end : mark.start()], end))
+        pieces.append(_strict_piece(word[end : mark.start()], end))
         inside = range(mark.start(), mark.end())
         pieces.append(Word((), tuple((word[i], i, "markup") for i in inside), ()))
         end = mark.end()
-    pieces.append(strict_piece(word[end:], end))
-    if len(pieces) == 1:
-        return pieces[0]
+    pieces.append(_strict_piece(word[end:], end))
     return Word(*(sum((p[field] for p in pieces), ()) for field in range(3)))
 
 

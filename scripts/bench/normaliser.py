@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Throughput of the phone normaliser beside PanPhon's `ipa_segs`, same strings, one run.
+"""Throughput of the phone normaliser beside PanPhon's `ipa_segs`, on the same strings.
 
 Usage: normaliser.py [--strings N]. Prints one JSON line.
 
 Strings are made of words from 20 made-up languages. Words come back as often as words
 do (Zipf's law, exponent 1, 5,000 words a language), which the normaliser's memory of
-words makes use of; `normaliser_ratio_new_words` is the ratio on words never seen before.
+words makes use of; `normaliser_ratio_new_words` is the ratio on words met once.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from powsm.ipa import Normaliser
 _N_LANGUAGES = 20
 _N_WORDS = 5_000  # of a language
 _ONSETS = "p b t d k ɡ m n ɲ f v s z ʃ ʒ h x l ɾ r j w t͡ʃ d͡ʒ t͡s pʰ kʲ t̪ st pl".split()
-_NUCLEI = "a e i o u ə ɛ ɔ ɪ ʊ aː iː uː ɑ̃ ẽ y ø".split()
+_NUCLEI = "a e i o u ə ɛ ɔ ɪ ʊ aː iː uː ɑ̃ ẽ y ø".split()
 _CODAS = ("", "", "n", "s", "r", "t̪", "ŋ", "l̴")
 
 
