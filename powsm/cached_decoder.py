@@ -121,11 +121,19 @@ class CachedDecoder:
             self._capacity += _GROWTH
             self._own = [[F.pad(x, (0, 0, 0, _GROWTH)) for x in layer]
                          for layer in self._own]  # fmt: skip
-        if n_hyps == self._n_hyps == 1:
-            return
         first = torch.arange(n_utts, device=parents.device) * self._n_hyps
         rows = (first.unsqueeze(1) + parents).view(-1)
-        self._own = [[x[rows] for x in layer] for layer in self._own]
+        if n_hyps != self._n_hyps:
+            self._own = [[x[rows] for x in layer] for layer in self._own]
+            return
+        # most hypotheses extend the one in their own place: move only the others
+        places = torch.arange(len(rows), device=rows.device)
+        moved = places[rows != places]
+        if len(moved):
+            sources, used = rows[moved], slice(0, self._n_tokens)
+            for layer in self._own:
+                for x in layer:
+                    x[moved, :, used] = x[sources, :, used]
 
     def _run(self, ids: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
         """(N, l) new tokens at their places, through all layers -> (N, l, D)."""
