@@ -225,6 +225,22 @@ def test_same_bytes_after_a_kill(corpus, expected, tmp_path, n_files):
     assert leftovers(tmp_path) == []
 
 
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    """They would wait for work for ever, and hold a job's memory and its pipes."""
+    split = tmp_path / "cv_shar" / "train"
+    for number in range(40):
+        cuts = [make_cut(f"{number}-{i}") for i in range(100)]
+        write_shard(split, cuts, f"{number:06d}")
+    data = tmp_path / "data"
+    command = [sys.executable, SCRIPT, "--downloads", tmp_path, "--data", data]
+    process = subprocess.Popen([*command, "--nj", "2"], stderr=subprocess.PIPE)
+    while process.poll() is None and not list(data.rglob("*.tsv")):
+        time.sleep(0.01)
+    process.kill()
+    # the workers hold the other end of this pipe: it ends when they have
+    process.communicate(timeout=60)
+
+
 @pytest.mark.parametrize("at", ["parts", "merging", "moving"])
 def test_same_bytes_after_a_crash(corpus, expected, tmp_path, monkeypatch, at):
     """A process that dies at a chosen place leaves nothing that a rerun would trust."""
