@@ -12,7 +12,8 @@ set -euo pipefail
 stage=0                 # first stage
 stop_stage=13           # last stage
 skip_stages=            # stages to leave out, such as "3 10"
-dry_run=false           # print the plan (commands, inputs, outputs) and stop
+dry_run=false           # print the plan (commands, inputs, outputs, cost) and stop
+check=false             # print the plan, look whether machine and data fit it, and stop
 nj=2                    # processes for the stages that run in parallel on the CPU
 ngpu=0                  # GPUs of each machine; 0 trains on the CPU
 num_nodes=1             # machines to train on
@@ -54,10 +55,24 @@ decode_configs=         # decoding profiles, YAML files
 test_sets=              # sets to decode; default: every test set of the dump folder
 
 . scripts/common.sh         # log, die, in_stage, run_stage, run_once, finish_stages
+if [[ ${check} == true ]]; then
+    python -c 'import powsm' 2>/dev/null ||
+        die "this machine has no environment for the plan: run scripts/setup_env.sh"
+    printf '\n'
+    read -ra sets <<<"${test_sets}"
+    python local/check.py --stage "${stage}" --stop_stage "${stop_stage}" \
+        --downloads "${downloads}" --data "${data}" --dump "${dump}" \
+        --expdir "${expdir}" --config "${config}" --test_sets "${sets[@]}" \
+        --nj "${nj}" --ngpu "${ngpu}"
+fi
 . scripts/parse_options.sh  # the variables above are the options
+[[ ${check} == false ]] || dry_run=true
 . ./path.sh                 # the programs
 . ./cmd.sh                  # where jobs run: cmd_backend
 
+[[ ${trainer} =~ ^(powsm|espnet)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
+[[ ${audio_format} =~ ^(inplace|flac.ark)$ ]] ||
+    die "--audio_format is inplace or flac.ark: ${audio_format}"
 [[ -n ${config} ]] || die "--config is not set: name a file of conf/train_*.yaml"
 token_list=${token_list:-${data}/token_list}
 token_dir=${token_list}/bpe_unigram${nbpe}
@@ -145,9 +160,14 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
         chmod +x "${exp}/run.sh"
         log "to go on after a break: ${exp}/run.sh"
     fi
+    program=local/train.py
+    if [[ ${trainer} == espnet ]]; then  # starts the processes of its GPUs itself
+        program=local/train_espnet.py
+        launcher=(python)
+    fi
     run_once "${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}" \
         "${stats_dir}" "${config}" -- \
-        "${launcher[@]}" local/train.py --config "${config}" --dump "${dump}" \
+        "${launcher[@]}" "${program}" --config "${config}" --dump "${dump}" \
         --token_dir "${token_dir}" --stats "${stats_dir}/train/feats_stats.npz" \
         --exp "${exp}" --set "ngpu=${ngpu}" "${set[@]}"
 fi
@@ -175,3 +195,13 @@ if in_stage 13 "score: ${exp} -> ${exp}/RESULTS.md"; then
 fi
 
 finish_stages
+if [[ ${check} == true ]]; then
+    python -c 'import powsm' 2>/dev/null ||
+        die "this machine has no environment for the plan: run scripts/setup_env.sh"
+    printf '\n'
+    read -ra sets <<<"${test_sets}"
+    python local/check.py --stage "${stage}" --stop_stage "${stop_stage}" \
+        --downloads "${downloads}" --data "${data}" --dump "${dump}" \
+        --expdir "${expdir}" --config "${config}" --test_sets "${sets[@]}" \
+        --nj "${nj}" --ngpu "${ngpu}"
+fi

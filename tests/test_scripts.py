@@ -363,6 +363,17 @@ def test_dry_run_prints_the_plan_and_touches_nothing(recipe):
     assert "--set ngpu=0 optim_conf.lr=0.1" in done.stdout
 
 
+def test_check_prints_the_plan_and_calls_the_check(recipe):
+    (recipe.folder / "local/check.py").write_text(STAND_IN.split("files = {")[0])
+    done = recipe("--check", "--ngpu", "2", "--test_sets", "test_a test_b")
+    assert done.returncode == 0, done.stderr
+    assert "stage 11: train" in done.stdout
+    call = (recipe.folder / "calls.log").read_text()
+    assert "--config conf/train_small.yaml --test_sets test_a test_b --nj 2" in call
+    assert recipe.calls() == ["check"]
+    assert recipe("--check", FAIL="check").returncode == 3
+
+
 def test_settings_name_the_experiment_and_its_run_sh_resumes_it(finished):
     done = finished("--stage", "11", "--stop_stage", "11", "--set", "model_conf.x=a/b")
     assert done.returncode == 0, done.stderr
@@ -387,6 +398,27 @@ def test_several_gpus_start_torchrun(recipe):
     assert "torchrun --standalone --nproc_per_node 4 local/train.py" in plan
     assert "torchrun --standalone --nproc_per_node 4 local/decode.py" in plan
     assert "--set ngpu=4" in plan
+
+
+def test_stock_trainer_has_its_own_program_and_folder(recipe):
+    plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4", "--trainer", "espnet")
+    assert "run:  python local/train_espnet.py" in plan.stdout
+    assert "--exp exp/s2t_train_small_bpe30_espnet" in plan.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--trainer=stock", "--trainer is powsm or espnet: stock"),
+        ("--audio_format=wav", "--audio_format is inplace or flac.ark: wav"),
+        ("--config=", "--config is not set: name a file of conf/train_*.yaml"),
+    ],
+)
+def test_setting_that_cannot_be_is_told_before_stage_0(recipe, option, message):
+    done = recipe(option)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert recipe.calls() == []
 
 
 def test_several_machines_need_slurm(recipe, tmp_path):

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Before the stages: is this machine, and are the data, fit for what is planned?
+
+Exit status 1 when something would stop the run; every fault says what to do.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from powsm import preflight
+
+PACKAGES = ("espnet", "torch", "torchaudio", "lightning", "lhotse", "panphon")
+# which folder a stage fills, and which stages run --nj processes
+FOLDERS = {0: "downloads", 1: "data", 2: "data", 3: "data", 4: "dump", 5: "data"}
+PARALLEL = (1, 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--stage", type=int, default=0, help="first stage that is planned")
+    add("--stop_stage", type=int, default=13, help="last stage that is planned")
+    add("--downloads", type=Path, default=Path("downloads"))
+    add("--data", type=Path, default=Path("data"))
+    add("--dump", type=Path, default=Path("dump/raw"))
+    add("--expdir", type=Path, default=Path("exp"))
+    add("--config", type=Path, required=True, help="training YAML")
+    add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
+    add("--nj", type=int, default=1, help="processes on the CPU")
+    add("--ngpu", type=int, default=0, help="GPUs of this machine")
+    add("--readme", type=Path, default=Path("README.md"), help="has the cost table")
+    options = parser.parse_args()
+
+    findings = preflight.check_environment(PACKAGES)
+    if all(finding.level == "ok" for finding in findings):
+        findings += preflight.check_config(options.config)
+        findings += preflight.check_gpus(options.ngpu)
+    findings += resources(options)
+    findings += preflight.check_shards(options.downloads)
+    findings += preflight.check_sets(options.dump, options.test_sets)
+    for finding in findings:
+        print(f"{finding.level:8}{finding.about:12}{finding.message}")
+    faults = sum(finding.level == "fault" for finding in findings)
+    print(f"{faults} fault(s)" if faults else "nothing stands in the way")
+    sys.exit(1 if faults else 0)
+
+
+def resources(options: argparse.Namespace) -> list[preflight.Finding]:
+    """Disk and memory that the planned stages take, by the recipe's own table."""
+    needs: dict[Path, float] = {}
+    memory = []
+    for stage, row in preflight.read_costs(options.readme).items():
+        if not options.stage <= stage <= options.stop_stage:
+            continue
+        folder = getattr(options, FOLDERS.get(stage, "expdir"))
+        needs[folder] = needs.get(folder, 0.0) + preflight.parse_size(row["disk"])
+        processes = options.nj if stage in PARALLEL else max(1, options.ngpu)
+        memory.append((preflight.parse_size(row["memory"]), processes))
+    for folder in needs:
+        files = folder.rglob("*") if folder.exists() else []
+        present = sum(path.stat().st_size for path in files if path.is_file())
+        needs[folder] = max(0.0, needs[folder] - present)
+    need, processes = max(memory, key=lambda item: item[0] * item[1], default=(0, 1))
+    return preflight.check_disk(needs) + preflight.check_memory(need, processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Look before a long run: environment, attention, GPUs, disk, memory, data.
+
+Each check gives findings; a fault says what to do about it. Nothing is written.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new
+SHARD_FILES = {"cuts": "*.jsonl.gz", "recording": "*.tar"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: `level` says whether a run can go on."""
+
+    level: Literal["ok", "warning", "fault"]
+    about: str
+    message: str
+
+
+def parse_size(text: str) -> float:
+    """Bytes of the first size in a text; 0 when there is none.
+
+    >>> parse_size("1.8 TB"), parse_size("1 GB a process"), parse_size("0")
+    (1800000000000.0, 1000000000.0, 0.0)
+    """
+    size = re.search(r"([\d.]+) ([kMGT]B)", text)
+    return float(size[1]) * UNITS[size[2]] if size else 0.0
+
+
+def read_costs(readme: Path) -> dict[int, dict[str, str]]:
+    """The table of costs in a recipe's README: stage -> {"disk": "1.8 TB", ...}.
+
+    Raises:
+        ValueError: there is no table with a `stage` and a `disk` column.
+    """
+    costs: dict[int, dict[str, str]] = {}
+    columns: list[str] = []
+    for line in readme.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if "stage" in cells and "disk" in cells:
+            columns = cells
+        elif columns and cells[0].isdigit():
+            costs[int(cells[0])] = dict(zip(columns, cells, strict=True))
+    if not costs:
+        raise ValueError(f"{readme}: no table with the columns 'stage' and 'disk'")
+    return costs
+
+
+def check_environment(packages: Iterable[str]) -> list[Finding]:
+    """Python's version and that of each package."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
+        message = f"{version}, but 3.12 or 3.13 is needed: run scripts/setup_env.sh"
+        return [Finding("fault", "python", message)]
+    findings = [Finding("ok", "python", f"{version} at {sys.executable}")]
+    for name in packages:
+        try:
+            found = importlib.metadata.version(name)
+            findings.append(Finding("ok", name, found))
+        except importlib.metadata.PackageNotFoundError:
+            message = "is not installed: run scripts/setup_env.sh"
+            findings.append(Finding("fault", name, message))
+    return findings
+
+
+def check_attention(settings: Mapping) -> list[Finding]:
+    """Whether the kernels that a training configuration asks for are there."""
+    asks = {
+        key
+        for part in ("encoder_conf", "decoder_conf")
+        for key in ("use_flash_attn", "use_sdpa")
+        if (settings.get(part) or {}).get(key)
+    }
+    if "use_flash_attn" in asks and importlib.util.find_spec("flash_attn") is None:
+        message = (
+            "use_flash_attn is set, but flash_attn is not installed: set "
+            "use_flash_attn: false and use_sdpa: true in encoder_conf and decoder_conf"
+        )
+        return [Finding("fault", "attention", message)]
+    if "use_flash_attn" in asks:
+        return [Finding("ok", "attention", "flash_attn")]
+    if "use_sdpa" in asks:
+        return [Finding("ok", "attention", "PyTorch's scaled_dot_product_attention")]
+    message = "neither use_sdpa nor use_flash_attn is set: slower, and more memory"
+    return [Finding("warning", "attention", message)]
+
+
+def check_gpus(wanted: int) -> list[Finding]:
+    """Whether this machine has the GPUs of a run."""
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < wanted:
+        message = f"{found} found, {wanted} wanted: go where they are, or set --ngpu"
+        return [Finding("fault", "GPUs", message)]
+    names = sorted({torch.cuda.get_device_name(i) for i in range(wanted)})
+    bf16 = "" if not wanted or torch.cuda.is_bf16_supported() else ", without bfloat16"
+    message = f"{wanted} of {found}: {', '.join(names)}{bf16}" if wanted else "not used"
+    return [Finding("ok", "GPUs", message)]
+
+
+def check_disk(needs: Mapping[Path, float]) -> list[Finding]:
+    """Free space for what is to be written, summed over folders of one disk.
+
+    Args:
+        needs: folder -> bytes still to be written in it. It need not exist yet.
+    """
+    disks: dict[int, list[tuple[Path, float]]] = {}
+    for folder, size in needs.items():
+        parent = folder.absolute()
+        while not parent.exists():
+            parent = parent.parent
+        disks.setdefault(parent.stat().st_dev, []).append((parent, size))
+    findings = []
+    for parts in disks.values():
+        folder, need = parts[0][0], sum(size for _, size in parts)
+        free = shutil.disk_usage(folder).free
+        message = f"{free / 1e9:,.0f} GB free at {folder}, {need / 1e9:,.1f} GB needed"
+        if free < need:
+            message += ": put the folders elsewhere (db.sh) or make room"
+        findings.append(Finding("fault" if free < need else "ok", "disk", message))
+    return findings
+
+
+def check_memory(need: float, processes: int) -> list[Finding]:
+    """Memory of this machine against what the hungriest stage takes.
+
+    Args:
+        need: bytes of one process.
+        processes: how many run at once.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    need *= processes
+    message = f"{total / 1e9:,.0f} GB, {need / 1e9:,.1f} GB needed"
+    if total < need:
+        return [Finding("fault", "memory", f"{message}: lower --nj or --ngpu")]
+    return [Finding("ok", "memory", message)]
+
+
+def check_shards(downloads: Path) -> list[Finding]:
+    """Whether every cuts file of a Shar folder has its recording, and the reverse."""
+    findings = []
+    for split in sorted(p for p in downloads.glob("*_shar/*") if p.is_dir()):
+        numbers = {
+            field: {
+                path.name.split(".")[1] for path in split.glob(f"{field}.{pattern}")
+            }
+            for field, pattern in SHARD_FILES.items()
+        }
+        name = f"{split.parent.name}/{split.name}"
+        for field, other in (("cuts", "recording"), ("recording", "cuts")):
+            if lacking := sorted(numbers[other] - numbers[field]):
+                message = (
+                    f"{name}: no {field} for shard {' '.join(lacking[:5])}"
+                    f"{' ...' if len(lacking) > 5 else ''}: run stage 0 again"
+                )
+                findings.append(Finding("fault", "data", message))
+        if numbers["cuts"] and numbers["cuts"] == numbers["recording"]:
+            message = f"{name}: {len(numbers['cuts'])} shards"
+            findings.append(Finding("ok", "data", message))
+    if not findings:
+        message = f"no *_shar/<split> in {downloads} yet: stage 0 makes them"
+        findings.append(Finding("warning", "data", message))
+    return findings
+
+
+def check_sets(dump: Path, test_sets: Iterable[str]) -> list[Finding]:
+    """Whether train, dev and the test sets wanted are in the dump folder."""
+    wanted = ["train", "dev", *test_sets]
+    lacking = [name for name in wanted if not (dump / name / "text").exists()]
+    if len(lacking) == len(wanted):
+        message = f"nothing in {dump} yet: stages 1 to 4 make it"
+        return [Finding("warning", "sets", message)]
+    if lacking:
+        message = f"{' '.join(lacking)} not in {dump}: see data/<set>, run stage 4"
+        return [Finding("fault", "sets", message)]
+    return [Finding("ok", "sets", f"{len(wanted)} in {dump}")]
+
+
+def check_config(path: Path) -> list[Finding]:
+    """`check_attention` for a YAML file; a file that is not there is a fault."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as err:
+        return [Finding("fault", "config", f"{path}: {err}")]
+    return [Finding("ok", "config", str(path)), *check_attention(settings)]
