@@ -162,17 +162,20 @@ class Outcome:
         self.unknown.merge(other.unknown)
 
 
-def labels_of(utt_id: str) -> str:
-    """`human` or `g2p`: how the corpus named at the start of an id was labelled.
+def corpus_of(utt_id: str) -> str:
+    """The corpus named at the start of an id.
 
     Raises:
         ValueError: no corpus of that name.
+
+    >>> corpus_of("mls_dutch_123_nld")
+    'mls_dutch'
     """
     name = ""
     for part in utt_id.split("_", _CORPUS_NAME_PARTS)[:_CORPUS_NAME_PARTS]:
         name = f"{name}_{part}" if name else part
         if name in CORPORA:
-            return CORPORA[name].labels
+            return name
     raise ValueError(
         f"{utt_id!r}: the id begins with no corpus of powsm/corpora "
         f"({' '.join(sorted(CORPORA))}); add it there"
@@ -379,7 +382,7 @@ def _prepare_chunk(
         if reason := audio_drop_reason(limits, lang=lang, n_samples=n_samples):
             counts.drop(reason, utt_id)
             continue
-        is_human = labels_of(utt_id) == "human"
+        is_human = CORPORA[corpus_of(utt_id)].labels == "human"
         normaliser = _normaliser(settings.policy, not is_human)
         segments = normaliser.segment(ipa, lang)
         if not is_human:

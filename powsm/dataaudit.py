@@ -1,0 +1,303 @@
+"""Stage 2's numbers: what stands in the sets of `data/`, in one streaming pass.
+
+Everything is a count or a histogram that can be merged, so any number of processes
+work on a set, and memory does not grow with it.
+"""
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import regex
+
+from powsm.audio import SAMPLE_RATE, AudioRef
+from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
+from powsm.corpora import CORPORA
+from powsm.datadir import UTTERANCE_FILES
+from powsm.dump import Unknown, corpus_of
+from powsm.filters import (
+    Counts,
+    Limits,
+    audio_drop_reason,
+    is_ctc_feasible,
+    phones_drop_reason,
+)
+from powsm.ipa import Normaliser, strip_suprasegmentals, to_slashed
+from powsm.languages import TABLE
+from powsm.orthography import normalise_text
+from powsm.tasks import examples
+
+N_EXTREMES = 5  # slowest and fastest utterances remembered a language
+N_FOREIGN = 3  # utterances with foreign letters remembered a language
+MIN_UTTS_FOR_OUTLIERS = 20
+DURATION_STEP_S = 0.5
+RATE_STEP = 0.5  # phones per second
+
+# scripts of the letters that an orthography is written with, by ISO 15924
+_LETTERS = {"Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
+
+
+class Histogram:
+    """Counts of values in equal bins from 0; the last bin takes all that is above."""
+
+    def __init__(self, step: float, n_bins: int):
+        self.step = step
+        self.bins = np.zeros(n_bins, dtype=np.int64)
+
+    def add(self, value: float) -> None:
+        self.bins[min(int(value / self.step), len(self.bins) - 1)] += 1
+
+    def merge(self, other: "Histogram") -> None:
+        self.bins += other.bins
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Lower edges of the bins."""
+        return np.arange(len(self.bins)) * self.step
+
+    def quantile(self, share: float) -> float:
+        """The value below which `share` lies, exact to a bin.
+
+        >>> histogram = Histogram(step=1.0, n_bins=5)
+        >>> for value in (0.5, 1.5, 1.7, 3.2):
+        ...     histogram.add(value)
+        >>> histogram.quantile(0.5)  # in the second bin, where half the values end
+        1.5
+        """
+        filled = np.cumsum(self.bins)
+        if filled[-1] == 0:
+            return 0.0
+        wanted = share * filled[-1]
+        i = int(np.searchsorted(filled, max(wanted, 1e-9)))  # not an empty first bin
+        before = filled[i] - self.bins[i]
+        inside = (wanted - before) / self.bins[i] if self.bins[i] else 0.0
+        return float((i + inside) * self.step)
+
+    def count_outside(self, low: float, high: float) -> int:
+        """Values in bins that lie wholly below `low` or start at or above `high`."""
+        outside = (self.edges + self.step <= low) | (self.edges >= high)
+        return int(self.bins[outside].sum())
+
+
+@dataclass
+class LangStats:
+    """One language of one set."""
+
+    n_utts: int = 0
+    n_samples: int = 0
+    n_phones: int = 0
+    rate: Histogram = field(default_factory=lambda: Histogram(RATE_STEP, 81))
+    slowest: list[tuple[float, str]] = field(default_factory=list)  # (-rate, utt_id)
+    fastest: list[tuple[float, str]] = field(default_factory=list)  # (rate, utt_id)
+    n_foreign: int = 0
+    foreign: list[str] = field(default_factory=list)  # utt_id: letter
+
+    def add_rate(self, rate: float, utt_id: str) -> None:
+        self.rate.add(rate)
+        _remember_largest(self.fastest, (rate, utt_id))
+        _remember_largest(self.slowest, (-rate, utt_id))
+
+    def merge(self, other: "LangStats") -> None:
+        self.n_utts += other.n_utts
+        self.n_samples += other.n_samples
+        self.n_phones += other.n_phones
+        self.rate.merge(other.rate)
+        for item in other.fastest:
+            _remember_largest(self.fastest, item)
+        for item in other.slowest:
+            _remember_largest(self.slowest, item)
+        self.n_foreign += other.n_foreign
+        self.foreign.extend(other.foreign[: N_FOREIGN - len(self.foreign)])
+
+    @property
+    def rate_bounds(self) -> tuple[float, float] | None:
+        """Phones a second that are plausible: 3 quartile ranges beyond the quartiles.
+
+        None for a language with too few utterances to tell.
+        """
+        if self.n_utts < MIN_UTTS_FOR_OUTLIERS:
+            return None
+        lower, upper = self.rate.quantile(0.25), self.rate.quantile(0.75)
+        spread = max(upper - lower, RATE_STEP)
+        return max(lower - 3 * spread, 0.0), upper + 3 * spread
+
+    def rate_outliers(self) -> tuple[int, list[tuple[float, str]]]:
+        """How many utterances lie outside the bounds, and the farthest of them."""
+        if (bounds := self.rate_bounds) is None:
+            return 0, []
+        low, high = bounds
+        found = [(rate, utt_id) for rate, utt_id in self.fastest if rate >= high]
+        found += [(-rate, utt_id) for rate, utt_id in self.slowest if -rate < low]
+        return self.rate.count_outside(low, high), sorted(found, reverse=True)
+
+
+def _remember_largest(heap: list[tuple[float, str]], item: tuple[float, str]) -> None:
+    if len(heap) < N_EXTREMES:
+        heapq.heappush(heap, item)
+    elif item > heap[0]:
+        heapq.heapreplace(heap, item)
+
+
+@dataclass
+class SetStats:
+    """One set of `data/`."""
+
+    n_utts: int = 0
+    n_samples: int = 0
+    n_empty_text: int = 0
+    n_ctc_infeasible: int = 0
+    ctc_infeasible: list[str] = field(default_factory=list)
+    audio_bytes: int = 0  # as far as `wav.scp` says
+    dump_bytes: int = 0  # what stage 4 will write
+    durations: Histogram = field(default_factory=lambda: Histogram(DURATION_STEP_S, 61))
+    langs: dict[str, LangStats] = field(default_factory=dict)
+    corpora: dict[str, tuple[int, int]] = field(default_factory=dict)  # utts, samples
+    filtered: Counts = field(default_factory=Counts)  # by stage 4's default limits
+    unknown: Unknown = field(default_factory=Unknown)
+    ignored: Counter[str] = field(default_factory=Counter)  # IPA characters by kind
+
+    def merge(self, other: "SetStats") -> None:
+        self.n_utts += other.n_utts
+        self.n_samples += other.n_samples
+        self.n_empty_text += other.n_empty_text
+        self.n_ctc_infeasible += other.n_ctc_infeasible
+        room = N_EXTREMES - len(self.ctc_infeasible)
+        self.ctc_infeasible.extend(other.ctc_infeasible[:room])
+        self.audio_bytes += other.audio_bytes
+        self.dump_bytes += other.dump_bytes
+        self.durations.merge(other.durations)
+        for lang, stats in other.langs.items():
+            self.langs.setdefault(lang, LangStats()).merge(stats)
+        for corpus, (n_utts, n_samples) in other.corpora.items():
+            self.add_corpus(corpus, n_utts, n_samples)
+        self.filtered.merge(other.filtered)
+        self.unknown.merge(other.unknown)
+        self.ignored.update(other.ignored)
+
+    def add_corpus(self, corpus: str, n_utts: int, n_samples: int) -> None:
+        utts, samples = self.corpora.get(corpus, (0, 0))
+        self.corpora[corpus] = (utts + n_utts, samples + n_samples)
+
+
+def audit_set(data_dir: Path, nj: int = 1) -> SetStats:
+    """Count everything the report tells about one set.
+
+    Raises:
+        DataDirError: the set breaks the rules; `datadir.validate` names the line.
+    """
+    stats = SetStats()
+    chunks = plan_chunks(data_dir, UTTERANCE_FILES)
+    work = partial(audit_chunk, dset=Path(data_dir).name)
+    for part in map_in_order(work, chunks, nj):
+        stats.merge(part)
+    return stats
+
+
+def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
+    """The counts of one chunk; runs in a worker."""
+    stats = SetStats()
+    limits = Limits().for_set(dset)
+    for utt_id, audio, text, ipa, lang, speaker, samples in read_rows(chunk):
+        n_samples = int(samples)
+        duration_s = n_samples / SAMPLE_RATE
+        stats.n_utts += 1
+        stats.n_samples += n_samples
+        stats.durations.add(duration_s)
+        corpus = corpus_of(utt_id)
+        stats.add_corpus(corpus, 1, n_samples)
+        stats.audio_bytes += AudioRef.parse(audio).size or 0
+        lang_stats = stats.langs.setdefault(lang, LangStats())
+        lang_stats.n_utts += 1
+        lang_stats.n_samples += n_samples
+
+        is_human = CORPORA[corpus].labels == "human"
+        segments = _normaliser(not is_human).segment(ipa, lang)
+        if not is_human:
+            stats.unknown.add(utt_id, ipa, segments)
+            stats.ignored.update(drop.kind for drop in segments.dropped)
+        phones = segments.phones
+        ctc_phones = strip_suprasegmentals(phones)
+        lang_stats.n_phones += len(phones)
+        lang_stats.add_rate(len(phones) / duration_s, utt_id)
+        if not is_ctc_feasible(n_samples, ctc_phones):
+            stats.n_ctc_infeasible += 1
+            if len(stats.ctc_infeasible) < N_EXTREMES:
+                stats.ctc_infeasible.append(utt_id)
+
+        normalised = normalise_text(text, lang)
+        if not normalised:
+            stats.n_empty_text += 1
+        elif found := foreign_letter(normalised, lang):
+            lang_stats.n_foreign += 1
+            if len(lang_stats.foreign) < N_FOREIGN:
+                lang_stats.foreign.append(f"{utt_id}: {found}")
+
+        reason = audio_drop_reason(limits, lang=lang, n_samples=n_samples)
+        reason = reason or phones_drop_reason(
+            limits, n_samples=n_samples, phones=phones, ctc_phones=ctc_phones
+        )
+        if reason:
+            stats.filtered.drop(reason, utt_id)
+            continue
+        stats.filtered.keep(utt_id, n_samples, bool(normalised))
+        constant = f" {audio}\n {lang}\n {speaker}\n {samples}\n "
+        for row in examples(utt_id, lang, phones, ctc_phones, normalised):
+            # an id in each of eight files, a space and a line end in most
+            varying = f"{row.text} \n{row.text_prev} \n{row.text_ctc} \n"
+            stats.dump_bytes += 8 * len(row.example_id) + len(constant)
+            stats.dump_bytes += len(varying.encode())
+        if not dset.startswith("train"):
+            reference = ipa if is_human else to_slashed(phones)
+            stats.dump_bytes += len(f"{utt_id} {reference}\n".encode())
+            stats.dump_bytes += len(f"{utt_id} {normalised}\n".encode())
+    return stats
+
+
+@cache
+def _normaliser(english_rules: bool) -> Normaliser:
+    return Normaliser(english_rules=english_rules)
+
+
+def foreign_letter(text: str, lang: str) -> str | None:
+    """The first letter that the orthography of `lang` does not write with.
+
+    None when there is none, and for a language whose script is not known.
+
+    >>> foreign_letter("это слово cat", "rus"), foreign_letter("это", "rus")
+    ('c', None)
+    """
+    if lang not in TABLE:
+        return None
+    match = _foreign_pattern(TABLE[lang].script).search(text)
+    return match[0] if match else None
+
+
+@cache
+def _foreign_pattern(script: str) -> regex.Pattern:
+    own = "".join(rf"--\p{{Script={name}}}" for name in _LETTERS.get(script, (script,)))
+    shared = r"--\p{Script=Common}--\p{Script=Inherited}"
+    return regex.compile(rf"(?V1)[\p{{L}}{own}{shared}]")
+
+
+def hours_of(n_samples: int) -> float:
+    """Hours of audio at `SAMPLE_RATE`."""
+    return n_samples / SAMPLE_RATE / 3600
+
+
+def stage_1_record(data_dir: Path) -> dict | None:
+    """`prepare.json` of a set: what stage 1 dropped; None when there is none."""
+    path = Path(data_dir) / "prepare.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def pooled(sets: Sequence[SetStats]) -> SetStats:
+    """The sum of several sets."""
+    total = SetStats()
+    for stats in sets:
+        total.merge(stats)
+    return total

@@ -1,0 +1,417 @@
+"""Stage 2's report: what the data are, what will be dropped and what looks wrong.
+
+`report.md` and `index.html` say the same; the page holds its pictures and reads on a
+phone. The same data give the same bytes.
+"""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from powsm.audio import SAMPLE_RATE, n_encoder_frames
+from powsm.dataaudit import LangStats, SetStats, hours_of, pooled
+from powsm.dataplots import (
+    plot_drops,
+    plot_durations,
+    plot_hours,
+    plot_rates,
+    plot_rates_by_language,
+)
+from powsm.dump import code_points
+from powsm.files import atomic_write
+from powsm.filters import ranked
+from powsm.languages import LANGUAGES, language_name
+
+STAGE_4_UTTS_PER_S = 5_000  # of one process; measured on generated manifests
+_N_SYMBOLS = 30  # rows of the unknown-symbol table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: prose, then a table, then a picture; each may miss."""
+
+    title: str
+    text: str = ""
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    picture: str = ""  # file name of a PNG
+    caption: str = ""
+
+
+def write_report(
+    folder: Path,
+    sets: Mapping[str, SetStats],
+    stage_1: Mapping[str, dict | None],
+) -> list[str]:
+    """Write `report.md`, `index.html` and the PNGs.
+
+    Args:
+        folder: usually `data/report`.
+        sets: what `dataaudit.audit_set` counted, by set name.
+        stage_1: `prepare.json` of each set, as `dataaudit.stage_1_record` reads it.
+
+    Returns:
+        Names of the files written.
+    """
+    pictures = {
+        "hours.png": plot_hours(sets),
+        "durations.png": plot_durations(sets),
+        "phone_rates.png": plot_rates(sets),
+        "phone_rates_by_language.png": plot_rates_by_language(sets),
+        "drops.png": plot_drops(sets),
+    }
+    sections = [
+        _overview(sets),
+        _by_language(sets),
+        _by_corpus(sets),
+        _durations(sets),
+        *_rates(),
+        _drops(sets),
+        *_stage_1_drops(stage_1),
+        _unknown_symbols(sets),
+        _audit(sets),
+        _estimates(sets),
+    ]
+    for name, data in pictures.items():
+        with atomic_write(folder / name, "wb") as file:
+            file.write(data)
+    with atomic_write(folder / "report.md") as file:
+        file.write(to_markdown("Data report", sections))
+    with atomic_write(folder / "index.html") as file:
+        file.write(to_html("Data report", sections, pictures))
+    return ["report.md", "index.html", *pictures]
+
+
+# --- sections -------------------------------------------------------------------------
+
+
+def _hours_text(n_samples: int) -> str:
+    hours = hours_of(n_samples)
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.3f}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def _overview(sets: Mapping[str, SetStats]) -> Section:
+    total = pooled(list(sets.values()))
+    text = (
+        f"{total.n_utts:,} utterances, {_hours_text(total.n_samples)} hours, "
+        f"{len(total.langs)} languages; corpora: {' '.join(sorted(total.corpora))}."
+    )
+    rows = [
+        (
+            dset,
+            f"{stats.n_utts:,}",
+            _hours_text(stats.n_samples),
+            f"{len(stats.langs)}",
+            f"{stats.n_samples / stats.n_utts / SAMPLE_RATE:.2f}",
+            f"{stats.filtered.kept:,}",
+            f"{stats.n_empty_text:,}",
+        )
+        for dset, stats in sets.items()
+    ]
+    header = ("set", "utterances", "hours", "languages", "mean s", "kept by stage 4")
+    return Section("Overview", text, (*header, "without text"), rows)
+
+
+def _by_language(sets: Mapping[str, SetStats]) -> Section:
+    total = pooled(list(sets.values()))
+    langs = sorted(total.langs, key=lambda lang: (-total.langs[lang].n_samples, lang))
+    rows = []
+    for lang in langs:
+        stats = total.langs[lang]
+        row = [lang, language_name(lang), f"{stats.n_utts:,}"]
+        for dset in sets:
+            found = sets[dset].langs.get(lang)
+            row.append(_hours_text(found.n_samples) if found else "-")
+        rows.append((*row, f"{stats.n_phones / stats.n_samples * SAMPLE_RATE:.1f}"))
+    unseen = [lang for lang in langs if lang not in LANGUAGES]
+    text = "Hours by set." + (
+        f" Without a token of their own, prompted as `<unk>`: {' '.join(unseen)}."
+        if unseen
+        else ""
+    )
+    header = ("code", "language", "utterances", *sets, "phones/s")
+    return Section(
+        "Languages", text, header, rows, "hours.png", "Hours of each language."
+    )
+
+
+def _by_corpus(sets: Mapping[str, SetStats]) -> Section:
+    rows = [
+        (corpus, dset, f"{n_utts:,}", _hours_text(n_samples))
+        for dset, stats in sets.items()
+        for corpus, (n_utts, n_samples) in stats.corpora.items()
+    ]
+    return Section(
+        "Corpora", "", ("corpus", "set", "utterances", "hours"), sorted(rows)
+    )
+
+
+def _durations(sets: Mapping[str, SetStats]) -> Section:
+    rows = [
+        (dset, *(f"{stats.durations.quantile(q):.1f}" for q in _QUANTILES))
+        for dset, stats in sets.items()
+    ]
+    header = ("set", *(f"{q:.0%}" for q in _QUANTILES))
+    text = "Seconds below which a share of the utterances lies."
+    caption = (
+        "Utterances by duration, as a share of their set; one bin is half a second."
+    )
+    return Section("Durations", text, header, rows, "durations.png", caption)
+
+
+_QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+
+
+def _rates() -> list[Section]:
+    return [
+        Section(
+            "Phone rates",
+            "Phones of the labels per second of audio.",
+            picture="phone_rates.png",
+            caption="Utterances by phone rate, as a share of their set.",
+        ),
+        Section(
+            "Phone rates by language",
+            "A language far from the others has other labels, or silence around its "
+            "speech.",
+            picture="phone_rates_by_language.png",
+            caption="Phones per second: middle half of the utterances, and median.",
+        ),
+    ]
+
+
+def _drops(sets: Mapping[str, SetStats]) -> Section:
+    rows = [
+        (dset, reason, f"{n:,}", _share(n, stats.n_utts), _first(stats, reason))
+        for dset, stats in sets.items()
+        for reason, n in ranked(stats.filtered.dropped)
+    ]
+    text = (
+        "What stage 4 drops with its default limits. Test sets keep whatever can be "
+        "scored."
+    )
+    header = ("set", "reason", "utterances", "share", "for example")
+    caption = "Utterances that stage 4 will drop, by reason."
+    return Section("Drops", text, header, rows, "drops.png", caption)
+
+
+def _first(stats: SetStats, reason: str) -> str:
+    return ", ".join(f"`{utt_id}`" for utt_id in stats.filtered.examples[reason][:2])
+
+
+def _stage_1_drops(stage_1: Mapping[str, dict | None]) -> list[Section]:
+    rows = []
+    for dset, record in stage_1.items():
+        if record is None:
+            continue
+        rows += [
+            (dset, reason, f"{n:,}") for reason, n in ranked(record.get("dropped", {}))
+        ]
+        for bad in record.get("bad_shards", []):
+            rows.append((dset, f"bad shard {bad['shard']}", bad["error"]))
+    if not rows:
+        return []
+    text = "What stage 1 left out when it read the shards."
+    header = ("set", "reason", "cuts")
+    return [Section("Already dropped in stage 1", text, header, rows)]
+
+
+def _unknown_symbols(sets: Mapping[str, SetStats]) -> Section:
+    total = pooled(list(sets.values()))
+    unknown = total.unknown
+    kinds = ", ".join(f"{kind} {n:,}" for kind, n in ranked(total.ignored))
+    text = (
+        f"{unknown.n_unknown:,} of {unknown.n_characters:,} IPA characters "
+        f"({unknown.rate:.4%}) are in no phone and in no table. Stage 4 stops a set "
+        f"above --max_unknown_rate. Characters left out, by kind: {kinds or 'none'}."
+    )
+    rows = [
+        (
+            f"`{symbol}`",
+            code_points(symbol),
+            f"{n:,}",
+            "; ".join(f"`{context}`" for context in unknown.contexts[symbol]),
+        )
+        for symbol, n in ranked(unknown.symbols)[:_N_SYMBOLS]
+    ]
+    header = ("symbol", "code point", "times", "where")
+    return Section("Unknown symbols", text, header, rows)
+
+
+def _audit(sets: Mapping[str, SetStats]) -> Section:
+    found: list[tuple[int, Sequence[str]]] = []  # utterances, row
+    for dset, stats in sets.items():
+        if n := stats.n_ctc_infeasible:
+            shown = ", ".join(f"`{utt_id}`" for utt_id in stats.ctc_infeasible)
+            found.append((n, (dset, "-", "more phones than frames", f"{n:,}", shown)))
+        for lang, lang_stats in sorted(stats.langs.items()):
+            found += _audit_language(dset, lang, lang_stats)
+    text = (
+        "Labels worth a look. Phone rates are out of line when they lie three quartile "
+        "ranges beyond the quartiles of their language; foreign letters are those of "
+        "another script than the language's."
+    )
+    header = ("set", "language", "finding", "utterances", "for example")
+    rows = [row for _, row in sorted(found, key=lambda item: -item[0])]
+    return Section("Label audit", text, header, rows)
+
+
+def _audit_language(
+    dset: str, lang: str, stats: LangStats
+) -> list[tuple[int, Sequence[str]]]:
+    found = []
+    n_outliers, extremes = stats.rate_outliers()
+    if n_outliers and stats.rate_bounds:
+        low, high = stats.rate_bounds
+        finding = f"phone rate outside {low:.1f}-{high:.1f} /s"
+        shown = ", ".join(f"`{utt_id}` {rate:.1f}/s" for rate, utt_id in extremes)
+        row = (dset, lang, finding, f"{n_outliers:,}", shown)
+        found.append((n_outliers, row))
+    if stats.n_foreign:
+        shown = ", ".join(f"`{found}`" for found in stats.foreign)
+        count = f"{stats.n_foreign:,} ({_share(stats.n_foreign, stats.n_utts)})"
+        row = (dset, lang, "foreign letters", count, shown)
+        found.append((stats.n_foreign, row))
+    return found
+
+
+def _estimates(sets: Mapping[str, SetStats]) -> Section:
+    total = pooled(list(sets.values()))
+    train = sets.get("train", SetStats())
+    minutes = total.n_utts / STAGE_4_UTTS_PER_S / 60
+    frames = n_encoder_frames(train.filtered.kept_samples)
+    audio = size(total.audio_bytes) if total.audio_bytes else "the size of the audio"
+    rows = [
+        ("3", "audio stays in its shards", "0 B", "none"),
+        ("3", "copies, with --audio_format", audio, "as fast as the disk"),
+        ("4", "examples", size(total.dump_bytes), f"{minutes:,.1f} min of one core"),
+        ("5", f"{train.filtered.kept - train.filtered.no_text:,} texts", "1 MB", "-"),
+        ("10", "statistics", "1 kB", "a sample of the audio"),
+        (
+            "11",
+            f"an epoch: {_hours_text(train.filtered.kept_samples)} h, "
+            f"{frames:,} encoder frames",
+            "-",
+            "see the training log",
+        ),
+    ]
+    text = f"Time of stage 4 at {STAGE_4_UTTS_PER_S:,} utterances a second and core."
+    return Section("Next stages", text, ("stage", "what", "disk", "time"), rows)
+
+
+def size(n_bytes: int) -> str:
+    """Bytes for people.
+
+    >>> size(999), size(1_500_000), size(37_000_000_000)
+    ('999 B', '1.5 MB', '37.0 GB')
+    """
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+# --- writing --------------------------------------------------------------------------
+
+
+def to_markdown(title: str, sections: Sequence[Section]) -> str:
+    """The report as Markdown; pictures are links to files beside it."""
+    blocks = [f"# {title}"]
+    for section in sections:
+        blocks.append(f"## {section.title}")
+        if section.text:
+            blocks.append(section.text)
+        if section.picture:
+            blocks.append(f"![{section.caption}]({section.picture})")
+        if section.rows:
+            rows = [section.header, ["---"] * len(section.header), *section.rows]
+            lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
+            blocks.append("\n".join(lines))
+        elif section.header:
+            blocks.append("Nothing found.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto;
+  padding: 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; white-space: nowrap;
+  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+td:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+code { background: var(--soft); padding: 0 .2em; border-radius: .2em; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
+figcaption { font-size: .85rem; opacity: .8; }
+nav a { margin-right: .8rem; white-space: nowrap; }
+""".strip()
+
+
+def to_html(
+    title: str, sections: Sequence[Section], pictures: Mapping[str, bytes]
+) -> str:
+    """The report as one page that needs no other file."""
+    links = " ".join(
+        f'<a href="#s{i}">{html.escape(section.title)}</a>'
+        for i, section in enumerate(sections)
+    )
+    body = "\n".join(
+        _html_section(f"s{i}", section, pictures) for i, section in enumerate(sections)
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n"
+        f"<body>\n<h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n{body}\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _html_section(anchor: str, section: Section, pictures: Mapping[str, bytes]) -> str:
+    parts = [f'<h2 id="{anchor}">{html.escape(section.title)}</h2>']
+    if section.text:
+        parts.append(f"<p>{_html_inline(section.text)}</p>")
+    if section.picture:
+        data = base64.b64encode(pictures[section.picture]).decode("ascii")
+        caption = html.escape(section.caption)
+        parts.append(
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    if section.rows:
+        head = "".join(f"<th>{_html_inline(cell)}</th>" for cell in section.header)
+        rows = "\n".join(
+            "<tr>" + "".join(f"<td>{_html_inline(cell)}</td>" for cell in row) + "</tr>"
+            for row in section.rows
+        )
+        parts.append(
+            f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
+            f"{rows}\n</tbody></table></div>"
+        )
+    elif section.header:
+        parts.append("<p>Nothing found.</p>")
+    return "\n".join(parts)
+
+
+def _html_inline(text: str) -> str:
+    """Escaped text; what stands between backticks becomes code."""
+    pieces = html.escape(text).split("`")
+    if len(pieces) % 2 == 0:  # a backtick of the data, not a pair of ours
+        return "`".join(pieces)
+    return "".join(
+        f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)
+    )

@@ -1,0 +1,120 @@
+"""Counts of a set: worked out by hand, and the same however they are cut."""
+
+import random
+
+import numpy as np
+import pytest
+from datadir_builder import odd_one_out
+from hypothesis import given
+from hypothesis import strategies as st
+
+from powsm.chunks import plan_chunks
+from powsm.dataaudit import (
+    Histogram,
+    LangStats,
+    audit_chunk,
+    audit_set,
+    foreign_letter,
+    pooled,
+)
+from powsm.datadir import UTTERANCE_FILES
+from powsm.dump import Settings, prepare_set
+
+SECOND = 16_000  # samples
+
+
+def test_audit_by_hand(tmp_path):
+    stats = audit_set(odd_one_out(tmp_path / "train"))
+    assert stats.n_utts == 33
+    assert stats.n_samples == (30 * 2 + 1 + 8 + 1) * SECOND
+    assert stats.audio_bytes == 33_000
+    assert stats.n_empty_text == 1
+    assert stats.corpora == {"cv": (33, stats.n_samples)}
+    # 1 s is 24 frames, 60 phones need more
+    assert stats.ctc_infeasible == ["cv_100_deu"]
+    assert stats.filtered.dropped == {"ctc_infeasible": 1}
+    assert stats.unknown.symbols == {"中": 1}
+    assert stats.ignored == {"unknown": 1}
+    russian = stats.langs["rus"]
+    assert (russian.n_foreign, russian.foreign) == (1, ["cv_102_rus: y"])
+    assert russian.rate_bounds is None  # one utterance tells nothing
+    # all German utterances but two have 10 phones/s: 0.25/s and 60/s lie far outside
+    n_outliers, extremes = stats.langs["deu"].rate_outliers()
+    assert n_outliers == 2
+    assert extremes == [(60.0, "cv_100_deu"), (0.25, "cv_101_deu")]
+
+
+def test_audit_foresees_what_stage_4_does(tmp_path):
+    data = odd_one_out(tmp_path / "dev")
+    stats = audit_set(data)
+    outcome = prepare_set(data, tmp_path / "dump" / "dev", Settings())
+    assert outcome.counts == stats.filtered
+    names = ("drops.json", "normaliser.json", "prepare.done.json")
+    written = sum(
+        path.stat().st_size
+        for path in (tmp_path / "dump" / "dev").iterdir()
+        if path.name not in names
+    )
+    assert stats.dump_bytes == pytest.approx(written, rel=0.02)
+
+
+def test_chunks_merge_to_the_whole(tmp_path):
+    data = odd_one_out(tmp_path / "train")
+    whole = audit_set(data)
+    parts = [
+        audit_chunk(chunk, dset="train")
+        for chunk in plan_chunks(data, UTTERANCE_FILES, 100)
+    ]
+    assert len(parts) > 3
+    merged = pooled(parts)
+    assert merged.filtered == whole.filtered
+    assert merged.corpora == whole.corpora
+    assert merged.unknown == whole.unknown
+    assert np.array_equal(merged.durations.bins, whole.durations.bins)
+    for lang, stats in whole.langs.items():
+        assert merged.langs[lang].rate_outliers() == stats.rate_outliers()
+        assert merged.langs[lang].foreign == stats.foreign
+
+
+@given(st.lists(st.floats(0, 30), min_size=1), st.floats(0, 1))
+def test_quantile_lies_within_a_bin_of_the_exact_one(values, share):
+    histogram = Histogram(step=0.5, n_bins=61)
+    for value in values:
+        histogram.add(value)
+    exact = np.quantile(values, share, method="inverted_cdf")
+    assert abs(histogram.quantile(share) - exact) <= 0.5 + 1e-9
+
+
+def test_histogram_keeps_what_is_beyond_its_end():
+    histogram = Histogram(step=1.0, n_bins=3)
+    for value in (0.0, 1.0, 2.0, 99.0):
+        histogram.add(value)
+    assert histogram.bins.tolist() == [1, 1, 2]
+    assert histogram.count_outside(1.0, 2.0) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "letter"),
+    [
+        ("hello", "eng", None),
+        ("naïve", "eng", None),
+        ("привет", "eng", "п"),
+        ("カタカナーひら漢字", "jpn", None),  # ー belongs to no single script
+        ("abc", "jpn", "a"),
+        ("한국漢字", "kor", None),
+        ("हिन्दी", "hin", None),
+        ("12 - '", "rus", None),
+        ("anything", "evn", None),  # its script is not in the table
+    ],
+)
+def test_foreign_letter(text, lang, letter):
+    assert foreign_letter(text, lang) == letter
+
+
+def test_memory_does_not_grow_with_the_set():
+    lottery = random.Random(0)
+    stats = LangStats()
+    for i in range(5_000):
+        stats.add_rate(lottery.random() * 20, f"u{i}")
+    assert len(stats.fastest) == len(stats.slowest) == 5
+    assert stats.rate.bins.sum() == 5_000

@@ -1,0 +1,109 @@
+"""The report's files: complete, self-contained, the same bytes on every run."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from datadir_builder import odd_one_out
+
+from powsm.dataaudit import audit_set, stage_1_record
+from powsm.datareport import Section, size, to_html, to_markdown, write_report
+
+SCRIPT = Path(__file__).parents[1] / "local" / "data_report.py"
+
+
+def run(*args):
+    command = [sys.executable, str(SCRIPT), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    for dset in ("train", "dev", "test_cv"):
+        odd_one_out(data / dset)
+    (data / "train" / "prepare.json").write_text(
+        '{"dropped": {"no_ipa": 7}, "bad_shards": [{"shard": "cv/0", "error": "cut"}]}'
+    )
+    done = run("--data", data)
+    assert done.returncode == 0, done.stderr
+    assert "train: valid, 33 utterances, 1 speakers, languages deu rus" in done.stderr
+    return data / "report"
+
+
+def test_markdown_tells_the_findings(report):
+    text = (report / "report.md").read_text(encoding="utf-8")
+    assert "99 utterances" in text
+    assert "| train | ctc_infeasible | 1 | 3.03 % | `cv_100_deu` |" in text
+    assert "| `中` | U+4E2D | 3 |" in text
+    assert "`cv_102_rus: y`" in text
+    assert "| train | no_ipa | 7 |" in text
+    assert "| train | bad shard cv/0 | cut |" in text
+    for name in re.findall(r"\((\w+\.png)\)", text):
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
+
+
+class _Collector(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.sources, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [v for k, v in attrs if k in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_page_needs_no_other_file(report):
+    page = (report / "index.html").read_text(encoding="utf-8")
+    collector = _Collector()
+    collector.feed(page)
+    assert len(collector.sources) > 5
+    for source in collector.sources:
+        assert source.startswith(("data:image/png;base64,", "#"))
+    assert "viewport" in page
+    assert "ctc_infeasible" in "".join(collector.text)
+
+
+def test_same_bytes_on_a_second_run(report, tmp_path):
+    sets = {name: report.parent / name for name in ("dev", "test_cv", "train")}
+    stats = {name: audit_set(folder) for name, folder in sets.items()}
+    records = {name: stage_1_record(folder) for name, folder in sets.items()}
+    for name in write_report(tmp_path, stats, records):
+        assert (tmp_path / name).read_bytes() == (report / name).read_bytes(), name
+
+
+def test_set_that_breaks_the_rules_is_one_line(report, tmp_path):
+    data = tmp_path / "data"
+    directory = odd_one_out(data / "train")
+    lines = (directory / "utt2lang").read_text().splitlines(keepends=True)
+    (directory / "utt2lang").write_text("".join(lines[:-1]))
+    done = run("--data", data)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("data_report: ")
+    assert "utt2lang:33" in last
+    assert not (data / "report").exists()
+
+
+def test_markup_in_the_data_stays_text():
+    section = Section("A & B", "see <unk> and `<p:>`", ("a|b",), (("x|y <i>",),))
+    page = to_html("T", [section], {})
+    assert "see &lt;unk&gt; and <code>&lt;p:&gt;</code>" in page
+    assert "x|y &lt;i&gt;" in page
+    assert "| x\\|y <i> |" in to_markdown("T", [section])
+
+
+def test_section_without_rows_says_so():
+    section = Section("Drops", header=("a", "b"))
+    assert "Nothing found." in to_markdown("T", [section])
+    assert "Nothing found." in to_html("T", [section], {})
+
+
+def test_size_has_a_unit():
+    assert size(0) == "0 B"
+    assert size(2_000_000_000_000) == "2.0 TB"
