@@ -100,7 +100,7 @@ fi
 
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
     run_once "${data}/report" "${data}"/{train,dev} "${data}"/test_* -- \
-        python local/data_report.py --data "${data}"
+        python local/data_report.py --data "${data}" --nj "${nj}"
 fi
 
 if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
