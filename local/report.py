@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stage 13: write the reports of a scored experiment.
 
-Makes <exp>/RESULTS.md and <exp>/images/*.png from results.json, history.jsonl and the
-decoded sets.
+Makes <exp>/RESULTS.md, <exp>/images/*.png and the page <exp>/report/index.html from
+results.json, history.jsonl and the decoded sets.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from powsm.report import experiment, markdown, plots
+from powsm.report import experiment, markdown, page, plots
 
 
 def main() -> None:
@@ -28,9 +28,12 @@ def main() -> None:
         pictures = plots.write_plots(found.history, options.exp / "images")
         command = shlex.join(["python", *sys.argv])
         text = markdown.write(found, options.dump, command)
+        html = page.write(found, options.dump, command)
     except (ValueError, OSError) as err:
         raise SystemExit(f"report.py: {err}") from err
-    logging.info("wrote %s and %d pictures", text, len(pictures))
+    size_mb = html.stat().st_size / 1e6
+    logging.info("wrote %s, %d pictures, %s", text, len(pictures), html)
+    logging.info("the page has %.1f MB and needs no network", size_mb)
 
 
 if __name__ == "__main__":

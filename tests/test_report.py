@@ -6,12 +6,8 @@ import pytest
 from experiment_builder import make_experiment, make_history
 
 from powsm.report import markdown, plots
-from powsm.report.experiment import (
-    ReportError,
-    read_experiment,
-    read_results,
-    training_command,
-)
+from powsm.report.experiment import read_experiment, training_command
+from powsm.tables.results import ResultsError, read_results
 
 PNG_START = b"\x89PNG\r\n"
 
@@ -65,14 +61,14 @@ def test_profile_is_kept_apart_from_the_kind_of_search(tmp_path):
 
 
 def test_missing_results_says_what_to_run(tmp_path):
-    with pytest.raises(ReportError, match="stage 13"):
+    with pytest.raises(ResultsError, match="stage 13"):
         read_experiment(tmp_path)
 
 
 def test_record_without_a_field_is_named(tmp_path):
     path = tmp_path / "results.json"
     path.write_text('[{"set": "test_x", "lang": "all"}]')
-    with pytest.raises(ReportError, match="record 0 has no .*metric"):
+    with pytest.raises(ResultsError, match="record 0 has no .*metric"):
         read_results(path)
 
 

@@ -7,15 +7,8 @@ from pathlib import Path
 from powsm.corpora import CORPORA, TEST_PREFIX
 from powsm.files import atomic_write
 from powsm.languages import language_name
-from powsm.report.experiment import (
-    METRICS,
-    TASKS,
-    Experiment,
-    Result,
-    ordered_metrics,
-    training_command,
-    versions,
-)
+from powsm.report.experiment import Experiment, training_command, versions
+from powsm.tables.results import METRICS, TASKS, Result, ordered_metrics
 
 # When a score is called weak, in percent. These are not thresholds of the paper: an
 # error rate above them means that a reader cannot use the output without correcting it.

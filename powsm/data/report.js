@@ -1,0 +1,572 @@
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const GAP = data.phones.indexOf("");
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777"];
+const DASHES = ["", "6 3", "2 2", "8 3 2 3"];
+const FIRST_SHOWN = 6; // utterances before "show more"
+
+// --- small builders ------------------------------------------------------------------
+
+/** An element; `attributes` are attributes, or listeners where the name is onX. */
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+const section = (id) => document.getElementById(id);
+const unique = (values) => [...new Set(values)];
+const languageName = (lang) => (lang === "all" ? "all languages" : data.languages[lang] ?? lang);
+const taskName = (task) => data.tasks[task] ?? task;
+const systemName = (s) => `${s.set}: ${taskName(s.task)}, ${s.profile}`;
+const decimals = (metric) => (metric === "mean_hamming" ? 2 : 1);
+const rounded = (value, digits = 1) => (value === null ? "undefined" : value.toFixed(digits));
+
+function withInterval(r) {
+  const n = decimals(r.metric);
+  if (r.value === null || r.low === null || r.high === null) return rounded(r.value, n);
+  return `${rounded(r.value, n)} [${rounded(r.low, n)}, ${rounded(r.high, n)}]`;
+}
+
+/** A labelled menu; `options` are [value, label] pairs; `change` gets the new value. */
+function menu(label, options, change) {
+  const select = el("select", { onchange: () => change(select.value) });
+  for (const [value, text] of options) select.append(el("option", { value }, text));
+  return { node: el("label", {}, label, select), select };
+}
+
+/** A bar with its interval, on a scale from 0 to `most`. */
+function bar(r, most) {
+  const percent = (value) => `${Math.min(100, (100 * value) / most)}%`;
+  const track = el("div", { class: "track", "aria-hidden": "true" });
+  if (r.value === null) return track;
+  const filled = el("div", { class: "bar" });
+  filled.style.width = percent(r.value);
+  track.append(filled);
+  if (r.low !== null && r.high !== null) {
+    const whisker = el("div", { class: "whisker" });
+    whisker.style.left = percent(r.low);
+    whisker.style.width = `calc(${percent(r.high)} - ${percent(r.low)})`;
+    track.append(whisker);
+  }
+  return track;
+}
+
+const largest = (results) =>
+  Math.max(1e-9, ...results.map((r) => r.high ?? r.value ?? 0));
+
+// --- results -------------------------------------------------------------------------
+
+function showResults() {
+  const root = section("results");
+  const chosen = { set: "", task: "", lang: "all" };
+  const body = el("tbody");
+  const count = el("p", { class: "note", role: "status" });
+  const choose = (name, label, values, text) =>
+    menu(label, values.map((v) => [v, text(v)]), (value) => {
+      chosen[name] = value;
+      draw();
+    });
+  const sets = unique(data.results.map((r) => r.set));
+  const tasks = unique(data.results.map((r) => r.task));
+  const langs = unique(data.results.map((r) => r.lang)).sort(
+    (a, b) => (b === "all") - (a === "all") || a.localeCompare(b));
+  const menus = [
+    choose("set", "Set", ["", ...sets], (s) => s || "all sets"),
+    choose("task", "Task", ["", ...tasks], (t) => (t ? taskName(t) : "all tasks")),
+    choose("lang", "Language", [...langs, ""], (l) => (l === "all" ? "pooled" : l ? `${l} (${languageName(l)})` : "each language")),
+  ];
+  const header = ["Set", "Task", "Decode", "Language", "Metric", "Score and 95 % interval", "", "Utterances", "Units"];
+  root.append(
+    el("p", {}, "Rates are in percent, from summed counts. The brackets hold 95 % of bootstrap resamples; for error rates, less is better."),
+    el("div", { class: "controls" }, ...menus.map((m) => m.node)),
+    count,
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of results" },
+      el("table", { id: "results-table" },
+        el("caption", {}, "Scores"),
+        el("thead", {}, el("tr", {}, ...header.map((name, k) =>
+          el("th", { scope: "col", class: { 5: "number", 6: "range", 7: "number wide", 8: "number wide" }[k] }, name)))),
+        body)),
+    el("h3", {}, "Metrics"),
+    el("dl", {}, ...unique(data.results.map((r) => r.metric)).filter((m) => data.metrics[m])
+      .flatMap((m) => [el("dt", {}, m), el("dd", {}, data.metrics[m])])),
+  );
+
+  function draw() {
+    const rows = data.results.filter((r) =>
+      (!chosen.set || r.set === chosen.set) &&
+      (!chosen.task || r.task === chosen.task) &&
+      (!chosen.lang || r.lang === chosen.lang));
+    const most = {};
+    for (const metric of unique(rows.map((r) => r.metric))) {
+      most[metric] = largest(rows.filter((r) => r.metric === metric));
+    }
+    body.replaceChildren(...rows.map((r) =>
+      el("tr", { class: r.lang === "all" ? "pooled" : undefined },
+        el("td", {}, r.set),
+        el("td", {}, taskName(r.task)),
+        el("td", {}, r.system),
+        el("td", {}, languageName(r.lang)),
+        el("td", {}, r.metric),
+        el("td", { class: "number" }, withInterval(r)),
+        el("td", { class: "range" }, bar(r, most[r.metric])),
+        el("td", { class: "number wide" }, r.n_utts.toLocaleString("en")),
+        el("td", { class: "number wide" }, r.n_units.toLocaleString("en")))));
+    count.textContent = `${rows.length} of ${data.results.length} scores`;
+  }
+  menus[2].select.value = "all";
+  draw();
+}
+
+function showWeak() {
+  const lines = data.weak.length ? data.weak : ["Nothing found."];
+  section("weak").append(el("ul", {}, ...lines.map((line) => el("li", {}, line))));
+}
+
+// --- training curves -----------------------------------------------------------------
+
+/** Round numbers that divide [0, most] into about five steps. */
+function ticks(most) {
+  const rough = most / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
+  const found = [];
+  for (let value = 0; value <= most * 1.0001; value += step) found.push(value);
+  return found;
+}
+
+const plainNumber = (value) =>
+  value >= 10000 ? `${+(value / 1000).toFixed(1)}k` : String(+value.toPrecision(3));
+
+/** A line chart; `lines` are {label, points: [[x, y], ...], bold}. */
+function chart(title, unit, lines) {
+  lines = lines.filter((line) => line.points.length);
+  if (!lines.length) return null;
+  const width = 380, height = 240, left = 46, right = 10, top = 8, bottom = 36;
+  const points = lines.flatMap((line) => line.points);
+  const mostX = Math.max(...points.map((p) => p[0]));
+  const mostY = Math.max(1e-9, ...points.map((p) => p[1])) * 1.03;
+  const x = (value) => left + ((width - left - right) * value) / mostX;
+  const y = (value) => height - bottom - ((height - top - bottom) * value) / mostY;
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}, ${unit}, over updates` });
+  for (const value of ticks(mostY)) {
+    picture.append(
+      svg("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
+      svg("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, plainNumber(value)));
+  }
+  for (const value of ticks(mostX)) {
+    picture.append(svg("text", { x: x(value), y: height - bottom + 15, "text-anchor": "middle" }, plainNumber(value)));
+  }
+  picture.append(
+    svg("line", { class: "axis", x1: left, x2: width - right, y1: y(0), y2: y(0) }),
+    svg("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "updates"));
+  const legend = el("div", { class: "legend" });
+  lines.forEach((line, k) => {
+    const colour = line.bold ? "currentColor" : COLOURS[k % COLOURS.length];
+    const dash = line.dash ?? DASHES[Math.floor(k / COLOURS.length) % DASHES.length];
+    const path = line.points.map((p, n) => `${n ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("");
+    picture.append(svg("path", { d: path, fill: "none", stroke: colour, "stroke-width": line.bold ? 3 : 1.8, "stroke-dasharray": dash }));
+    for (const p of line.points) {
+      picture.append(svg("circle", { cx: x(p[0]), cy: y(p[1]), r: 2.5, fill: colour },
+        svg("title", {}, `${line.label}: ${+p[1].toPrecision(4)} after ${p[0]} updates`)));
+    }
+    const swatch = el("i");
+    swatch.style.borderTopColor = colour;
+    swatch.style.borderTopStyle = dash ? "dashed" : "solid";
+    legend.append(el("span", {}, swatch, line.label));
+  });
+  return el("figure", {}, el("figcaption", {}, `${title} (${unit})`), picture, legend);
+}
+
+function showTraining() {
+  const root = section("training");
+  if (!data.history.length) {
+    root.append(el("p", {}, "No history of this training was found (history.jsonl)."));
+    return;
+  }
+  const points = (name) => data.history.filter((r) => typeof r[name] === "number").map((r) => [r.updates, r[name]]);
+  const line = (label, name, more = {}) => ({ label, points: points(name), ...more });
+  const last = data.history[data.history.length - 1];
+  const tasks = Object.keys(data.tasks);
+  const langs = (metric) => unique(data.history.flatMap((r) => Object.keys(r)))
+    .map((key) => key.match(new RegExp(`^${metric}_([a-z]{3})$`))).filter(Boolean).map((m) => m[1]).sort();
+  const byLanguage = (metric) => [
+    ...langs(metric).map((lang) => line(languageName(lang), `${metric}_${lang}`)),
+    line("all languages", metric, { bold: true, dash: "" }),
+  ];
+  const charts = [
+    chart("Validation loss", "nats an utterance", [line("total", "loss"), line("CTC", "loss_ctc"), line("attention", "loss_att")]),
+    chart("Validation loss by task", "nats an utterance", tasks.map((t) => line(taskName(t), `loss_${t}`))),
+    chart("Validation token accuracy by task", "share", tasks.map((t) => line(taskName(t), `acc_${t}`))),
+    chart("Validation PFER, greedy CTC", "%", byLanguage("pfer_ctc")),
+    chart("Validation PER, greedy CTC", "%", byLanguage("per_ctc")),
+  ];
+  root.append(
+    el("p", {}, `${last.epoch} epochs, ${last.updates.toLocaleString("en")} updates, ${(last.seconds / 60).toFixed(1)} minutes. A point is an epoch.`),
+    el("div", { class: "charts" }, ...charts));
+}
+
+// --- languages -----------------------------------------------------------------------
+
+function showLanguages() {
+  const root = section("languages");
+  const key = (r) => `${r.set}: ${taskName(r.task)}, ${r.system}, ${r.metric}`;
+  const rows = data.results.filter((r) => r.lang !== "all");
+  if (!rows.length) {
+    root.append(el("p", {}, "No score by language."));
+    return;
+  }
+  const body = el("tbody");
+  const choice = menu("Score", unique(rows.map(key)).map((k) => [k, k]), draw);
+  root.append(
+    el("div", { class: "controls" }, choice.node),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Scores by language" },
+      el("table", { id: "languages-table", style: "width:100%" },
+        el("caption", {}, "Score of each language with its 95 % interval, highest first"),
+        el("thead", {}, el("tr", {},
+          el("th", { scope: "col" }, "Language"),
+          el("th", { scope: "col", class: "number" }, "Score"),
+          el("th", { scope: "col" }, ""),
+          el("th", { scope: "col", class: "number wide" }, "Utterances"))),
+        body)));
+  function draw(chosen) {
+    const shown = data.results.filter((r) => key(r) === chosen)
+      .sort((a, b) => (b.lang === "all") - (a.lang === "all") || b.value - a.value);
+    const most = largest(shown);
+    body.replaceChildren(...shown.map((r) =>
+      el("tr", { class: r.lang === "all" ? "pooled" : undefined },
+        el("th", { scope: "row" }, languageName(r.lang)),
+        el("td", { class: "number" }, withInterval(r)),
+        el("td", { style: "width:50%" }, bar(r, most)),
+        el("td", { class: "number wide" }, r.n_utts.toLocaleString("en")))));
+  }
+  draw(choice.select.value);
+}
+
+// --- utterances ----------------------------------------------------------------------
+
+/** The name of a unit: phones are numbers, words are themselves. */
+const unitName = (system, unit) => (system.unit === "phone" ? data.phones[unit] : unit);
+
+function stepKind(ref, hyp) {
+  if (ref === hyp) return "";
+  return ref === "" ? "ins" : hyp === "" ? "del" : "sub";
+}
+
+/** Reference above, hypothesis below; `isHit` marks steps that were asked for. */
+function stepsOf(system, utterance, isHit) {
+  const names = utterance.steps.map(([r, h]) => [unitName(system, r), unitName(system, h)]);
+  const spoken = (side) => names.map((n) => n[side]).filter(Boolean).join(" ") || "nothing";
+  const node = el("div", { class: `steps ${system.unit}s`, role: "img", "aria-label": `reference ${spoken(0)}; output ${spoken(1)}` },
+    el("span", { class: "side" }, el("b", {}, "reference"), el("b", {}, "output")));
+  utterance.steps.forEach(([r, h], k) => {
+    const [ref, hyp] = names[k];
+    const kind = stepKind(ref, hyp);
+    const told = { sub: data.differences[`${r} ${h}`] ?? "", del: "deleted", ins: "inserted" }[kind];
+    const hit = isHit && isHit(r, h) ? " hit" : "";
+    node.append(el("span", { class: kind + hit, title: told || undefined }, el("b", {}, ref || "–"), el("b", {}, hyp || "–")));
+  });
+  return node;
+}
+
+/** Spectrogram with axes, and the sound with a line that follows it. */
+function clipOf(utterance) {
+  if (utterance.clip === null || utterance.clip === undefined) {
+    return el("p", { class: "note" }, "Sound of this utterance is not in the page.");
+  }
+  const clip = data.clips[utterance.clip];
+  const width = 700, height = 190, left = 40, bottom = 30, right = 12, top = 4;
+  const x = (s) => left + ((width - left - right) * s) / utterance.seconds;
+  const y = (hz) => height - bottom - ((height - top - bottom) * hz) / data.max_frequency_hz;
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Spectrogram, 0 to ${data.max_frequency_hz / 1000} kHz, ${utterance.seconds.toFixed(2)} s` },
+    svg("image", { href: clip.image, x: left, y: top, width: width - left - right, height: height - top - bottom, preserveAspectRatio: "none" }));
+  for (const value of ticks(utterance.seconds)) {
+    picture.append(
+      svg("line", { class: "axis", x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 4 }),
+      svg("text", { x: x(value), y: height - bottom + 16, "text-anchor": "middle" }, plainNumber(value)));
+  }
+  for (let hz = 0; hz <= data.max_frequency_hz; hz += 2000) {
+    picture.append(
+      svg("line", { class: "axis", x1: left - 4, x2: left, y1: y(hz), y2: y(hz) }),
+      svg("text", { x: left - 7, y: y(hz) + 4, "text-anchor": "end" }, String(hz / 1000)));
+  }
+  picture.append(
+    svg("text", { x: (left + width) / 2, y: height - 2, "text-anchor": "middle" }, "time (s)"),
+    svg("text", { x: 10, y: (height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 10 ${(height - bottom) / 2})` }, "kHz"));
+  const playhead = svg("line", { class: "playhead", x1: left, x2: left, y1: top, y2: height - bottom, visibility: "hidden" });
+  picture.append(playhead);
+  const audio = el("audio", { controls: "", preload: "none", src: clip.audio, "aria-label": `Play ${utterance.id}` });
+  const follow = () => {
+    const at = x(Math.min(audio.currentTime, utterance.seconds));
+    playhead.setAttribute("x1", at);
+    playhead.setAttribute("x2", at);
+    playhead.setAttribute("visibility", "visible");
+    if (!audio.paused) requestAnimationFrame(follow);
+  };
+  audio.addEventListener("play", follow);
+  return el("div", { class: "clip" }, picture, audio);
+}
+
+function utteranceCard(system, utterance, isHit) {
+  return el("article", { class: "utterance" },
+    el("h4", {}, utterance.id),
+    el("p", { class: "note" }, `${languageName(utterance.lang)}, ${utterance.seconds.toFixed(2)} s, ${system.error} ${rounded(utterance.error)} %`),
+    stepsOf(system, utterance, isHit),
+    clipOf(utterance));
+}
+
+/** Cards of utterances, a few at first. */
+function utteranceList(system, utterances, isHit) {
+  const list = el("div");
+  let shown = 0;
+  const more = el("button", { class: "more", type: "button", onclick: () => grow() }, "Show more");
+  function grow() {
+    for (const utterance of utterances.slice(shown, shown + FIRST_SHOWN)) {
+      list.append(utteranceCard(system, utterance, isHit));
+    }
+    shown += FIRST_SHOWN;
+    more.hidden = shown >= utterances.length;
+  }
+  grow();
+  return el("div", {}, list, more);
+}
+
+const colourKey = () => el("p", { class: "note" },
+  el("span", { class: "key sub" }, "substituted"), " ",
+  el("span", { class: "key del" }, "deleted"), " ",
+  el("span", { class: "key ins" }, "inserted"),
+  "; hover a substitution for the features that differ.");
+
+// --- confusions ----------------------------------------------------------------------
+
+function showConfusions() {
+  const root = section("confusions");
+  const systems = data.systems.filter((s) => s.unit === "phone");
+  if (!systems.length) {
+    root.append(el("p", {}, "No phones were decoded."));
+    return;
+  }
+  const properties = Object.keys(data.properties);
+  const chosen = { system: 0, lang: "all", property: properties[0] };
+  const table = el("table", { class: "matrix", id: "confusion-table" });
+  const panel = el("div", { class: "panel", id: "confusion-panel", "aria-live": "polite" });
+  const langMenu = menu("Language", [["all", "all languages"]], (value) => { chosen.lang = value; draw(); });
+  const systemMenu = menu("Decoded set", systems.map((s, k) => [k, systemName(s)]), (value) => {
+    chosen.system = Number(value);
+    fillLanguages();
+    draw();
+  });
+  const propertyMenu = menu("Classes", properties.map((p) => [p, p]), (value) => { chosen.property = value; draw(); });
+  root.append(
+    el("p", {}, "Rows are what the reference has, columns what the model wrote, aligned by feature distance. A cell counts phones; its colour is the share of its row. Choose a cell for the phones and utterances behind it."),
+    el("div", { class: "controls" }, systemMenu.node, langMenu.node, propertyMenu.node),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion table" }, table),
+    panel);
+
+  function fillLanguages() {
+    const langs = Object.keys(systems[chosen.system].confusions).sort();
+    if (!langs.includes(chosen.lang)) chosen.lang = "all";
+    langMenu.select.replaceChildren(el("option", { value: "all" }, "all languages"),
+      ...langs.map((lang) => el("option", { value: lang }, `${lang} (${languageName(lang)})`)));
+    langMenu.select.value = chosen.lang;
+  }
+
+  function draw() {
+    const system = systems[chosen.system];
+    const column = properties.indexOf(chosen.property);
+    const names = data.properties[chosen.property];
+    const gapClass = names.length;
+    const classOf = (phone) => (phone === GAP ? gapClass : data.classes[phone][column]);
+    const entries = Object.entries(system.confusions)
+      .filter(([lang]) => chosen.lang === "all" || lang === chosen.lang).flatMap(([, rows]) => rows);
+    const counts = names.concat([""]).map(() => new Array(gapClass + 1).fill(0));
+    for (const [ref, hyp, n] of entries) counts[classOf(ref)][classOf(hyp)] += n;
+    const used = [...counts.keys()].filter((k) =>
+      k === gapClass || counts[k].some(Boolean) || counts.some((row) => row[k]));
+    const label = (k, side) => (k < gapClass ? names[k] : side === "ref" ? "inserted" : "deleted");
+    const head = el("tr", {}, el("th", { scope: "col" }, "reference"),
+      ...used.map((k) => el("th", { scope: "col" }, label(k, "hyp"))));
+    const rows = used.map((r) => {
+      const total = counts[r].reduce((a, b) => a + b, 0);
+      return el("tr", {}, el("th", { scope: "row" }, label(r, "ref")), ...used.map((h) => {
+        const n = counts[r][h];
+        if (!n) return el("td", {}, el("span", {}, "·"));
+        const share = n / total;
+        const button = el("button", {
+          type: "button", "aria-pressed": "false",
+          "aria-label": `${label(r, "ref")} to ${label(h, "hyp")}: ${n}`,
+          onclick: () => {
+            for (const other of table.querySelectorAll("button")) other.setAttribute("aria-pressed", "false");
+            button.setAttribute("aria-pressed", "true");
+            openCell(system, entries, classOf, r, h, label(r, "ref"), label(h, "hyp"), n, share);
+          },
+        }, n.toLocaleString("en"));
+        const colour = r === h ? "var(--right)" : "var(--wrong)";
+        button.style.background = `rgba(${colour}, ${(0.65 * Math.sqrt(share)).toFixed(3)})`;
+        return el("td", {}, button);
+      }));
+    });
+    table.replaceChildren(
+      el("caption", {}, `${systemName(system)}: ${chosen.property}, ${languageName(chosen.lang)}`),
+      el("thead", {}, head), el("tbody", {}, ...rows));
+    panel.replaceChildren();
+  }
+
+  function openCell(system, entries, classOf, r, h, refLabel, hypLabel, n, share) {
+    const pairs = new Map();
+    for (const [ref, hyp, count] of entries) {
+      if (classOf(ref) === r && classOf(hyp) === h) {
+        const key = `${ref} ${hyp}`;
+        pairs.set(key, (pairs.get(key) ?? 0) + count);
+      }
+    }
+    const ordered = [...pairs].sort((a, b) => b[1] - a[1]);
+    const shown = ordered.slice(0, 24);
+    const list = el("div");
+    const pairButtons = el("div", { class: "pairs" });
+    const pick = (key, button) => {
+      const wasOn = button && button.getAttribute("aria-pressed") === "true";
+      for (const other of pairButtons.children) other.setAttribute("aria-pressed", "false");
+      if (button && !wasOn) button.setAttribute("aria-pressed", "true");
+      const only = wasOn ? null : key;
+      const isHit = (ref, hyp) => (only ? `${ref} ${hyp}` === only : classOf(ref) === r && classOf(hyp) === h);
+      const found = system.utterances
+        .filter((u) => chosen.lang === "all" || u.lang === chosen.lang)
+        .filter((u) => u.steps.some(([ref, hyp]) => isHit(ref, hyp)))
+        .sort((a, b) => (a.clip === null) - (b.clip === null) || a.seconds - b.seconds);
+      list.replaceChildren(
+        el("p", { class: "note" }, found.length
+          ? `${found.length} of the ${system.utterances.length} utterances in this page have it (the set has ${system.n_utts}).`
+          : `None of the ${system.utterances.length} utterances in this page has it; hyp.jsonl has all ${system.n_utts}.`),
+        found.length ? utteranceList(system, found, isHit) : "");
+    };
+    for (const [key, count] of shown) {
+      const [ref, hyp] = key.split(" ").map((k) => data.phones[Number(k)] || "–");
+      const button = el("button", { type: "button", "aria-pressed": "false", title: data.differences[key], onclick: () => pick(key, button) }, `${ref} → ${hyp}  ${count}`);
+      pairButtons.append(button);
+    }
+    panel.replaceChildren(
+      el("h3", {}, `${refLabel} → ${hypLabel}: ${n.toLocaleString("en")} times`),
+      el("p", {}, `${(100 * share).toFixed(1)} % of the row "${refLabel}". ${ordered.length} pairs of phones` + (ordered.length > shown.length ? `, the ${shown.length} most frequent are:` : ":")),
+      pairButtons, colourKey(), list);
+    pick(null, null);
+  }
+
+  fillLanguages();
+  draw();
+}
+
+// --- worst utterances ----------------------------------------------------------------
+
+function showWorst() {
+  const root = section("worst");
+  if (!data.systems.length) {
+    root.append(el("p", {}, "No decoded sets were found."));
+    return;
+  }
+  const list = el("div", { id: "worst-list" });
+  const chosen = { system: 0, lang: "" };
+  const systemMenu = menu("Decoded set", data.systems.map((s, k) => [k, systemName(s)]), (value) => {
+    chosen.system = Number(value);
+    chosen.lang = "";
+    draw();
+  });
+  const langMenu = menu("Language", [], (value) => { chosen.lang = value; draw(); });
+  const limits = data.clip_limits;
+  root.append(
+    el("p", { class: "note" }, `The page holds the sound of ${limits.n} utterances (${(limits.bytes / 1e6).toFixed(1)} MB; at most ${limits.max_clips} and ${(limits.max_bytes / 1e6).toFixed(0)} MB).`),
+    el("div", { class: "controls" }, systemMenu.node, langMenu.node),
+    colourKey(), list);
+
+  function draw() {
+    const system = data.systems[chosen.system];
+    const all = system.worst.map((k) => system.utterances[k]);
+    const langs = unique(all.map((u) => u.lang)).sort();
+    langMenu.select.replaceChildren(el("option", { value: "" }, "all languages"),
+      ...langs.map((lang) => el("option", { value: lang }, `${lang} (${languageName(lang)})`)));
+    langMenu.select.value = chosen.lang;
+    const shown = all.filter((u) => !chosen.lang || u.lang === chosen.lang);
+    list.replaceChildren(
+      el("p", { class: "note", role: "status" }, `${shown.length} of the ${all.length} utterances with the highest ${system.error}; the set has ${system.n_utts}.`),
+      utteranceList(system, shown));
+  }
+  draw();
+}
+
+// --- languages that were detected ----------------------------------------------------
+
+function showLid() {
+  const root = section("lid");
+  if (!data.lid.length) {
+    root.append(el("p", {}, "Languages were not detected in this experiment."));
+    return;
+  }
+  for (const matrix of data.lid) {
+    const count = new Map(matrix.counts.map(([ref, hyp, n]) => [`${ref} ${hyp}`, n]));
+    const refs = unique(matrix.counts.map((c) => c[0])).sort();
+    const hyps = unique(matrix.counts.map((c) => c[1])).sort();
+    const rows = refs.map((ref) => {
+      const total = hyps.reduce((sum, hyp) => sum + (count.get(`${ref} ${hyp}`) ?? 0), 0);
+      return el("tr", {}, el("th", { scope: "row" }, `${ref} (${languageName(ref)})`), ...hyps.map((hyp) => {
+        const n = count.get(`${ref} ${hyp}`) ?? 0;
+        const cell = el("span", {}, n ? n.toLocaleString("en") : "·");
+        if (n) {
+          cell.style.color = "var(--ink)";
+          cell.style.background = `rgba(var(${ref === hyp ? "--right" : "--wrong"}), ${(0.65 * Math.sqrt(n / total)).toFixed(3)})`;
+        }
+        return el("td", {}, cell);
+      }));
+    });
+    root.append(el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Detected languages" },
+      el("table", { class: "matrix" },
+        el("caption", {}, `${matrix.set}, ${matrix.profile}: utterances of each language (rows) by the language detected (columns)`),
+        el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "spoken"), ...hyps.map((hyp) => el("th", { scope: "col", title: languageName(hyp) }, hyp)))),
+        el("tbody", {}, ...rows))));
+  }
+}
+
+// --- settings ------------------------------------------------------------------------
+
+function showSettings() {
+  const root = section("settings");
+  const seconds = (s) => s.toLocaleString("en", { maximumFractionDigits: 1 });
+  const timings = data.timings.map((t) => el("tr", {},
+    el("td", {}, t.set), el("td", {}, taskName(t.task)), el("td", {}, t.profile),
+    el("td", { class: "number" }, seconds(t.audio_s)), el("td", { class: "number" }, seconds(t.compute_s)),
+    el("td", { class: "number" }, t.audio_s ? (t.compute_s / t.audio_s).toFixed(4) : "")));
+  if (timings.length) {
+    root.append(el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Decoding times" }, el("table", {},
+      el("caption", {}, "Decoding time; the real-time factor is seconds of computing for a second of audio, model loading left out"),
+      el("thead", {}, el("tr", {}, ...["Set", "Task", "Profile", "Audio (s)", "Computing (s)", "Real-time factor"].map((name, k) =>
+        el("th", { scope: "col", class: k > 2 ? "number" : undefined }, name)))),
+      el("tbody", {}, ...timings))));
+  }
+  root.append(
+    el("h3", {}, "Commands"),
+    el("pre", { tabindex: "0" }, data.commands.join("\n")),
+    el("h3", {}, "Versions when this page was made"),
+    el("dl", {}, ...Object.entries(data.versions).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    el("details", {}, el("summary", {}, "All settings of the model and its training"),
+      el("pre", { tabindex: "0" }, JSON.stringify(data.settings, null, 1))));
+}
+
+showResults();
+showWeak();
+showTraining();
+showLanguages();
+showConfusions();
+showWorst();
+showLid();
+showSettings();

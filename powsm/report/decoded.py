@@ -1,0 +1,200 @@
+"""Decoded sets for the page: alignments, confusions, and which utterances to show."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from powsm.datadir import read_scp
+from powsm.distance import PhonePairs, feature_table
+from powsm.ipa import Normaliser, read_phones
+from powsm.report.experiment import ReportError
+from powsm.score import lid_confusion, score_text
+
+PHONE_TASKS = ("pr", "g2p")
+TEXT_TASKS = ("asr", "p2g")
+GAP = ""  # the other side of an inserted or deleted unit
+
+
+@dataclass(frozen=True)
+class DecodedSet:
+    """One folder that stage 12 filled, with the references of its set.
+
+    Attributes:
+        profile: decode profile.
+        set: dump folder, `test_doreco`.
+        task: `pr asr g2p p2g lid`.
+        utt_ids: in order.
+        hyps: what the model wrote for each.
+        refs: slashed phones or IPA, orthography, or ISO 639-3 for LID.
+        langs: ISO 639-3 of each.
+        locations: `wav.scp` value of each.
+        durations_s: of each.
+    """
+
+    profile: str
+    set: str
+    task: str
+    utt_ids: tuple[str, ...]
+    hyps: tuple[str, ...]
+    refs: tuple[str, ...]
+    langs: tuple[str, ...]
+    locations: tuple[str, ...]
+    durations_s: tuple[float, ...]
+
+    @cached_property
+    def alignments(self) -> list[list[tuple[str, str]]]:
+        """(reference, hypothesis) of each step; `GAP` where one side has nothing.
+
+        Phones are aligned by feature distance, words by equality.
+        """
+        pairs, metric = self._pairs
+        return [
+            [(step.ref or GAP, step.hyp or GAP) for step in steps]
+            for steps in pairs.alignments(metric)
+        ]
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """PFER or WER of each utterance alone, percent; the unit of `n_ref` is below.
+
+        An empty reference counts as one unit, so that what was inserted shows.
+        """
+        if self.task in TEXT_TASKS:
+            scores = score_text(hyp=self.hyps, ref=self.refs, langs=self.langs)
+            return np.nan_to_num(scores.utterance_values("WER"), nan=100.0)
+        pairs, _ = self._pairs
+        return 100 * pairs.distances("feature") / np.maximum(pairs.n_ref, 1)
+
+    @cached_property
+    def _pairs(self) -> tuple[PhonePairs, str]:
+        if self.task in TEXT_TASKS:
+            # the kernel takes any units for "phones" when each edit costs 1
+            hyp = [text.split() for text in self.hyps]
+            ref = [text.split() for text in self.refs]
+            return PhonePairs(hyp=hyp, ref=ref), "phone"
+        normaliser = Normaliser()
+        hyp = [read_phones(text, normaliser) for text in self.hyps]
+        ref = [read_phones(text, normaliser) for text in self.refs]
+        return PhonePairs(hyp=hyp, ref=ref), "feature"
+
+    def confusions(self) -> Counter[tuple[str, str, str]]:
+        """How often each phone became which, by (language, reference, hypothesis)."""
+        return Counter(
+            (lang, ref, hyp)
+            for lang, steps in zip(self.langs, self.alignments, strict=True)
+            for ref, hyp in steps
+        )
+
+    def worst(self, n: int) -> list[int]:
+        """Utterances with the highest error; of equals, longer ones first."""
+        order = sorted(
+            range(len(self.utt_ids)),
+            key=lambda k: (-self.errors[k], -self.durations_s[k], self.utt_ids[k]),
+        )
+        return order[:n]
+
+    def examples(self, n: int) -> list[int]:
+        """Utterances that show as many of the confusions as fit, frequent ones first.
+
+        Each confusion not yet shown brings the shortest utterance that has it.
+        """
+        where: dict[tuple[str, str], int] = {}
+        counts: Counter[tuple[str, str]] = Counter()
+        for k, steps in enumerate(self.alignments):
+            for step in steps:
+                if step[0] != step[1]:
+                    counts[step] += 1
+                    best = where.setdefault(step, k)
+                    if self.durations_s[k] < self.durations_s[best]:
+                        where[step] = k
+        chosen: dict[int, None] = {}
+        shown: set[tuple[str, str]] = set()
+        for step, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+            if step in shown:
+                continue
+            if len(chosen) == n:
+                break
+            chosen[where[step]] = None
+            shown.update(self.alignments[where[step]])
+        return list(chosen)
+
+    def lid_matrix(self) -> list[tuple[str, str, int]]:
+        """How often each language was taken for which: (reference, detected, count)."""
+        counts = lid_confusion(hyp=self.hyps, ref=self.refs)
+        return [(ref, hyp, n) for (ref, hyp), n in sorted(counts.items())]
+
+
+def differences(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Features in which phones differ, as `voi - to +`, for pairs without a gap.
+
+    >>> differences([("p", "b")])
+    {('p', 'b'): 'voi - to +'}
+    """
+    table = feature_table()
+    sign = {-1: "-", 0: "0", 1: "+"}
+    found = {}
+    for ref, hyp in pairs:
+        if GAP in (ref, hyp) or ref == hyp:
+            continue
+        values = table.of([ref, hyp])
+        found[ref, hyp] = ", ".join(
+            f"{name} {sign[a]} to {sign[b]}"
+            for name, a, b in zip(table.names, *values.tolist(), strict=True)
+            if a != b
+        )
+    return found
+
+
+def read_decoded(exp: Path, dump: Path) -> Iterator[DecodedSet]:
+    """Every `<profile>/<set>/<task>[_<decode>]/hyp.jsonl` of an experiment.
+
+    Raises:
+        ReportError: a hypothesis without reference, or a set that is not in `dump`.
+    """
+    for path in sorted(exp.glob("*/*/*/hyp.jsonl")):
+        folder = path.parent
+        task = folder.name.partition("_")[0]
+        yield _read_set(path, folder.parents[1].name, dump / folder.parent.name, task)
+
+
+def _read_set(path: Path, profile: str, folder: Path, task: str) -> DecodedSet:
+    with open(path, encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    langs, locations = (
+        _of_utterances(folder / "utt2lang"),
+        _of_utterances(folder / "wav.scp"),
+    )
+    if task == "lid":
+        refs = langs
+    else:
+        refs = dict(
+            read_scp(folder / ("ref.ipa" if task in PHONE_TASKS else "ref.text"))
+        )
+    utt_ids = tuple(record["utt_id"] for record in records)
+    missing = [u for u in utt_ids if u not in refs or u not in locations]
+    if missing:
+        raise ReportError(
+            f"{path}: {len(missing)} utterances are not in {folder}: "
+            f"{' '.join(missing[:3])}; decode the set again (stage 12)"
+        )
+    return DecodedSet(
+        profile=profile,
+        set=folder.name,
+        task=task,
+        utt_ids=utt_ids,
+        hyps=tuple(record["text"] for record in records),
+        refs=tuple(refs[u] for u in utt_ids),
+        langs=tuple(langs[u] for u in utt_ids),
+        locations=tuple(locations[u] for u in utt_ids),
+        durations_s=tuple(record["seconds"] for record in records),
+    )
+
+
+def _of_utterances(path: Path) -> dict[str, str]:
+    """Values by utt_id, from a file of examples `<utt_id>_<task>`."""
+    return {key.rpartition("_")[0]: value for key, value in read_scp(path)}

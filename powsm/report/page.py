@@ -1,0 +1,245 @@
+"""`report/index.html`: one static file with everything in it, sound included.
+
+The page makes no request: styles, script, scores, alignments, audio and spectrograms
+are inside, and its content policy forbids the rest. Which utterances are inside is
+bounded, and the page says how many were left out.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from powsm.files import atomic_write
+from powsm.languages import language_name
+from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
+from powsm.report.decoded import (
+    GAP,
+    PHONE_TASKS,
+    TEXT_TASKS,
+    DecodedSet,
+    differences,
+    read_decoded,
+)
+from powsm.report.experiment import Experiment, training_command, versions
+from powsm.report.markdown import weaknesses
+from powsm.report.phonology import PROPERTIES, classes
+from powsm.tables.results import METRICS, TASKS, Result
+
+N_WORST = 30  # utterances with the highest error, of each decoded set
+N_EXAMPLES = 300  # utterances that show confusions, of each decoded set
+MAX_CLIPS = 100  # utterances with sound and spectrogram, of all sets together
+MAX_CLIP_BYTES = 10_000_000
+_HIDDEN_SETTINGS = {"token_list"}  # thousands of lines
+
+_TEMPLATE = ("report.html", "report.css", "report.js")
+
+
+def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
+    """Everything the page shows, as JSON takes it."""
+    decoded = list(read_decoded(experiment.path, dump))
+    budget = ClipBudget(MAX_CLIPS, MAX_CLIP_BYTES)
+    systems = [_system(d) for d in decoded if d.task in (*PHONE_TASKS, *TEXT_TASKS)]
+    _embed_clips(systems, budget)
+    phones = _Numbers()
+    for system in systems:
+        if system["task"] in PHONE_TASKS:
+            _number_phones(system, phones)
+    langs = {r.lang for r in experiment.results} | {
+        lang for d in decoded for lang in (*d.langs, *_detected(d))
+    }
+    sets = list(dict.fromkeys(r.set for r in experiment.results))
+    return {
+        "name": experiment.name,
+        "tasks": TASKS,
+        "metrics": METRICS,
+        "languages": {lang: language_name(lang) for lang in sorted(langs - {"all"})},
+        "weak": weaknesses(experiment),
+        "results": [_result(r) for r in experiment.results],
+        "timings": [
+            {
+                "set": t.set,
+                "task": t.task,
+                "profile": t.profile,
+                "audio_s": t.audio_s,
+                "compute_s": t.compute_s,
+            }
+            for t in experiment.timings
+        ],
+        "history": _finite(experiment.history),
+        "phones": list(phones),
+        "classes": [
+            [PROPERTIES[name].index(classes(phone)[name]) for name in PROPERTIES]
+            if phone != GAP
+            else None
+            for phone in phones
+        ],
+        "properties": PROPERTIES,
+        "differences": _differences(systems, phones),
+        "systems": systems,
+        "lid": [
+            {"set": d.set, "profile": d.profile, "counts": d.lid_matrix()}
+            for d in decoded
+            if d.task == "lid"
+        ],
+        "clips": list(budget.clips.values()),
+        "clip_limits": {
+            "n": len(budget.clips),
+            "bytes": budget.n_bytes,
+            "max_clips": MAX_CLIPS,
+            "max_bytes": MAX_CLIP_BYTES,
+        },
+        "max_frequency_hz": MAX_FREQUENCY_HZ,
+        "commands": [c for c in (training_command(experiment.path), command) if c],
+        "versions": versions(dump, sets),
+        "settings": {
+            key: value
+            for key, value in experiment.config.items()
+            if key not in _HIDDEN_SETTINGS and value not in (None, {}, [])
+        },
+    }
+
+
+class _Numbers(dict[str, int]):
+    """Numbers phones in the order in which they are first asked for."""
+
+    def __missing__(self, phone: str) -> int:
+        self[phone] = number = len(self)
+        return number
+
+
+def _result(result: Result) -> dict:
+    return {
+        "set": result.set,
+        "lang": result.lang,
+        "task": result.task,
+        "system": result.system,
+        "metric": result.metric,
+        "value": _number(result.value),
+        "low": _number(result.low),
+        "high": _number(result.high),
+        "n_utts": result.n_utts,
+        "n_units": result.n_units,
+    }
+
+
+def _number(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _finite(history: Sequence[dict]) -> list[dict]:
+    return [{k: _number(v) for k, v in record.items()} for record in history]
+
+
+def _detected(decoded: DecodedSet) -> list[str]:
+    if decoded.task != "lid":
+        return []
+    return [hyp for _, hyp, _ in decoded.lid_matrix()]
+
+
+def _system(decoded: DecodedSet) -> dict:
+    """A decoded set with the utterances that the page can show."""
+    worst = decoded.worst(N_WORST)
+    is_phones = decoded.task in PHONE_TASKS
+    shown = worst + (decoded.examples(N_EXAMPLES) if is_phones else [])
+    shown = list(dict.fromkeys(shown))
+    place = {k: number for number, k in enumerate(shown)}
+    return {
+        "set": decoded.set,
+        "task": decoded.task,
+        "profile": decoded.profile,
+        "unit": "phone" if is_phones else "word",
+        "error": "PFER" if is_phones else "WER",
+        "n_utts": len(decoded.utt_ids),
+        "confusions": decoded.confusions() if is_phones else None,
+        "worst": [place[k] for k in worst],
+        "utterances": [
+            {
+                "id": decoded.utt_ids[k],
+                "lang": decoded.langs[k],
+                "seconds": decoded.durations_s[k],
+                "error": _number(float(decoded.errors[k])),
+                "location": decoded.locations[k],
+                "steps": decoded.alignments[k],
+            }
+            for k in shown
+        ],
+    }
+
+
+def _embed_clips(systems: Sequence[dict], budget: ClipBudget) -> None:
+    """Sound for the worst of every system first, then for what shows confusions.
+
+    The location of an utterance becomes the number of its clip, or None.
+    """
+    ranked = [
+        sorted(range(len(s["utterances"])), key=lambda k, s=s: k not in s["worst"])
+        for s in systems
+    ]
+    longest = max(map(len, ranked), default=0)
+    for rank in range(longest):
+        for system, order in zip(systems, ranked, strict=True):
+            if rank < len(order):
+                budget.add(system["utterances"][order[rank]]["location"])
+    number = {location: n for n, location in enumerate(budget.clips)}
+    for system in systems:
+        for utterance in system["utterances"]:
+            utterance["clip"] = number.get(utterance.pop("location"))
+
+
+def _number_phones(system: dict, phones: _Numbers) -> None:
+    """Replace phones by their numbers, which makes the page several times smaller."""
+    by_lang: dict[str, list[list[int]]] = {}
+    for (lang, ref, hyp), count in sorted(system["confusions"].items()):
+        by_lang.setdefault(lang, []).append([phones[ref], phones[hyp], count])
+    system["confusions"] = by_lang
+    for utterance in system["utterances"]:
+        utterance["steps"] = [
+            [phones[ref], phones[hyp]] for ref, hyp in utterance["steps"]
+        ]
+
+
+def _differences(systems: Sequence[dict], phones: _Numbers) -> dict[str, str]:
+    """Differing features of the pairs in the utterances shown, by `<ref> <hyp>`."""
+    names = list(phones)
+    pairs = {
+        (names[ref], names[hyp])
+        for system in systems
+        if system["task"] in PHONE_TASKS
+        for utterance in system["utterances"]
+        for ref, hyp in utterance["steps"]
+    }
+    return {
+        f"{phones[ref]} {phones[hyp]}": text
+        for (ref, hyp), text in differences(sorted(pairs)).items()
+    }
+
+
+def render(data: dict) -> str:
+    """The page, from `page_data`."""
+    html, css, script = (
+        files("powsm").joinpath("data", name).read_text(encoding="utf-8")
+        for name in _TEMPLATE
+    )
+    # "</script>" and "<!--" must not occur inside a script element
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=str)
+    text = text.replace("<", "\\u003c")
+    title = data["name"].replace("&", "&amp;").replace("<", "&lt;")
+    for name, content in (
+        ("title", title),
+        ("style", css),
+        ("script", script),
+        ("data", text),
+    ):
+        html = html.replace(f"{{{{ {name} }}}}", content)
+    return html
+
+
+def write(experiment: Experiment, dump: Path, command: str) -> Path:
+    """Write `report/index.html` into the experiment folder."""
+    path = experiment.path / "report" / "index.html"
+    html = render(page_data(experiment, dump, command))
+    with atomic_write(path) as file:
+        file.write(html)
+    return path

@@ -1,0 +1,126 @@
+"""Scores of an experiment, as `results.json` holds them: one record a rate."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS_FILE = "results.json"
+
+TASKS = {  # task -> what a reader is told
+    "pr": "phone recognition",
+    "g2p": "audio-guided grapheme to phone",
+    "asr": "speech recognition",
+    "p2g": "audio-guided phone to grapheme",
+    "lid": "language identification",
+}
+MAIN_METRICS = {  # task -> the first that was scored stands for the task
+    "pr": ("PFER", "PER"),
+    "g2p": ("PFER", "PER"),
+    "asr": ("WER", "CER"),
+    "p2g": ("WER", "CER"),
+    "lid": ("accuracy",),
+}
+METRICS = {  # in the order of a table's columns
+    "PFER": "100 x summed PanPhon `feature_edit_distance` / reference segments: the "
+    "published tables. A gap costs less than 1.",
+    "PER": "100 x (substitutions + deletions + insertions) / reference phones.",
+    "PFER_hamming": "as PFER with PanPhon's Hamming distance: a gap costs 1, a phone "
+    "that differs in k of 24 features k/24. What the POWSM paper describes in words.",
+    "mean_hamming": "mean Hamming feature edit distance of an utterance, in phones: "
+    "not a percentage, grows with length. ZIPA and MultIPA call this PFER.",
+    "FER": "100 x feature edits / (24 x reference segments).",
+    "WER": "100 x word edits / reference words.",
+    "CER": "100 x character edits / reference characters.",
+    "accuracy": "share of utterances whose likeliest language is the reference's.",
+}
+
+
+class ResultsError(ValueError):
+    """Scores that are missing or not what stage 13 writes."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One score, as in `results.json`.
+
+    Attributes:
+        set: dump folder, `test_doreco`.
+        lang: ISO 639-3, or `all` for the pooled rate.
+        task: `pr asr g2p p2g lid`.
+        decode: `attention`, `joint` or `ctc`; empty for LID.
+        metric: a key of `METRICS`.
+        value: in percent, but `mean_hamming` in phones.
+        low, high: bounds of the 95 % interval; NaN where there is too little to tell.
+        n_utts: utterances scored.
+        n_units: what the metric divides by (phones, words, characters, utterances).
+        profile: decode profile, `paper` of `conf/decode_paper.yaml`.
+    """
+
+    set: str
+    lang: str
+    task: str
+    decode: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n_utts: int
+    n_units: int
+    profile: str = ""
+
+    @property
+    def system(self) -> str:
+        """Which way of decoding: the profile, which is more than the kind of search."""
+        return self.profile or self.decode
+
+
+def read_results(path: Path) -> tuple[Result, ...]:
+    """Scores of `results.json`, sorted by set, task, way of decoding and metric.
+
+    Raises:
+        ResultsError: no such file, or a record with other fields.
+    """
+    if not path.exists():
+        raise ResultsError(
+            f"{path}: not there; run stage 13 (local/score_exp.py) first"
+        )
+    fields = Result.__dataclass_fields__
+    results = []
+    for number, record in enumerate(json.loads(path.read_text(encoding="utf-8"))):
+        missing = set(fields) - set(record) - {"profile"}
+        if missing:
+            raise ResultsError(
+                f"{path}: record {number} has no {' '.join(sorted(missing))}; it needs "
+                f"{' '.join(fields)}"
+            )
+        known = {key: record[key] for key in fields if key in record}
+        for bound in ("value", "low", "high"):
+            known[bound] = math.nan if known[bound] is None else float(known[bound])
+        results.append(Result(**known))
+    return tuple(sorted(results, key=_result_order))
+
+
+def metric_order(metric: str) -> tuple[int, str]:
+    names = list(METRICS)
+    return (names.index(metric) if metric in names else len(names), metric)
+
+
+def _result_order(result: Result) -> tuple:
+    tasks = list(TASKS)
+    task = tasks.index(result.task) if result.task in tasks else len(tasks)
+    return (
+        result.set,
+        task,
+        result.profile,
+        result.decode,
+        metric_order(result.metric),
+        result.lang != "all",
+        result.lang,
+    )
+
+
+def ordered_metrics(results: Iterable[Result]) -> list[str]:
+    """The metrics among results, most important first."""
+    return sorted({result.metric for result in results}, key=metric_order)
