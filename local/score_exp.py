@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Stage 13: score everything an experiment decoded.
+
+Reads <exp>/<profile>/<set>/<task>[_<decode>]/hyp.jsonl and the references of
+<dump>/<set>, and writes <exp>/results.json: a list of records.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from powsm.files import atomic_write
+from powsm.rates import Scores
+from powsm.score import score_lid, score_phones, score_text
+from powsm.tasks import TASKS
+from powsm.transcripts import CLEANINGS, read_transcripts
+
+log = logging.getLogger("score_exp")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--exp", type=Path, required=True, help="experiment folder")
+    add("--dump", type=Path, required=True, help="dump/raw")
+    cleaning = "how text becomes phones; default: the policy the set was made with"
+    add("--cleaning", choices=CLEANINGS, default=None, help=cleaning)
+    add("--unit", choices=("utterance", "speaker"), default="utterance")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run(options)
+    except (ValueError, OSError) as err:
+        raise SystemExit(f"score_exp.py: {err}") from err
+
+
+def run(options: argparse.Namespace) -> None:
+    hyp_paths = sorted(options.exp.glob("*/*/*/hyp.jsonl"))
+    if not hyp_paths:
+        raise ValueError(f"{options.exp}: no */*/*/hyp.jsonl; run stage 12 first")
+    records = []
+    for hyp_path in hyp_paths:
+        profile, set_name, tag = hyp_path.relative_to(options.exp).parts[:3]
+        task, _, decode = tag.partition("_")
+        scores = score(hyp_path, options.dump / set_name, task, options.cleaning)
+        rows = scores.records(
+            set_name=set_name,
+            task=task,
+            decode=decode or "attention",  # languages are what the decoder says first
+            unit=options.unit,
+        )
+        records += [{**row, "profile": profile} for row in rows]
+        values = " ".join(f"{rate} {v:.2f}" for rate, v in scores.values.items())
+        log.info(
+            "%s %s %s: %s (%d utterances)", profile, set_name, tag, values, len(scores)
+        )
+    with atomic_write(options.exp / "results.json") as file:
+        json.dump(records, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+    log.info("%d records in %s", len(records), options.exp / "results.json")
+
+
+def score(hyp_path: Path, folder: Path, task: str, cleaning: str | None) -> Scores:
+    """Score one hypothesis file against the references of its set."""
+    hyp = read_transcripts(hyp_path, "text")
+    langs = by_utterance(folder / "utt2lang")
+    speakers = by_utterance(folder / "utt2spk")
+    if task == "lid":
+        return score_lid(hyp=hyp, ref=langs, speakers=speakers)
+    if task in ("pr", "g2p"):
+        made_with = json.loads((folder / "normaliser.json").read_text("utf-8"))
+        return score_phones(
+            hyp=hyp,
+            ref=read_transcripts(folder / "ref.ipa"),
+            langs=langs,
+            speakers=speakers,
+            cleaning=cleaning or made_with["policy"],
+        )
+    if task in ("asr", "p2g"):
+        ref = read_transcripts(folder / "ref.text")
+        return score_text(hyp=hyp, ref=ref, langs=langs, speakers=speakers)
+    raise ValueError(f"{hyp_path}: task {task!r} has no score; known: {TASKS} and lid")
+
+
+def by_utterance(path: Path) -> dict[str, str]:
+    """Values of a file with a line an example (`<utt_id>_<task>`), by utt_id."""
+    return {
+        example_id.removesuffix("_pr"): value
+        for example_id, value in read_transcripts(path).items()
+        if example_id.endswith("_pr")
+    }
+
+
+if __name__ == "__main__":
+    main()

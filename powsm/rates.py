@@ -1,0 +1,342 @@
+"""Rates as views of summed counts, with intervals, breakdowns and comparisons.
+
+Every rate is a sum over a sum: an empty hypothesis deletes all of its reference, an
+empty reference adds its insertions and nothing below the line.
+"""
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from powsm.distance import UNITS
+from powsm.intervals import (
+    LEVEL,
+    N_RESAMPLES,
+    SEED,
+    Comparison,
+    Interval,
+    bootstrap_intervals,
+    compare,
+    sum_by_unit,
+    wilson_interval,
+)
+
+Unit = Literal["utterance", "speaker"]
+
+DURATION_EDGES_S = (2, 5, 10, 15)  # seconds; bins of the breakdown by duration
+
+_SHOWN = 5  # utterances named in a message
+
+
+class ScoreError(ValueError):
+    """Hypotheses and references that cannot be scored against each other."""
+
+
+class Rate(NamedTuple):
+    """How to get a rate from summed columns of counts.
+
+    Attributes:
+        numerator: columns that are added up.
+        denominator: the column to divide by.
+        units: so many units of the numerator make one.
+        scale: 100 for percent.
+        n_utts: the column that counts the utterances behind the rate.
+    """
+
+    numerator: tuple[str, ...]
+    denominator: str
+    units: int = 1
+    scale: int = 100
+    n_utts: str = "n_utts"
+
+
+EDITS = ("substitutions", "deletions", "insertions")
+
+_FEATURE_RATE = Rate(("feature_cost",), "n_ref", UNITS["feature"])
+RATES: dict[str, Rate] = {
+    "PER": Rate(EDITS, "n_ref"),
+    "PFER": _FEATURE_RATE,
+    "PFER_hamming": Rate(("hamming_cost",), "n_ref", UNITS["hamming"]),
+    "mean_hamming": Rate(("hamming_cost",), "n_utts", UNITS["hamming"], scale=1),
+    "FER": _FEATURE_RATE,  # PanPhon's and PRiSM's name for it
+    "WER": Rate(
+        ("word_substitutions", "word_deletions", "word_insertions"),
+        "n_words",
+        n_utts="n_word_utts",
+    ),
+    "CER": Rate(("char_substitutions", "char_deletions", "char_insertions"), "n_chars"),
+    "accuracy": Rate(("n_correct",), "n_utts"),
+}
+PHONE_RATES = ("PER", "PFER", "PFER_hamming", "mean_hamming")
+TEXT_RATES = ("WER", "CER")
+LID_RATES = ("accuracy",)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Counts of every utterance, and the rates they give.
+
+    Attributes:
+        utt_ids: one an utterance.
+        columns: counts by name, int64, each of shape (n_utts,).
+        rates: names of the rates these counts are for, keys of `RATES`.
+        langs: language of each utterance, where known.
+        speakers: speaker of each utterance, where known.
+        unknown_hyp: characters of hypotheses that are in no phone, for no known reason.
+        unknown_ref: the same of references.
+    """
+
+    utt_ids: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]
+    rates: tuple[str, ...]
+    langs: tuple[str, ...] | None = None
+    speakers: tuple[str, ...] | None = None
+    unknown_hyp: Counter[str] = field(default_factory=Counter)
+    unknown_ref: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.utt_ids)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sum of every column."""
+        return {name: int(column.sum()) for name, column in self.columns.items()}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Every rate, pooled over all utterances."""
+        return {name: self.value(name) for name in self.rates}
+
+    def value(self, rate: str) -> float:
+        """A pooled rate: percent, but phones for `mean_hamming`.
+
+        NaN if there is nothing to divide by, such as no reference phone in the set.
+        """
+        numerator, denominator = self._fraction(rate)
+        total = denominator.sum()
+        if total == 0:
+            return math.nan
+        return float(RATES[rate].scale * numerator.sum() / total)
+
+    def utterance_values(self, rate: str) -> np.ndarray:
+        """The rate of each utterance alone, (n_utts,); NaN for an empty reference."""
+        numerator, denominator = self._fraction(rate)
+        values = np.full(len(self), np.nan)
+        scale = RATES[rate].scale
+        np.divide(scale * numerator, denominator, out=values, where=denominator > 0)
+        return values
+
+    def intervals(
+        self,
+        *,
+        unit: Unit = "utterance",
+        n_resamples: int = N_RESAMPLES,
+        level: float = LEVEL,
+        seed: int = SEED,
+    ) -> dict[str, Interval]:
+        """A confidence interval of every rate, on the scale of the rate.
+
+        Args:
+            unit: what is taken to be independent: utterances, or speakers with all
+                their utterances (wider, and honest where speakers differ).
+            n_resamples: bootstrap resamples.
+            level: coverage aimed at.
+            seed: of the random numbers.
+
+        Raises:
+            ScoreError: speakers are asked for and not known.
+        """
+        fractions = [self._units(rate, unit) for rate in self.rates]
+        found = bootstrap_intervals(
+            np.stack([numerator for numerator, _ in fractions], 1),
+            np.stack([denominator for _, denominator in fractions], 1),
+            n_resamples=n_resamples,
+            level=level,
+            seed=seed,
+        )
+        intervals = dict(zip(self.rates, found, strict=True))
+        if "accuracy" in intervals and unit == "utterance":
+            # a share of independent trials has an interval that also holds at 100 %
+            n_correct = int(self.columns["n_correct"].sum())
+            intervals["accuracy"] = wilson_interval(n_correct, len(self), level)
+        return {
+            rate: Interval(*(RATES[rate].scale * bound for bound in interval))
+            for rate, interval in intervals.items()
+        }
+
+    def by(self, labels: Mapping[str, str] | Sequence[str]) -> dict[str, "Scores"]:
+        """Split by a label of each utterance, in order of the labels.
+
+        Args:
+            labels: by utt_id, or in the order of `utt_ids`.
+
+        Raises:
+            ScoreError: an utterance without label.
+        """
+        labels = np.array(aligned(labels, self.utt_ids, "labels"))
+        return {
+            str(label): self._rows(np.flatnonzero(labels == label))
+            for label in np.unique(labels)
+        }
+
+    def by_lang(self) -> dict[str, "Scores"]:
+        """Split by language; nothing where languages are not known."""
+        return {} if self.langs is None else self.by(self.langs)
+
+    def records(
+        self, *, set_name: str, task: str, decode: str, unit: Unit = "utterance"
+    ) -> list[dict]:
+        """Results as rows of a tidy table: pooled (lang "all"), then each language.
+
+        A rate with nothing to divide by has no row. Bounds are None where there are too
+        few utterances for them.
+        """
+        rows = []
+        for lang, scores in {"all": self, **self.by_lang()}.items():
+            intervals = scores.intervals(unit=unit)
+            for rate in self.rates:
+                value = scores.value(rate)
+                if math.isnan(value):
+                    continue
+                rows.append(
+                    {
+                        "set": set_name,
+                        "lang": lang,
+                        "task": task,
+                        "decode": decode,
+                        "metric": rate,
+                        "value": value,
+                        "low": _none_if_nan(intervals[rate].low),
+                        "high": _none_if_nan(intervals[rate].high),
+                        "n_utts": int(scores.columns[RATES[rate].n_utts].sum()),
+                        "n_units": int(scores.columns[RATES[rate].denominator].sum()),
+                    }
+                )
+        return rows
+
+    def compare(
+        self, other: "Scores", rate: str, *, unit: Unit = "utterance"
+    ) -> Comparison:
+        """This system against another on the same utterances, on the scale of the rate.
+
+        Raises:
+            ScoreError: the utterances are not the same.
+        """
+        if self.utt_ids != other.utt_ids:
+            check_same_ids(self.utt_ids, other.utt_ids, "first", "second")
+            raise ScoreError("the two systems list their utterances in another order")
+        fractions = [scores._units(rate, unit) for scores in (self, other)]
+        found = compare(
+            tuple(numerator for numerator, _ in fractions),
+            tuple(denominator for _, denominator in fractions),
+        )
+        scale = RATES[rate].scale
+        return Comparison(*(scale * number for number in found[:3]), found.p)
+
+    def _fraction(self, rate: str) -> tuple[np.ndarray, np.ndarray]:
+        """Numerator and denominator of each utterance, whole numbers both."""
+        numerator, denominator, units, *_ = RATES[rate]
+        return sum(self.columns[n] for n in numerator), units * self.columns[
+            denominator
+        ]
+
+    def _units(self, rate: str, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.stack(self._fraction(rate), 1)
+        if unit == "speaker":
+            if self.speakers is None:
+                raise ScoreError("intervals by speaker need to know the speakers")
+            counts = sum_by_unit(counts, np.array(self.speakers))
+        return counts[:, 0], counts[:, 1]
+
+    def _rows(self, rows: np.ndarray) -> "Scores":
+        def pick(values):
+            return None if values is None else tuple(values[row] for row in rows)
+
+        return replace(
+            self,
+            utt_ids=pick(self.utt_ids),
+            columns={name: column[rows] for name, column in self.columns.items()},
+            langs=pick(self.langs),
+            speakers=pick(self.speakers),
+        )
+
+
+def corpus_labels(utt_ids: Iterable[str]) -> dict[str, str]:
+    """The corpus of each utterance, which is the head of its id."""
+    return {utt_id: utt_id.partition("_")[0] for utt_id in utt_ids}
+
+
+def duration_labels(
+    durations_s: Mapping[str, float], edges_s: Sequence[float] = DURATION_EDGES_S
+) -> dict[str, str]:
+    """The duration bin of each utterance, with names that sort by duration.
+
+    >>> duration_labels({"a": 1.5, "b": 2.0, "c": 30.0})
+    {'a': '00-02 s', 'b': '02-05 s', 'c': '15- s'}
+    """
+    names = [f"{low:02g}-{high:02g} s" for low, high in pairwise((0, *edges_s))]
+    names.append(f"{edges_s[-1]:02g}- s")
+    return {
+        utt_id: names[bisect_right(edges_s, duration_s)]
+        for utt_id, duration_s in durations_s.items()
+    }
+
+
+def check_same_ids(
+    first: Iterable[str], second: Iterable[str], first_name: str, second_name: str
+) -> None:
+    """Nothing is left out in silence: the utterances must be the same.
+
+    Raises:
+        ScoreError: naming some that only one side has.
+    """
+    first, second = set(first), set(second)
+    faults = [
+        f"{len(ids)} of {len(whole)} in {where} alone: {_shown(ids)}"
+        for ids, whole, where in (
+            (first - second, first, first_name),
+            (second - first, second, second_name),
+        )
+        if ids
+    ]
+    if faults:
+        raise ScoreError(
+            f"not the same utterances: {'; '.join(faults)}. Decode or select the same "
+            "set on both sides: leaving some out would change the score"
+        )
+
+
+def _shown(ids: Iterable[str]) -> str:
+    ids = sorted(ids)
+    return " ".join(ids[:_SHOWN]) + (" ..." if len(ids) > _SHOWN else "")
+
+
+def aligned(
+    labels: Mapping[str, str] | Sequence[str], utt_ids: tuple[str, ...], what: str
+) -> tuple[str, ...]:
+    """Labels in the order of `utt_ids`, from a mapping or from a list in that order.
+
+    Raises:
+        ScoreError: an utterance without label.
+    """
+    if not isinstance(labels, Mapping):
+        if len(labels) != len(utt_ids):
+            raise ScoreError(f"{len(labels)} {what} for {len(utt_ids)} utterances")
+        return tuple(labels)
+    missing = [utt_id for utt_id in utt_ids if utt_id not in labels]
+    if missing:
+        raise ScoreError(
+            f"{what} lack {len(missing)} of {len(utt_ids)} utterances: "
+            f"{_shown(missing)}"
+        )
+    return tuple(labels[utt_id] for utt_id in utt_ids)
+
+
+def _none_if_nan(number: float) -> float | None:
+    return None if math.isnan(number) else number

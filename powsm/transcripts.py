@@ -1,0 +1,248 @@
+"""Transcripts of any system: read them from common file formats, make phones of them.
+
+What is scored need not come from this project, so files are read by what they contain
+and phones by a named cleaning, the same for hypothesis and reference.
+"""
+
+import csv
+import json
+import re
+import string
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from powsm.inventory import INVENTORY, UNKNOWN, build_trie, longest_match_pattern
+from powsm.ipa import POLICIES, Normaliser
+
+PRISM = "prism"
+CLEANINGS = (*POLICIES, PRISM)
+
+# Names under which public tools store the key and the transcript, in order.
+ID_FIELDS = ("utt_id", "id", "key", "utt", "audio_id", "file")
+TEXT_FIELDS = (
+    "text",
+    "hyp",
+    "ref",
+    "pred",
+    "prediction",
+    "ipa",
+    "phones",
+    "transcript",
+)
+
+# <eng><pr><notimestamps> before the text; other systems write <unk> for a word
+_PROMPT = re.compile(r"^(<[^<>\s]+>)*<(pr|asr|g2p|p2g)>(<[^<>\s]+>)*")
+_CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_SHOWN = 5  # faulty things named in an error
+
+
+class TranscriptError(ValueError):
+    """A file or text that cannot be read; the message says where and what to do."""
+
+
+def read_transcripts(path: Path, field: str | None = None) -> dict[str, str]:
+    """Read `utt_id -> text` from Kaldi text, JSONL, CSV or TSV.
+
+    CSV and TSV are told by their extension, JSONL by its first character, and anything
+    else is Kaldi text: the id, white space, the transcript (which may be missing: an
+    empty one). The prompt symbols of this project's models are cut off.
+
+    Args:
+        path: UTF-8 file.
+        field: name of the transcript in JSONL and CSV; by default the first of
+            `TEXT_FIELDS` that is there. The id is the first of `ID_FIELDS`.
+
+    Raises:
+        TranscriptError: no such field, an id given twice, bad JSON, an empty file.
+        FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    transcripts: dict[str, str] = {}
+    for where, utt_id, text in _read_rows(path, field):
+        if utt_id in transcripts:
+            raise TranscriptError(f"{where}: {utt_id!r} is given twice; keep one")
+        transcripts[utt_id] = strip_prompt(text)
+    if not transcripts:
+        raise TranscriptError(f"{path}: holds no transcript")
+    return transcripts
+
+
+def strip_prompt(text: str) -> str:
+    """Text without the symbols a model of this project begins with.
+
+    >>> strip_prompt("<eng><pr><notimestamps> /p//a/")
+    '/p//a/'
+    >>> strip_prompt("<unk> of another system")
+    '<unk> of another system'
+    """
+    return _PROMPT.sub("", text.strip(), count=1).strip()
+
+
+class PhoneText(NamedTuple):
+    """Phones of a transcript and the characters that are in none, for no known reason.
+
+    Stress marks, punctuation and the like are left out on purpose and not listed.
+    """
+
+    phones: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+class PhoneReader:
+    """Makes phones of transcripts, hypothesis and reference alike.
+
+    Args:
+        cleaning: a policy of `powsm.ipa`, or `prism`: spaces and ASCII punctuation
+            deleted, NFD, g -> ɡ, then PanPhon's own segmentation, which skips what it
+            does not know. That is how the published tables were scored.
+        phone_map: the transcripts are not IPA but symbols of this alphabet between
+            spaces; see `phone_maps()`.
+
+    Raises:
+        TranscriptError: no such cleaning or map.
+
+    >>> PhoneReader("prism").read("ˈwɔtɚ")  # published scoring loses this vowel
+    PhoneText(phones=('w', 'ɔ', 't'), unknown=('ɚ',))
+    >>> PhoneReader().read("ˈwɔtɚ")
+    PhoneText(phones=('w', 'ɔ', 't', 'ə˞'), unknown=())
+    >>> PhoneReader(phone_map="timit").read("h# sh iy dcl jh").phones
+    ('ʃ', 'i', 'd͡ʒ')
+    """
+
+    def __init__(self, cleaning: str = "strict", phone_map: str | None = None):
+        if cleaning not in CLEANINGS:
+            raise TranscriptError(
+                f"cleaning {cleaning!r} is not known; use one of {' '.join(CLEANINGS)}"
+            )
+        self._prism = cleaning == PRISM
+        self._normaliser = Normaliser("strict" if self._prism else cleaning)
+        self._map = None if phone_map is None else _phone_map(phone_map)
+        self._map_name = phone_map
+
+    def read(self, text: str) -> PhoneText:
+        """Phones of one transcript.
+
+        Raises:
+            TranscriptError: a symbol that the phone map does not have.
+        """
+        if self._map is not None:
+            text = self._mapped(text)
+        if self._prism:
+            return self._read_prism(text)
+        # a slash ends a phone, as in powsm.ipa.read_phones
+        segmentation = self._normaliser.segment(text.replace("/", " "))
+        if segmentation.unknown_count == 0:
+            return PhoneText(segmentation.phones, ())
+        unknown = (d.char for d in segmentation.dropped if d.kind == UNKNOWN)
+        return PhoneText(segmentation.phones, tuple(unknown))
+
+    def _mapped(self, text: str) -> str:
+        symbols = text.split()
+        missing = sorted({s for s in symbols if s not in self._map})
+        if missing:
+            raise TranscriptError(
+                f"{' '.join(missing[:_SHOWN])} not in phone map {self._map_name!r}; "
+                f"expected symbols like {' '.join(sorted(self._map)[:_SHOWN])}, with "
+                "spaces between them"
+            )
+        return " ".join(self._map[symbol] for symbol in symbols)
+
+    def _read_prism(self, text: str) -> PhoneText:
+        clean = text.replace(" ", "").translate(_NO_PUNCTUATION)
+        clean = unicodedata.normalize("NFD", clean).replace("g", "ɡ")
+        phones, skipped = [], []
+        for phone, other in _panphon_segments().findall(clean):
+            (phones if phone else skipped).append(phone or other)
+        unknown = tuple(char for char in skipped if not self._is_ignorable(char))
+        return PhoneText(tuple(phones), unknown)
+
+    def _is_ignorable(self, char: str) -> bool:
+        """Whether a character that PanPhon skips is no sound, like a stress mark.
+
+        What our own policy can make a phone of, such as ɚ, is a loss.
+        """
+        segmentation = self._normaliser.segment(char)
+        return not segmentation.phones and segmentation.unknown_count == 0
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@cache
+def _panphon_segments() -> re.Pattern:
+    """What PanPhon's `ipa_segs` finds: the longest phone, or one character to skip."""
+    return re.compile(
+        f"({longest_match_pattern(build_trie(INVENTORY))})|(.)", re.DOTALL
+    )
+
+
+def phone_maps() -> tuple[str, ...]:
+    """Names of the alphabets that can be mapped to IPA."""
+    names = (file.name for file in files("powsm").joinpath("data").iterdir())
+    maps = (re.fullmatch(r"alphabet_(\w+)\.csv", name) for name in names)
+    return tuple(sorted(match[1] for match in maps if match))
+
+
+@cache
+def _phone_map(name: str) -> dict[str, str]:
+    if name not in phone_maps():
+        raise TranscriptError(
+            f"phone map {name!r} is not known; use one of {' '.join(phone_maps())}"
+        )
+    table = files("powsm").joinpath("data", f"alphabet_{name}.csv")
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return {row["symbol"]: row["phones"] for row in rows}
+
+
+def _read_rows(path: Path, field: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yield (where, id, text) of each transcript."""
+    try:
+        # "\n" alone ends a line: a transcript may hold U+2028 and its like
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            if path.suffix in _CSV_DELIMITERS:
+                reader = csv.DictReader(file, delimiter=_CSV_DELIMITERS[path.suffix])
+                for row in reader:
+                    where = f"{path}:{reader.line_num}"
+                    yield where, *_fields_of(row, field, where)
+                return
+            first = file.read(1)
+            file.seek(0)
+            for number, line in enumerate(file, 1):
+                where = f"{path}:{number}"
+                if not line.strip():
+                    continue
+                if first == "{":
+                    yield where, *_fields_of(_parse_json(line, where), field, where)
+                else:
+                    utt_id, *text = line.split(maxsplit=1)
+                    yield where, utt_id, text[0].rstrip() if text else ""
+    except UnicodeDecodeError as err:
+        raise TranscriptError(f"{path}: not UTF-8 text ({err})") from err
+
+
+def _parse_json(line: str, where: str) -> dict:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as err:
+        raise TranscriptError(f"{where}: not JSON ({err}); one object a line") from err
+    if not isinstance(row, dict):
+        raise TranscriptError(f"{where}: found {line[:40]!r}, expected a JSON object")
+    return row
+
+
+def _fields_of(row: dict, field: str | None, where: str) -> tuple[str, str]:
+    names = TEXT_FIELDS if field is None else (field,)
+    id_field = next((name for name in ID_FIELDS if name in row), None)
+    text_field = next((name for name in names if name in row), None)
+    if id_field is None or text_field is None:
+        wanted = ID_FIELDS if id_field is None else names
+        raise TranscriptError(
+            f"{where}: fields {' '.join(map(str, row))}; expected one of "
+            f"{' '.join(wanted)}"
+        )
+    text = row[text_field]
+    return str(row[id_field]), "" if text is None else str(text)

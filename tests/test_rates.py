@@ -1,0 +1,112 @@
+"""Rates as views of counts: breakdowns, records, comparison of systems."""
+
+import numpy as np
+import pytest
+
+from powsm.rates import RATES, ScoreError, Scores, corpus_labels, duration_labels
+from powsm.score import score_phones
+
+REF = {"x_1_deu": "pa", "x_2_eng": "kat", "y_3_eng": "ta"}
+HYP = {"x_1_deu": "ba", "x_2_eng": "kad", "y_3_eng": "ta"}
+LANGS = {"x_1_deu": "deu", "x_2_eng": "eng", "y_3_eng": "en"}
+SPEAKERS = {"x_1_deu": "s1", "x_2_eng": "s2", "y_3_eng": "s2"}
+
+
+@pytest.fixture
+def scores():
+    return score_phones(hyp=HYP, ref=REF, langs=LANGS, speakers=SPEAKERS)
+
+
+def test_every_rate_names_columns_that_scorers_fill(scores):
+    for name in scores.rates:
+        rate = RATES[name]
+        assert {*rate.numerator, rate.denominator, rate.n_utts} <= set(scores.columns)
+
+
+def test_parts_add_up_to_the_whole(scores):
+    for labels in (LANGS, SPEAKERS, corpus_labels(REF), ["a", "b", "a"]):
+        parts = scores.by(labels).values()
+        for name, total in scores.counts.items():
+            assert sum(part.counts[name] for part in parts) == total
+
+
+def test_by_lang_pools_spellings_and_sorts(scores):
+    by_lang = scores.by_lang()
+    assert list(by_lang) == ["deu", "eng"]
+    # eng: one substitution in kat and ta
+    assert by_lang["eng"].value("PER") == 20.0
+    assert by_lang["eng"].speakers == ("s2", "s2")
+
+
+def test_by_label_that_is_missing_is_an_error(scores):
+    with pytest.raises(ScoreError, match="labels lack 2 of 3 utterances: x_2_eng y_3"):
+        scores.by({"x_1_deu": "a"})
+
+
+def test_duration_bins_include_their_lower_edge():
+    assert duration_labels({"a": 4.99, "b": 5.0, "c": 0.0, "d": 99.0}) == {
+        "a": "02-05 s",
+        "b": "05-10 s",
+        "c": "00-02 s",
+        "d": "15- s",
+    }
+
+
+def test_records_are_tidy(scores):
+    rows = scores.records(set_name="test_x", task="pr", decode="ctc")
+    assert [row["lang"] for row in rows[::4]] == ["all", "deu", "eng"]
+    assert rows[0] == {
+        "set": "test_x",
+        "lang": "all",
+        "task": "pr",
+        "decode": "ctc",
+        "metric": "PER",
+        "value": pytest.approx(100 * 2 / 7),
+        "low": pytest.approx(rows[0]["low"]),
+        "high": pytest.approx(rows[0]["high"]),
+        "n_utts": 3,
+        "n_units": 7,
+    }
+    assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"]
+    one_utterance = rows[4]
+    assert (one_utterance["lang"], one_utterance["low"]) == ("deu", None)
+
+
+def test_intervals_over_speakers_need_speakers(scores):
+    assert set(scores.intervals(unit="speaker")) == set(scores.rates)
+    unknown = score_phones(hyp=HYP, ref=REF)
+    with pytest.raises(ScoreError, match="need to know the speakers"):
+        unknown.intervals(unit="speaker")
+
+
+def test_interval_is_on_the_scale_of_its_rate():
+    rng = np.random.default_rng(0)
+    n_ref = rng.integers(20, 60, 200)
+    columns = {
+        "n_utts": np.ones(200, np.int64),
+        "n_ref": n_ref,
+        "hamming_cost": 24 * rng.poisson(n_ref * 0.1),
+    }
+    rates = ("PFER_hamming", "mean_hamming")
+    scores = Scores(tuple(map(str, range(200))), columns, rates)
+    for rate, (low, high) in scores.intervals().items():
+        value = scores.value(rate)
+        assert low < value < high
+        assert high - low < value / 2
+    assert scores.value("PFER_hamming") == pytest.approx(10, abs=1)  # percent
+    assert scores.value("mean_hamming") == pytest.approx(4, abs=0.5)  # phones
+
+
+def test_compare_two_systems(scores):
+    perfect = score_phones(hyp=REF, ref=REF)
+    result = scores.compare(perfect, "PER")
+    assert result.difference == pytest.approx(100 * 2 / 7)
+    assert result.low <= result.difference <= result.high
+    assert 0 < result.p <= 1
+    assert scores.compare(scores, "PFER").p == 1.0
+
+
+def test_compare_needs_the_same_utterances(scores):
+    other = score_phones(hyp={"z": "p"}, ref={"z": "p"})
+    with pytest.raises(ScoreError, match="1 of 1 in second alone: z"):
+        scores.compare(other, "PER")

@@ -1,0 +1,321 @@
+"""Scores: every rate worked out by hand, PanPhon's and jiwer's values, awkward sets."""
+
+import json
+import random
+import runpy
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+
+from powsm.distance import feature_table
+from powsm.rates import ScoreError
+from powsm.score import lid_confusion, score_lid, score_phones, score_text
+from powsm.transcripts import PhoneReader, TranscriptError
+
+ROOT = Path(__file__).parents[1]
+
+# Five pairs on which the definitions in circulation differ widely. A gap costs as many
+# 24ths as features are + or -, plus half the number that are 0: p, a, k 20 + 4/2 = 22,
+# t, ʃ, t͡ʃ 21 + 3/2 = 22.5; a gap of the Hamming distance costs 24.
+#
+#   ref    hyp    edits     feature distance, 24ths         Hamming distance, 24ths
+#   pa     ba     1 S       voicing of p: 1                 1
+#   -      p      1 I       22                              24
+#   kat    -      3 D       22 + 22 + 22.5 = 66.5           72
+#   t͡ʃiz   tʃiz   1 S 1 I   t inserted 22.5, ʃ to t͡ʃ        24 + 2 = 26
+#                           flips cont and delrel 2: 24.5
+#   mama   mama   -         0                               0
+#   12 ref        7         114 / 24 = 4.75 phones          123 / 24 = 5.125 phones
+REF = {"u1": "pa", "u2": "", "u3": "kat", "u4": "t͡ʃiz", "u5": "mama"}
+HYP = {"u1": "ba", "u2": "p", "u3": "", "u4": "tʃiz", "u5": "mama"}
+
+
+@pytest.fixture(scope="module")
+def five():
+    return score_phones(hyp=HYP, ref=REF)
+
+
+def test_five_pairs_counts(five):
+    assert five.counts == {
+        "n_utts": 5,
+        "n_ref": 12,
+        "n_hyp": 11,
+        "substitutions": 2,
+        "deletions": 3,
+        "insertions": 2,
+        "feature_cost": 228,  # 48ths
+        "hamming_cost": 123,  # 24ths
+    }
+    assert five.columns["feature_cost"].tolist() == [2, 44, 133, 49, 0]
+    assert five.columns["hamming_cost"].tolist() == [1, 24, 72, 26, 0]
+
+
+@pytest.mark.parametrize(
+    ("rate", "value"),
+    [
+        ("PER", 100 * 7 / 12),  # 58.3
+        ("PFER", 100 * 4.75 / 12),  # 39.6
+        ("FER", 100 * 4.75 / 12),  # another name for it
+        ("PFER_hamming", 100 * 5.125 / 12),  # 42.7
+        ("mean_hamming", 5.125 / 5),  # 1.025 phones an utterance
+    ],
+)
+def test_five_pairs_rates(five, rate, value):
+    assert five.value(rate) == pytest.approx(value, abs=1e-12)
+
+
+def test_five_pairs_mean_of_rates_is_another_number(five):
+    # none for the empty reference; else 1/48, 66.5/72, 24.5/72 and 0: mean 32.1 %
+    values = five.utterance_values("PFER")
+    assert np.isnan(values[1])
+    assert np.nanmean(values) == pytest.approx(100 * (1.5 + 66.5 + 24.5) / 72 / 4)
+
+
+@pytest.fixture(scope="module")
+def panphon():
+    from panphon.distance import Distance
+
+    return Distance()
+
+
+def test_rates_equal_panphon_and_jiwer_on_random_pairs(panphon):
+    rng = random.Random(0)
+    inventory = [p for p in feature_table().index if not set(p) & set("˩˨˧˦˥")]
+    few = rng.sample(inventory, 30)
+    ref, hyp = (
+        ["".join(rng.choices(few, k=rng.randint(0, 7))) for _ in range(1000)]
+        for _ in range(2)
+    )
+    fed = [panphon.feature_edit_distance(h, r) for h, r in zip(hyp, ref, strict=True)]
+    fer = panphon.feature_error_rate(hyp, ref)
+    per = panphon.phoneme_error_rate(hyp, ref)
+    segments = panphon.fm.ipa_segs
+    by_jiwer = jiwer.process_words(
+        [" ".join(segments(text)) for text in ref],
+        [" ".join(segments(text)) for text in hyp],
+    )
+    for cleaning in ("prism", "strict"):
+        scores = score_phones(hyp=hyp, ref=ref, cleaning=cleaning)
+        assert scores.unknown_hyp.total() == scores.unknown_ref.total() == 0
+        np.testing.assert_allclose(scores.columns["feature_cost"] / 48, fed, atol=1e-9)
+        assert scores.value("PFER") == pytest.approx(100 * fer, abs=1e-9)
+        assert scores.value("PER") == pytest.approx(100 * per, abs=1e-9)
+        for edit in ("substitutions", "deletions", "insertions"):
+            assert scores.counts[edit] == getattr(by_jiwer, edit)
+
+
+def test_prism_cleaning_segments_like_panphon(panphon):
+    rng = random.Random(0)
+    # pieces that do and do not belong together: ties and marks on their own, ligatures
+    pieces = [*"abɡgt͡ʃʰːʼ̪̃ɹ̩ˈ˥ɚʧǃ ", "nd͡ʒʷ", "ɡ͡b", "a\u0303"]
+    for _ in range(300):
+        text = "".join(rng.choices(pieces, k=rng.randint(0, 9)))
+        clean = unicodedata.normalize("NFD", text.replace(" ", "")).replace("g", "ɡ")
+        expected = panphon.fm.ipa_segs(clean)
+        assert list(PhoneReader("prism").read(text).phones) == expected, text
+
+
+def test_text_rates_equal_jiwer_on_random_pairs():
+    rng = random.Random(0)
+    words = "the a cat sat on mat bat ons".split()
+    ref, hyp = (
+        [" ".join(rng.choices(words, k=rng.randint(0, 7))) for _ in range(1000)]
+        for _ in range(2)
+    )
+    scores = score_text(hyp=hyp, ref=ref)
+    assert scores.value("WER") == pytest.approx(100 * jiwer.wer(ref, hyp), abs=1e-9)
+    assert scores.value("CER") == pytest.approx(100 * jiwer.cer(ref, hyp), abs=1e-9)
+
+
+def test_text_by_hand():
+    scores = score_text(
+        hyp={"a": "the  cat sit", "b": "你号", "c": ""},
+        ref={"a": "a cat sat down", "b": "你 好", "c": "oh no"},
+        langs={"a": "eng", "b": "cmn", "c": "eng"},
+    )
+    # words, the Chinese ones not counted: the -> a, sit -> sat, down; oh no missing
+    assert scores.counts["n_words"] == 4 + 2
+    assert scores.value("WER") == pytest.approx(100 * (3 + 2) / 6)
+    # characters: "the cat sit" to "a cat sat down": t, h go, e -> a, i -> a, " down"
+    # comes: 2 I, 2 S, 5 D of 14; 号 for 好 of 2, without the space; "oh no" 5 D of 5
+    assert scores.counts["n_chars"] == 14 + 2 + 5
+    assert scores.value("CER") == pytest.approx(100 * (9 + 1 + 5) / 21)
+    by_lang = scores.by_lang()
+    assert np.isnan(by_lang["cmn"].value("WER"))
+    assert by_lang["cmn"].value("CER") == 50.0
+
+
+def test_text_in_another_unicode_form_is_the_same_text():
+    scores = score_text(hyp=["cafe\u0301"], ref=["caf\u00e9"])
+    assert scores.values == {"WER": 0.0, "CER": 0.0}
+    assert scores.counts["n_chars"] == 4
+
+
+def test_lid_by_hand():
+    hyp = {"a": "<eng>", "b": "<deu>", "c": "<unk>", "d": "Dutch"}
+    ref = {"a": "eng", "b": "nld", "c": "nld", "d": "nld"}
+    scores = score_lid(hyp=hyp, ref=ref)
+    assert scores.value("accuracy") == 50.0
+    assert scores.by_lang()["nld"].value("accuracy") == pytest.approx(100 / 3)
+    confusion = lid_confusion(hyp=hyp, ref=ref)
+    assert confusion["nld", "nld"] == 1
+    assert confusion["nld", "unk"] == 1
+
+
+def test_lid_all_right_is_not_certain():
+    scores = score_lid(hyp=["eng"] * 20, ref=["eng"] * 20)
+    low, high = scores.intervals()["accuracy"]
+    assert (round(low, 1), high) == (83.9, 100.0)  # Wilson, n / (n + 1.96^2)
+
+
+def test_empty_hypotheses_delete_everything():
+    scores = score_phones(hyp=["", " "], ref=["pa", "k"])
+    assert scores.counts["deletions"] == 3
+    assert scores.value("PER") == 100.0
+    # a 22 + p 22 + k 22 of 3 x 24
+    assert scores.value("PFER") == pytest.approx(100 * 66 / 72)
+    assert scores.value("PFER_hamming") == 100.0
+
+
+def test_only_empty_references_have_no_rate_but_counts():
+    scores = score_phones(hyp=["pa", "k"], ref=["", ""])
+    assert scores.counts["insertions"] == 3
+    assert np.isnan(scores.value("PER"))
+    assert scores.value("mean_hamming") == 1.5
+    rows = scores.records(set_name="s", task="pr", decode="ctc")
+    assert [row["metric"] for row in rows] == ["mean_hamming"]
+
+
+def test_empty_set_is_an_error():
+    for scorer in (score_phones, score_text, score_lid):
+        with pytest.raises(ScoreError, match="no utterance"):
+            scorer(hyp={}, ref={})
+
+
+def test_other_utterances_are_an_error_that_names_some():
+    with pytest.raises(
+        ScoreError, match=r"1 of 2 in hyp alone: c; 1 of 2 in ref alone: b"
+    ):
+        score_phones(hyp={"a": "p", "c": "p"}, ref={"a": "p", "b": "p"})
+    with pytest.raises(ScoreError, match="2 hypotheses for 1 references"):
+        score_text(hyp=["a", "b"], ref=["a"])
+    with pytest.raises(ScoreError, match="langs lack 1 of 2 utterances: b"):
+        score_phones(hyp={"a": "", "b": ""}, ref={"a": "p", "b": "p"}, langs={"a": "x"})
+
+
+def test_order_of_hypotheses_does_not_matter():
+    scores = score_phones(hyp=dict(reversed(HYP.items())), ref=REF)
+    assert scores.columns["feature_cost"].tolist() == [2, 44, 133, 49, 0]
+
+
+def test_unknown_symbols_are_counted_and_shown(caplog):
+    scores = score_phones(hyp={"a": "pQaQ", "b": "pa"}, ref={"a": "ˈpa", "b": "pW"})
+    assert scores.unknown_hyp == {"Q": 2}
+    assert scores.unknown_ref == {"W": 1}
+    assert "1 of 2 hypothesis texts hold 2 unknown symbols" in caplog.text
+    assert "'Q' (U+0051) x2" in caplog.text
+
+
+def test_phone_map_is_for_references_and_names_the_utterance():
+    scores = score_phones(hyp=["ʃi"], ref=["h# sh iy h#"], phone_map="timit")
+    assert scores.value("PER") == 0.0
+    with pytest.raises(TranscriptError, match="reference a: xx not in phone map"):
+        score_phones(hyp={"a": "p"}, ref={"a": "xx"}, phone_map="timit")
+
+
+def test_import_and_scoring_need_no_torch():
+    program = (
+        "import sys; from powsm.score import score_phones;"
+        "score_phones(hyp=['pa'], ref=['ba']);"
+        "sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    """Run a script of `local/` in this process (starting another takes a second)."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(ROOT / "local" / name), run_name="__main__")
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path):
+    hyp, ref = tmp_path / "hyp.jsonl", tmp_path / "ref"
+    rows = [json.dumps({"utt_id": u, "text": t}) for u, t in HYP.items()]
+    hyp.write_text("\n".join(rows))
+    ref.write_text("".join(f"{u} {t}\n" for u, t in REF.items()), encoding="utf-8")
+    return hyp, ref
+
+
+def test_score_script_writes_json(files, run_script, capsys):
+    hyp, ref = files
+    run_script("score.py", "--hyp", hyp, "--ref", ref, "--format", "json")
+    result = json.loads(capsys.readouterr().out)
+    values = {row["metric"]: row["value"] for row in result["records"]}
+    assert values["PFER"] == pytest.approx(100 * 4.75 / 12)
+    assert result["counts"]["pr"]["feature_cost"] == 228
+
+
+def test_score_script_prints_a_table_of_what_is_asked_for(files, run_script, capsys):
+    hyp, ref = files
+    run_script("score.py", "--hyp", hyp, "--ref", ref, "--metric", "FER", "CER")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["all", "FER", "39.58"]
+    assert lines[2].split()[:2] == ["all", "CER"]
+
+
+def test_score_script_fails_in_one_line(files, run_script):
+    hyp, ref = files
+    ref.write_text("u1 pa\n")
+    with pytest.raises(SystemExit, match=r"^score.py: not the same utterances.*$"):
+        run_script("score.py", "--hyp", hyp, "--ref", ref)
+
+
+def test_score_exp_script(tmp_path, run_script):
+    """Four tasks and languages of one set, references at utterance level."""
+    dump, exp = tmp_path / "dump" / "test_x", tmp_path / "exp"
+    dump.mkdir(parents=True)
+    examples = [f"{u}_{t}" for u in ("a_1_eng", "b_2_deu") for t in ("asr", "pr")]
+    langs = "".join(f"{e} {e.split('_')[2]}\n" for e in examples)
+    for name, content in {
+        "ref.ipa": "a_1_eng /p//a/\nb_2_deu /d//a/\n",
+        "ref.text": "a_1_eng pa\nb_2_deu da da\n",
+        "utt2lang": langs,
+        "utt2spk": "".join(f"{e} {e}\n" for e in examples),
+        "normaliser.json": '{"policy": "strict"}',
+    }.items():
+        (dump / name).write_text(content)
+    for tag, texts in {
+        "pr_ctc": ("/b//a/", "/d//a/"),
+        "asr_joint": ("pa", "da do"),
+        "lid": ("<eng>", "<eng>"),
+    }.items():
+        folder = exp / "mini" / "test_x" / tag
+        folder.mkdir(parents=True)
+        rows = zip(("a_1_eng", "b_2_deu"), texts, strict=True)
+        (folder / "hyp.jsonl").write_text(
+            "\n".join(json.dumps({"utt_id": u, "text": t}) for u, t in rows)
+        )
+    run_script("score_exp.py", "--exp", exp, "--dump", dump.parent)
+    records = json.loads((exp / "results.json").read_text())
+    values = {
+        (r["task"], r["decode"], r["metric"], r["lang"]): r["value"] for r in records
+    }
+    assert values["pr", "ctc", "PER", "all"] == 25.0  # one of four phones
+    assert values["pr", "ctc", "PFER", "eng"] == pytest.approx(100 / 24 / 2)
+    assert values["asr", "joint", "WER", "all"] == pytest.approx(100 / 3)
+    assert values["lid", "attention", "accuracy", "deu"] == 0.0
+    assert set(records[0]) == {
+        "set", "lang", "task", "decode", "metric", "value", "low", "high", "n_utts",
+        "n_units", "profile",
+    }  # fmt: skip

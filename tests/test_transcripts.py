@@ -1,0 +1,151 @@
+"""Transcripts: file formats, prompt symbols, cleanings, phone maps."""
+
+import json
+
+import pytest
+
+from powsm.transcripts import (
+    PhoneReader,
+    TranscriptError,
+    phone_maps,
+    read_transcripts,
+    strip_prompt,
+)
+
+EXPECTED = {"b_1_eng": "p a", "a_2_deu": "", "c_3_fra": "ʃa\u2028b"}
+
+KALDI = "b_1_eng p a\na_2_deu\nc_3_fra  ʃa\u2028b\n"
+CSV = "utt_id,seconds,text\nb_1_eng,1.5,p a\na_2_deu,2.0,\nc_3_fra,1.0,ʃa\u2028b\n"
+ROWS = [{"utt_id": utt_id, "text": text} for utt_id, text in EXPECTED.items()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text", KALDI),
+        ("text.tab", KALDI.replace("g p", "g\tp")),
+        ("hyp.csv", CSV),
+        ("hyp.tsv", CSV.replace(",", "\t")),
+        ("hyp.jsonl", "\n".join(json.dumps(row) for row in ROWS)),
+        # told by the first character, whatever the name
+        ("hyp", "\n".join(json.dumps(r, ensure_ascii=False) for r in ROWS) + "\n\n"),
+        ("bom.csv", "\ufeff" + CSV),
+    ],
+)
+def test_formats_say_the_same(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    assert read_transcripts(path) == EXPECTED
+
+
+def test_fields_of_other_tools(tmp_path):
+    path = tmp_path / "pred.jsonl"
+    path.write_text('{"key": "a", "pred": "pa", "lang_sym": "<eng>", "n": null}\n')
+    assert read_transcripts(path) == {"a": "pa"}
+    assert read_transcripts(path, "lang_sym") == {"a": "<eng>"}
+    assert read_transcripts(path, "n") == {"a": ""}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a x\nb y\na z\n", r"hyp:3: 'a' is given twice"),
+        ("", "holds no transcript"),
+        ('{"utt_id": "a", "text": "x"}\n{"utt_id"\n', r"hyp:2: not JSON"),
+        ('{"utt_id": "a", "said": "x"}\n', r"fields utt_id said; expected one of text"),
+        ('{"text": "x"}\n', r"expected one of utt_id id"),
+    ],
+)
+def test_faults_are_named(tmp_path, content, message):
+    path = tmp_path / "hyp"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TranscriptError, match=message):
+        read_transcripts(path)
+
+
+def test_not_utf8_is_named(tmp_path):
+    path = tmp_path / "hyp"
+    path.write_bytes(b"a \xff\n")
+    with pytest.raises(TranscriptError, match="not UTF-8"):
+        read_transcripts(path)
+
+
+def test_words_that_look_like_gaps_stay_text(tmp_path):
+    path = tmp_path / "hyp.csv"
+    path.write_text("utt_id,text\na,null\nb,NA\nc,None\n")
+    assert read_transcripts(path) == {"a": "null", "b": "NA", "c": "None"}
+
+
+def test_strip_prompt_takes_only_prompts():
+    assert strip_prompt("<eng><asr><notimestamps> the cat") == "the cat"
+    assert strip_prompt("<unk><pr>/p/") == "/p/"
+    # the word another system did not know counts as a word
+    assert strip_prompt("<unk> cat") == "<unk> cat"
+    assert strip_prompt("<eng>") == "<eng>"
+
+
+@pytest.mark.parametrize("text", ["pʰɔsəm", "/pʰ//ɔ//s//ə//m/", "pʰ ɔ s ə m"])
+@pytest.mark.parametrize("cleaning", ["strict", "released", "prism"])
+def test_notations_give_the_same_phones(cleaning, text):
+    read = PhoneReader(cleaning).read(text)
+    assert read.phones == ("pʰ", "ɔ", "s", "ə", "m")
+    assert read.unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "prism", "lost"),
+    [
+        ("ga", "ɡ a", "ɡ a", ""),  # the keyboard's g
+        ("ʧa", "t͡ʃ a", "a", "ʧ"),  # PanPhon skips ligatures
+        ("ˈpa.ˌta", "p a t a", "p a t a", ""),  # marks are no loss
+        ("a:", "aː", "a", ""),  # the colon is ASCII punctuation there
+        ("pQa", "p a", "p a", "Q"),
+        ("\u00e7a", "c\u0327 a", "c\u0327 a", ""),  # NFC
+    ],
+)
+def test_cleanings_differ_as_documented(text, strict, prism, lost):
+    assert " ".join(PhoneReader().read(text).phones) == strict
+    read = PhoneReader("prism").read(text)
+    assert (" ".join(read.phones), "".join(read.unknown)) == (prism, lost)
+
+
+def test_timit_map():
+    """The cells that a public source gives (PRiSM's map of the 61 symbols)."""
+    assert phone_maps() == ("timit",)
+    read = PhoneReader(phone_map="timit").read
+    published = {
+        "ix": "ɪ",
+        "ax-h": "ə̥",
+        "axr": "ə˞",
+        "er": "ɜ˞",
+        "ux": "ʉ",
+        "nx": "ɾ̃",
+        "q": "ʔ",
+        "ch": "t͡ʃ",
+        "jh": "d͡ʒ",
+    }
+    for symbol, phone in published.items():
+        assert read(symbol).phones == (phone,)
+    assert read("h# pau bcl dcl gcl pcl tcl kcl").phones == ()
+    # PanPhon has no lowered glottal stop: the mark is left out
+    assert read("epi").phones == ("ʔ",)
+    assert read("h# sh iy hv ae dcl y er").phones == tuple("ʃiɦæj") + ("ɜ˞",)
+
+
+def test_timit_map_knows_all_61_symbols():
+    symbols = (
+        "b d g p t k dx q jh ch s sh z zh f th v dh m n ng em en eng nx l r w y hh hv "
+        "el iy ih eh ey ae aa aw ay ah ao oy ow uh uw ux er ax ix axr ax-h pau epi h# "
+        "bcl dcl gcl pcl tcl kcl"
+    )
+    assert len(symbols.split()) == 61
+    assert PhoneReader(phone_map="timit").read(symbols).unknown == ()
+
+
+def test_symbol_outside_the_map_is_an_error():
+    with pytest.raises(TranscriptError, match="ɪ not in phone map 'timit'"):
+        PhoneReader(phone_map="timit").read("sh ɪ")
+    with pytest.raises(TranscriptError, match="use one of timit"):
+        PhoneReader(phone_map="cmu")
+    with pytest.raises(TranscriptError, match="use one of strict"):
+        PhoneReader("none")
