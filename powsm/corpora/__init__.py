@@ -7,11 +7,8 @@ are those of Zhu et al. (2025, arXiv 2505.23170) and of POWSM (arXiv 2510.24992)
 New corpus: a row here; when it has to be built first, a module beside this one.
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Literal
-
-logger = logging.getLogger(__name__)
 
 SHAR_SUFFIX = "_shar"  # downloads/<name>_shar
 TEST_PREFIX = "test_"
@@ -52,7 +49,7 @@ _MLS = (  # language, ISO 639-3, hours of training speech
 _ROWS = (
     Corpus("aishell", "g2p", ("cmn",), "Apache-2.0", 151),
     Corpus("asterisk", "g2p", ("eng", "fra", "ita", "rus", "spa"), "CC-BY-SA-3.0", 1.3),
-    # the folder name of the crowd-sourced part is not documented; this is its row
+    # how this folder is called is not documented: rename it, or the row
     Corpus("crowdsourced", "g2p", ("ben", "jav", "sin"), "CC-BY-SA-4.0", 727),
     Corpus("cv", "g2p", (), "CC0-1.0", 7708),
     Corpus("doreco", "human", (), "", 19.18, test_only=True),
@@ -75,42 +72,6 @@ _ROWS = (
 )
 
 CORPORA: dict[str, Corpus] = {row.name: row for row in _ROWS}
-
-
-def corpus(name: str) -> Corpus:
-    """The row of a corpus; one that is not in the table counts as labelled by G2P.
-
-    The second case is logged as a warning: what is scored on such a corpus is how
-    well the model imitates a program, unless a row here says otherwise.
-
-    >>> corpus("doreco").labels
-    'human'
-    """
-    if name not in CORPORA:
-        logger.warning(
-            "corpus %r is not in powsm/corpora/__init__.py: its phones are taken "
-            "for labels made by a program (labels='g2p')",
-            name,
-        )
-        return Corpus(name, "g2p")
-    return CORPORA[name]
-
-
-def corpus_name(folder: str) -> str:
-    """Corpus of a folder below `downloads/`.
-
-    Raises:
-        ValueError: the folder does not end in `_shar`.
-
-    >>> corpus_name("mls_dutch_shar")
-    'mls_dutch'
-    """
-    name = folder.removesuffix(SHAR_SUFFIX)
-    if name == folder or not name:
-        raise ValueError(
-            f"folder {folder!r}: a corpus folder is called <corpus>{SHAR_SUFFIX}"
-        )
-    return name
 
 
 def set_name(corpus: str, split_dir: str) -> str:
