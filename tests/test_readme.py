@@ -70,7 +70,7 @@ def test_command_is_understood(folder, words):
             env=env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
     elif program == "powsm":
@@ -117,7 +117,7 @@ def test_dry_run_prints_the_cost_table(readme):
         cwd=readme.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     for stage, time in rows:
         assert re.search(rf"^stage {stage}: .*\n    cost: {time};", done.stdout, re.M)
