@@ -22,8 +22,9 @@ lint: env  ## check style and shell scripts
 	.venv/bin/ruff format --check .
 	.venv/bin/shellcheck $(SHELL_FILES)
 
-bench: env  ## measure speed: scripts/bench
-	@for script in scripts/bench/*.py; do echo "== $$script"; $(PYTHON) $$script; done
+bench: env  ## measure speed: the programs of scripts/bench, a JSON line each
+	@set -e; for script in $$(grep -l __main__ scripts/bench/*.py); do \
+	    echo "== $$script"; $(PYTHON) $$script; done
 
 lock: env  ## resolve pyproject.toml into requirements.lock anew
 	.venv/bin/uv pip compile --system-certs --universal --generate-hashes --upgrade \
