@@ -24,7 +24,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -78,9 +78,11 @@ _WORD = {"strict": re.compile(r"\S+"), "released": re.compile("[^ ]+")}
 _WORD["powsm_fix"] = _WORD["released"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen would cost a tenth of the throughput
 class Segmentation:
     """Phones of a text, with an account of everything else that was in it.
+
+    The account is made when it is asked for.
 
     Attributes:
         phones: inventory phones, NFD.
@@ -91,7 +93,7 @@ class Segmentation:
     _notes: tuple[tuple[int, Word], ...] = field(repr=False)  # by number of the word
     _policy: str = field(repr=False)
 
-    @cached_property
+    @property
     def dropped(self) -> tuple[Drop, ...]:
         """Every character that is in no phone, in order of appearance."""
         text, end = self._text, 0
@@ -150,12 +152,6 @@ class _Words(dict):
             self.noted[text] = word
         return word.phones
 
-    def forget_if_full(self) -> None:
-        """Keep memory bounded; never within a text, whose notes are still wanted."""
-        if len(self) > _CACHE_WORDS:
-            self.clear()
-            self.noted.clear()
-
 
 class Normaliser:
     """Turns IPA text into inventory phones, and accounts for what it leaves out.
@@ -206,7 +202,7 @@ class Normaliser:
             ipa: any text; nothing in it is an error.
             lang: ISO 639-3; only `eng` matters.
         """
-        return self._segment(ipa, lang, suprasegmentals=True)
+        return self._segment(ipa, lang, True)
 
     def ctc_phones(self, ipa: str, lang: str | None = None) -> tuple[str, ...]:
         """CTC target of an IPA text: no length and break marks.
@@ -217,7 +213,7 @@ class Normaliser:
         """
         if self.policy == "strict":
             return strip_suprasegmentals(self.segment(ipa, lang).phones)
-        return self._segment(ipa, lang, suprasegmentals=False).phones
+        return self._segment(ipa, lang, False).phones
 
     def _segment(
         self, ipa: str, lang: str | None, suprasegmentals: bool
@@ -228,15 +224,18 @@ class Normaliser:
         known = self._known_words(english, True, suprasegmentals)
         strict = self.policy == "strict"
         texts = ipa.split() if strict else [text for text in ipa.split(" ") if text]
-        parts = [known[text] for text in texts]
+        phones: list[str] = []
+        for found in map(known.__getitem__, texts):
+            phones.extend(found)
         if english and not strict and texts and ipa[0] != " ":
             # the recipe's word boundary is a space, and there is none before this word
-            parts[0] = self._known_words(True, False, suprasegmentals)[texts[0]]
+            first = self._known_words(True, False, suprasegmentals)[texts[0]]
+            phones[: len(first)] = first
         noted = known.noted
         notes = ()
-        if not noted.keys().isdisjoint(texts):
+        if noted and not noted.keys().isdisjoint(texts):
             notes = tuple((i, noted[t]) for i, t in enumerate(texts) if t in noted)
-        return Segmentation(tuple(chain.from_iterable(parts)), ipa, notes, self.policy)
+        return Segmentation(tuple(phones), ipa, notes, self.policy)
 
     def _known_words(
         self, english: bool, initial: bool, suprasegmentals: bool
@@ -246,7 +245,9 @@ class Normaliser:
         if known is None:
             known = _Words(lambda text: self._segment_word(text, *key))
             self._words[key] = known
-        known.forget_if_full()
+        if len(known) > _CACHE_WORDS:
+            known.clear()
+            known.noted.clear()
         return known
 
     def _segment_word(
