@@ -72,7 +72,7 @@ class TarIndex:
         long_size: int | None = None
         while True:
             header = self._read(position, _BLOCK, "the end-of-archive mark")
-            if not header.strip(b"\0"):
+            if not header[0] and not header.strip(b"\0"):
                 return
             kind, name, size = self._parse(header, position)
             position += _BLOCK
@@ -129,18 +129,18 @@ class TarIndex:
     def _parse(self, header: bytes, position: int) -> tuple[bytes, str, int]:
         """Type, name and size of a member."""
         try:
-            checksum = int(header[148:156].strip(b"\0 "), 8)
+            stored = header[148:156]
+            checksum = int(stored.strip(b"\0 "), 8)
             if header[124] & 0x80:  # GNU: sizes past 8 GiB are binary
                 size = int.from_bytes(header[125:136], "big")
             else:
                 size = int(header[124:136].strip(b"\0 ") or b"0", 8)
         except ValueError:
             checksum = size = -1
-        # Sum of all bytes, the checksum field counted as spaces: the low half of
-        # Adler-32 is that sum plus one, modulo 65521, at the speed of C.
-        spaces = 8 * ord(" ") - sum(header[148:156])
-        total = (zlib.adler32(header) & 0xFFFF) - 1 + spaces
-        if (total - checksum) % 65521 or checksum < 0:
+        # The checksum is the sum of all bytes, its own eight counted as spaces. The low
+        # half of Adler-32 is one plus a sum, modulo 65521, at the speed of C.
+        others = (zlib.adler32(header) & 0xFFFF) - (zlib.adler32(stored) & 0xFFFF)
+        if (others + 8 * ord(" ") - checksum) % 65521 or checksum < 0:
             raise TarError(
                 f"{self.path}: damaged or not a tar file: no member header at byte "
                 f"{position:,}; fetch the file again"
@@ -189,7 +189,8 @@ def compression_of(path: Path) -> str | None:
 
 
 def _check_name(path: Path, name: str) -> None:
-    if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
+    leads_up = ".." in name and ".." in name.split("/")
+    if not name or name.startswith("/") or leads_up or "\0" in name:
         raise TarError(
             f"{path}: member name {name!r} leads out of the folder of the shard; do "
             "not use this file"

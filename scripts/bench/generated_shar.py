@@ -21,7 +21,7 @@ from powsm.languages import TABLE
 UTTERANCES_PER_SHARD = 5_000
 _FLAC_BYTES_PER_SAMPLE = 1.1  # of 16-bit speech
 _WORDS_PER_SECOND = 2.2
-_VOCABULARY = 200_000  # words of a language
+_VOCABULARY = 30_000  # words of a language: a third of the first 20,000 are new ones
 _BLOCK = 512  # bytes of a tar header, and what members are padded to
 
 _ONSETS = "p b t d k ɡ m n ɲ f v s z ʃ ʒ h x l ɾ r j w t͡ʃ d͡ʒ t͡s pʰ kʲ st pl".split()
