@@ -123,6 +123,13 @@ class LitPowsm(LitESPnetModel):
             num_workers=self.args.num_workers,
         )
 
+    def configure_optimizers(self):
+        """ESPnet's optimizer and scheduler; Lightning wants no key for no scheduler."""
+        chosen = super().configure_optimizers()
+        if chosen["lr_scheduler"]["scheduler"] is None:
+            del chosen["lr_scheduler"]
+        return chosen
+
     # ------------------------------------------------------------------ steps
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:

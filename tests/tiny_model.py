@@ -1,0 +1,82 @@
+"""The smallest model that has every part, for tests that train for seconds."""
+
+import argparse
+from pathlib import Path
+
+from powsm import config
+from powsm.tokenizer import TokenizerSettings, train_tokenizer
+
+SETTINGS = {
+    "encoder": "e_branchformer",
+    "encoder_conf": {
+        "output_size": 16,
+        "attention_heads": 2,
+        "attention_layer_type": "selfattn",
+        "pos_enc_layer_type": "abs_pos",
+        "cgmlp_linear_units": 32,
+        "cgmlp_conv_kernel": 7,
+        "num_blocks": 2,
+        "dropout_rate": 0.0,
+        "positional_dropout_rate": 0.0,
+        "use_ffn": True,
+        "macaron_ffn": True,
+        "linear_units": 32,
+        "merge_conv_kernel": 7,
+        "use_sdpa": True,
+    },
+    "decoder": "transformer",
+    "decoder_conf": {
+        "attention_heads": 2,
+        "linear_units": 32,
+        "num_blocks": 2,
+        "dropout_rate": 0.0,
+        "positional_dropout_rate": 0.0,
+        "use_sdpa": True,
+    },
+    "model": "powsm",
+    "model_conf": {"ctc_weight": 0.3, "lsm_weight": 0.1},
+    "normalize": "utterance_mvn",
+    "preprocessor": "s2t",
+    "preprocessor_conf": {
+        "text_prev_apply_prob": 1.0,
+        "time_apply_prob": 1.0,
+        "speech_length": 20,
+        "fs": 16000,
+        "first_time_symbol": "<0.00>",
+        "last_time_symbol": "<20.00>",
+        "notime_symbol": "<notimestamps>",
+    },
+    "optim": "adamw",
+    "optim_conf": {"lr": 0.003},
+    "batch_conf": {"batch_seconds": 3, "update_batches": 2},
+    "num_iters_per_epoch": 3,
+    "max_epoch": 2,
+    "checkpoint_every_n_updates": 2,
+    "best_model_criterion": [["valid", "loss", "min"]],
+    "keep_nbest_models": 2,
+    "num_workers": 0,
+    "ngpu": 0,
+    "seed": 1,
+}
+
+
+def make_tokens(train_folder: Path, out: Path) -> Path:
+    """A token folder of the training set's phones and a few pieces of its words."""
+    settings = TokenizerSettings(
+        n_pieces=32,
+        only_observed_phones=True,
+        only_observed_languages=True,
+        time_step_s=None,
+    )
+    train_tokenizer(train_folder, out, settings)
+    return out
+
+
+def make_args(token_dir: Path, out: Path, **changes) -> argparse.Namespace:
+    """Settings of a tiny experiment, through ESPnet's parser."""
+    settings = SETTINGS | {
+        "token_list": str(token_dir / "tokens.txt"),
+        "token_type": "bpe",
+        "bpemodel": str(token_dir / "bpe.model"),
+    }
+    return config.parse(settings | changes, out / "settings.yaml")
