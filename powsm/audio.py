@@ -2,7 +2,8 @@
 
 A `wav.scp` value is a plain audio file or, for the corpora that come as tar shards,
 `<shard>.tar:<offset>:<size>`: the bytes of one member, read in place. The tar file is
-not parsed and nothing is unpacked.
+not parsed and nothing is unpacked. `<archive>.ark:<offset>` is ESPnet's own form, for
+copies made with `--audio_format flac.ark`.
 """
 
 import logging
@@ -31,6 +32,8 @@ ESPNET_TYPE = "powsm_audio"  # the name under which ESPnet knows our reader
 _OPEN_FILES = 64  # shards kept open by one process
 
 _IN_SHARD = re.compile(r"(?P<path>.+):(?P<offset>\d+):(?P<size>\d+)")
+_IN_ARK = re.compile(r"(?P<path>.+\.ark):(?P<offset>\d+)")
+ARK_MARKER = b"AUDIO"  # then the width of the length in one byte, the length, the audio
 
 
 class AudioError(ValueError):
@@ -42,9 +45,10 @@ class AudioRef:
     """Where the encoded audio of one utterance lies.
 
     Attributes:
-        path: an audio file, or a tar shard that holds it.
-        offset: first byte of the audio inside a shard; None for a plain file.
-        size: bytes of audio inside a shard; None for a plain file.
+        path: an audio file, or a tar shard or ark that holds it.
+        offset: first byte of the audio inside a shard, or of its entry in an ark;
+            None for a plain file.
+        size: bytes of audio inside a shard; None for a plain file and for an ark.
 
     >>> AudioRef.parse("mls_shar/dev/recording.000000.tar:512:48210").offset
     512
@@ -61,11 +65,15 @@ class AudioRef:
         """The reference that a `wav.scp` value spells."""
         if match := _IN_SHARD.fullmatch(location):
             return cls(Path(match["path"]), int(match["offset"]), int(match["size"]))
+        if match := _IN_ARK.fullmatch(location):
+            return cls(Path(match["path"]), int(match["offset"]))
         return cls(Path(location))
 
     def __str__(self) -> str:
         if self.offset is None:
             return str(self.path)
+        if self.size is None:
+            return f"{self.path}:{self.offset}"
         return f"{self.path}:{self.offset}:{self.size}"
 
 
@@ -205,9 +213,11 @@ def _open_file(path: Path) -> _OpenFile:
 
 def _read_bytes(ref: AudioRef, location: str) -> bytes:
     try:
-        if ref.offset is None or ref.size is None:
+        if ref.offset is None:
             return ref.path.read_bytes()
         file = _open_file(ref.path)
+        if ref.size is None:
+            ref = _entry_of_ark(ref, os.pread(file.fd, 16, ref.offset), location)
         data = os.pread(file.fd, ref.size, ref.offset)
         while 0 < len(data) < ref.size:  # the system may hand over less than asked for
             more = os.pread(file.fd, ref.size - len(data), ref.offset + len(data))
@@ -218,10 +228,20 @@ def _read_bytes(ref: AudioRef, location: str) -> bytes:
         raise AudioError(f"{location}: cannot be read ({err.strerror})") from err
     if len(data) < ref.size:
         raise AudioError(
-            f"{location}: found {len(data)} of {ref.size} bytes; the shard is shorter "
-            "than when it was indexed: fetch it again, then rerun stage 1"
+            f"{location}: found {len(data)} of {ref.size} bytes; the file is shorter "
+            "than when it was indexed: make it again, then rerun stage 1"
         )
     return data
+
+
+def _entry_of_ark(ref: AudioRef, head: bytes, location: str) -> AudioRef:
+    """Where the audio of an ark's entry lies, from the bytes at its offset."""
+    start = len(ARK_MARKER) + 1
+    if not head.startswith(ARK_MARKER) or len(head) < start:
+        raise AudioError(f"{location}: no audio of ESPnet's ark format begins here")
+    width = head[start - 1]
+    size = int.from_bytes(head[start : start + width], "little")
+    return AudioRef(ref.path, ref.offset + start + width, size)
 
 
 _announced_rates: set[int] = set()

@@ -145,7 +145,7 @@ def test_read_audio_survives_a_fork(shard):
         ("a.flac", "a.flac", None, None),
         ("s.tar:512:10", "s.tar", 512, 10),
         ("odd:1:2/s.tar:512:10", "odd:1:2/s.tar", 512, 10),
-        ("a.ark:15", "a.ark:15", None, None),  # Kaldi's form is not ours
+        ("a.ark:15", "a.ark", 15, None),  # ESPnet's form: the entry tells its size
     ],
 )
 def test_audio_ref_round_trip(location, path, offset, size):

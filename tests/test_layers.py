@@ -13,8 +13,8 @@ PACKAGE = ROOT / "powsm"
 # A module imports only from earlier ones. A new module needs a place here.
 LAYERS = """
 files languages audio inventory segment allophones ipa orthography utterance corpora
-tarindex shar datadir chunks parts filters tasks dump dataaudit dataplots datareport
-tokenizer distance intervals rates transcripts score tables
+tarindex shar datadir chunks audiocopy parts filters tasks dump dataaudit dataplots
+datareport tokenizer distance intervals rates transcripts score tables
 ctc_prefix cached_decoder dataset model config stats train search decode align
 report preflight cli
 """.split()

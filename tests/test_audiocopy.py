@@ -1,0 +1,108 @@
+"""Copies of the audio hold the same samples, for ESPnet and for our reader."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import soundfile
+from datadir_builder import make_data_dir
+
+from powsm.audio import AudioError, read_audio
+from powsm.audiocopy import copy_set
+from powsm.datadir import read_scp, validate
+
+N_SAMPLES = 4_000
+
+
+def speech_of(i):
+    return np.random.default_rng(i).integers(-9_000, 9_000, N_SAMPLES, dtype=np.int16)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two utterances in a tar shard, one in a WAV file."""
+    rows = {}
+    shard = tmp_path / "recording.000000.tar"
+    with tarfile.open(shard, "w") as tar:
+        for i in range(2):
+            buffer = io.BytesIO()
+            soundfile.write(buffer, speech_of(i), 16_000, format="FLAC")
+            member = tarfile.TarInfo(f"{i}.flac")
+            member.size = len(buffer.getvalue())
+            buffer.seek(0)
+            tar.addfile(member, buffer)
+    with tarfile.open(shard) as tar:
+        for i, member in enumerate(tar):
+            location = f"{shard}:{member.offset_data}:{member.size}"
+            rows[f"cv_{i}_eng"] = {"audio": location, "n_samples": N_SAMPLES}
+    soundfile.write(tmp_path / "2.wav", speech_of(2), 16_000)
+    rows["cv_2_eng"] = {"audio": tmp_path / "2.wav", "n_samples": N_SAMPLES}
+    return make_data_dir(tmp_path / "data" / "train", rows)
+
+
+@pytest.mark.parametrize("audio_format", ["flac.ark", "wav"])
+def test_copies_hold_the_same_samples(data, audio_format):
+    assert copy_set(data, audio_format) == 3
+    validate(data)
+    for i, (utt_id, location) in enumerate(read_scp(data / "wav.scp")):
+        assert utt_id == f"cv_{i}_eng"
+        assert str(data / "audio") in location
+        assert np.array_equal(read_audio(location) * 32768, speech_of(i))
+    assert copy_set(data, audio_format) is None
+
+
+def test_stock_espnet_reads_the_ark(data):
+    from espnet2.train.dataset import DATA_TYPES
+
+    copy_set(data, "flac.ark")
+    load = DATA_TYPES["kaldi_ark"]["func"]
+    reader = load(str(data / "wav.scp"))
+    for i in range(3):
+        assert np.allclose(reader[f"cv_{i}_eng"] * 32768, speech_of(i))
+
+
+def test_flac_of_a_shard_is_not_encoded_again(data):
+    location = dict(read_scp(data / "wav.scp"))["cv_0_eng"]
+    path, offset, size = location.rsplit(":", 2)
+    with open(path, "rb") as file:
+        file.seek(int(offset))
+        original = file.read(int(size))
+    copy_set(data, "flac.ark")
+    assert original in (data / "audio" / "000000.ark").read_bytes()
+
+
+def test_copies_of_copies(data):
+    copy_set(data, "flac.ark")
+    assert copy_set(data, "wav") == 3
+    location = dict(read_scp(data / "wav.scp"))["cv_1_eng"]
+    assert np.array_equal(read_audio(location) * 32768, speech_of(1))
+    assert not list((data / "audio").glob("*.ark"))
+
+
+def test_bad_audio_changes_nothing(data):
+    before = (data / "wav.scp").read_bytes()
+    path = dict(read_scp(data / "wav.scp"))["cv_2_eng"]
+    with open(path, "wb") as file:
+        file.write(b"not audio")
+    with pytest.raises(AudioError, match="2.wav"):
+        copy_set(data, "flac.ark")
+    assert (data / "wav.scp").read_bytes() == before
+    assert not (data / "audio").exists()
+    assert not (data / ".audio.copying").exists()
+
+
+def test_truncated_ark_is_named(data):
+    copy_set(data, "flac.ark")
+    ark = data / "audio" / "000000.ark"
+    ark.write_bytes(ark.read_bytes()[:-100])
+    location = dict(read_scp(data / "wav.scp"))["cv_2_eng"]
+    with pytest.raises(AudioError, match="000000.ark"):
+        read_audio(location)
+    with pytest.raises(AudioError, match="no audio of ESPnet's ark format"):
+        read_audio(f"{ark}:1")
+
+
+def test_unknown_format_is_refused(data):
+    with pytest.raises(ValueError, match=r"'mp3'.*flac\.ark"):
+        copy_set(data, "mp3")
