@@ -298,12 +298,16 @@ def to_slashed(phones: Iterable[str]) -> str:
     """
     phones = tuple(phones)
     for phone in phones:
-        if not phone or "/" in phone or any(char.isspace() for char in phone):
+        if not _fits_slashes(phone):
             raise PhoneFormatError(
                 f"phone {phone!r} cannot stand between slashes: expected text without "
                 "slashes and spaces; segment it with powsm.ipa.Normaliser first"
             )
     return "".join(f"/{phone}/" for phone in phones)
+
+
+def _fits_slashes(phone: str) -> bool:
+    return bool(phone) and "/" not in phone and not any(map(str.isspace, phone))
 
 
 def from_slashed(text: str) -> tuple[str, ...]:
@@ -318,7 +322,7 @@ def from_slashed(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     phones = tuple(text[1:-1].split("//"))
-    if len(text) < 3 or to_slashed(phones) != text:
+    if text[0] != "/" or text[-1] != "/" or not all(map(_fits_slashes, phones)):
         raise PhoneFormatError(
             f"{text!r} is not a sequence of phones like '/pʰ//ɔ/'; read text of any "
             "other form with powsm.ipa.read_phones"
