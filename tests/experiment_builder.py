@@ -155,7 +155,7 @@ def make_history(n_epochs: int = 4) -> list[dict]:
             "per_ctc": 100 / epoch,
             "pfer_ctc": 50 / epoch,
             **{f"loss_{t}": 100 / epoch + i for i, t in enumerate(("pr", "asr"))},
-            **{f"acc_{t}": 0.2 * epoch - 0.1 * i for i, t in enumerate(("pr", "asr"))},
+            **{f"acc_{t}": 0.1 * epoch - 0.05 * i for i, t in enumerate(("pr", "asr"))},
             **{f"per_ctc_{lang}": 100 / epoch + 5 for lang in ("eng", "spa")},
             **{f"pfer_ctc_{lang}": 50 / epoch + 5 for lang in ("eng", "spa")},
         }

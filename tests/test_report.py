@@ -1,12 +1,16 @@
-"""RESULTS.md and pictures from a generated experiment."""
+"""RESULTS.md, pictures and page data from a generated experiment."""
 
 import json
+import unicodedata
 
+import numpy as np
 import pytest
 from experiment_builder import make_experiment, make_history
 
-from powsm.report import markdown, plots
-from powsm.report.experiment import read_experiment, training_command
+from powsm.audio import SAMPLE_RATE
+from powsm.inventory import INVENTORY
+from powsm.report import clips, decoded, markdown, page, phonology, plots
+from powsm.report.experiment import ReportError, read_experiment, training_command
 from powsm.tables.results import ResultsError, read_results
 
 PNG_START = b"\x89PNG\r\n"
@@ -100,3 +104,124 @@ def test_plots_are_written_for_what_there_is(tmp_path):
 def test_languages_of_history_are_not_task_names():
     history = [{"pfer_ctc": 1.0, "pfer_ctc_eng": 2.0, "loss_asr": 3.0, "updates": 1}]
     assert plots.languages_of(history, "pfer_ctc") == ["eng"]
+
+
+# --- the page -------------------------------------------------------------------------
+
+
+def test_decoded_sets_are_found_with_their_references(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    found = {d.task: d for d in decoded.read_decoded(exp, dump)}
+    assert set(found) == {"pr", "lid"}
+    assert found["pr"].langs == ("eng", "eng", "spa", "spa", "spa")
+    assert found["lid"].lid_matrix() == [
+        ("eng", "eng", 2),
+        ("spa", "ita", 1),
+        ("spa", "spa", 2),
+    ]
+
+
+def test_confusions_add_up_to_the_phones(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    phones = next(d for d in decoded.read_decoded(exp, dump) if d.task == "pr")
+    counts = phones.confusions()
+    assert counts["eng", "p", "b"] == 1
+    assert counts["spa", "s", decoded.GAP] == 1
+    assert counts["spa", decoded.GAP, "n"] == 1
+    assert sum(n for (_, ref, _), n in counts.items() if ref != decoded.GAP) == 12
+
+
+def test_worst_utterances_and_examples(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    phones = next(d for d in decoded.read_decoded(exp, dump) if d.task == "pr")
+    # the empty output first, the correct one last
+    ids = [phones.utt_ids[k] for k in phones.worst(5)]
+    assert ids[0] == "tone_e_spa" and ids[-1] == "tone_a_eng"
+    shown = {phones.utt_ids[k] for k in phones.examples(10)}
+    assert shown == {"tone_b_eng", "tone_c_spa", "tone_d_spa", "tone_e_spa"}
+    assert len(phones.examples(1)) == 1
+
+
+def test_hypothesis_of_another_set_is_an_error(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    file = exp / "ctc_greedy/test_tone/pr_ctc/hyp.jsonl"
+    file.write_text(file.read_text().replace("tone_b_eng", "tone_x_eng"))
+    with pytest.raises(ReportError, match="1 utterances are not in .*tone_x_eng"):
+        list(decoded.read_decoded(exp, dump))
+
+
+@pytest.mark.parametrize(
+    ("phone", "manner", "place", "voicing"),
+    [
+        ("pʰ", "plosive", "bilabial", "voiceless"),  # a modifier changes nothing
+        ("t͡ʃ", "affricate", "postalveolar", "voiceless"),
+        ("k͡p", "plosive", "bilabial", "voiceless"),  # two plosives are no affricate
+        ("n̥", "nasal", "dental or alveolar", "voiceless"),  # ring below
+        ("ə̃", "vowel", "central vowel", "vowel"),
+        ("˥", "other", "other", "other"),  # a tone
+    ],
+)
+def test_classes_of_phones(phone, manner, place, voicing):
+    found = phonology.classes(unicodedata.normalize("NFD", phone))
+    assert (found["manner"], found["place"], found["voicing"]) == (
+        manner,
+        place,
+        voicing,
+    )
+
+
+def test_every_inventory_phone_has_classes_the_page_knows():
+    for phone in INVENTORY:
+        for name, known in phonology.PROPERTIES.items():
+            assert phonology.classes(phone)[name] in known
+
+
+def test_spectrogram_is_the_right_way_up():
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    low = clips.spectrogram(np.sin(2 * np.pi * 500 * time))
+    rows, frames = low.shape
+    assert (rows, frames) == (257, 101)
+    # 500 of 8000 Hz: a sixteenth above the bottom row
+    assert low.mean(axis=1).argmax() == pytest.approx(rows * 15 / 16, abs=3)
+
+
+def test_spectrogram_of_silence_is_finite():
+    assert np.isfinite(clips.spectrogram(np.zeros(SAMPLE_RATE))).all()
+
+
+def test_clip_budget_refuses_what_does_not_fit(tmp_path):
+    make_experiment(tmp_path)
+    audio = sorted((tmp_path / "dump/raw/audio").glob("*.wav"))
+    budget = clips.ClipBudget(max_clips=2, max_bytes=10**6)
+    assert [budget.add(str(path)) for path in (*audio[:3], audio[0])] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert not clips.ClipBudget(max_clips=2, max_bytes=10).add(str(audio[0]))
+
+
+def test_page_survives_names_that_look_like_markup(tmp_path):
+    exp, dump = make_experiment(tmp_path, name="a<b>&c")
+    data = page.page_data(read_experiment(exp), dump, "python '</script><b>'")
+    html = page.render(data)
+    assert "<title>a&lt;b>&amp;c</title>" in html
+    assert html.count("</script>") == 2  # the data's and the program's
+
+
+def test_page_asks_for_nothing(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    html = page.write(read_experiment(exp), dump, "").read_text()
+    assert "default-src 'none'" in html
+    for fetching in ('<link rel="stylesheet', "<script src", "fetch(", "@import"):
+        assert fetching not in html
+    assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_page_without_history_and_settings(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    (exp / "history.jsonl").unlink()
+    (exp / "config.yaml").unlink()
+    data = page.page_data(read_experiment(exp), dump, "")
+    assert data["history"] == [] and data["settings"] == {}

@@ -71,7 +71,7 @@ const largest = (results) =>
 
 function showResults() {
   const root = section("results");
-  const chosen = { set: "", task: "", lang: "all" };
+  const chosen = { set: "", task: "", lang: "all", metric: "main" };
   const body = el("tbody");
   const count = el("p", { class: "note", role: "status" });
   const choose = (name, label, values, text) =>
@@ -87,17 +87,19 @@ function showResults() {
     choose("set", "Set", ["", ...sets], (s) => s || "all sets"),
     choose("task", "Task", ["", ...tasks], (t) => (t ? taskName(t) : "all tasks")),
     choose("lang", "Language", [...langs, ""], (l) => (l === "all" ? "pooled" : l ? `${l} (${languageName(l)})` : "each language")),
+    choose("metric", "Metric", ["main", ...unique(data.results.map((r) => r.metric)), ""], (m) => (m === "main" ? "main ones" : m || "all")),
   ];
-  const header = ["Set", "Task", "Decode", "Language", "Metric", "Score and 95 % interval", "", "Utterances", "Units"];
+  const header = ["Task", "Metric", "Score", "", "Utterances", "Units"];
+  const isMain = (r) => (data.main_metrics[r.task] ?? [r.metric]).includes(r.metric);
   root.append(
-    el("p", {}, "Rates are in percent, from summed counts. The brackets hold 95 % of bootstrap resamples; for error rates, less is better."),
+    el("p", {}, "Rates are in percent, from summed counts. The brackets hold the 95 % bootstrap interval; for error rates, less is better."),
     el("div", { class: "controls" }, ...menus.map((m) => m.node)),
     count,
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of results" },
       el("table", { id: "results-table" },
-        el("caption", {}, "Scores"),
+        el("caption", {}, "Task and decode profile, with the score and its interval"),
         el("thead", {}, el("tr", {}, ...header.map((name, k) =>
-          el("th", { scope: "col", class: { 5: "number", 6: "range", 7: "number wide", 8: "number wide" }[k] }, name)))),
+          el("th", { scope: "col", class: { 2: "number", 3: "range", 4: "number wide", 5: "number wide" }[k] }, name)))),
         body)),
     el("h3", {}, "Metrics"),
     el("dl", {}, ...unique(data.results.map((r) => r.metric)).filter((m) => data.metrics[m])
@@ -108,17 +110,15 @@ function showResults() {
     const rows = data.results.filter((r) =>
       (!chosen.set || r.set === chosen.set) &&
       (!chosen.task || r.task === chosen.task) &&
-      (!chosen.lang || r.lang === chosen.lang));
+      (!chosen.lang || r.lang === chosen.lang) &&
+      (!chosen.metric || (chosen.metric === "main" ? isMain(r) : r.metric === chosen.metric)));
     const most = {};
     for (const metric of unique(rows.map((r) => r.metric))) {
       most[metric] = largest(rows.filter((r) => r.metric === metric));
     }
     body.replaceChildren(...rows.map((r) =>
       el("tr", { class: r.lang === "all" ? "pooled" : undefined },
-        el("td", {}, r.set),
-        el("td", {}, taskName(r.task)),
-        el("td", {}, r.system),
-        el("td", {}, languageName(r.lang)),
+        el("td", {}, `${taskName(r.task)}, ${r.system}`, el("small", {}, r.lang === "all" ? r.set : `${r.set}, ${languageName(r.lang)}`)),
         el("td", {}, r.metric),
         el("td", { class: "number" }, withInterval(r)),
         el("td", { class: "range" }, bar(r, most[r.metric])),
@@ -126,7 +126,6 @@ function showResults() {
         el("td", { class: "number wide" }, r.n_units.toLocaleString("en")))));
     count.textContent = `${rows.length} of ${data.results.length} scores`;
   }
-  menus[2].select.value = "all";
   draw();
 }
 
@@ -271,14 +270,19 @@ function stepsOf(system, utterance, isHit) {
   const spoken = (side) => names.map((n) => n[side]).filter(Boolean).join(" ") || "nothing";
   const node = el("div", { class: `steps ${system.unit}s`, role: "img", "aria-label": `reference ${spoken(0)}; output ${spoken(1)}` },
     el("span", { class: "side" }, el("b", {}, "reference"), el("b", {}, "output")));
+  const detail = el("p", { class: "note", hidden: "" });
   utterance.steps.forEach(([r, h], k) => {
     const [ref, hyp] = names[k];
     const kind = stepKind(ref, hyp);
-    const told = { sub: data.differences[`${r} ${h}`] ?? "", del: "deleted", ins: "inserted" }[kind];
+    const told = { sub: data.differences[`${r} ${h}`] ?? "substituted", del: "deleted", ins: "inserted" }[kind];
     const hit = isHit && isHit(r, h) ? " hit" : "";
-    node.append(el("span", { class: kind + hit, title: told || undefined }, el("b", {}, ref || "–"), el("b", {}, hyp || "–")));
+    const explain = () => {
+      detail.hidden = false;
+      detail.textContent = `${ref || "nothing"} → ${hyp || "nothing"}: ${told || "equal"}`;
+    };
+    node.append(el("span", { class: kind + hit, title: told || undefined, onclick: explain }, el("b", {}, ref || "–"), el("b", {}, hyp || "–")));
   });
-  return node;
+  return el("div", {}, node, detail);
 }
 
 /** Spectrogram with axes, and the sound with a line that follows it. */
@@ -287,7 +291,8 @@ function clipOf(utterance) {
     return el("p", { class: "note" }, "Sound of this utterance is not in the page.");
   }
   const clip = data.clips[utterance.clip];
-  const width = 700, height = 190, left = 40, bottom = 30, right = 12, top = 4;
+  const width = Math.min(700, Math.max(280, window.innerWidth - 90));
+  const height = 190, left = 40, bottom = 30, right = 12, top = 8;
   const x = (s) => left + ((width - left - right) * s) / utterance.seconds;
   const y = (hz) => height - bottom - ((height - top - bottom) * hz) / data.max_frequency_hz;
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Spectrogram, 0 to ${data.max_frequency_hz / 1000} kHz, ${utterance.seconds.toFixed(2)} s` },
@@ -347,7 +352,7 @@ const colourKey = () => el("p", { class: "note" },
   el("span", { class: "key sub" }, "substituted"), " ",
   el("span", { class: "key del" }, "deleted"), " ",
   el("span", { class: "key ins" }, "inserted"),
-  "; hover a substitution for the features that differ.");
+  "; a click on one says which features differ.");
 
 // --- confusions ----------------------------------------------------------------------
 
@@ -458,8 +463,8 @@ function showConfusions() {
       pairButtons.append(button);
     }
     panel.replaceChildren(
-      el("h3", {}, `${refLabel} → ${hypLabel}: ${n.toLocaleString("en")} times`),
-      el("p", {}, `${(100 * share).toFixed(1)} % of the row "${refLabel}". ${ordered.length} pairs of phones` + (ordered.length > shown.length ? `, the ${shown.length} most frequent are:` : ":")),
+      el("h3", {}, `${refLabel} → ${hypLabel}: ${n === 1 ? "once" : `${n.toLocaleString("en")} times`}`),
+      el("p", {}, `${(100 * share).toFixed(1)} % of the row "${refLabel}". ` + (ordered.length > shown.length ? `The ${shown.length} most frequent of ${ordered.length} pairs of phones:` : "Pairs of phones:")),
       pairButtons, colourKey(), list);
     pick(null, null);
   }

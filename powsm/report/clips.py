@@ -73,13 +73,11 @@ class ClipBudget:
         max_clips: most utterances with sound.
         max_bytes: most characters of data URIs, all together.
         clips: by the `wav.scp` value; `audio` and `image` are data URIs.
-        n_refused: utterances that did not fit.
     """
 
     max_clips: int
     max_bytes: int
     clips: dict[str, dict[str, str]] = field(default_factory=dict)
-    n_refused: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -95,12 +93,10 @@ class ClipBudget:
         if location in self.clips:
             return True
         if len(self.clips) >= self.max_clips:
-            self.n_refused += 1
             return False
         speech = read_audio(location)
         clip = {"audio": audio_uri(speech), "image": spectrogram_uri(speech)}
         if self.n_bytes + sum(map(len, clip.values())) > self.max_bytes:
-            self.n_refused += 1
             return False
         self.clips[location] = clip
         return True

@@ -11,9 +11,9 @@ import numpy as np
 
 from powsm.datadir import read_scp
 from powsm.distance import PhonePairs, feature_table
-from powsm.ipa import Normaliser, read_phones
 from powsm.report.experiment import ReportError
 from powsm.score import lid_confusion, score_text
+from powsm.transcripts import PhoneReader, strip_prompt
 
 PHONE_TASKS = ("pr", "g2p")
 TEXT_TASKS = ("asr", "p2g")
@@ -28,6 +28,7 @@ class DecodedSet:
         profile: decode profile.
         set: dump folder, `test_doreco`.
         task: `pr asr g2p p2g lid`.
+        policy: phone policy that the set was made with.
         utt_ids: in order.
         hyps: what the model wrote for each.
         refs: slashed phones or IPA, orthography, or ISO 639-3 for LID.
@@ -39,6 +40,7 @@ class DecodedSet:
     profile: str
     set: str
     task: str
+    policy: str
     utt_ids: tuple[str, ...]
     hyps: tuple[str, ...]
     refs: tuple[str, ...]
@@ -77,9 +79,9 @@ class DecodedSet:
             hyp = [text.split() for text in self.hyps]
             ref = [text.split() for text in self.refs]
             return PhonePairs(hyp=hyp, ref=ref), "phone"
-        normaliser = Normaliser()
-        hyp = [read_phones(text, normaliser) for text in self.hyps]
-        ref = [read_phones(text, normaliser) for text in self.refs]
+        reader = PhoneReader(self.policy)  # as stage 13 does
+        hyp = [reader.read(strip_prompt(text)).phones for text in self.hyps]
+        ref = [reader.read(strip_prompt(text)).phones for text in self.refs]
         return PhonePairs(hyp=hyp, ref=ref), "feature"
 
     def confusions(self) -> Counter[tuple[str, str, str]]:
@@ -186,6 +188,7 @@ def _read_set(path: Path, profile: str, folder: Path, task: str) -> DecodedSet:
         profile=profile,
         set=folder.name,
         task=task,
+        policy=json.loads((folder / "normaliser.json").read_text("utf-8"))["policy"],
         utt_ids=utt_ids,
         hyps=tuple(record["text"] for record in records),
         refs=tuple(refs[u] for u in utt_ids),

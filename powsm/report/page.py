@@ -25,7 +25,7 @@ from powsm.report.decoded import (
 from powsm.report.experiment import Experiment, training_command, versions
 from powsm.report.markdown import weaknesses
 from powsm.report.phonology import PROPERTIES, classes
-from powsm.tables.results import METRICS, TASKS, Result
+from powsm.tables.results import MAIN_METRICS, METRICS, TASKS, Result
 
 N_WORST = 30  # utterances with the highest error, of each decoded set
 N_EXAMPLES = 300  # utterances that show confusions, of each decoded set
@@ -41,6 +41,8 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     decoded = list(read_decoded(experiment.path, dump))
     budget = ClipBudget(MAX_CLIPS, MAX_CLIP_BYTES)
     systems = [_system(d) for d in decoded if d.task in (*PHONE_TASKS, *TEXT_TASKS)]
+    order = list(TASKS)
+    systems.sort(key=lambda s: (s["set"], order.index(s["task"]), s["mean_error"]))
     _embed_clips(systems, budget)
     phones = _Numbers()
     for system in systems:
@@ -54,6 +56,7 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
         "name": experiment.name,
         "tasks": TASKS,
         "metrics": METRICS,
+        "main_metrics": MAIN_METRICS,
         "languages": {lang: language_name(lang) for lang in sorted(langs - {"all"})},
         "weak": weaknesses(experiment),
         "results": [_result(r) for r in experiment.results],
@@ -152,6 +155,7 @@ def _system(decoded: DecodedSet) -> dict:
         "unit": "phone" if is_phones else "word",
         "error": "PFER" if is_phones else "WER",
         "n_utts": len(decoded.utt_ids),
+        "mean_error": _number(float(decoded.errors.mean())),
         "confusions": decoded.confusions() if is_phones else None,
         "worst": [place[k] for k in worst],
         "utterances": [

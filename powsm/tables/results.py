@@ -23,7 +23,7 @@ MAIN_METRICS = {  # task -> the first that was scored stands for the task
     "lid": ("accuracy",),
 }
 METRICS = {  # in the order of a table's columns
-    "PFER": "100 x summed PanPhon `feature_edit_distance` / reference segments: the "
+    "PFER": "100 x summed PanPhon feature edit distance / reference segments: the "
     "published tables. A gap costs less than 1.",
     "PER": "100 x (substitutions + deletions + insertions) / reference phones.",
     "PFER_hamming": "as PFER with PanPhon's Hamming distance: a gap costs 1, a phone "

@@ -1,0 +1,144 @@
+"""The report page in a real browser: it opens, filters and answers clicks."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from experiment_builder import make_experiment
+
+from powsm.report import page
+from powsm.report.experiment import read_experiment
+
+CHROMIUM = next(
+    (Path(p) for p in map(shutil.which, ("chromium", "google-chrome")) if p), None
+)
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+]
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    exp, dump = make_experiment(tmp_path_factory.mktemp("report"))
+    return page.write(read_experiment(exp), dump, "python local/report.py")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, report):
+    """The page, and everything it complained of or asked the network for."""
+    tab = browser.new_page()
+    complaints: list[str] = []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on(
+        "request",
+        lambda request: (
+            complaints.append(request.url)
+            if not request.url.startswith(("file:", "data:"))
+            else None
+        ),
+    )
+    tab.goto(report.as_uri())
+    yield tab, complaints
+    tab.close()
+
+
+def test_page_opens_without_a_complaint(opened):
+    tab, complaints = opened
+    assert tab.title() == "s2t_tiny"
+    for section in "results training languages confusions worst lid settings".split():
+        # every section holds more than its heading
+        assert len(tab.query_selector_all(f"#{section} > *")) > 1, section
+    assert complaints == []
+
+
+def test_filter_by_language_leaves_its_scores(opened):
+    tab, complaints = opened
+    rows = "#results-table tbody tr"
+    tab.select_option("#results select >> nth=2", "spa")
+    assert tab.locator(rows).count() == 3  # PFER, PER, accuracy
+    assert "Spanish" in tab.locator(rows).first.inner_text()
+    tab.select_option("#results select >> nth=1", "lid")
+    assert tab.locator(rows).count() == 1
+    assert complaints == []
+
+
+def test_click_on_a_confusion_shows_aligned_utterances_with_sound(opened):
+    tab, complaints = opened
+    tab.select_option("#confusions select >> nth=2", "voicing")
+    # p -> b in utterance b is the only devoiced phone
+    tab.click('#confusion-table button[aria-label="voiceless to voiced: 1"]')
+    panel = tab.locator("#confusion-panel")
+    assert panel.locator("h3").inner_text() == "voiceless → voiced: once"
+    assert panel.locator(".pairs button").all_inner_texts() == ["p → b 1"]
+    card = panel.locator(".utterance")
+    assert card.count() == 1
+    assert card.locator("h4").inner_text() == "tone_b_eng"
+    assert card.locator(".steps .sub.hit").inner_text().split() == ["p", "b"]
+    card.locator(".steps .sub").click()
+    assert "voi - to +" in card.inner_text()
+    # the sound is a real one: 0.6 s and what MP3 adds
+    audio = card.locator("audio")
+    assert audio.get_attribute("src").startswith("data:audio/mpeg;base64,")
+    assert complaints == []
+
+
+def test_cells_are_buttons_for_the_keyboard(opened):
+    tab, complaints = opened
+    tab.focus('#confusion-table button[aria-label="plosive to plosive: 4"]')
+    tab.keyboard.press("Enter")
+    assert "plosive → plosive: 4 times" in tab.locator("#confusion-panel").inner_text()
+    assert complaints == []
+
+
+def test_spectrogram_is_a_picture_of_the_utterance(opened):
+    tab, _ = opened
+    href = tab.locator("#worst image").first.get_attribute("href")
+    size = tab.evaluate(
+        """async (uri) => {
+            const image = new Image();
+            image.src = uri;
+            await image.decode();
+            return [image.naturalWidth, image.naturalHeight];
+        }""",
+        href,
+    )
+    assert size == [61, 257]  # 0.6 s in steps of 10 ms; 0 to 8 kHz
+
+
+def test_page_fits_a_phone_and_paper(browser, report):
+    tab = browser.new_page(viewport=PHONE)
+    tab.goto(report.as_uri())
+    width = "document.documentElement.scrollWidth"
+    assert tab.evaluate(width) == PHONE["width"]
+    tab.emulate_media(media="print")
+    assert not tab.locator(".controls").first.is_visible()
+    assert tab.locator("#results-table").is_visible()
+    tab.close()
+
+
+def test_dark_page_keeps_its_contrast(browser, report):
+    tab = browser.new_page(color_scheme="dark")
+    tab.goto(report.as_uri())
+    colours = tab.evaluate(
+        "[getComputedStyle(document.body).color,"
+        " getComputedStyle(document.body).backgroundColor]"
+    )
+    assert colours == ["rgb(230, 233, 237)", "rgb(20, 24, 29)"]
+    tab.close()
