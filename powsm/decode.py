@@ -263,6 +263,7 @@ def cut_batches(todo: Sequence[Item], profile: Profile) -> list[list[Item]]:
     return batches
 
 
+@torch.inference_mode()
 def decode_batch(
     recogniser: Recogniser,
     profile: Profile,
