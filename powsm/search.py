@@ -257,7 +257,7 @@ class Searcher:
     ) -> list[tuple[int, int]]:
         """(most, fewest) tokens of each utterance."""
         options = self._options
-        bounds = [n for n in lens.tolist()]
+        bounds = lens.tolist()
         if options.maxlenratio < 0:
             bounds = [-int(options.maxlenratio)] * len(bounds)
         elif options.maxlenratio > 0:
@@ -326,7 +326,7 @@ class Searcher:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         gains = {"ctc": scorer.score_all()}
         if logits is None:
-            total = _bar(gains["ctc"].clone(), self._times, barred)
+            total = _bar(gains["ctc"], self._times, barred)
         else:
             gains["decoder"] = (logits - norm).double()
             total = self._weigh(gains)
@@ -498,7 +498,7 @@ def language_log_probs(
 
 
 def _bar(scores: Tensor, always: list[int], barred: Tensor | None) -> Tensor:
-    """Rule out tokens in (B, H, V) scores, in place where they are our own."""
+    """(B, H, V) scores without the tokens `always` ruled out, and `barred` ones."""
     if always:
         ids = torch.tensor(always, device=scores.device)
         scores = scores.index_fill(-1, ids, _NEVER)

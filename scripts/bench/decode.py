@@ -10,7 +10,11 @@ Prints one JSON line. For each setting, in the same run and on the same utteranc
   ratio_batch8_padded
   identical            share of utterances with the same tokens in the padded window
   max_score_error      of these, in nats
-  rtf                  seconds a second of audio, encoder included
+  rtf                  seconds a second of audio, encoder included; rtf_by_batch: of
+                       powsm.search at true lengths, by batch size
+
+On one CPU thread (the default) seconds are CPU seconds, so other work on the machine
+does not count; otherwise they are seconds on the clock.
 
 The top level repeats the worst of the settings. Without --exp the model has the shape
 of a training config and random weights; every output is then cut at --n_tokens, the
@@ -48,18 +52,27 @@ def get_args() -> argparse.Namespace:
     )
     parser.add_argument("--exp", type=Path, help="experiment folder of stage 11")
     parser.add_argument("--data", type=Path, help="with --exp: a test set in dump/raw")
-    parser.add_argument("--quick", action="store_true", help="6 utterances, no --exp")
+    parser.add_argument("--quick", action="store_true", help="8 utterances, no --exp")
     parser.add_argument("--config", type=Path, default=Path("conf/train_mini.yaml"))
     parser.add_argument("--vocab_size", type=int, default=600, help="without --exp")
-    parser.add_argument("--n_tokens", type=int, default=40, help="without --exp")
+    parser.add_argument("--n_tokens", type=int, default=25, help="without --exp")
+    parser.add_argument(
+        "--mean_s",
+        type=float,
+        default=2.1,
+        help="without --exp: seconds an utterance, 2.1 as the mini corpus; 7.4 with "
+        "--n_tokens 80 is IPAPack++",
+    )
     parser.add_argument("--n_utts", type=int, default=24)
     parser.add_argument("--batch_size", type=int, default=32, help="of powsm.search")
+    parser.add_argument("--batch_sizes", type=int, nargs="*", default=[], help="table")
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--ctc_weight", type=float, default=0.3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     if args.quick:
-        args.exp, args.n_utts = None, 6
+        args.exp, args.data, args.n_utts = None, None, 8
     if bool(args.exp) != bool(args.data):
         parser.error("--exp and --data belong together")
     return args
@@ -73,7 +86,9 @@ def random_experiment(args: argparse.Namespace, folder: Path) -> Path:
     special = ["<eng>", "<pr>", "<na>", "<notimestamps>", "<0.00>", "<20.00>"]
     pieces = [f"/p{i}/" for i in range(args.vocab_size - len(special) - 5)]
     tail = ["<sos>", "<eos>", "<sop>"]
-    parsed.token_list = ["<blank>", "<unk>", *special, *pieces, *tail]
+    tokens = folder / "tokens.txt"
+    tokens.write_text("\n".join(["<blank>", "<unk>", *special, *pieces, *tail]))
+    parsed.token_list = str(tokens)
     parsed.token_type = "word"
     torch.manual_seed(0)
     stock = config.stock_config(parsed)
@@ -88,10 +103,10 @@ def random_experiment(args: argparse.Namespace, folder: Path) -> Path:
     return folder
 
 
-def random_utterances(n: int) -> list[tuple[np.ndarray, str]]:
-    """Noise as long as IPAPack++'s utterances: 7.4 s on average, sd 4.4."""
+def random_utterances(n: int, mean_s: float) -> list[tuple[np.ndarray, str]]:
+    """Noise; durations spread like IPAPack++'s (standard deviation 0.6 of the mean)."""
     rng = np.random.default_rng(0)
-    seconds = np.clip(rng.gamma(2.83, 2.61, size=n), 2.0, WINDOW_S)
+    seconds = np.clip(mean_s * rng.gamma(2.83, 1 / 2.83, size=n), 0.8, WINDOW_S)
     return [
         (rng.normal(0, 0.1, int(s * SAMPLE_RATE)).astype(np.float32), "<eng>")
         for s in seconds
@@ -107,9 +122,11 @@ def read_utterances(data: Path, n: int) -> list[tuple[np.ndarray, str]]:
 
 
 def seconds_and_result(work) -> tuple[float, list]:
-    start = time.perf_counter()
+    is_alone = torch.get_num_threads() > 1 or torch.cuda.is_initialized()
+    clock = time.perf_counter if is_alone else time.process_time
+    start = clock()
     result = work()
-    return time.perf_counter() - start, result
+    return clock() - start, result
 
 
 def stock_batches(utterances: list, size: int) -> list[list[int]]:
@@ -158,8 +175,8 @@ def run_ours(
     return results
 
 
-def measure(stock: Speech2Text, options: SearchOptions, utterances, size: int) -> dict:
-    model = stock.s2t_model
+def measure(stock: Speech2Text, options: SearchOptions, utterances: list, args) -> dict:
+    model, size = stock.s2t_model, args.batch_size
     searcher = Searcher(model, options)
     run_stock(stock, utterances[:1], 1)  # warm up
     run_ours(stock, searcher, utterances[:1], 1, pad=False)
@@ -180,6 +197,12 @@ def measure(stock: Speech2Text, options: SearchOptions, utterances, size: int) -
         if ids == hyp.tokens:
             errors.append(abs(hyp.score - float(want.score)))
     audio_s = sum(len(x) for x, _ in utterances) / SAMPLE_RATE
+    by_batch = {
+        n: seconds_and_result(
+            lambda n=n: run_ours(stock, searcher, utterances, n, pad=False)
+        )[0]
+        for n in args.batch_sizes
+    }
     return {
         "beam_size": options.beam_size,
         "ctc_weight": options.ctc_weight,
@@ -190,6 +213,7 @@ def measure(stock: Speech2Text, options: SearchOptions, utterances, size: int) -
         "identical": len(errors) / len(utterances),
         "max_score_error": float(f"{max(errors, default=0):.1e}"),
         "rtf": round(true_s / audio_s, 4),
+        "rtf_by_batch": {n: round(s / audio_s, 4) for n, s in by_batch.items()},
         "rtf_padded": round(padded_s / audio_s, 4),
         "rtf_batch1": round(one_s / audio_s, 4),
         "rtf_batch8": round(eight_s / audio_s, 4),
@@ -211,7 +235,7 @@ def run(args: argparse.Namespace, exp: Path, utterances: list) -> dict:
             device=args.device,
         )
         options = SearchOptions(beam, args.ctc_weight, maxlenratio=maxlenratio)
-        settings.append(measure(stock, options, utterances, args.batch_size))
+        settings.append(measure(stock, options, utterances, args))
     return {
         "ratio_batch1": min(s["ratio_batch1"] for s in settings),
         "ratio_batch8": min(s["ratio_batch8"] for s in settings),
@@ -230,12 +254,13 @@ def run(args: argparse.Namespace, exp: Path, utterances: list) -> dict:
 def main() -> None:
     args = get_args()
     logging.disable(logging.WARNING)
+    torch.set_num_threads(args.threads)
     if args.exp:
         result = run(args, args.exp, read_utterances(args.data, args.n_utts))
     else:
         with tempfile.TemporaryDirectory() as folder:
             exp = random_experiment(args, Path(folder))
-            result = run(args, exp, random_utterances(args.n_utts))
+            result = run(args, exp, random_utterances(args.n_utts, args.mean_s))
     print(json.dumps(result))
 
 
