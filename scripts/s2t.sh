@@ -28,7 +28,7 @@ expdir=exp              # statistics and experiments
 ## Data
 download=               # script of stage 0
 download_opts=()        # an option for it, as --download_opts=--name=value
-audio_format=inplace    # inplace, or flac.ark to copy the audio for stock ESPnet
+audio_format=inplace    # inplace, or flac.ark or wav: copies that stock ESPnet reads
 ipa_policy=strict       # strict, or released: the published recipe's phone segmentation
 text_policy=powsm_fix   # powsm_fix, or released: the published orthography
 min_duration=0.5        # seconds; shorter utterances are dropped
@@ -71,8 +71,8 @@ fi
 . ./cmd.sh                  # where jobs run: cmd_backend
 
 [[ ${trainer} =~ ^(powsm|espnet)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
-[[ ${audio_format} =~ ^(inplace|flac.ark)$ ]] ||
-    die "--audio_format is inplace or flac.ark: ${audio_format}"
+[[ ${audio_format} =~ ^(inplace|flac\.ark|wav)$ ]] ||
+    die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
 [[ -n ${config} ]] || die "--config is not set: name a file of conf/train_*.yaml"
 token_list=${token_list:-${data}/token_list}
 token_dir=${token_list}/bpe_unigram${nbpe}
@@ -99,7 +99,7 @@ if in_stage 1 "prepare: ${downloads} -> ${data}/{train,dev,test_*}"; then
 fi
 
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
-    run_once "${data}/report" "${data}"/{train,dev} "${data}"/test_* -- \
+    run_once "${data}/report" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
         python local/data_report.py --data "${data}" --nj "${nj}"
 fi
 
@@ -107,13 +107,14 @@ if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
     if [[ ${audio_format} == inplace ]]; then
         log "the audio is read where it is, nothing to do"
     else
-        run_once "${data}" "${data}"/{train,dev} "${data}"/test_* -- \
-            python local/copy_audio.py --data "${data}" --format "${audio_format}"
+        run_stage "${data}" "${data}"/{train,dev}/wav.scp "${data}"/test_*/wav.scp -- \
+            python local/copy_audio.py --data "${data}" --format "${audio_format}" \
+            --nj "${nj}"
     fi
 fi
 
 if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
-    run_stage "${dump}" "${data}"/{train,dev} "${data}"/test_* -- \
+    run_stage "${dump}" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
         python local/prepare_dump.py --data "${data}" --dump "${dump}" --nj "${nj}" \
         --policy "${ipa_policy}" --text_policy "${text_policy}" \
         --min_duration "${min_duration}" --max_duration "${max_duration}" \
@@ -141,11 +142,11 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     if ((num_nodes > 1)); then
         [[ ${cmd_backend:-local} == slurm ]] || die "--num_nodes ${num_nodes} needs" \
             "cmd_backend=slurm in cmd.sh and an allocation of that many machines"
-        first_node=$(scontrol show hostnames "${SLURM_JOB_NODELIST}" | head -n 1)
+        nodes=$(scontrol show hostnames "${SLURM_JOB_NODELIST}")
         launcher=(srun --nodes "${num_nodes}" --ntasks-per-node 1
             torchrun --nnodes "${num_nodes}" --nproc_per_node "${ngpu}"
             --rdzv_id "${SLURM_JOB_ID}" --rdzv_backend c10d
-            --rdzv_endpoint "${first_node}:29400")
+            --rdzv_endpoint "${nodes%%[[:space:]]*}:29400")
     elif ((ngpu > 1)); then
         launcher=(torchrun --standalone --nproc_per_node "${ngpu}")
     fi

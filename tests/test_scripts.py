@@ -410,7 +410,7 @@ def test_stock_trainer_has_its_own_program_and_folder(recipe):
     ("option", "message"),
     [
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),
-        ("--audio_format=wav", "--audio_format is inplace or flac.ark: wav"),
+        ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),
         ("--config=", "--config is not set: name a file of conf/train_*.yaml"),
     ],
 )
