@@ -64,6 +64,7 @@ class CachedDecoder:
         n_pads = [longest - len(prompt) for prompt in prompts]
         ids = [[0] * n + list(p) for n, p in zip(n_pads, prompts, strict=True)]
         self._n_pads = torch.tensor(n_pads, device=device)
+        self._is_padded = any(n_pads)
         self._n_tokens = 0
         self._capacity = longest + _GROWTH
         self._own = [
@@ -73,7 +74,7 @@ class CachedDecoder:
         ]  # fmt: skip
         position = torch.arange(longest, device=device)
         mask = position <= position.unsqueeze(1)  # (P, P) causal
-        if any(n_pads):
+        if self._is_padded:
             real = position >= self._n_pads.unsqueeze(1)
             # a padding token sees itself, or its softmax would be empty
             own = torch.eye(longest, dtype=torch.bool, device=device)
@@ -97,7 +98,7 @@ class CachedDecoder:
         places = (self._n_tokens - self._n_pads).repeat_interleave(n_hyps).unsqueeze(1)
         n = self._n_tokens + 1
         mask = None
-        if self._n_pads.any():
+        if self._is_padded:
             real = torch.arange(n, device=tokens.device) >= self._n_pads.unsqueeze(1)
             mask = real.repeat_interleave(n_hyps, 0)[:, None, None]  # (N, 1, 1, L)
         hidden = self._run(tokens.reshape(-1, 1), places, mask)

@@ -344,7 +344,7 @@ class Searcher:
                 break
             tail = tokens[..., tokens.size(-1) - n_tail :]
             is_loop = (tail[..., period:] == tail[..., : n_tail - period]).all(-1)
-            # elsewhere the column bars a time symbol or nothing: the blank
+            # where nothing loops the column names the blank, which no text holds
             column = torch.full_like(is_loop, self._model.blank_id, dtype=torch.long)
             columns.append(torch.where(is_loop, tail[..., -period], column))
         return torch.stack(columns, dim=-1) if columns else None
