@@ -302,10 +302,13 @@ def _code(
 def _cost_tables(
     phones: Sequence[str], metric: Metric
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Costs in units: of substitutions (n, n), uint8, and of gaps (n,), int32."""
+    """Costs in units: of substitutions (n, n), uint8, and of gaps (n,), int32.
+
+    Where every edit costs 1 the first table is empty: `n` may be a vocabulary of words.
+    """
     n = len(phones)
     if metric == "phone":
-        return 1 - np.eye(n, dtype=np.uint8), np.ones(n, np.int32)
+        return np.empty((0, 0), np.uint8), np.ones(n, np.int32)
     values = feature_table().of(phones)
     if metric == "hamming":
         # one column for each value a feature can take: equal features meet in one
@@ -358,6 +361,13 @@ def _common_ends(hyp, h0, h1, ref, r0, r1):
 
 
 @jit
+def _sub_cost(sub, h, r):
+    if len(sub) == 0:
+        return np.int32(h != r)
+    return np.int32(sub[h, r])
+
+
+@jit
 def _sum_costs(hyp, hyp_start, ref, ref_start, sub, gap, first, last, cost):
     """Fill cost[first:last] with the edit costs, keeping one row of the edit table."""
     longest = 0
@@ -376,14 +386,15 @@ def _sum_costs(hyp, hyp_start, ref, ref_start, sub, gap, first, last, cost):
             ref_gap[j] = gap[ref[r0 + j]]
             row[j + 1] = row[j] + ref_gap[j]
         for i in range(h0, h1):
-            sub_row = sub[hyp[i]]
-            insertion = gap[hyp[i]]
+            h = hyp[i]
+            insertion = gap[h]
             diagonal = row[0]
             left = diagonal + insertion
             row[0] = left
             for j in range(n_ref):
                 up = row[j + 1]
-                best = min(diagonal + sub_row[ref[r0 + j]], up + insertion)
+                by_diagonal = diagonal + _sub_cost(sub, h, ref[r0 + j])
+                best = min(by_diagonal, up + insertion)
                 left = min(best, left + ref_gap[j])
                 diagonal = up
                 row[j + 1] = left
@@ -440,7 +451,7 @@ def _align_pairs(
                 up = row[j + 1]
                 by_deletion = row[j] + gap[r]
                 by_insertion = up + gap[h]
-                by_diagonal = diagonal + sub[h, r]
+                by_diagonal = diagonal + _sub_cost(sub, h, r)
                 best = min(by_deletion, by_insertion, by_diagonal)
                 # rapidfuzz's choice between equals: a deletion; then an insertion if
                 # the cell it comes from is the cheaper one

@@ -159,6 +159,17 @@ def test_threads_do_not_change_anything(monkeypatch):
     assert one.alignments() == many.alignments()
 
 
+def test_words_of_a_large_vocabulary_need_no_table():
+    """A cost for each two of 200,000 words would be 40 GB."""
+    words = [
+        [f"w{n}" for n in range(first, first + 20)] for first in range(0, 200_000, 20)
+    ]
+    pairs = PhonePairs(hyp=words[1:] + words[:1], ref=words)
+    assert (pairs.costs("phone") == 20).all()
+    assert pairs.edit_counts()[0].tolist() == [20, 0, 0]
+    assert len(pairs.alignments("phone")[0]) == 20
+
+
 def test_no_pairs_give_no_distances():
     pairs = PhonePairs(hyp=[], ref=[])
     assert pairs.distances("feature").shape == (0,)
