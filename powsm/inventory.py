@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 UNKNOWN = "unknown"  # kind of a character that no table explains
+_TABLE_KINDS = ("stress", "tone", "break", "diacritic", "invisible")
 
 
 def _read_panphon() -> tuple[str, ...]:
@@ -30,24 +31,40 @@ def _decode(code_points: str) -> str:
     return "".join(chr(int(point[2:], 16)) for point in code_points.split())
 
 
-def _read_phone_map() -> tuple[dict[str, str], dict[str, str], str]:
-    """Aliases, kinds of ignorable characters, and a hash of the table."""
-    text = files("powsm").joinpath("data/phone_map.csv").read_text(encoding="utf-8")
-    aliases, kinds = {}, {}
-    for row in csv.DictReader(text.splitlines()):
-        source = _decode(row["source"])
+def read_phone_map(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Parse the table: aliases (source to target), and kinds of other characters.
+
+    Raises:
+        ValueError: a row names an unknown kind, repeats a source, or is not NFD.
+    """
+    aliases: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+        where = f"powsm/data/phone_map.csv:{number}"
+        source, target = _decode(row["source"]), _decode(row["target"])
+        if not unicodedata.is_normalized("NFD", source + target):
+            raise ValueError(f"{where}: {row['source']} is not NFD; decompose it")
+        if source in aliases or source in kinds:
+            raise ValueError(f"{where}: {row['source']} has a row already; keep one")
         if row["kind"] == "alias":
-            aliases[source] = _decode(row["target"])
-        else:
+            aliases[source] = target
+        elif row["kind"] in _TABLE_KINDS:
             kinds[source] = row["kind"]
-    return aliases, kinds, hashlib.sha256(text.encode()).hexdigest()[:8]
+        else:
+            raise ValueError(
+                f"{where}: kind {row['kind']!r} is not known; use alias, "
+                f"{', '.join(_TABLE_KINDS)}"
+            )
+    return aliases, kinds
 
 
 PANPHON_SEGMENTS = _read_panphon()  # 90 of them are not NFD
 INVENTORY: tuple[str, ...] = tuple(
     dict.fromkeys(unicodedata.normalize("NFD", phone) for phone in PANPHON_SEGMENTS)
 )
-ALIASES, KINDS, PHONE_MAP_HASH = _read_phone_map()
+_PHONE_MAP = files("powsm").joinpath("data/phone_map.csv").read_text(encoding="utf-8")
+ALIASES, KINDS = read_phone_map(_PHONE_MAP)
+PHONE_MAP_HASH = hashlib.sha256(_PHONE_MAP.encode()).hexdigest()[:8]
 
 
 def kind_of(char: str) -> str:

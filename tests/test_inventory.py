@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from powsm.inventory import (
     build_trie,
     kind_of,
     longest_match_pattern,
+    read_phone_map,
 )
 
 
@@ -41,6 +43,21 @@ def test_table_has_one_row_a_character():
     assert not set(ALIASES) & set(KINDS)
     assert UNKNOWN not in KINDS.values()
     assert all(len(char) == 1 for char in KINDS)
+
+
+@pytest.mark.parametrize(
+    "row, fault",
+    [
+        ("U+0067,U+0261,alias,again", "csv:3: U\\+0067 has a row already"),
+        ("U+0067,,stress,both", "csv:3: U\\+0067 has a row already"),
+        ("U+00E7,U+0255,alias,composed", "csv:3: U\\+00E7 is not NFD"),
+        ("U+0021,,noise,no such kind", "csv:3: kind 'noise' is not known; use alias"),
+    ],
+)
+def test_phone_map_faults_are_named(row, fault):
+    table = f"source,target,kind,note\nU+0067,U+0261,alias,g\n{row}\n"
+    with pytest.raises(ValueError, match=fault):
+        read_phone_map(table)
 
 
 def test_every_character_of_the_inventory_is_known():
