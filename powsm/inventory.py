@@ -31,7 +31,7 @@ def _decode(code_points: str) -> str:
     return "".join(chr(int(point[2:], 16)) for point in code_points.split())
 
 
-def read_phone_map(text: str) -> tuple[dict[str, str], dict[str, str]]:
+def read_phone_map(table: str) -> tuple[dict[str, str], dict[str, str]]:
     """Parse the table: aliases (source to target), and kinds of other characters.
 
     Raises:
@@ -39,11 +39,12 @@ def read_phone_map(text: str) -> tuple[dict[str, str], dict[str, str]]:
     """
     aliases: dict[str, str] = {}
     kinds: dict[str, str] = {}
-    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+    for number, row in enumerate(csv.DictReader(table.splitlines()), start=2):
         where = f"powsm/data/phone_map.csv:{number}"
         source, target = _decode(row["source"]), _decode(row["target"])
-        if not unicodedata.is_normalized("NFD", source + target):
-            raise ValueError(f"{where}: {row['source']} is not NFD; decompose it")
+        for text in (source, target):
+            if not unicodedata.is_normalized("NFD", text):
+                raise ValueError(f"{where}: {text!r} is not NFD; decompose it")
         if source in aliases or source in kinds:
             raise ValueError(f"{where}: {row['source']} has a row already; keep one")
         if row["kind"] == "alias":
