@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# POWSM on a small real corpus: 81 minutes of speech in five languages, on a CPU.
+# POWSM on a small real corpus: 74 minutes of speech in five languages, on a CPU.
 # Usage: ./run.sh [--stage N] [--stop_stage N] [--option value]...   (--help lists them)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -12,7 +12,7 @@ decode_configs+=" conf/decode_lid.yaml"
 exec scripts/s2t.sh \
     --download local/download_mini.py \
     ${ASTERISK_SOUNDS:+--download_opts="--corpus_dir=${ASTERISK_SOUNDS}"} \
-    --nbpe 200 --phones observed --languages observed --time_symbols false \
+    --nbpe 300 --stats_hours 0.25 --phones observed --languages observed --time_symbols false \
     --config conf/train_mini.yaml \
     --decode_configs "${decode_configs}" \
     "$@"

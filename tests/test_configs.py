@@ -1,0 +1,91 @@
+"""Every YAML file of conf/ is read by the code that will read it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from powsm import config
+from powsm.decode import DecodeError, Profile
+
+CONF = Path(__file__).parents[1] / "conf"
+TRAIN = sorted({*CONF.glob("train_*.yaml"), *CONF.glob("tuning/**/*.yaml")})
+DECODE = sorted(CONF.glob("decode_*.yaml"))
+
+
+def test_every_file_of_conf_is_covered():
+    covered = {*TRAIN, *DECODE, *CONF.glob("tables/*.yaml"), *CONF.glob("cluster/*")}
+    assert set(CONF.rglob("*.yaml")) == covered
+    assert TRAIN and DECODE
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
+def test_training_settings_pass_espnets_parser(path, tmp_path):
+    args = config.parse(config.load(path), tmp_path / "settings.yaml")
+    stock = config.stock_config(args)
+    yaml.safe_dump(stock)  # can be written as config.yaml
+    assert stock["model"] == "espnet"
+    assert not set(config.OUR_KEYS) & stock.keys()
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
+def test_training_settings_open_with_command_and_hardware(path):
+    head = path.read_text().split("\n\n")[0]
+    assert "command:" in head and "hardware:" in head, head
+
+
+@pytest.mark.parametrize("path", DECODE, ids=lambda p: p.stem)
+def test_decode_profiles_load_and_differ(path):
+    profile = Profile.load(path)
+    assert profile.name == path.stem
+    others = [Profile.load(p) for p in DECODE if p != path]
+    assert profile.digest() not in {other.digest() for other in others}
+
+
+def write(tmp_path, text):
+    path = tmp_path / "decode_x.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_unknown_decode_settings_are_all_named(tmp_path):
+    path = write(tmp_path, "beam: 3\nsearch: {ctc_wight: 0.3}\n")
+    with pytest.raises(DecodeError, match=r"unknown beam search.ctc_wight"):
+        Profile.load(path)
+
+
+def test_ctc_head_refuses_tasks_it_cannot_do(tmp_path):
+    path = write(tmp_path, "decode: ctc\ntasks: [pr, asr]\n")
+    with pytest.raises(DecodeError, match="always speaks phones, it cannot do asr"):
+        Profile.load(path)
+
+
+def test_all_faults_of_a_training_file_are_told_at_once(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        "encoder: e_branchformer\nencoder_conf: {num_block: 2}\n"
+        "batch_conf: {batch_second: 1}\noptimm: adamw\nscheduler: warmup\n"
+    )
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    told = str(caught.value)
+    assert "4 fault(s)" in told
+    for wrong, right in (
+        ("num_block", "num_blocks"),
+        ("batch_second", "batch_seconds"),
+        ("optimm", "optim"),
+        ("warmup", "warmuplr"),
+    ):
+        assert wrong in told and f"did you mean '{right}'" in told
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("seed", "expected key.sub=value"),
+        ("seed.x=1", "seed is 1, it has no keys below it"),
+    ],
+)
+def test_overrides_that_make_no_sense(pair, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.apply_overrides({"seed": 1}, [pair])
