@@ -77,6 +77,11 @@ class AudioRef:
         return f"{self.path}:{self.offset}:{self.size}"
 
 
+def location_in_shard(path: Path, offset: int, size: int) -> str:
+    """The `wav.scp` value of `size` bytes of audio, `offset` bytes into a shard."""
+    return f"{path}:{offset}:{size}"
+
+
 def read_audio(location: str) -> np.ndarray:
     """Decode one utterance.
 

@@ -7,11 +7,13 @@ order are the same for any number of them.
 """
 
 import mmap
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from powsm.datadir import DataDirError
@@ -150,13 +152,15 @@ def map_in_order[Item, Result](
     """`map(work, items)` by `nj` processes, results in the order of the items.
 
     A few items a process are under way at a time, so memory stays flat; one process
-    works without starting another. A worker that is killed raises BrokenProcessPool.
+    works without starting another. A worker that is killed raises BrokenProcessPool;
+    when the caller is killed its workers end.
     """
     if nj <= 1:
         yield from map(work, items)
         return
     # spawned, not forked: the parent may run threads (progress bars, torch)
-    with ProcessPoolExecutor(nj, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(nj, context, initializer=_end_with_parent) as pool:
         under_way: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -168,3 +172,17 @@ def map_in_order[Item, Result](
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when the process that started it is killed.
+
+    It would otherwise wait for its next task for ever.
+    """
+    parent = parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -12,10 +12,8 @@ import hashlib
 import heapq
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -241,7 +239,6 @@ def _record(
 
 
 def _make_part(shard: Shard, data: Path) -> Part:
-    _end_with_parent()
     done = _finished_part(shard, data)
     if done is not None and done.error is None:
         return done
@@ -284,23 +281,6 @@ def _make_part(shard: Shard, data: Path) -> Part:
         json.dump(asdict(part), file, ensure_ascii=False)
         file.write("\n")
     return part
-
-
-@cache
-def _end_with_parent() -> None:
-    """Let this process, if it is a worker, end when the one that started it is killed.
-
-    A pool's worker would wait for its next task for ever.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _finished_part(shard: Shard, data: Path) -> Part | None:

@@ -15,11 +15,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from operator import index as as_int
 from pathlib import Path
 from typing import Any
 
-from powsm.audio import AudioRef, n_samples_at_sample_rate
+from powsm.audio import location_in_shard, n_samples_at_sample_rate
 from powsm.corpora import CORPORA, Corpus
 from powsm.languages import DROPPED_LANGUAGES, UNKNOWN_LANGUAGE, lang_code
 from powsm.tarindex import TarError, TarIndex, TarMember
@@ -173,8 +174,13 @@ def _shards_of_split(corpus: str, split: Path) -> Iterator[Shard]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
-            yield from f
+        if path.suffix == ".gz":
+            # a buffer of its own makes lines in C, GzipFile one by one in Python
+            with gzip.open(path, "rb") as packed, BufferedReader(packed) as file:
+                yield from file
+        else:
+            with open(path, "rb") as file:
+                yield from file
     except (EOFError, gzip.BadGzipFile, zlib.error) as err:
         raise ShardError(
             f"{path}: cut off or damaged ({err}); fetch the file again"
@@ -217,10 +223,10 @@ def _recording_of(
         )
     if extension == "nodata":
         return None, data
-    recording = _parse_json(index.read(meta), f"{index.path}: member {meta.name!r}")
     if data.size == 0:
         raise ShardError(f"{index.path}: member {data.name!r} is empty")
-    return recording, data
+    where = f"{index.path}: member {meta.name!r}"
+    return _parse_json(index.read(meta), where), data
 
 
 def _utterance_of(
@@ -259,14 +265,13 @@ def _utterance_of(
         return None
     utt_id = make_utt_id(shard.corpus, _recording_id(shard.corpus, cut["id"]), lang)
     speaker = supervision.get("speaker")
-    location = AudioRef(shard.recording, audio.offset, audio.size)
     return Utterance(
         utt_id=utt_id,
         corpus=shard.corpus,
         split=shard.split,
         lang=lang,
         speaker=f"{shard.corpus}_{safe_id(str(speaker))}" if speaker else utt_id,
-        audio=str(location),
+        audio=location_in_shard(shard.recording, audio.offset, audio.size),
         n_samples=n_samples_at_sample_rate(n_samples, rate),
         text=one_line(custom.get("orthographic") or ""),
         ipa=ipa,

@@ -41,12 +41,11 @@ class Utterance:
     ipa: str
 
     def __post_init__(self) -> None:
-        for field, value in (("utt_id", self.utt_id), ("speaker", self.speaker)):
-            if not _ID.fullmatch(value):
-                raise UtteranceError(
-                    f"{self.utt_id!r}: {field} {value!r} must be letters, digits and "
-                    ".+@_- only; see make_utt_id"
-                )
+        if not (_ID.fullmatch(self.utt_id) and _ID.fullmatch(self.speaker)):
+            raise UtteranceError(
+                f"utt_id {self.utt_id!r} and speaker {self.speaker!r} must be letters, "
+                "digits and .+@_- only; see make_utt_id"
+            )
         if not _LANG.fullmatch(self.lang):
             raise UtteranceError(
                 f"{self.utt_id}: lang {self.lang!r} is not an ISO 639-3 code like 'eng'"

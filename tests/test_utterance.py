@@ -38,7 +38,7 @@ def test_duration_s_is_samples_over_rate():
         ({"utt_id": "a b"}, "utt_id 'a b'"),
         ({"utt_id": ""}, "utt_id ''"),
         ({"utt_id": "ä"}, "utt_id 'ä'"),
-        ({"speaker": "x\ty"}, "speaker"),
+        ({"speaker": "x\ty"}, "speaker 'x\\ty'"),
         ({"lang": "en"}, "not an ISO 639-3"),
         ({"lang": "<eng>"}, "not an ISO 639-3"),
         ({"n_samples": 0}, "n_samples 0"),
