@@ -219,7 +219,7 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
         segments = _normaliser(not is_human).segment(ipa, lang)
         if not is_human:
             stats.unknown.add(utt_id, ipa, segments)
-            stats.ignored.update(drop.kind for drop in segments.dropped)
+            stats.ignored.update(segments.dropped_by_kind())
         phones = segments.phones
         ctc_phones = strip_suprasegmentals(phones)
         lang_stats.n_phones += len(phones)

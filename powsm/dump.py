@@ -32,6 +32,7 @@ from powsm.filters import (
     ranked,
 )
 from powsm.ipa import (
+    SUPRASEGMENTALS,
     UNKNOWN,
     Normaliser,
     Segmentation,
@@ -46,6 +47,7 @@ REFERENCE_FILES = ("ref.ipa", "ref.text")  # keyed by utt_id, for dev and test s
 MAX_UNKNOWN_RATE = 0.01
 _N_CONTEXTS = 3  # examples kept of an unknown symbol
 _SORT_MEMORY = "256M"
+_MARKS = frozenset(SUPRASEGMENTALS)
 _CORPUS_NAME_PARTS = 3  # names like `mls_dutch` have an underscore
 
 log = logging.getLogger(__name__)
@@ -388,10 +390,12 @@ def _prepare_chunk(
         if not is_human:
             unknown.add(utt_id, ipa, segments)
         phones = segments.phones
-        if settings.policy == "strict":
-            ctc_phones = strip_suprasegmentals(phones)
-        else:  # the public recipe segments twice
+        if settings.policy != "strict":  # the public recipe segments twice
             ctc_phones = normaliser.ctc_phones(ipa, lang)
+        elif _MARKS.isdisjoint("".join(phones)):
+            ctc_phones = phones
+        else:
+            ctc_phones = strip_suprasegmentals(phones)
         if reason := phones_drop_reason(
             limits, n_samples=n_samples, phones=phones, ctc_phones=ctc_phones
         ):

@@ -94,16 +94,15 @@ def examples(
     slashed = _slashed(phones)
     ctc = slashed if ctc_phones == phones else _slashed(ctc_phones)
     symbol = prompt_lang_sym(lang)
+    targets = {"pr": slashed, "asr": text, "g2p": slashed, "p2g": text}
+    prompts = {"pr": NA_SYM, "asr": NA_SYM, "g2p": text, "p2g": slashed}
     rows = []
     for task in sorted(tasks):
-        if task not in TASK_SYMS:
+        if task not in targets:
             raise ValueError(f"no task {task!r}; the tasks are {' '.join(TASKS)}")
-        if task in TEXT_TASKS and not text:
-            continue
-        target = slashed if task in ("pr", "g2p") else text
-        prompt = {"g2p": text, "p2g": slashed}.get(task, NA_SYM)
-        target = f"{symbol}<{task}>{NO_TIME_SYM} {target}"
-        rows.append(Example(f"{utt_id}_{task}", target, prompt, ctc))
+        if text or task not in TEXT_TASKS:
+            target = f"{symbol}<{task}>{NO_TIME_SYM} {targets[task]}"
+            rows.append(Example(f"{utt_id}_{task}", target, prompts[task], ctc))
     return rows
 
 
