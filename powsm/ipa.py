@@ -22,9 +22,8 @@ import importlib.metadata
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -90,21 +89,20 @@ class Segmentation:
 
     phones: tuple[str, ...]
     _text: str = field(repr=False)  # NFD
-    _notes: tuple[tuple[int, Word], ...] = field(repr=False)  # by number of the word
+    _words: list[str] = field(repr=False)
+    _noted: dict[str, Word] = field(repr=False, compare=False)
     _policy: str = field(repr=False)
 
     @property
     def dropped(self) -> tuple[Drop, ...]:
         """Every character that is in no phone, in order of appearance."""
         text, end = self._text, 0
-        notes = dict(self._notes)
         found: list[tuple[str, int, str]] = []
-        for number, match in enumerate(_WORD[self._policy].finditer(text)):
+        for match in _WORD[self._policy].finditer(text):
             start = match.start()
             found += ((text[i], i, "space") for i in range(end, start))
-            if number in notes:
-                drops = notes[number].dropped
-                found += ((char, start + i, kind) for char, i, kind in drops)
+            if word := self._noted.get(match[0]):
+                found += ((char, start + i, kind) for char, i, kind in word.dropped)
             end = match.end()
         found += ((text[i], i, "space") for i in range(end, len(text)))
         return tuple(
@@ -112,23 +110,26 @@ class Segmentation:
             for char, i, kind in found
         )
 
+    def _notes(self) -> Iterator[Word]:
+        noted = self._noted
+        return (noted[word] for word in self._words if word in noted)
+
     @property
     def aliases(self) -> tuple[str, ...]:
         """The source of each alias that went into a phone, repeats included."""
-        return tuple(chain.from_iterable(word.aliases for _, word in self._notes))
+        return tuple(chain.from_iterable(word.aliases for word in self._notes()))
 
     @property
     def unknown_count(self) -> int:
         """Dropped characters that are not known to be ignorable."""
         return sum(
-            kind == UNKNOWN for _, word in self._notes for _, _, kind in word.dropped
+            kind == UNKNOWN for word in self._notes() for _, _, kind in word.dropped
         )
 
     def dropped_by_kind(self) -> Counter[str]:
-        """How many characters each kind of drop took; cheaper than `dropped`."""
-        kinds = Counter(kind for _, word in self._notes for _, _, kind in word.dropped)
-        words = _WORD[self._policy].findall(self._text)
-        if n_spaces := len(self._text) - sum(map(len, words)):
+        """How many characters each kind of drop took; far cheaper than `dropped`."""
+        kinds = Counter(kind for word in self._notes() for _, _, kind in word.dropped)
+        if n_spaces := len(self._text) - sum(map(len, self._words)):
             kinds["space"] += n_spaces
         return kinds
 
@@ -231,23 +232,17 @@ class Normaliser:
             # the recipe's word boundary is a space, and there is none before this word
             first = self._known_words(True, False, suprasegmentals)[texts[0]]
             phones[: len(first)] = first
-        noted = known.noted
-        notes = ()
-        if noted and not noted.keys().isdisjoint(texts):
-            notes = tuple((i, noted[t]) for i, t in enumerate(texts) if t in noted)
-        return Segmentation(tuple(phones), ipa, notes, self.policy)
+        return Segmentation(tuple(phones), ipa, texts, known.noted, self.policy)
 
     def _known_words(
         self, english: bool, initial: bool, suprasegmentals: bool
     ) -> _Words:
         key = (english, initial, suprasegmentals)
         known = self._words.get(key)
-        if known is None:
+        if known is None or len(known) > _CACHE_WORDS:
+            # a new memory: earlier segmentations still read their notes in the old one
             known = _Words(lambda text: self._segment_word(text, *key))
             self._words[key] = known
-        if len(known) > _CACHE_WORDS:
-            known.clear()
-            known.noted.clear()
         return known
 
     def _segment_word(
@@ -268,14 +263,22 @@ class Normaliser:
 
 # --- phones as text -------------------------------------------------------------------
 
-_IN_INVENTORY = frozenset(INVENTORY)
-_STRIP = str.maketrans("", "", SUPRASEGMENTALS)
+
+class _Stripped(dict):
+    """Phones without suprasegmental marks, worked out once each."""
+
+    _INVENTORY = frozenset(INVENTORY)
+    _MARKS = str.maketrans("", "", SUPRASEGMENTALS)
+
+    def __missing__(self, phone: str) -> tuple[str, ...]:
+        bare = unicodedata.normalize("NFD", phone).translate(self._MARKS)
+        # jːʲ is in the inventory, jʲ is not: then what is left is segmented
+        found = (bare,) if bare in self._INVENTORY else strict_word(bare).phones
+        self[phone] = found
+        return found
 
 
-@cache
-def _stripped(phone: str) -> tuple[str, ...]:
-    bare = unicodedata.normalize("NFD", phone).translate(_STRIP)
-    return (bare,) if bare in _IN_INVENTORY else strict_word(bare).phones
+_STRIPPED = _Stripped()
 
 
 def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
@@ -284,7 +287,7 @@ def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
     >>> strip_suprasegmentals(("iː", "ă", "t͡ʃ"))
     ('i', 'a', 't͡ʃ')
     """
-    return tuple(bare for phone in phones for bare in _stripped(phone))
+    return tuple(chain.from_iterable(map(_STRIPPED.__getitem__, phones)))
 
 
 def to_slashed(phones: Iterable[str]) -> str:
@@ -297,13 +300,17 @@ def to_slashed(phones: Iterable[str]) -> str:
     '/pʰ//ɔ/'
     """
     phones = tuple(phones)
-    for phone in phones:
-        if not _fits_slashes(phone):
-            raise PhoneFormatError(
-                f"phone {phone!r} cannot stand between slashes: expected text without "
-                "slashes and spaces; segment it with powsm.ipa.Normaliser first"
-            )
-    return "".join(f"/{phone}/" for phone in phones)
+    if not phones:
+        return ""
+    text = f"/{'//'.join(phones)}/"
+    if text.count("/") == 2 * len(phones) and "" not in phones:
+        if len(text.split()) == 1:
+            return text
+    wrong = next(phone for phone in phones if not _fits_slashes(phone))
+    raise PhoneFormatError(
+        f"phone {wrong!r} cannot stand between slashes: expected text without slashes "
+        "and spaces; segment it with powsm.ipa.Normaliser first"
+    )
 
 
 def _fits_slashes(phone: str) -> bool:

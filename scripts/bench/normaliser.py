@@ -3,9 +3,9 @@
 
 Usage: normaliser.py [--strings N]. Prints one JSON line.
 
-Strings are made of words from 20 made-up languages. Words come back as often as words
-do (Zipf's law, exponent 1, 5,000 words a language), which the normaliser's memory of
-words makes use of; `normaliser_ratio_new_words` is the ratio on words met once.
+Strings come from made-up languages, 5,000 strings and 5,000 words each. Words come back
+as often as words do (Zipf's law, exponent 1), which the normaliser's memory of words
+makes use of; `normaliser_ratio_new_words` is the ratio on words met once.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from powsm.ipa import Normaliser
 
-_N_LANGUAGES = 20
+_STRINGS_PER_LANGUAGE = 5_000
 _N_WORDS = 5_000  # of a language
 _TURN = 1_000  # strings
 _ONSETS = "p b t d k ɡ m n ɲ f v s z ʃ ʒ h x l ɾ r j w t͡ʃ d͡ʒ t͡s pʰ kʲ t̪ st pl".split()
@@ -46,10 +46,9 @@ def make_strings(n_strings: int, seed: int = 1) -> list[str]:
         itertools.accumulate(1 / rank for rank in range(1, _N_WORDS + 1))
     )
     strings: list[str] = []
-    for i in range(_N_LANGUAGES):
+    while len(strings) < n_strings:
         words = _words(rng)
-        stop = n_strings * (i + 1) // _N_LANGUAGES
-        while len(strings) < stop:
+        for _ in range(min(_STRINGS_PER_LANGUAGE, n_strings - len(strings))):
             length = rng.randint(5, 25)
             chosen = rng.choices(words, cum_weights=frequencies, k=length)
             strings.append(" ".join(chosen))
