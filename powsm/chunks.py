@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -169,6 +170,11 @@ def map_in_order[Item, Result](
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
+        except BrokenProcessPool as err:
+            raise ChildProcessError(
+                f"one of {nj} worker processes was killed; if the machine ran out of "
+                "memory, run again with fewer (--nj)"
+            ) from err
         finally:
             for future in under_way:
                 future.cancel()

@@ -437,7 +437,10 @@ def _write_spk2utt(work_dir: Path) -> None:
     by_speaker = work_dir / "utt2spk.by_speaker"
     environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(work_dir)}
     command = ["sort", "-S", _SORT_MEMORY, "-k2,2", "-k1,1", "-o", str(by_speaker)]
-    subprocess.run([*command, str(work_dir / "utt2spk")], env=environment, check=True)
+    command.append(str(work_dir / "utt2spk"))
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise OSError(f"sorting utt2spk by speaker failed: {done.stderr.strip()}")
     with (
         open(by_speaker, encoding="utf-8", newline="\n") as rows,
         open(work_dir / "spk2utt", "w", encoding="utf-8", newline="\n") as file,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from datadir_builder import FILES, make_data_dir
+from datadir_builder import make_data_dir
 
 from powsm import chunks
 from powsm.datadir import EXAMPLE_FILES, DataDirError, validate
@@ -134,19 +134,6 @@ def test_same_bytes_for_any_number_of_processes_and_chunks(tmp_path, monkeypatch
     prepare_set(data, tmp_path / "b" / "dev", Settings(), nj=2)
     assert contents(tmp_path / "a" / "dev") == contents(tmp_path / "b" / "dev")
     validate(tmp_path / "a" / "dev", EXAMPLE_FILES)
-
-
-@pytest.mark.parametrize("chunk_bytes", [1, 30, 1_000, 10**9])
-def test_chunks_hold_every_utterance_once(tmp_path, chunk_bytes):
-    data = generated(tmp_path / "data" / "train", n_utts=60)
-    plan = chunks.plan_chunks(data, tuple(FILES), chunk_bytes)
-    rows = [row for chunk in plan for row in chunks.read_rows(chunk)]
-    columns = [
-        dict(line.partition(" ")[::2] for line in lines(data / n)) for n in FILES
-    ]
-    assert [row[0] for row in rows] == list(columns[0])
-    for row in rows:
-        assert row[1:] == tuple(column[row[0]] for column in columns)
 
 
 def test_rerun_is_a_no_op_until_something_changes(small, tmp_path):
