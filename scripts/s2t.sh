@@ -2,7 +2,7 @@
 # All stages of a POWSM recipe, with ESPnet's stage numbers. A recipe's run.sh calls it.
 #
 #    0 download   1 prepare   2 report   3 audio   4 filter, normalise, prompt   5 tokens
-#   10 statistics   11 train   12 decode   13 score   14 pack   15 upload
+#   10 statistics   11 train   12 decode   13 score
 #
 # Usage: ./run.sh [--stage N] [--stop_stage N] [--skip_stages "N ..."] [--option value]...
 # A bare --flag means true. The value of an option stands in brackets:
@@ -55,21 +55,15 @@ decode_configs=         # decoding profiles, YAML files
 test_sets=              # sets to decode; default: every test set of the dump folder
 
 . scripts/common.sh         # log, die, in_stage, run_stage, run_once, finish_stages
-if [[ ${check} == true ]]; then
-    python -c 'import powsm' 2>/dev/null ||
-        die "this machine has no environment for the plan: run scripts/setup_env.sh"
-    printf '\n'
-    read -ra sets <<<"${test_sets}"
-    python local/check.py --stage "${stage}" --stop_stage "${stop_stage}" \
-        --downloads "${downloads}" --data "${data}" --dump "${dump}" \
-        --expdir "${expdir}" --config "${config}" --test_sets "${sets[@]}" \
-        --nj "${nj}" --ngpu "${ngpu}"
-fi
 . scripts/parse_options.sh  # the variables above are the options
 [[ ${check} == false ]] || dry_run=true
 . ./path.sh                 # the programs
 . ./cmd.sh                  # where jobs run: cmd_backend
 
+((stage <= stop_stage)) || die "--stage ${stage} comes after --stop_stage ${stop_stage}"
+skip_stages=${skip_stages//,/ }
+[[ ${skip_stages} =~ ^[0-9\ ]*$ ]] || die "--skip_stages is a list such as '3 10':" \
+    "${skip_stages}"
 [[ ${trainer} =~ ^(powsm|espnet)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
 [[ ${audio_format} =~ ^(inplace|flac\.ark|wav)$ ]] ||
     die "--audio_format is inplace, flac.ark or wav: ${audio_format}"

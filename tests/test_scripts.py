@@ -409,6 +409,8 @@ def test_stock_trainer_has_its_own_program_and_folder(recipe):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("--stage=14", "--stage 14 comes after --stop_stage 13"),
+        ("--skip_stages=two", "--skip_stages is a list such as '3 10': two"),
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),
         ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),
         ("--config=", "--config is not set: name a file of conf/train_*.yaml"),
