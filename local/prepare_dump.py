@@ -25,9 +25,11 @@ def parse_args() -> argparse.Namespace:
     add("--nj", type=int, default=1, help="processes")
     add("--policy", choices=ipa.POLICIES, default="strict", help="of phones")
     add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
-    add("--min_duration", type=float, default=MIN_DURATION_S, help="seconds")
-    add("--max_duration", type=float, default=Limits.max_duration_s, help="seconds")
-    add("--max_phones", type=int, default=MAX_PHONES, help="phones of an utterance")
+    add(
+        "--min_duration", type=float, default=MIN_DURATION_S, help="seconds; train, dev"
+    )
+    add("--max_duration", type=float, default=Limits.max_duration_s, help="train, dev")
+    add("--max_phones", type=int, default=MAX_PHONES, help="train, dev")
     add(
         "--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help="of characters"
     )

@@ -1,5 +1,6 @@
 """Stage 4 end to end: the exact files, determinism, and nothing half-written."""
 
+import errno
 import json
 import random
 import subprocess
@@ -168,6 +169,33 @@ def test_too_many_unknown_symbols_fail_and_leave_files_alone(small, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["train"]
     outcome = prepare_set(small, out, Settings(max_unknown_rate=0.5))
     assert outcome.unknown.contexts["中"][0].startswith("asterisk_b_fra: s中中a")
+
+
+def test_leftovers_of_a_killed_run_do_no_harm(small, tmp_path):
+    clean, killed = tmp_path / "a" / "train", tmp_path / "b" / "train"
+    prepare_set(small, clean, Settings())
+    leftover = killed.with_name(".train.preparing")
+    leftover.mkdir(parents=True)
+    (leftover / "text").write_text("half a line")
+    (leftover / "text.000000").write_text("old part")
+    prepare_set(small, killed, Settings())
+    assert contents(killed) == contents(clean)
+    assert [path.name for path in killed.parent.iterdir()] == ["train"]
+
+
+def test_full_disk_leaves_the_older_set(small, tmp_path, monkeypatch):
+    out = tmp_path / "dump" / "train"
+    prepare_set(small, out, Settings())
+    before = contents(out)
+
+    def no_space(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("powsm.dump.os.fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        prepare_set(small, out, Settings(text_policy="released"))
+    assert contents(out) == before
+    assert [path.name for path in out.parent.iterdir()] == ["train"]
 
 
 def test_set_with_nothing_left_is_an_error(small, tmp_path):
