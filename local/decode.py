@@ -6,6 +6,7 @@ decoded with the same settings and weights is left alone.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import torch
 
-from powsm.decode import LID, Profile, Recogniser, decode_set, merge
+from powsm.decode import Profile, Recogniser, decode_set, default_weights, merge
 from powsm.files import atomic_write, sha256_file
+
+log = logging.getLogger("decode")
 
 
 def main() -> None:
@@ -31,49 +34,52 @@ def main() -> None:
     rank = int(os.environ.get("RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     logging.basicConfig(
-        level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s"
+        level=logging.WARNING if rank == 0 else logging.ERROR, format="%(message)s"
     )
-    logging.getLogger("root").setLevel(logging.INFO)
+    if rank == 0:
+        log.setLevel(logging.INFO)
+        logging.getLogger("powsm").setLevel(logging.INFO)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda":
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
     try:
         profiles = [Profile.load(path) for path in options.profiles]
-        weights = options.model_file or sorted(options.exp.glob("valid.*.ave.pth"))[0]
+        weights = options.model_file or default_weights(options.exp)
+        if world_size > 1:
+            torch.distributed.init_process_group("gloo")
         run(options, profiles, weights, device, rank, world_size)
-    except (ValueError, OSError, IndexError) as err:
+    except (ValueError, OSError) as err:
         raise SystemExit(f"decode.py: {err}") from err
 
 
 def run(options, profiles, weights, device, rank, world_size) -> None:
     recogniser = None
     weights_hash = sha256_file(weights)
-    for profile in profiles:
-        for name in options.sets:
-            for task in profile.tasks:
-                tag = task if task == LID else f"{task}_{profile.decode}"
-                out = options.exp / profile.name / name / tag
-                made_from = {"profile": profile.digest(), "weights": weights_hash}
-                done = out / "done.json"
-                if done.exists() and json.loads(done.read_text()) == made_from:
-                    logging.info("%s is current", out)
-                    continue
-                if recogniser is None:
-                    recogniser = Recogniser.load(options.exp, weights, device)
-                folder = options.dump / name
-                decode_set(
-                    recogniser,
-                    profile,
-                    task,
-                    folder,
-                    out,
-                    rank=rank,
-                    world_size=world_size,
-                )
-                if world_size == 1:
-                    merge(folder, task, out)
-                    with atomic_write(done) as file:
-                        json.dump(made_from, file)
+    for profile, name in itertools.product(profiles, options.sets):
+        folder = options.dump / name
+        made_from = {
+            "profile": profile.digest(),
+            "weights": weights_hash,
+            "data": [sha256_file(folder / f) for f in ("wav.scp", "text.prev")],
+        }
+        for task in profile.tasks:
+            out = options.exp / profile.name / name / profile.tag(task)
+            done = out / "done.json"
+            if done.exists() and json.loads(done.read_text()) == made_from:
+                log.info("%s is current", out)
+                continue
+            if recogniser is None:
+                recogniser = Recogniser.load(options.exp, weights, device)
+            ranks = {"rank": rank, "world_size": world_size}
+            decode_set(recogniser, profile, task, folder, out, **ranks)
+            if world_size > 1:
+                torch.distributed.barrier()
+            if rank == 0:
+                merge(folder, task, out)
+                with atomic_write(done) as file:
+                    json.dump(made_from, file)
+            if world_size > 1:
+                torch.distributed.barrier()
 
 
 if __name__ == "__main__":

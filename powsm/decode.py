@@ -18,11 +18,11 @@ import yaml
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from tqdm import tqdm
 
-from powsm.audio import SAMPLE_RATE, WINDOW_S, read_audio
+from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.ctc_prefix import ctc_greedy
 from powsm.dataset import ExampleIndex
-from powsm.files import atomic_write
-from powsm.languages import UNKNOWN_LANG_SYM
+from powsm.files import atomic_write, sha256_file
+from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model import PowsmTask
 from powsm.search import Searcher, SearchOptions, language_log_probs
 from powsm.tasks import NA_SYM, NO_TIME_SYM, TASKS, parse_output
@@ -109,10 +109,35 @@ class Profile:
             settings["tasks"] = tuple(settings["tasks"])
         return cls(name=path.stem, search=SearchOptions(**search), **settings)
 
+    def tag(self, task: str) -> str:
+        """Folder of a task's results: `pr_ctc`, `asr_attention`, `pr_joint_unk`, `lid`.
+
+        A language that is not the utterance's own is part of the name, since it makes
+        another result of the same search.
+        """
+        if task == LID:
+            return task
+        lang = "" if self.lang == "own" else "_" + self.lang.strip("<>")
+        return f"{task}_{self.decode}{lang}"
+
     def digest(self) -> str:
         """Short hash of all settings: two results with one digest compare."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def default_weights(exp: Path) -> Path:
+    """The averaged model of an experiment folder.
+
+    Raises:
+        DecodeError: there is none.
+    """
+    averages = sorted(Path(exp).glob("valid.*.ave.pth"))
+    if not averages:
+        raise DecodeError(
+            f"{exp}: no valid.*.ave.pth; run stage 11 to its end, or name the weights"
+        )
+    return averages[0]
 
 
 @dataclass(frozen=True)
@@ -122,6 +147,7 @@ class Recogniser:
     model: ESPnetS2TModel
     tokenizer: Tokenizer
     device: torch.device
+    weights: str  # short hash of the weights' file
 
     @classmethod
     def load(
@@ -139,13 +165,7 @@ class Recogniser:
         """
         exp = Path(exp)
         if model_file is None:
-            averages = sorted(exp.glob("valid.*.ave.pth"))
-            if not averages:
-                raise DecodeError(
-                    f"{exp}: no valid.*.ave.pth; run stage 11 to its end, or name the "
-                    "weights"
-                )
-            model_file = averages[0]
+            model_file = default_weights(exp)
         model, args = PowsmTask.build_model_from_file(exp / "config.yaml")
         state = torch.load(model_file, map_location="cpu", weights_only=True)
         try:
@@ -155,7 +175,8 @@ class Recogniser:
                 f"{model_file} does not fit {exp}/config.yaml: {err}"
             ) from err
         tokenizer = Tokenizer(args.bpemodel, model.token_list)
-        return cls(model.to(device).eval(), tokenizer, torch.device(device))
+        weights = sha256_file(model_file)[:12]
+        return cls(model.to(device).eval(), tokenizer, torch.device(device), weights)
 
     @torch.inference_mode()
     def encode(
@@ -199,8 +220,6 @@ class Recogniser:
 
     def languages(self) -> list[str]:
         """Language symbols of the vocabulary, in its order."""
-        from powsm.languages import LANGUAGES
-
         known = [f"<{code}>" for code in LANGUAGES]
         return [sym for sym in known if sym in self.tokenizer.token_ids]
 
@@ -281,6 +300,7 @@ def decode_batch(
             "task_sym": f"<{task}>",
             "seconds": round(item.n_samples / SAMPLE_RATE, 3),
             "profile": profile.digest(),
+            "weights": recogniser.weights,
         }
         for item in batch
     ]
@@ -346,7 +366,6 @@ def decode_set(
 
     Raises:
         DecodeError: the set has nothing for this task, or a part of another profile.
-        AudioError: audio that cannot be read.
     """
     todo = items(folder, task)
     if not todo:
@@ -354,7 +373,8 @@ def decode_set(
     part = out / f"part.{rank}.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     done = list(_finished(part))
-    if any(record["profile"] != profile.digest() for record in done):
+    made_from = (profile.digest(), recogniser.weights)
+    if any((record["profile"], record["weights"]) != made_from for record in done):
         log.info("%s was decoded with other settings; starting again", part)
         done = []
     finished = {record["utt_id"] for record in done}
@@ -370,8 +390,7 @@ def decode_set(
     label = f"{profile.name} {folder.name} {task}"
     with open(part, "a", encoding="utf-8") as file:
         for batch in tqdm(left, desc=label, unit="batch", disable=None):
-            speech = [torch.from_numpy(read_audio(item.audio)) for item in batch]
-            records = decode_batch(recogniser, profile, task, batch, speech)
+            records = _read_and_decode(recogniser, profile, task, batch)
             file.write("".join(_line(record) for record in records))
             file.flush()
             seconds += sum(item.n_samples for item in batch) / SAMPLE_RATE
@@ -389,6 +408,33 @@ def decode_set(
             passed / max(seconds, 1e-9),
         )
     return part
+
+
+def _read_and_decode(
+    recogniser: Recogniser, profile: Profile, task: str, batch: Sequence[Item]
+) -> list[dict]:
+    """Decode what can be read; audio that cannot gives an empty text and its error."""
+    good, speech, records = [], [], []
+    for item in batch:
+        try:
+            speech.append(torch.from_numpy(read_audio(item.audio)))
+            good.append(item)
+        except (AudioError, OSError) as err:
+            log.warning("%s: %s", item.utt_id, err)
+            records.append(
+                {
+                    "utt_id": item.utt_id,
+                    "lang_sym": item.lang_sym,
+                    "task_sym": f"<{task}>",
+                    "profile": profile.digest(),
+                    "weights": recogniser.weights,
+                    "text": "",
+                    "error": str(err),
+                }
+            )
+    if good:
+        records += decode_batch(recogniser, profile, task, good, speech)
+    return records
 
 
 def _line(record: dict) -> str:
@@ -414,6 +460,9 @@ def merge(folder: Path, task: str, out: Path) -> Path:
             f"({' '.join(missing[:3])}) and {len(extra)} are not of this set "
             f"({' '.join(extra[:3])}); run stage 12 again"
         )
+    failed = sum("error" in record for record in records.values())
+    if failed:
+        log.warning("%s: %d of %d could not be read", out, failed, len(records))
     order = sorted(records, key=lambda utt_id: utt_id.encode())
     with atomic_write(out / "text") as file:
         for utt_id in order:

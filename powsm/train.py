@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -471,7 +472,7 @@ def train(
         log_every_n_steps=10,
         callbacks=[clock, models, resumable, LearningRateMonitor()],
         logger=TensorBoardLogger(exp, name="tensorboard", version=""),
-        enable_progress_bar=True,
+        enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
     )
     if trainer.is_global_zero:

@@ -3,7 +3,11 @@
 import argparse
 from pathlib import Path
 
+import torch
+import yaml
+
 from powsm import config
+from powsm.model import PowsmTask
 from powsm.tokenizer import TokenizerSettings, train_tokenizer
 
 SETTINGS = {
@@ -63,7 +67,7 @@ SETTINGS = {
 def make_tokens(train_folder: Path, out: Path) -> Path:
     """A token folder of the training set's phones and a few pieces of its words."""
     settings = TokenizerSettings(
-        n_pieces=32,
+        n_pieces=30,
         only_observed_phones=True,
         only_observed_languages=True,
         time_step_s=None,
@@ -80,3 +84,15 @@ def make_args(token_dir: Path, out: Path, **changes) -> argparse.Namespace:
         "bpemodel": str(token_dir / "bpe.model"),
     }
     return config.parse(settings | changes, out / "settings.yaml")
+
+
+def make_experiment(root: Path, token_dir: Path, seed: int = 0) -> Path:
+    """An experiment folder with random weights, as training leaves it behind."""
+    exp = root / "exp"
+    exp.mkdir(parents=True)
+    args = make_args(token_dir, exp)
+    torch.manual_seed(seed)
+    model = PowsmTask.build_model(args)
+    torch.save(model.state_dict(), exp / "valid.loss.ave.pth")
+    (exp / "config.yaml").write_text(yaml.safe_dump(config.stock_config(args)))
+    return exp

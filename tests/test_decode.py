@@ -1,0 +1,195 @@
+"""Decoding a set: records, resuming, bad audio, wrong models."""
+
+import json
+import logging
+
+import pytest
+import torch
+from dump_builder import make_dump
+from tiny_model import make_experiment, make_tokens
+
+from powsm.decode import (
+    DecodeError,
+    Profile,
+    Recogniser,
+    cut_batches,
+    decode_set,
+    items,
+    merge,
+)
+from powsm.search import SearchOptions
+
+SEARCH = SearchOptions(beam_size=2, ctc_weight=0.3, maxlenratio=-6)
+JOINT = Profile("decode_joint", decode="joint", batch_seconds=2, search=SEARCH)
+CTC = Profile("decode_ctc", decode="ctc", batch_seconds=2)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("decode")
+    make_dump(root / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    make_dump(root / "test", [0.6, 0.9, 0.7, 1.1, 0.5], no_text=(1,), seed=2)
+    tokens = make_tokens(root / "train", root / "tokens")
+    make_experiment(root, tokens)
+    return root
+
+
+@pytest.fixture(scope="module")
+def recogniser(corpus):
+    return Recogniser.load(corpus / "exp")
+
+
+def decode(recogniser, profile, corpus, out, task="pr"):
+    decode_set(recogniser, profile, task, corpus / "test", out)
+    return merge(corpus / "test", task, out)
+
+
+def records(path):
+    return [json.loads(line) for line in path.open(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("profile", [JOINT, CTC], ids=["joint", "ctc"])
+def test_every_utterance_gets_a_record_in_order(recogniser, profile, corpus, tmp_path):
+    rows = records(decode(recogniser, profile, corpus, tmp_path))
+    assert [r["utt_id"] for r in rows] == [
+        f"tiny_u{n:04d}_{'eng' if n % 2 == 0 else 'ita'}" for n in range(5)
+    ]
+    assert [r["lang_sym"] for r in rows[:2]] == ["<eng>", "<ita>"]
+    assert [r["seconds"] for r in rows] == [0.6, 0.9, 0.7, 1.1, 0.5]
+    lines = (tmp_path / "text").read_text().splitlines()
+    assert lines == [f"{r['utt_id']} {r['text']}".rstrip() for r in rows]
+    assert not list(tmp_path.glob("part*"))
+
+
+def test_an_utterance_without_text_has_no_asr(recogniser, corpus, tmp_path):
+    rows = records(decode(recogniser, JOINT, corpus, tmp_path, "asr"))
+    assert len(rows) == 4 and "u0001" not in str(rows)
+
+
+def test_prompts_hold_language_task_and_previous_text(recogniser):
+    ids, model = recogniser.tokenizer.token_ids, recogniser.model
+    prompt = recogniser.prompt("<ita>", "pr")
+    names = ("<ita>", "<pr>", "<notimestamps>")
+    assert prompt == [model.sos, *(ids[s] for s in names)]
+    prompted = recogniser.prompt("<ita>", "p2g", "/p//a/")
+    assert prompted[0] == model.sop
+    assert prompted[-4:-2] == [model.sos, ids["<ita>"]]
+    assert [ids["/p/"], ids["/a/"]] == prompted[2:4]  # after the word-start mark
+
+
+def test_a_language_without_a_token_is_refused(recogniser):
+    with pytest.raises(DecodeError, match="<zul> is not in this model's vocabulary"):
+        recogniser.prompt("<zul>", "pr")
+
+
+@pytest.mark.parametrize(
+    ("lang", "expected"), [("<eng>", {"<eng>"}), ("<unk>", {"<unk>"})]
+)
+def test_the_profile_may_set_the_language(recogniser, corpus, tmp_path, lang, expected):
+    profile = Profile("decode_l", decode="joint", lang=lang, search=SEARCH)
+    rows = records(decode(recogniser, profile, corpus, tmp_path))
+    assert {r["lang_sym"] for r in rows} == expected
+    assert profile.tag("pr") == f"pr_joint_{lang.strip('<>')}"
+
+
+def test_lid_lists_languages_with_probabilities(recogniser, corpus, tmp_path):
+    profile = Profile("decode_lid", tasks=("lid",))
+    for row in records(decode(recogniser, profile, corpus, tmp_path, "lid")):
+        total = sum(torch.tensor(x).exp() for x in row["languages"].values())
+        assert row["languages"].keys() == {"<eng>", "<ita>"}
+        assert float(total) == pytest.approx(1.0, abs=1e-3)
+        assert row["text"] == max(row["languages"], key=row["languages"].get)
+    assert profile.tag("lid") == "lid"
+
+
+def test_a_detected_language_is_the_one_lid_hears(recogniser, corpus, tmp_path):
+    lid = Profile("decode_lid", tasks=("lid",))
+    heard = records(decode(recogniser, lid, corpus, tmp_path / "lid", "lid"))
+    profile = Profile("decode_d", decode="joint", lang="detected", search=SEARCH)
+    rows = records(decode(recogniser, profile, corpus, tmp_path / "pr"))
+    assert [r["lang_sym"] for r in rows] == [r["text"] for r in heard]
+
+
+def test_batches_are_cut_by_length(corpus):
+    batches = cut_batches(items(corpus / "test", "pr"), JOINT)
+    for batch in batches:
+        assert len(batch) * batch[0].n_samples <= 2 * 16_000 or len(batch) == 1
+    lengths = [item.n_samples for batch in batches for item in batch]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    recogniser, corpus, tmp_path
+):
+    whole = decode(recogniser, JOINT, corpus, tmp_path / "whole").read_bytes()
+    out = tmp_path / "broken"
+    part = decode_set(recogniser, JOINT, "pr", corpus / "test", out)
+    lines = part.read_text().splitlines(keepends=True)
+    # killed in the second batch, in the middle of a line
+    first = len(cut_batches(items(corpus / "test", "pr"), JOINT)[0])
+    part.write_text("".join(lines[:first]) + lines[first][:30])
+    with pytest.raises(DecodeError, match="are missing"):
+        merge(corpus / "test", "pr", out)
+    again = decode(recogniser, JOINT, corpus, out)
+    assert again.read_bytes() == whole
+
+
+def test_two_ranks_give_what_one_gives(recogniser, corpus, tmp_path):
+    one = decode(recogniser, JOINT, corpus, tmp_path / "one").read_bytes()
+    for rank in range(2):
+        decode_set(
+            recogniser,
+            JOINT,
+            "pr",
+            corpus / "test",
+            tmp_path / "two",
+            rank=rank,
+            world_size=2,
+        )
+    assert merge(corpus / "test", "pr", tmp_path / "two").read_bytes() == one
+
+
+def test_results_of_other_settings_are_not_mixed_in(recogniser, corpus, tmp_path):
+    decode_set(recogniser, CTC, "pr", corpus / "test", tmp_path)
+    rows = records(decode(recogniser, JOINT, corpus, tmp_path))
+    assert {r["profile"] for r in rows} == {JOINT.digest()} != {CTC.digest()}
+
+
+def test_audio_that_cannot_be_read_harms_only_itself(
+    recogniser, corpus, tmp_path, caplog
+):
+    folder = make_dump(tmp_path / "test", [0.6, 0.9, 0.7], seed=3)
+    (folder / "wav/tiny_u0001_ita.wav").write_text("this is no sound")
+    with caplog.at_level(logging.WARNING):
+        decode_set(recogniser, CTC, "pr", folder, tmp_path / "out")
+        rows = records(merge(folder, "pr", tmp_path / "out"))
+    assert ["error" in r for r in rows] == [False, True, False]
+    assert rows[1]["text"] == ""
+    assert "1 of 3 could not be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("ctc.ctc_lo.bias"), "ctc.ctc_lo.bias"),
+        (lambda s: s.update(extra=torch.zeros(1)), "extra"),
+        (lambda s: s.update({"ctc.ctc_lo.bias": torch.zeros(3)}), "ctc.ctc_lo.bias"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(corpus, tmp_path, change, message):
+    state = torch.load(corpus / "exp/valid.loss.ave.pth", weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / "bad.pth")
+    with pytest.raises(DecodeError, match=message):
+        Recogniser.load(corpus / "exp", tmp_path / "bad.pth")
+
+
+def test_an_experiment_without_a_model_says_so(tmp_path):
+    with pytest.raises(DecodeError, match="run stage 11 to its end"):
+        Recogniser.load(tmp_path)
+
+
+def test_padding_to_the_window_lengthens_what_is_encoded(recogniser):
+    speech = [torch.zeros(16_000)]
+    assert int(recogniser.encode(speech)[1]) < 30
+    assert int(recogniser.encode(speech, "published")[1]) == 499  # frames of 20 s
