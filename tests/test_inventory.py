@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powsm.inventory import (
@@ -73,6 +73,7 @@ def test_kind_of_falls_back_on_unicode():
     assert kind_of("Q") == kind_of("\u0489") == kind_of("😀") == UNKNOWN
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text("abc.[", min_size=1, max_size=4), min_size=1, max_size=8),
     st.text("abc.[", max_size=12),

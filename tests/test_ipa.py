@@ -202,23 +202,25 @@ def test_released_ctc_case(ipa, expected):
     assert RELEASED.ctc_phones(ipa, "eng") == tuple(expected.split())
 
 
+TABLE = {*PANPHON_SEGMENTS, " "}
+PREFIXES = {entry[:n] for entry in TABLE for n in range(1, len(entry) + 1)}
+
+
 def whole_text_walk(ipa, english):
     """The public recipe's steps on the whole text, spaces as tokens: an oracle."""
     text = nfd(ipa)
     for mark in string.punctuation:
         text = text.replace(mark, "")
     text = text.replace("ʡ", "ʔ").replace("ᶑ", "ɗ").replace("g", "ɡ")
-    table = {*PANPHON_SEGMENTS, " "}
-    prefixes = {entry[:n] for entry in table for n in range(1, len(entry) + 1)}
     tokens, i = [], 0
     while i < len(text):
         stop = i
-        while stop < len(text) and text[i : stop + 1] in prefixes:
+        while stop < len(text) and text[i : stop + 1] in PREFIXES:
             stop += 1
-        whole = [text[i:n] for n in range(i + 1, stop + 1) if text[i:n] in table]
+        whole = [text[i:n] for n in range(i + 1, stop + 1) if text[i:n] in TABLE]
         tokens += whole[-1:]
         i = stop
-        while i < len(text) and text[i] not in prefixes:
+        while i < len(text) and text[i] not in PREFIXES:
             i += 1
     if english:
         nasal = {v: v + TILDE for v in "iɪeɛæuʊoɔɑ"}
@@ -389,12 +391,14 @@ def panphon():
     return FeatureTable()
 
 
+TONELESS = set(INVENTORY) - set(KINDS)
+
+
 def longest_match_walk(text):
     """Longest match with rewind, one prefix after the other: the plain oracle."""
-    table = set(INVENTORY) - set(KINDS)
     found, i = [], 0
     while i < len(text):
-        sizes = [n for n in range(12, 0, -1) if text[i : i + n] in table]
+        sizes = [n for n in range(12, 0, -1) if text[i : i + n] in TONELESS]
         found += [text[i : i + n] for n in sizes[:1]]
         i += sizes[0] if sizes else 1
     return tuple(found)
@@ -404,6 +408,7 @@ def without_aliases(text):
     return not any(source in nfd(text) for source in ALIASES) and "<" not in text
 
 
+@settings(deadline=None)
 @given(IPA_TEXT)
 @example(f"t{DENTAL}{TIE}sa")
 def test_strict_is_the_longest_match_walk(text):
@@ -411,6 +416,7 @@ def test_strict_is_the_longest_match_walk(text):
     assert phones(STRICT, text) == longest_match_walk(nfd(text))
 
 
+@settings(deadline=None)
 @given(text=IPA_TEXT)
 def test_strict_equals_panphon_where_nothing_else_applies(panphon, text):
     assume(without_aliases(text) and "(" not in text)
@@ -419,12 +425,14 @@ def test_strict_equals_panphon_where_nothing_else_applies(panphon, text):
     assert list(phones(STRICT, text)) == expected
 
 
+@settings(deadline=None)
 @given(IPA_TEXT, st.booleans())
 def test_released_words_equal_a_walk_over_the_whole_text(text, english):
     expected = whole_text_walk(text, english)
     assert phones(RELEASED, text, "eng" if english else "deu") == expected
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_strict_accounts_for_every_character(text):
     segmentation = STRICT.segment(text)
@@ -440,6 +448,7 @@ def test_strict_accounts_for_every_character(text):
         assert "".join(left) == "".join(segmentation.phones)
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_phones_are_in_the_inventory(text):
     for policy in (STRICT, RELEASED):
@@ -447,12 +456,14 @@ def test_phones_are_in_the_inventory(text):
     assert set(STRICT.ctc_phones(text, "eng")) <= set(INVENTORY)
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_strict_is_idempotent(text):
     once = phones(STRICT, text)
     assert phones(STRICT, " ".join(once)) == once
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_normal_form_of_the_input_does_not_matter(text):
     composed = unicodedata.normalize("NFC", text)
@@ -460,7 +471,7 @@ def test_normal_form_of_the_input_does_not_matter(text):
         assert phones(policy, composed) == phones(policy, nfd(text))
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(ANY_TEXT, max_size=5))
 def test_remembered_words_come_out_as_new_ones(texts):
     warm = [phones(STRICT, text, "eng") for text in texts + texts]
@@ -483,6 +494,7 @@ PHONE = st.text(min_size=1, max_size=5).filter(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PHONE, max_size=10).map(tuple))
 def test_from_slashed_is_the_inverse(sequence):
     assert from_slashed(to_slashed(sequence)) == sequence

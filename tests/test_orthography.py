@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powsm.orthography import POLICIES, normalise_text
@@ -56,6 +56,7 @@ def test_normalise_text(text, lang, fix, released):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+@settings(deadline=None)
 @given(text=st.text(), lang=st.sampled_from(["eng", "cmn", "hin", "kor"]))
 def test_normalised_text_is_one_stripped_line(policy, text, lang):
     once = normalise_text(text, lang, policy)
@@ -63,6 +64,7 @@ def test_normalised_text_is_one_stripped_line(policy, text, lang):
     assert len(once.splitlines()) <= 1
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(max_codepoint=0x2FFF)))
 def test_released_is_idempotent(text):
     once = normalise_text(text, "eng", "released")
