@@ -314,9 +314,11 @@ def train_tokenizer(
     }
     if _is_current(folder, made_from):
         return None
-    seen_languages, seen_phones = observed_symbols(dump_set)
-    languages = seen_languages if settings.only_observed_languages else LANGUAGES
-    phones = seen_phones if settings.only_observed_phones else INVENTORY
+    languages, phones = LANGUAGES, INVENTORY
+    if settings.only_observed_languages or settings.only_observed_phones:
+        seen_languages, seen_phones = observed_symbols(dump_set)
+        languages = seen_languages if settings.only_observed_languages else languages
+        phones = seen_phones if settings.only_observed_phones else phones
     special = special_symbols(languages, settings.time_step_s)
     symbols = [*special, *phone_symbols(phones)]
     texts = sample_texts(dump_set / "text", settings.max_sentences, settings.seed)
