@@ -11,6 +11,7 @@ from powsm.model import PowsmTask
 from powsm.tokenizer import TokenizerSettings, train_tokenizer
 
 SETTINGS = {
+    "frontend_conf": {"fs": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160},
     "encoder": "e_branchformer",
     "encoder_conf": {
         "output_size": 16,
