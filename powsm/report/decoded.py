@@ -161,7 +161,8 @@ def read_decoded(exp: Path, dump: Path) -> Iterator[DecodedSet]:
     for path in sorted(exp.glob("*/*/*/hyp.jsonl")):
         folder = path.parent
         task = folder.name.partition("_")[0]
-        yield _read_set(path, folder.parents[1].name, dump / folder.parent.name, task)
+        profile = folder.parents[1].name.removeprefix("decode_")
+        yield _read_set(path, profile, dump / folder.parent.name, task)
 
 
 def _read_set(path: Path, profile: str, folder: Path, task: str) -> DecodedSet:

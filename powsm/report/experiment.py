@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import math
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -17,8 +16,10 @@ from powsm.tables.results import (
     MAIN_METRICS,
     RESULTS_FILE,
     Result,
+    Timing,
     metric_order,
     read_results,
+    read_timings,
 )
 
 HISTORY_FILE = "history.jsonl"
@@ -26,22 +27,6 @@ HISTORY_FILE = "history.jsonl"
 
 class ReportError(ValueError):
     """A folder that cannot be reported on; the message says what is missing."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of audio and of computing of one decoded set."""
-
-    profile: str
-    set: str
-    task: str
-    audio_s: float
-    compute_s: float
-
-    @property
-    def rtf(self) -> float:
-        """Real-time factor: seconds of computing for a second of audio."""
-        return self.compute_s / self.audio_s if self.audio_s else math.nan
 
 
 @dataclass(frozen=True)
@@ -79,24 +64,6 @@ def read_history(path: Path) -> tuple[dict, ...]:
         return ()
     lines = path.read_text(encoding="utf-8").splitlines()
     return tuple(json.loads(line) for line in lines if line.strip())
-
-
-def read_timings(exp: Path) -> tuple[Timing, ...]:
-    """Times of every `<profile>/<set>/<task>_<decode>/timing.json`."""
-    timings = []
-    for path in sorted(exp.glob("*/*/*/timing.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        folder = path.parent
-        timings.append(
-            Timing(
-                profile=folder.parents[1].name,
-                set=folder.parent.name,
-                task=folder.name.partition("_")[0],
-                audio_s=record["audio_s"],
-                compute_s=record["compute_s"],
-            )
-        )
-    return tuple(timings)
 
 
 def read_experiment(exp: Path) -> Experiment:

@@ -1,13 +1,14 @@
 """`RESULTS.md`: every score with its interval, its cost and what gave it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from powsm.corpora import CORPORA, TEST_PREFIX
 from powsm.files import atomic_write
 from powsm.languages import language_name
 from powsm.report.experiment import Experiment, training_command, versions
+from powsm.tables.render import markdown_table
 from powsm.tables.results import METRICS, TASKS, Result, ordered_metrics
 
 # When a score is called weak, in percent. These are not thresholds of the paper: an
@@ -15,21 +16,6 @@ from powsm.tables.results import METRICS, TASKS, Result, ordered_metrics
 WEAK = {"PFER": 20.0, "PER": 40.0, "WER": 50.0, "CER": 30.0}
 WEAK_LID = 90.0
 FEW_UTTERANCES = 50  # intervals of fewer are known to be too narrow
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose other columns are numbers.
-
-    >>> print(markdown_table(["lang", "PER"], [["eng", "12.3"]]))
-    | lang | PER |
-    | :--- | ---: |
-    | eng | 12.3 |
-    """
-    lines = [list(header), [":---", *["---:"] * (len(header) - 1)], *map(list, rows)]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-        for line in lines
-    )
 
 
 def with_interval(result: Result | None) -> str:

@@ -1,4 +1,4 @@
-"""Scores of an experiment, as `results.json` holds them: one record a rate."""
+"""Scores and decoding times of an experiment, as stages 12 and 13 write them."""
 
 import json
 import math
@@ -55,7 +55,7 @@ class Result:
         low, high: bounds of the 95 % interval; NaN where there is too little to tell.
         n_utts: utterances scored.
         n_units: what the metric divides by (phones, words, characters, utterances).
-        profile: decode profile, `paper` of `conf/decode_paper.yaml`.
+        profile: decode profile: `paper` for `conf/decode_paper.yaml`.
     """
 
     set: str
@@ -74,6 +74,22 @@ class Result:
     def system(self) -> str:
         """Which way of decoding: the profile, which is more than the kind of search."""
         return self.profile or self.decode
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of audio and of computing of one decoded set."""
+
+    profile: str
+    set: str
+    task: str
+    audio_s: float
+    compute_s: float
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: seconds of computing for a second of audio."""
+        return self.compute_s / self.audio_s if self.audio_s else math.nan
 
 
 def read_results(path: Path) -> tuple[Result, ...]:
@@ -96,6 +112,7 @@ def read_results(path: Path) -> tuple[Result, ...]:
                 f"{' '.join(fields)}"
             )
         known = {key: record[key] for key in fields if key in record}
+        known["profile"] = known.get("profile", "").removeprefix("decode_")
         for bound in ("value", "low", "high"):
             known[bound] = math.nan if known[bound] is None else float(known[bound])
         results.append(Result(**known))
@@ -124,3 +141,21 @@ def _result_order(result: Result) -> tuple:
 def ordered_metrics(results: Iterable[Result]) -> list[str]:
     """The metrics among results, most important first."""
     return sorted({result.metric for result in results}, key=metric_order)
+
+
+def read_timings(exp: Path) -> tuple[Timing, ...]:
+    """Times of every `<profile>/<set>/<task>_<decode>/timing.json`."""
+    timings = []
+    for path in sorted(exp.glob("*/*/*/timing.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        folder = path.parent
+        timings.append(
+            Timing(
+                profile=folder.parents[1].name.removeprefix("decode_"),
+                set=folder.parent.name,
+                task=folder.name.partition("_")[0],
+                audio_s=record["audio_s"],
+                compute_s=record["compute_s"],
+            )
+        )
+    return tuple(timings)

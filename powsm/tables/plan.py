@@ -1,0 +1,101 @@
+"""What a table still needs: decodings, with their time and disk, before they run."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from powsm.audio import SAMPLE_RATE
+from powsm.datadir import read_scp
+from powsm.tables.fill import hyp_file
+from powsm.tables.results import read_timings
+from powsm.tables.spec import Query, Table, TestSet
+
+PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties
+_BYTES_AN_HOUR = 750_000  # of hypotheses: 1.5 kB for each of 490 utterances
+
+
+@dataclass(frozen=True)
+class PlannedDecode:
+    """A decoding that a table needs.
+
+    Attributes:
+        query: what is asked for; its lang and metric do not matter.
+        is_done: the hypotheses are there.
+        hours: of audio; None if neither the dump folder nor a paper tells.
+        why_not: why it cannot be decoded; empty if it can.
+    """
+
+    query: Query
+    is_done: bool
+    hours: float | None
+    why_not: str
+
+
+def plan(
+    table: Table, exp: Path | None, dump: Path, sets: Mapping[str, TestSet]
+) -> list[PlannedDecode]:
+    """The decodings that our rows of a table need, each once."""
+    wanted = {(q.profile, q.set, q.task): q for q in table.queries()}
+    planned = []
+    for query in wanted.values():
+        known = sets.get(query.set)
+        folder = dump / query.set
+        why_not = ""
+        if not folder.is_dir():
+            why_not = f"set not found: {folder}"
+            if known is not None:
+                why_not += f" ({known.access})"
+        elif exp is None:
+            why_not = "no experiment given: --exp"
+        is_done = exp is not None and hyp_file(exp, query) is not None
+        hours = _hours(folder, query.task) or (known.hours if known else None)
+        planned.append(PlannedDecode(query, is_done, hours, why_not))
+    return planned
+
+
+def _hours(folder: Path, task: str) -> float | None:
+    path = folder / "utt2num_samples"
+    if not path.exists():
+        return None
+    suffix = "_pr" if task == "lid" else f"_{task}"
+    n_samples = sum(int(n) for key, n in read_scp(path) if key.endswith(suffix))
+    return n_samples / SAMPLE_RATE / 3600
+
+
+def real_time_factor(exp: Path | None) -> tuple[float, str]:
+    """Seconds of computing for a second of audio, and where the number comes from."""
+    timings = read_timings(exp) if exp is not None else ()
+    audio_s = sum(timing.audio_s for timing in timings)
+    if audio_s == 0:
+        return PUBLISHED_RTF, "others' measurement of the released model on an H200"
+    rtf = sum(timing.compute_s for timing in timings) / audio_s
+    return rtf, "measured on what this experiment has decoded"
+
+
+def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
+    """The plan for people: a line a decoding, then time and disk in sum."""
+    rtf, origin = real_time_factor(exp)
+    lines = []
+    hours = 0.0
+    unknown = 0
+    for decode in planned:
+        query = decode.query
+        what = f"{query.profile} {query.set} {query.task}"
+        if decode.is_done:
+            lines.append(f"have    {what}")
+        elif decode.why_not:
+            lines.append(f"cannot  {what}: {decode.why_not}")
+        elif decode.hours is None:
+            unknown += 1
+            lines.append(f"decode  {what}: size not known")
+        else:
+            hours += decode.hours
+            lines.append(f"decode  {what}: {decode.hours:.2f} h of audio")
+    minutes = math.ceil(60 * hours * rtf)
+    lines.append(
+        f"in sum: {hours:.2f} h of audio to decode, about {minutes} min at a real-time "
+        f"factor of {rtf:.3f} ({origin}); {hours * _BYTES_AN_HOUR / 1e6:.1f} MB of disk"
+        + (f"; {unknown} sets of unknown size are not in this" if unknown else "")
+    )
+    return "\n".join(lines)

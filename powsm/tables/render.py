@@ -1,0 +1,216 @@
+"""A filled table as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+from powsm.tables.fill import Filled, Score
+from powsm.tables.spec import Table
+
+CSV_FIELDS = (
+    "table",
+    "row",
+    "column",
+    "set",
+    "lang",
+    "metric",
+    "paper",
+    "paper_source",
+    "ours",
+    "low",
+    "high",
+    "difference",
+    "verdict",
+    "why_empty",
+)
+BLANK = "–"  # a number that no source gives
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose other columns are numbers.
+
+    >>> print(markdown_table(["lang", "PER"], [["eng", "12.3"]]))
+    | lang | PER |
+    | :--- | ---: |
+    | eng | 12.3 |
+    """
+    lines = [list(header), [":---", *["---:"] * (len(header) - 1)], *map(list, rows)]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in lines
+    )
+
+
+def _metric(table: Table, cell: Filled) -> str:
+    column = table.column(cell.column)
+    row = next(row for row in table.rows if row.name == cell.row)
+    settings = {**table.settings, **column.settings, **(row.ours or {})}
+    return settings["metric"]
+
+
+def _number(value: float | None) -> str:
+    """Two decimals, the most that any paper gives."""
+    return "" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _interval(score: Score) -> str:
+    low, high = _number(score.low), _number(score.high)
+    return f"[{low}, {high}]" if low and high else ""
+
+
+def _grid(table: Table, cells: Sequence[Filled], system: str) -> list[list[str]]:
+    """Published rows; below each row of ours, the same measured with `system`."""
+    width = len(table.columns)
+    lines = []
+    for number, row in enumerate(table.rows):
+        of_row = cells[number * width : (number + 1) * width]
+        lines.append([row.name, *(c.paper.text if c.paper else BLANK for c in of_row)])
+        if any(cell.ours is not None for cell in of_row):
+            ours = [_number(c.ours.value) if c.ours else "" for c in of_row]
+            lines.append([f"{row.name}: {system}", *ours])
+    return lines
+
+
+def markdown(table: Table, cells: Sequence[Filled], system: str) -> str:
+    """The table as published with our rows in it, the comparison, and what is empty.
+
+    Args:
+        table: its description.
+        cells: from `powsm.tables.fill.fill`.
+        system: what our model is called.
+    """
+    names = [column.name for column in table.columns]
+    metric = table.settings.get("metric", "")
+    parts = [
+        f"# {table.title}",
+        f"{table.paper}; {metric} in percent. Published cells: {table.source}. "
+        f"{BLANK} is a cell that no source gives.",
+        markdown_table(["system", *names], _grid(table, cells, system)),
+        "## Paper and ours",
+    ]
+    compared = [
+        [
+            f"{cell.row}: {cell.column}",
+            cell.paper.text if cell.paper else BLANK,
+            _number(cell.ours.value),
+            f"{cell.difference:+.2f}" if cell.difference is not None else "",
+            _interval(cell.ours),
+            cell.verdict(_metric(table, cell)),
+        ]
+        for cell in cells
+        if cell.ours is not None
+    ]
+    if compared:
+        header = ["cell", "paper", "ours", "difference", "95 % interval", "verdict"]
+        parts.append(markdown_table(header, compared))
+        parts.append(
+            "`agrees`: the published number lies in our interval. Published numbers "
+            "have no interval of their own."
+        )
+    else:
+        parts.append("No cell of ours could be filled.")
+    parts += ["## Cells that stay empty", _reasons(cells)]
+    other = {
+        (c.row, c.column): c.paper.source
+        for c in cells
+        if c.paper is not None and c.paper.source != table.source
+    }
+    if other:
+        parts.append("## Other sources of published cells")
+        parts.append(
+            "\n".join(f"- {r}, {c}: {source}" for (r, c), source in other.items())
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _reasons(cells: Sequence[Filled]) -> str:
+    """One line a reason, with the cells it holds for."""
+    by_reason: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        if cell.ours is None:
+            rows = by_reason.setdefault(cell.why, {})
+            rows.setdefault(cell.row, []).append(cell.column)
+    if not by_reason:
+        return "None."
+    n_columns = len({cell.column for cell in cells})
+    lines = []
+    for reason, rows in by_reason.items():
+        places = [
+            row if len(columns) == n_columns else f"{row} ({', '.join(columns)})"
+            for row, columns in rows.items()
+        ]
+        lines.append(f"- {'; '.join(places)}: {reason}.")
+    return "\n".join(lines)
+
+
+def to_csv(table: Table, cells: Sequence[Filled]) -> str:
+    """One line a cell, with the fields `CSV_FIELDS`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for cell in cells:
+        column = table.column(cell.column)
+        metric = _metric(table, cell)
+        ours = cell.ours
+        writer.writerow(
+            {
+                "table": table.name,
+                "row": cell.row,
+                "column": cell.column,
+                "set": column.set,
+                "lang": "" if column.mean_of else column.lang,
+                "metric": metric,
+                "paper": cell.paper.text if cell.paper else "",
+                "paper_source": cell.paper.source if cell.paper else "",
+                "ours": _number(ours.value) if ours else "",
+                "low": _number(ours.low) if ours else "",
+                "high": _number(ours.high) if ours else "",
+                "difference": _number(cell.difference),
+                "verdict": cell.verdict(metric),
+                "why_empty": cell.why,
+            }
+        )
+    return text.getvalue()
+
+
+_LATEX = str.maketrans(
+    {
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        BLANK: "--",
+    }
+)
+
+
+def to_latex(table: Table, cells: Sequence[Filled], system: str) -> str:
+    """The grid as a LaTeX table; needs the package booktabs.
+
+    >>> "test_x < 5 %".translate(_LATEX)
+    'test\\\\_x \\\\textless{} 5 \\\\%'
+    """
+    names = [column.name.translate(_LATEX) for column in table.columns]
+    lines = [
+        f"% {table.paper}",
+        r"\begin{tabular}{l" + "r" * len(names) + "}",
+        r"\toprule",
+        " & ".join(["System", *names]) + r" \\",
+        r"\midrule",
+        *(
+            " & ".join(cell.translate(_LATEX) for cell in line) + r" \\"
+            for line in _grid(table, cells, system)
+        ),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"

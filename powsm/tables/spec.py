@@ -1,0 +1,251 @@
+"""Descriptions of published tables, `conf/tables/*.yaml`, checked when read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SETS_FILE = "sets.yaml"
+
+
+class TableError(ValueError):
+    """A description with a fault; the message names file and place."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column measures: a set, or the mean of other columns.
+
+    Attributes:
+        name: as published.
+        set: dump folder; empty for a mean.
+        lang: ISO 639-3, or `all`.
+        mean_of: columns of which this is the unweighted mean.
+        settings: `metric`, `task`, `profile` where they differ from the table's.
+    """
+
+    name: str
+    set: str = ""
+    lang: str = "all"
+    mean_of: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A published number, with the digits it was published with, and its source."""
+
+    text: str
+    source: str
+
+    @property
+    def value(self) -> float:
+        """The number; percent."""
+        return float(self.text)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system.
+
+    Attributes:
+        name: as published.
+        cells: published numbers by column; a column that is not here is blank.
+        ours: how this recipe makes the row: settings that differ from the table's;
+            None when it is another's system.
+        why: what keeps the recipe from making the row.
+    """
+
+    name: str
+    cells: Mapping[str, Cell]
+    ours: Mapping[str, str] | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What has to be decoded and scored for one of our cells."""
+
+    profile: str
+    set: str
+    task: str
+    lang: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table.
+
+    Attributes:
+        name: file name without extension: `table4`.
+        title: what it shows.
+        paper: paper and number.
+        source: where its cells were read, unless a cell says otherwise.
+        cleaning: how text becomes phones in scoring; see `powsm.transcripts`.
+        settings: `metric`, `task`, `profile` unless a row or column says otherwise.
+        columns: in published order.
+        rows: in published order.
+    """
+
+    name: str
+    title: str
+    paper: str
+    source: str
+    cleaning: str | None
+    settings: Mapping[str, str]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    def column(self, name: str) -> Column:
+        """The column of that name."""
+        return next(column for column in self.columns if column.name == name)
+
+    def query(self, row: Row, column: Column) -> Query:
+        """What our cell needs; a row's settings win over a column's."""
+        settings = {**self.settings, **column.settings, **(row.ours or {})}
+        return Query(
+            profile=settings["profile"],
+            set=column.set,
+            task=settings["task"],
+            lang=column.lang,
+            metric=settings["metric"],
+        )
+
+    def queries(self) -> list[Query]:
+        """All that our rows need, each once, in order."""
+        return list(
+            dict.fromkeys(
+                self.query(row, column)
+                for row in self.rows
+                if row.ours is not None
+                for column in self.columns
+                if not column.mean_of
+            )
+        )
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A set of a published table.
+
+    Attributes:
+        hours: as published; None where no source says.
+        access: where it comes from, and its licence if that is in the way.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    hours: float | None
+    access: str
+
+
+_SETTINGS = ("metric", "task", "profile")
+_TABLE_KEYS = {"title", "paper", "source", "cleaning", "columns", "rows", *_SETTINGS}
+_COLUMN_KEYS = {"name", "set", "lang", "mean_of", *_SETTINGS}
+_ROW_KEYS = {"name", "cells", "ours", "why"}
+
+
+def _check_keys(
+    record: object, known: set[str], required: set[str], where: str
+) -> None:
+    if not isinstance(record, dict):
+        raise TableError(f"{where}: found {record!r}, expected a mapping")
+    unknown, missing = set(record) - known, required - set(record)
+    if unknown or missing:
+        raise TableError(
+            f"{where}: unknown {sorted(unknown)}, missing {sorted(missing)}; "
+            f"known are {' '.join(sorted(known))}"
+        )
+
+
+def load_table(path: Path) -> Table:
+    """Read the description of a table.
+
+    Raises:
+        TableError: an unknown key, a cell of a column that does not exist, a mean of
+            unknown columns, or a cell of ours without profile, task or metric.
+        FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    # all values stay text: 12.50 has a digit more than 12.5
+    record = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    _check_keys(record, _TABLE_KEYS, {"title", "paper", "columns", "rows"}, str(path))
+    columns = tuple(_column(raw, path) for raw in record["columns"])
+    names = [column.name for column in columns]
+    for column in columns:
+        if unknown := set(column.mean_of) - set(names):
+            raise TableError(
+                f"{path}: column {column.name!r} is the mean of unknown "
+                f"{sorted(unknown)}"
+            )
+    source = record.get("source", "")
+    rows = tuple(_row(raw, names, source, path) for raw in record["rows"])
+    table = Table(
+        name=path.stem,
+        title=record["title"],
+        paper=record["paper"],
+        source=source,
+        cleaning=record.get("cleaning"),
+        settings={key: record[key] for key in _SETTINGS if key in record},
+        columns=columns,
+        rows=rows,
+    )
+    try:
+        table.queries()
+    except KeyError as err:
+        raise TableError(
+            f"{path}: a row of ours has no {err}; set it for the table, a column or "
+            "the row"
+        ) from err
+    return table
+
+
+def _column(raw: Any, path: Path) -> Column:
+    _check_keys(raw, _COLUMN_KEYS, {"name"}, f"{path}: a column")
+    if ("set" in raw) == ("mean_of" in raw):
+        raise TableError(f"{path}: column {raw['name']!r} needs set or mean_of")
+    return Column(
+        name=raw["name"],
+        set=raw.get("set", ""),
+        lang=raw.get("lang", "all"),
+        mean_of=tuple(raw.get("mean_of", ())),
+        settings={key: raw[key] for key in _SETTINGS if key in raw},
+    )
+
+
+def _row(raw: Any, columns: list[str], source: str, path: Path) -> Row:
+    _check_keys(raw, _ROW_KEYS, {"name", "cells"}, f"{path}: a row")
+    where = f"{path}: row {raw['name']!r}"
+    if unknown := set(raw["cells"]) - set(columns):
+        raise TableError(f"{where}: cells of unknown columns {sorted(unknown)}")
+    cells = {}
+    for name, cell in raw["cells"].items():
+        if not isinstance(cell, dict):
+            cell = {"value": cell}
+        _check_keys(cell, {"value", "source"}, {"value"}, f"{where}, {name}")
+        cells[name] = Cell(cell["value"], cell.get("source", source))
+        try:
+            _ = cells[name].value
+        except ValueError as err:
+            raise TableError(f"{where}, {name}: {err}; leave a blank cell out") from err
+    ours = raw.get("ours")
+    if ours is not None:
+        _check_keys(ours, set(_SETTINGS), set(), f"{where}, ours")
+    return Row(name=raw["name"], cells=cells, ours=ours, why=raw.get("why", ""))
+
+
+def load_sets(path: Path) -> dict[str, TestSet]:
+    """Read `sets.yaml`: what is known of the sets of all tables.
+
+    Raises:
+        TableError: a set without hours or access.
+    """
+    record = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    sets = {}
+    for name, raw in record.items():
+        _check_keys(raw, {"hours", "access"}, {"hours", "access"}, f"{path}: {name}")
+        sets[name] = TestSet(hours=raw["hours"], access=raw["access"].strip())
+    return sets

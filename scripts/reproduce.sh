@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Fill a published table with the scores of an experiment.
+# Usage: scripts/reproduce.sh --table 4 [--exp DIR] [--dump dump/raw] [--dry_run]
+# Run it in a recipe folder, where dump/ is; --help lists every option.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+exec "${root}/.venv/bin/python" "${root}/local/reproduce.py" "$@"

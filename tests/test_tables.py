@@ -1,0 +1,310 @@
+"""Published tables: their descriptions, filling them, and the commands around them."""
+
+import csv
+import io
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from experiment_builder import PHONES, make_experiment, slashed, write_hyps
+
+from powsm.decode import Profile
+from powsm.rates import Scores
+from powsm.score import score_lid, score_phones
+from powsm.tables import render
+from powsm.tables.fill import Filled, Score, fill, hyp_file, score_of
+from powsm.tables.plan import PUBLISHED_RTF, describe, plan, real_time_factor
+from powsm.tables.results import read_results
+from powsm.tables.spec import Cell, Query, TableError, load_sets, load_table
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+TABLES = sorted(p for p in (CONF / "tables").glob("*.yaml") if p.name != "sets.yaml")
+
+SMALL_TABLE = """
+title: Tones
+paper: a paper, table 1
+metric: PFER
+task: pr
+profile: ctc_greedy
+source: the paper
+columns:
+  - {name: Tone, set: test_tone}
+  - {name: Spanish, set: test_tone, lang: spa}
+  - {name: Absent, set: test_absent}
+  - {name: tones, mean_of: [Tone, Spanish]}
+  - {name: everything, mean_of: [Tone, Absent]}
+rows:
+  - {name: Theirs, cells: {Tone: 12.50}}
+  - {name: POWSM, ours: {}, cells: {Tone: 30.1, Spanish: {value: 9, source: a blog}}}
+"""
+
+
+@pytest.fixture
+def small_table(tmp_path):
+    path = tmp_path / "table_small.yaml"
+    path.write_text(SMALL_TABLE)
+    return load_table(path)
+
+
+def tone_scores(query: Query) -> Scores | str:
+    if query.set != "test_tone":
+        return f"set not found: {query.set}"
+    return score_phones(
+        hyp={u: slashed(h) for u, (_, _, h) in PHONES.items()},
+        ref={u: slashed(r) for u, (_, r, _) in PHONES.items()},
+        langs={u: lang for u, (lang, _, _) in PHONES.items()},
+    )
+
+
+# --- the shipped descriptions ---------------------------------------------------------
+
+
+def test_all_tables_of_the_paper_are_described():
+    expected = {f"table{n}" for n in (2, 3, 4, 5, 6, 7, 8, 11, 12, 13)}
+    assert {p.stem for p in TABLES} == expected | {"table_lid", "figure2", "prism3"}
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_description_names_known_sets_and_profiles(path):
+    table = load_table(path)
+    sets = load_sets(CONF / "tables/sets.yaml")
+    assert table.queries(), "no row of ours"
+    for query in table.queries():
+        assert query.set in sets
+        profile = Profile.load(CONF / f"{query.profile}.yaml")
+        assert query.task in profile.tasks
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_published_means_are_those_of_the_published_cells(path):
+    """A mistyped digit would show, at the precision the numbers are given in."""
+    table = load_table(path)
+    for row in table.rows:
+        for column in table.columns:
+            parts = [row.cells[n].value for n in column.mean_of if n in row.cells]
+            if not parts or len(parts) < len(column.mean_of):
+                continue
+            if column.name not in row.cells:
+                continue
+            if path.stem == "table4" and row.name == "ZIPA-CR-Large":
+                continue  # cells and mean come from different sources
+            published = row.cells[column.name]
+            n_digits = len(published.text.partition(".")[2])
+            # the mean of rounded numbers, itself rounded
+            slack = 1.01 * 10**-n_digits
+            assert math.isclose(
+                sum(parts) / len(parts), published.value, abs_tol=slack
+            ), (row.name, column.name)
+
+
+def test_table_4_has_the_published_numbers():
+    rows = {row.name: row for row in load_table(CONF / "tables/table4.yaml").rows}
+    assert [c.text for c in rows["W2V2Phoneme"].cells.values()] == (
+        "17.25 13.88 31.92 21.02 12.50 18.57 9.86 9.90 13.60 12.89".split()
+    )
+    assert len(rows["Allophant"].cells) == 6
+    assert "ZIPA-CTC" in rows["ZIPA-CR-Large"].cells["DoReCo"].source
+
+
+# --- faults ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("metric: PFER\n", "metrik: PFER\n", r"unknown \['metrik'\]"),
+        ("cells: {Tone: 12.50}", "cells: {Tune: 12.50}", r"unknown columns \['Tune'\]"),
+        ("12.50", "about 12", "could not convert.*leave a blank cell out"),
+        ("mean_of: [Tone, Absent]", "mean_of: [Tune]", r"mean of unknown \['Tune'\]"),
+        ("name: Absent, set: test_absent", "name: Absent", "needs set or mean_of"),
+        ("profile: ctc_greedy\n", "", "has no 'profile'"),
+        ("rows:", "rows: []\nroes:", r"unknown \['roes'\]"),
+    ],
+)
+def test_faulty_description_is_refused(tmp_path, old, new, message):
+    path = tmp_path / "table_x.yaml"
+    path.write_text(SMALL_TABLE.replace(old, new, 1))
+    with pytest.raises(TableError, match=message):
+        load_table(path)
+
+
+# --- filling --------------------------------------------------------------------------
+
+
+def test_cells_are_filled_or_say_why_not(small_table):
+    cells = {(c.row, c.column): c for c in fill(small_table, tone_scores)}
+    ours = cells["POWSM", "Tone"]
+    # voicing of p (1/24) and four gaps over 12 reference phones
+    assert ours.ours.value == pytest.approx(tone_scores_pfer("all"))
+    assert cells["POWSM", "Spanish"].ours.value == pytest.approx(
+        tone_scores_pfer("spa")
+    )
+    assert cells["POWSM", "Absent"].why == "set not found: test_absent"
+    assert cells["POWSM", "everything"].why == "no score for Absent"
+    assert "another's system" in cells["Theirs", "Tone"].why
+    assert cells["Theirs", "Tone"].paper.text == "12.50"
+    mean = (ours.ours.value + cells["POWSM", "Spanish"].ours.value) / 2
+    assert cells["POWSM", "tones"].ours.value == pytest.approx(mean)
+
+
+def tone_scores_pfer(lang: str) -> float:
+    scores = tone_scores(Query("", "test_tone", "pr", lang, "PFER"))
+    return (scores if lang == "all" else scores.by_lang()[lang]).value("PFER")
+
+
+def test_interval_of_a_mean_is_narrower_than_of_its_parts():
+    # half widths 3 and 4: sqrt(9 + 16) / 2
+    from powsm.tables.fill import _mean
+    from powsm.tables.spec import Column, Row
+
+    parts = {
+        "a": Filled("r", "a", None, Score(10, 7, 13)),
+        "b": Filled("r", "b", None, Score(20, 16, 24)),
+    }
+    column = Column("mean", mean_of=("a", "b"))
+    mean = _mean(Row("r", {}, ours={}), column, parts).ours
+    assert (mean.value, mean.low, mean.high) == (15, 12.5, 17.5)
+
+
+@pytest.mark.parametrize(
+    ("paper", "ours", "metric", "verdict"),
+    [
+        ("10.0", Score(11, 9, 13), "PFER", "agrees"),
+        ("10.0", Score(14, 12, 16), "PFER", "worse"),
+        ("10.0", Score(8, 7, 9), "PFER", "better"),
+        ("90.0", Score(95, 93, 97), "accuracy", "better"),
+        ("42.6", Score(1, 0, 2), "taken_for:bak", "differs"),
+        ("10.0", Score(8, math.nan, math.nan), "PFER", "no interval"),
+        (None, Score(8, 7, 9), "PFER", "no published number"),
+        ("10.0", None, "PFER", ""),
+    ],
+)
+def test_verdicts(paper, ours, metric, verdict):
+    cell = Filled("r", "c", Cell(paper, "") if paper else None, ours)
+    assert cell.verdict(metric) == verdict
+
+
+def test_share_taken_for_a_language():
+    scores = score_lid(hyp=["eng", "eng", "bak"], ref=["tus", "tus", "tus"])
+    scores.columns["taken_for:eng"] = scores.columns["n_utts"] * [1, 1, 0]
+    found = score_of(scores, "taken_for:eng")
+    assert found.value == pytest.approx(200 / 3)
+    assert found.low < found.value < found.high
+
+
+def test_hypotheses_of_a_task_are_found_whatever_the_search(tmp_path):
+    exp, _ = make_experiment(tmp_path)
+    query = Query("ctc_greedy", "test_tone", "pr", "all", "PFER")
+    assert hyp_file(exp, query) == exp / "ctc_greedy/test_tone/pr_ctc/hyp.jsonl"
+    assert hyp_file(exp, Query("ctc_greedy", "test_tone", "p", "all", "PFER")) is None
+
+
+# --- forms ----------------------------------------------------------------------------
+
+
+def test_markdown_has_grid_comparison_and_reasons(small_table):
+    cells = fill(small_table, tone_scores)
+    text = render.markdown(small_table, cells, "mini")
+    assert "| Theirs | 12.50 | – | – | – | – |" in text
+    assert "| POWSM: mini |" in text
+    assert "- POWSM (Absent): set not found: test_absent." in text
+    assert "- POWSM, Spanish: a blog" in text
+    # 30.1 is inside a wide interval around 31.4
+    row = next(r for r in text.splitlines() if r.startswith("| POWSM: Tone |"))
+    assert row.endswith("| agrees |") and "| +1.3" in row
+
+
+def test_csv_has_a_line_a_cell(small_table):
+    cells = fill(small_table, tone_scores)
+    rows = list(csv.DictReader(io.StringIO(render.to_csv(small_table, cells))))
+    assert len(rows) == 10
+    assert tuple(rows[0]) == render.CSV_FIELDS
+    spanish = rows[6]
+    assert (spanish["lang"], spanish["paper"], spanish["paper_source"]) == (
+        "spa",
+        "9",
+        "a blog",
+    )
+
+
+def test_latex_escapes_and_has_as_many_cells_as_columns(small_table):
+    text = render.to_latex(small_table, fill(small_table, tone_scores), "m_1 & co")
+    assert r"m\_1 \& co" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in body} == {5}
+    assert text.count("{tabular}") == 2
+
+
+# --- plan -----------------------------------------------------------------------------
+
+
+def test_plan_counts_hours_and_names_what_is_missing(tmp_path, small_table):
+    exp, dump = make_experiment(tmp_path)
+    planned = plan(small_table, exp, dump, {})
+    by_set = {p.query.set: p for p in planned}
+    assert by_set["test_tone"].is_done
+    assert by_set["test_tone"].hours == pytest.approx(5 * 0.6 / 3600)
+    assert by_set["test_absent"].why_not.startswith("set not found")
+    text = describe(planned, exp)
+    assert "have    ctc_greedy test_tone pr" in text and "0.00 h of audio" in text
+    # 0.6 s of computing for 6 s of audio, in two decodings
+    assert real_time_factor(exp)[0] == pytest.approx(0.1)
+    assert real_time_factor(None)[0] == PUBLISHED_RTF
+
+
+def test_profile_is_named_without_its_prefix(tmp_path):
+    exp, _ = make_experiment(tmp_path)
+    path = exp / "results.json"
+    path.write_text(path.read_text().replace('"ctc_greedy"', '"decode_ctc_greedy"'))
+    assert {r.profile for r in read_results(path)} == {"ctc_greedy", "lid"}
+
+
+# --- commands -------------------------------------------------------------------------
+
+
+def run(*command: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True
+    )
+
+
+def test_reproduce_fills_a_table_from_what_is_decoded(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    path = tmp_path / "table_small.yaml"
+    path.write_text(SMALL_TABLE)
+    done = run(
+        ROOT / "local/reproduce.py", "--table", path, "--exp", exp, "--dump", dump
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| POWSM: s2t_tiny | 31." in done.stdout
+    written = {p.name for p in (exp / "tables").iterdir()}
+    assert written == {f"table_small.{ext}" for ext in ("md", "csv", "tex")}
+
+
+def test_reproduce_names_the_tables_there_are():
+    done = run(ROOT / "local/reproduce.py", "--table", "99", "--dry_run")
+    assert done.returncode == 1
+    assert "no table '99'" in done.stderr and "prism3 table11" in done.stderr
+
+
+def test_compare_shows_paired_differences_and_settings(tmp_path):
+    first, dump = make_experiment(tmp_path, "first")
+    second, _ = make_experiment(tmp_path, "second")
+    (second / "config.yaml").write_text(yaml.safe_dump({"seed": 7}))
+    write_hyps(second, "joint", "test_tone", "pr_joint", {})
+    done = run(ROOT / "local/compare.py", first, second, "--dump", dump, "--by_lang")
+    assert done.returncode == 0, done.stderr
+    assert "| test_tone: phone recognition, ctc_greedy | PFER | 31." in done.stdout
+    assert "ctc_greedy, spa |" in done.stdout
+    assert "| seed | 42 | 7 |" in done.stdout
+    assert "- joint/test_tone/pr_joint" in done.stdout
+
+
+def test_compare_of_nothing_in_common_says_so(tmp_path):
+    done = run(ROOT / "local/compare.py", tmp_path / "a", tmp_path / "b")
+    assert done.returncode == 1
+    assert "no decoded set in common" in done.stderr
