@@ -53,6 +53,8 @@ def main() -> None:
     settings["best_model_criterion"] = known
     if settings["normalize"] == "global_mvn":
         settings["normalize_conf"] = {"stats_file": str(options.stats)}
+    if settings["num_iters_per_epoch"]:  # ours counts updates, ESPnet mini-batches
+        settings["num_iters_per_epoch"] *= settings["accum_grad"]
     for name, folder in (("train", "train"), ("valid", "dev")):
         files = options.dump / folder
         settings[f"{name}_data_path_and_name_and_type"] = [
