@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import regex
+from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, AudioRef
 from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
@@ -193,7 +194,9 @@ def audit_set(data_dir: Path, nj: int = 1) -> SetStats:
     stats = SetStats()
     chunks = plan_chunks(data_dir, UTTERANCE_FILES)
     work = partial(audit_chunk, dset=Path(data_dir).name)
-    for part in map_in_order(work, chunks, nj):
+    parts = map_in_order(work, chunks, nj)
+    bar = {"total": len(chunks), "unit": "chunk", "disable": None}
+    for part in tqdm(parts, desc=f"audit {Path(data_dir).name}", **bar):
         stats.merge(part)
     return stats
 

@@ -18,6 +18,8 @@ from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 
+from tqdm import tqdm
+
 from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.corpora import CORPORA
 from powsm.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
@@ -318,7 +320,9 @@ def _write_parts(
     total = Outcome()
     files = {name: open(work_dir / name, "wb") for name in names}
     try:
-        for chunk, outcome in zip(chunks, map_in_order(work, chunks, nj), strict=True):
+        done = zip(chunks, map_in_order(work, chunks, nj), strict=True)
+        bar = {"total": len(chunks), "unit": "chunk", "disable": None}
+        for chunk, outcome in tqdm(done, desc=f"prepare {dset}", **bar):
             _check_order(total.last_id, outcome.first_id)
             total.merge(outcome)
             total.last_id = outcome.last_id
