@@ -431,6 +431,11 @@ def train(
     Raises:
         TrainingError: gradients stay infinite, or a criterion does not exist.
     """
+    if args.iterator == "published":
+        raise TrainingError(
+            "iterator: published is ESPnet's own sampler with one row per example; "
+            "train with --trainer espnet, or set iterator=utterances"
+        )
     exp.mkdir(parents=True, exist_ok=True)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     args.output_dir = str(exp)
