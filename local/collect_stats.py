@@ -30,7 +30,7 @@ def main() -> None:
             seed=options.seed,
         )
     except (ValueError, OSError) as err:
-        raise SystemExit(f"collect_stats.py: {err}") from err
+        raise SystemExit(f"collect_stats.py: error: {err}") from err
 
 
 if __name__ == "__main__":

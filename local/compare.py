@@ -38,7 +38,7 @@ def main() -> None:
         if options.out:
             options.out.write_text(text, encoding="utf-8")
     except (ValueError, OSError) as err:
-        raise SystemExit(f"compare.py: {err}") from err
+        raise SystemExit(f"compare.py: error: {err}") from err
 
 
 def run(options: argparse.Namespace) -> str:

@@ -41,4 +41,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as err:
-        sys.exit(f"copy_audio: {err}")
+        sys.exit(f"copy_audio.py: error: {err}")

@@ -49,7 +49,7 @@ def main() -> None:
             torch.distributed.init_process_group("gloo")
         run(options, profiles, weights, device, rank, world_size)
     except (ValueError, OSError) as err:
-        raise SystemExit(f"decode.py: {err}") from err
+        raise SystemExit(f"decode.py: error: {err}") from err
 
 
 def run(options, profiles, weights, device, rank, world_size) -> None:

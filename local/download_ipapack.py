@@ -123,7 +123,9 @@ def main() -> None:
         try:
             with_tries(partial(fetch, repository, args), args.tries)
         except Exception as err:
-            sys.exit(f"download_ipapack: {repository}: {type(err).__name__}: {err}")
+            sys.exit(
+                f"download_ipapack.py: error: {repository}: {type(err).__name__}: {err}"
+            )
 
 
 if __name__ == "__main__":

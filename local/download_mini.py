@@ -44,7 +44,7 @@ def main() -> None:
         for name in names:
             build(name, args.downloads, args.corpus_dir, args.seed)
     except (ValueError, OSError) as err:
-        sys.exit(f"download_mini.py: {err}")
+        sys.exit(f"download_mini.py: error: {err}")
 
 
 def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> None:

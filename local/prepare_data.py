@@ -56,7 +56,7 @@ def main() -> None:
         if args.shards is None:
             merge_parts(parts, args.data)
     except (ValueError, OSError, BrokenProcessPool) as err:
-        sys.exit(f"prepare_data: error: {err}")
+        sys.exit(f"prepare_data.py: error: {err}")
 
 
 if __name__ == "__main__":

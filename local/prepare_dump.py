@@ -69,4 +69,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as err:
-        sys.exit(f"prepare_dump: {err}")
+        sys.exit(f"prepare_dump.py: error: {err}")

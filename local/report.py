@@ -30,7 +30,7 @@ def main() -> None:
         text = markdown.write(found, options.dump, command)
         html = page.write(found, options.dump, command)
     except (ValueError, OSError) as err:
-        raise SystemExit(f"report.py: {err}") from err
+        raise SystemExit(f"report.py: error: {err}") from err
     size_mb = html.stat().st_size / 1e6
     logging.info("wrote %s, %d pictures, %s", text, len(pictures), html)
     logging.info("the page has %.1f MB and needs no network", size_mb)

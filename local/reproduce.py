@@ -50,7 +50,7 @@ def main() -> None:
         decode(planned, options)
         report(table, planned, options)
     except (ValueError, OSError, subprocess.CalledProcessError) as err:
-        raise SystemExit(f"reproduce.py: {err}") from err
+        raise SystemExit(f"reproduce.py: error: {err}") from err
 
 
 def find_table(name: str, folder: Path) -> Path:

@@ -55,7 +55,7 @@ def main() -> None:
             )
         ]
     except (ValueError, OSError) as err:
-        raise SystemExit(f"score.py: {err}") from err
+        raise SystemExit(f"score.py: error: {err}") from err
     if options.format == "json":
         counts = {task: scores.counts for task, scores in scored.items()}
         unknown = {

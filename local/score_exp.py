@@ -32,7 +32,7 @@ def main() -> None:
     try:
         run(options)
     except (ValueError, OSError) as err:
-        raise SystemExit(f"score_exp.py: {err}") from err
+        raise SystemExit(f"score_exp.py: error: {err}") from err
 
 
 def run(options: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
             exp=options.exp,
         )
     except (ValueError, OSError, TrainingError) as err:
-        raise SystemExit(f"train.py: {err}") from err
+        raise SystemExit(f"train.py: error: {err}") from err
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main() -> None:
         settings = config.load(options.config, options.overrides)
         settings = config.stock_config(config.parse(settings, settings_file))
     except (ValueError, OSError) as err:
-        raise SystemExit(f"train_espnet.py: {err}") from err
+        raise SystemExit(f"train_espnet.py: error: {err}") from err
     logging.info("not used by ESPnet's loop: %s", settings["powsm"])
     stock_keys = {action.dest for action in get_parser()._actions}
     settings = {key: settings[key] for key in settings if key in stock_keys}
@@ -53,8 +53,6 @@ def main() -> None:
     settings["best_model_criterion"] = known
     if settings["normalize"] == "global_mvn":
         settings["normalize_conf"] = {"stats_file": str(options.stats)}
-    if settings["num_iters_per_epoch"]:  # ours counts updates, ESPnet mini-batches
-        settings["num_iters_per_epoch"] *= settings["accum_grad"]
     for name, folder in (("train", "train"), ("valid", "dev")):
         files = options.dump / folder
         settings[f"{name}_data_path_and_name_and_type"] = [

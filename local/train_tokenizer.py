@@ -52,4 +52,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as err:
-        sys.exit(f"train_tokenizer: {err}")
+        sys.exit(f"train_tokenizer.py: error: {err}")

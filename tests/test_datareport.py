@@ -85,7 +85,7 @@ def test_set_that_breaks_the_rules_is_one_line(report, tmp_path):
     done = run("--data", data)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("data_report: ")
+    assert last.startswith("data_report.py: error: ")
     assert "utt2lang:33" in last
     assert not (data / "report").exists()
 

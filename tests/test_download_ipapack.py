@@ -114,4 +114,5 @@ def test_offline_ends_with_one_line(tmp_path):
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("download_ipapack: anyspeech/ipapack_plus_1: LocalEntryNot")
+    assert last.startswith("download_ipapack.py: error: anyspeech")
+    assert "ipapack_plus_1: LocalEntryNot" in last

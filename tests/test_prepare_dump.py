@@ -253,6 +253,6 @@ def test_script_prints_counts_and_one_line_for_an_error(small, tmp_path):
         text=True,
     )
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("prepare_dump: ")
+    assert run.stderr.splitlines()[-1].startswith("prepare_dump.py: error: ")
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "none" / "train").exists()
