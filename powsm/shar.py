@@ -28,8 +28,9 @@ from powsm.utterance import Utterance, UtteranceError, make_utt_id, one_line, sa
 
 DURATION_TOLERANCE_S = 0.025  # between a cut and its recording; lhotse allows the same
 
-_CUTS = re.compile(r"cuts\.(?P<number>.+)\.jsonl(\.gz)?")
-_RECORDING = re.compile(r"recording\.(?P<number>.+)\.tar(\.\w+)?")
+_CUTS = re.compile(r"cuts(\.(?P<number>.+))?\.jsonl(\.gz)?")
+_RECORDING = re.compile(r"recording(\.(?P<number>.+))?\.tar(\.\w+)?")
+_UNNUMBERED = "unnumbered"  # lhotse leaves the number out when told not to shard
 
 
 # What a value of another kind than a cut's makes Python say.
@@ -47,7 +48,8 @@ class Shard:
     Attributes:
         corpus: a name in `powsm.corpora`.
         split: the corpus's own name of the part, the folder of the shard.
-        number: what stands between `cuts.` and `.jsonl`, as it is written.
+        number: what stands between `cuts.` and `.jsonl`, as it is written;
+            `unnumbered` if nothing does.
     """
 
     corpus: str
@@ -154,7 +156,7 @@ def _shards_of_split(corpus: str, split: Path) -> Iterator[Shard]:
     for path in sorted(split.iterdir()):
         for pattern, found in ((_CUTS, cuts), (_RECORDING, recordings)):
             if match := pattern.fullmatch(path.name):
-                other = found.setdefault(match["number"], path)
+                other = found.setdefault(match["number"] or _UNNUMBERED, path)
                 if other != path:
                     raise ShardError(
                         f"{path}: is the same shard as {other.name}; keep one of them"
@@ -298,14 +300,19 @@ def _check_agreement(
             "expected 1; mix or split them first"
         )
     own = cut.get("recording") or recording
-    differs = own["num_samples"] != n_samples or own["sampling_rate"] != rate
-    off_s = abs(cut["duration"] - n_samples / rate)
+    own_n_samples, own_rate = own["num_samples"], own["sampling_rate"]
+    # lhotse may resample for a codec, and then changes only one of the two manifests
+    differs = own_rate == rate and own_n_samples != n_samples
+    duration_s = n_samples / rate
+    off_s = max(
+        abs(cut["duration"] - duration_s), abs(own_n_samples / own_rate - duration_s)
+    )
     if differs or cut["start"] != 0 or off_s > DURATION_TOLERANCE_S:
         raise ShardError(
             f"{where}: cut {cut['id']!r} (start {cut['start']} s, {cut['duration']} s, "
-            f"{own['num_samples']} samples) disagrees with its recording ({n_samples} "
-            f"samples at {rate} Hz); cuts must span whole recordings, write the shard "
-            "anew"
+            f"{own_n_samples} samples at {own_rate} Hz) disagrees with its recording "
+            f"({n_samples} samples at {rate} Hz); cuts must span whole recordings: "
+            "write the shard anew"
         )
 
 

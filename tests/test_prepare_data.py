@@ -1,6 +1,7 @@
 """Stage 1 as a user runs it: same bytes however it is run, and faults that stop it."""
 
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -349,6 +350,22 @@ def test_set_without_utterances_is_an_error(tmp_path):
     assert result.returncode == 1
     assert "set dev: no utterance left, kept 0 of 1 (no_ipa=1)" in result.stderr
     assert contents(data) == {}
+
+
+def test_full_disk_is_one_line_and_leaves_nothing_half(
+    corpus, expected, tmp_path, monkeypatch
+):
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = prepare(corpus, tmp_path)
+    monkeypatch.undo()
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr
+    assert [path for path in tmp_path.rglob("*.*") if path.is_file()] == []
+    assert prepare(corpus, tmp_path).returncode == 0
+    assert contents(tmp_path) == expected
 
 
 def test_load_parts_refuses_outdated_parts(tmp_path):

@@ -1,10 +1,12 @@
 """Shar shards: what comes out of good ones, and what is said about bad ones."""
 
 import gzip
+import importlib.util
 import io
 import json
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,10 @@ from shar_builder import (
 )
 
 from powsm.audio import read_audio
+from powsm.languages import LANGUAGES
 from powsm.shar import ShardError, find_shards, read_shard
+
+GENERATOR = Path(__file__).parents[1] / "scripts" / "bench" / "generated_shar.py"
 
 
 @pytest.fixture
@@ -124,6 +129,24 @@ def test_plain_jsonl_is_read(tmp_path, split):
     packed = split / "cuts.000000.jsonl.gz"
     (split / "cuts.000000.jsonl").write_bytes(gzip.decompress(packed.read_bytes()))
     packed.unlink()
+    assert len(read(tmp_path)) == 1
+
+
+def test_recording_resampled_for_its_codec_agrees(tmp_path, split):
+    """lhotse writes Opus at 48 kHz and says so beside the audio only."""
+    cut = make_cut(n_samples=1600)
+    write_shard(split, [cut])
+    cut["recording"] |= {"sampling_rate": 48_000, "num_samples": 4800}
+    audio = encode(4800, rate=48_000)
+    write_tar(split / "recording.000000.tar", members_of(cut, audio))
+    (utterance,) = read(tmp_path)
+    assert utterance.n_samples == 1600 == len(read_audio(utterance.audio))
+
+
+def test_shard_without_number_is_read(tmp_path, split):
+    write_shard(split, [make_cut()])
+    (split / "cuts.000000.jsonl.gz").rename(split / "cuts.jsonl.gz")
+    (split / "recording.000000.tar").rename(split / "recording.tar")
     assert len(read(tmp_path)) == 1
 
 
@@ -495,3 +518,33 @@ def test_manifest_json_is_valid(tmp_path):
 
     cut = deserialize_item(json.loads(json.dumps(make_cut())))
     assert cut.supervisions[0].custom["orthographic"] == "Hi there"
+
+
+def test_lhotse_and_we_read_generated_corpora(tmp_path):
+    """What the benchmark prepares has lhotse's layout, with silence for audio."""
+    pytest.importorskip("lhotse")
+    from lhotse.shar.readers.lazy import LazySharIterator
+
+    spec = importlib.util.spec_from_file_location("generated_shar", GENERATOR)
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    n_audio_bytes = generator.write_corpora(tmp_path, 330)  # three shards
+    drops = Counter()
+    ours = read(tmp_path, drops)
+    assert len(ours) + drops.total() == 330
+    # cut 11 has no audio, cuts 7 and 207 have no IPA
+    assert (drops["no_audio"], drops["no_ipa"]) == (1, 2)
+    # all languages but Interlingua
+    assert {utterance.lang for utterance in ours} == set(LANGUAGES) - {"ina"}
+    assert n_audio_bytes > 10 << 20
+    shards = find_shards(tmp_path)
+    on_disk = sum(shard.recording.stat().st_blocks * 512 for shard in shards)
+    assert on_disk < n_audio_bytes / 10
+    split = shards[0].cuts.parent
+    theirs = list(LazySharIterator(in_dir=str(split)))
+    assert len(theirs) == 110
+    with tarfile.open(shards[0].recording) as tar:
+        sizes = {m.name: (m.offset_data, m.size) for m in tar}
+    for utterance in ours[:50]:
+        _, offset, size = utterance.audio.rsplit(":", 2)
+        assert (int(offset), int(size)) in sizes.values()
