@@ -46,7 +46,7 @@ time_symbols=true       # a symbol for every 0.02 s of the window, or only the t
 ## Training
 config=                 # training settings, a YAML file
 set=()                  # change one of them, as --set optim_conf.lr=0.001
-trainer=powsm           # powsm, or espnet: its stock loop on the same examples
+trainer=                # powsm, or espnet: its stock loop; default: as config says
 stats_hours=100.0       # hours of speech from which mean and variance are taken
 exp_name=               # experiment folder in expdir; default: named after the settings
 
@@ -64,10 +64,13 @@ test_sets=              # sets to decode; default: every test set of the dump fo
 skip_stages=${skip_stages//,/ }
 [[ ${skip_stages} =~ ^[0-9\ ]*$ ]] || die "--skip_stages is a list such as '3 10':" \
     "${skip_stages}"
-[[ ${trainer} =~ ^(powsm|espnet)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
 [[ ${audio_format} =~ ^(inplace|flac\.ark|wav)$ ]] ||
     die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
-[[ -n ${config} ]] || die "--config is not set: name a file of conf/train_*.yaml"
+[[ -f ${config} ]] || die "--config ${config}: no such file; take one of" conf/train_*.yaml
+config_trainer=powsm
+! grep -q '^iterator: published' "${config}" || config_trainer=espnet
+trainer=${trainer:-${config_trainer}}
+[[ ${trainer} =~ ^(powsm|espnet)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
 token_list=${token_list:-${data}/token_list}
 token_dir=${token_list}/bpe_unigram${nbpe}
 stats_dir=${expdir}/s2t_stats_raw
@@ -76,7 +79,7 @@ if [[ -z ${exp_name} ]]; then
     for change in "${set[@]}"; do
         exp_name+=_${change//=/}
     done
-    [[ ${trainer} == powsm ]] || exp_name+=_${trainer}
+    [[ ${trainer} == "${config_trainer}" ]] || exp_name+=_${trainer}
     exp_name=s2t_${exp_name//[^A-Za-z0-9._-]/_}
 fi
 exp=${expdir}/${exp_name}
@@ -157,6 +160,7 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     fi
     program=local/train.py
     if [[ ${trainer} == espnet ]]; then  # starts the processes of its GPUs itself
+        ((num_nodes == 1)) || die "--trainer espnet runs on one machine here"
         program=local/train_espnet.py
         launcher=(python)
     fi

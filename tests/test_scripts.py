@@ -404,6 +404,10 @@ def test_stock_trainer_has_its_own_program_and_folder(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4", "--trainer", "espnet")
     assert "run:  python local/train_espnet.py" in plan.stdout
     assert "--exp exp/s2t_train_small_bpe30_espnet" in plan.stdout
+    (recipe.folder / "conf/train_p.yaml").write_text("iterator: published\n")
+    plan = recipe("--dry_run", "--stage", "11", "--config", "conf/train_p.yaml")
+    assert "run:  python local/train_espnet.py" in plan.stdout
+    assert "--exp exp/s2t_train_p_bpe30 " in plan.stdout
 
 
 @pytest.mark.parametrize(
@@ -413,7 +417,10 @@ def test_stock_trainer_has_its_own_program_and_folder(recipe):
         ("--skip_stages=two", "--skip_stages is a list such as '3 10': two"),
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),
         ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),
-        ("--config=", "--config is not set: name a file of conf/train_*.yaml"),
+        (
+            "--config=conf/x.yaml",
+            "--config conf/x.yaml: no such file; take one of conf/train_small.yaml",
+        ),
     ],
 )
 def test_setting_that_cannot_be_is_told_before_stage_0(recipe, option, message):
