@@ -44,6 +44,7 @@ from powsm.distance import PhonePairs
 from powsm.files import atomic_write
 from powsm.model import PowsmTask
 from powsm.tasks import TASKS
+from powsm.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +55,36 @@ class TrainingError(RuntimeError):
     """Training that cannot go on; the message says what to change."""
 
 
-def text_encoder(args: argparse.Namespace, train: bool) -> Callable[[dict], dict]:
-    """ESPnet's S2T text preprocessing: strings of an example to int64 token ids."""
-    preprocess = PowsmTask.build_preprocess_fn(args, train=train)
+def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
+    """ESPnet's S2T text preprocessing: strings of an example to int64 token ids.
 
-    def encode(example: dict[str, str]) -> dict[str, np.ndarray]:
-        return preprocess._text_process(example, 0)
+    The tokens are those of `S2TPreprocessor`, but for `<unk>` as the language of a
+    prompt, which ESPnet cuts into characters.
 
-    return encode
+    Raises:
+        TrainingError: the settings drop prompts or times at random.
+    """
+    for key in ("text_prev_apply_prob", "time_apply_prob"):
+        value = dict(args.preprocessor_conf).get(key, 0.5)
+        if value != 1.0:
+            raise TrainingError(
+                f"preprocessor_conf.{key} is {value}; g2p and p2g need their prompt, "
+                "and the data hold no times: set it to 1.0, as the paper does"
+            )
+    tokenizer = Tokenizer(args.bpemodel, args.token_list)
+    encode = {
+        "text": tokenizer.encode_target,
+        "text_prev": tokenizer.encode,
+        "text_ctc": tokenizer.encode,
+    }
+
+    def encode_example(example: dict[str, str]) -> dict[str, np.ndarray]:
+        return {
+            name: np.array(encode[name](text), np.int64)
+            for name, text in example.items()
+        }
+
+    return encode_example
 
 
 class LitPowsm(LitESPnetModel):
@@ -94,7 +117,7 @@ class LitPowsm(LitESPnetModel):
         if mode not in self._datasets:
             self._datasets[mode] = UtteranceDataset(
                 ExampleIndex(self.folders[mode]),
-                text_encoder(self.args, train=mode == "train"),
+                text_encoder(self.args),
                 self.args.tasks,
             )
         return self._datasets[mode]

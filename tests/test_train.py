@@ -14,9 +14,11 @@ import torch
 import yaml
 from dump_builder import make_dump
 from espnet2.bin.s2t_inference import Speech2Text
+from espnet2.tasks.s2t import S2TTask
 from tiny_model import SETTINGS, make_args, make_tokens
 
-from powsm.train import newest_checkpoint, train
+from powsm.dataset import ExampleIndex
+from powsm.train import TrainingError, newest_checkpoint, text_encoder, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -164,3 +166,28 @@ def test_settings_with_faults_are_all_named_and_nothing_is_trained(corpus, tmp_p
     assert "unknown key 'max_epcoh'; did you mean 'max_epoch'?" in done.stderr
     assert "encoder_conf.num_block" in done.stderr and "num_blocks" in done.stderr
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_text_becomes_the_tokens_of_espnets_preprocessor(corpus, tmp_path):
+    args = make_args(corpus / "tokens", tmp_path)
+    stock = S2TTask.build_preprocess_fn(args, train=True)
+    encode = text_encoder(args)
+    index = ExampleIndex(corpus / "dump/train")
+    for utt in range(len(index)):
+        for example in index.examples(utt):
+            del example["id"]
+            expected = stock._text_process(dict(example), 0)
+            for name, ids in encode(example).items():
+                np.testing.assert_array_equal(ids, expected[name], err_msg=name)
+
+
+def test_random_loss_of_prompts_is_refused(corpus, tmp_path):
+    conf = SETTINGS["preprocessor_conf"] | {"text_prev_apply_prob": 0.5}
+    args = make_args(corpus / "tokens", tmp_path, preprocessor_conf=conf)
+    with pytest.raises(TrainingError, match="text_prev_apply_prob is 0.5"):
+        text_encoder(args)
+
+
+def test_published_iterator_is_left_to_espnet(corpus, tmp_path):
+    with pytest.raises(TrainingError, match="--trainer espnet"):
+        run(corpus, tmp_path, iterator="published")
