@@ -39,8 +39,8 @@ def test_results_md_names_the_definition_of_every_metric(experiment, tmp_path):
         assert f"- `{metric}`: " in text
 
 
-def test_weak_results_are_said(experiment):
-    text = "\n".join(markdown.weaknesses(experiment))
+def test_weak_results_are_said(experiment, tmp_path):
+    text = "\n".join(markdown.weaknesses(experiment, tmp_path))
     assert "PFER 31.4 is above 20" in text
     assert "accuracy 80.0 is below 90" in text
     assert "only 5 utterances" in text
@@ -225,3 +225,25 @@ def test_page_without_history_and_settings(tmp_path):
     (exp / "config.yaml").unlink()
     data = page.page_data(read_experiment(exp), dump, "")
     assert data["history"] == [] and data["settings"] == {}
+
+
+def test_training_figures_are_means_of_what_was_logged(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    exp, _ = make_experiment(tmp_path)
+    with SummaryWriter(exp / "tensorboard") as writer:
+        for step, value in ((10, 0.1), (50, 0.3), (60, 0.8)):
+            writer.add_scalar("train/acc_pr", value, step)
+    history = read_experiment(exp).history
+    assert history[0]["train_acc_pr"] == pytest.approx(0.2)  # epoch 1: updates 1 to 50
+    assert history[1]["train_acc_pr"] == pytest.approx(0.8)
+    assert "train_loss" not in history[0]  # the last batch alone says nothing
+
+
+def test_set_made_with_another_phone_map_is_said(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    file = dump / "test_tone/normaliser.json"
+    record = json.loads(file.read_text()) | {"version": "strict/1 phone_map=00000000"}
+    file.write_text(json.dumps(record))
+    found = markdown.weaknesses(read_experiment(exp), dump)
+    assert "another phone map" in found[0]

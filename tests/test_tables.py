@@ -11,11 +11,14 @@ import pytest
 import yaml
 from experiment_builder import PHONES, make_experiment, slashed, write_hyps
 
+from powsm.datadir import EXAMPLE_FILES, read_scp, validate
+from powsm.dataset import ExampleIndex
 from powsm.decode import Profile
 from powsm.rates import Scores
 from powsm.score import score_lid, score_phones
 from powsm.tables import render
 from powsm.tables.fill import Filled, Score, fill, hyp_file, score_of
+from powsm.tables.phone_set import PhoneSetError, write_phone_set
 from powsm.tables.plan import PUBLISHED_RTF, describe, plan, real_time_factor
 from powsm.tables.results import read_results
 from powsm.tables.spec import Cell, Query, TableError, load_sets, load_table
@@ -308,3 +311,64 @@ def test_compare_of_nothing_in_common_says_so(tmp_path):
     done = run(ROOT / "local/compare.py", tmp_path / "a", tmp_path / "b")
     assert done.returncode == 1
     assert "no decoded set in common" in done.stderr
+
+
+# --- test sets of human transcripts ---------------------------------------------------
+
+
+def phone_folder(tmp_path: Path, **files: str) -> Path:
+    """A folder as PRiSM publishes them, with two recordings of 0.6 s."""
+    _, dump = make_experiment(tmp_path / "source")
+    folder = tmp_path / "test_x"
+    folder.mkdir()
+    for name, source in (("b", "tone_a_eng"), ("a", "tone_b_eng")):
+        audio = (dump / f"audio/{source}.wav").read_bytes()
+        (folder / f"{name}.wav").write_bytes(audio)
+    defaults = {
+        "wav.scp": "b b.wav\na/1 a.wav\n",
+        "text.good": "b pʰiː\na/1 bat\n",
+        "text.lang": "b <tus>\na/1 eng\n",
+    }
+    for name, text in (defaults | files).items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_phone_set_can_be_decoded_and_scored(tmp_path):
+    out = tmp_path / "dump/test_x"
+    made = write_phone_set(phone_folder(tmp_path), out)
+    assert (made.n_utts, made.dropped) == (2, ())
+    validate(out, EXAMPLE_FILES)
+    rows = dict(read_scp(out / "text"))
+    # a language without a token is <unk> in the prompt, and keeps its code in the id
+    assert rows["x_b_tus_pr"] == "<unk><pr><notimestamps> /pʰ//iː/"
+    assert dict(read_scp(out / "text.ctc"))["x_b_tus_pr"] == "/pʰ//i/"
+    assert dict(read_scp(out / "ref.ipa")) == {
+        "x_a@2F1_eng": "bat",
+        "x_b_tus": "pʰiː",
+    }
+    assert len(ExampleIndex(out)) == 2
+
+
+def test_phone_set_without_languages_is_undetermined(tmp_path):
+    folder = phone_folder(tmp_path)
+    (folder / "text.lang").unlink()
+    write_phone_set(folder, tmp_path / "dump/test_x")
+    langs = dict(read_scp(tmp_path / "dump/test_x/utt2lang"))
+    assert set(langs.values()) == {"und"}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"text.good": "b pa\n"}, "1 utterances are in only one of .*a/1"),
+        ({"wav.scp": "b b.wav\na/1 sox a.wav |\n"}, "a/1 is a pipe"),
+        ({"wav.scp": "b b.wav\na/1 c.wav\n"}, "no file c.wav"),
+        ({"text.good": "b 1\na/1 2\n"}, "no transcript holds a phone"),
+    ],
+)
+def test_faulty_phone_set_is_refused(tmp_path, files, message):
+    folder = phone_folder(tmp_path, **files)
+    with pytest.raises(PhoneSetError, match=message):
+        write_phone_set(folder, tmp_path / "dump/test_x")
+    assert not (tmp_path / "dump/test_x").exists()

@@ -153,7 +153,7 @@ const plainNumber = (value) =>
 function chart(title, unit, lines) {
   lines = lines.filter((line) => line.points.length);
   if (!lines.length) return null;
-  const width = 380, height = 240, left = 46, right = 10, top = 8, bottom = 36;
+  const width = 380, height = 240, left = 46, right = 22, top = 8, bottom = 36;
   const points = lines.flatMap((line) => line.points);
   const mostX = Math.max(...points.map((p) => p[0]));
   const mostY = Math.max(1e-9, ...points.map((p) => p[1])) * 1.03;
@@ -173,7 +173,7 @@ function chart(title, unit, lines) {
     svg("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "updates"));
   const legend = el("div", { class: "legend" });
   lines.forEach((line, k) => {
-    const colour = line.bold ? "currentColor" : COLOURS[k % COLOURS.length];
+    const colour = line.bold ? "currentColor" : line.colour ?? COLOURS[k % COLOURS.length];
     const dash = line.dash ?? DASHES[Math.floor(k / COLOURS.length) % DASHES.length];
     const path = line.points.map((p, n) => `${n ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("");
     picture.append(svg("path", { d: path, fill: "none", stroke: colour, "stroke-width": line.bold ? 3 : 1.8, "stroke-dasharray": dash }));
@@ -205,15 +205,19 @@ function showTraining() {
     ...langs(metric).map((lang) => line(languageName(lang), `${metric}_${lang}`)),
     line("all languages", metric, { bold: true, dash: "" }),
   ];
+  const accuracy = tasks.flatMap((t, k) => [
+    line(taskName(t), `acc_${t}`, { colour: COLOURS[k], dash: "" }),
+    line("the same, training", `train_acc_${t}`, { colour: COLOURS[k], dash: "2 2" }),
+  ]);
   const charts = [
-    chart("Validation loss", "nats an utterance", [line("total", "loss"), line("CTC", "loss_ctc"), line("attention", "loss_att")]),
-    chart("Validation loss by task", "nats an utterance", tasks.map((t) => line(taskName(t), `loss_${t}`))),
-    chart("Validation token accuracy by task", "share", tasks.map((t) => line(taskName(t), `acc_${t}`))),
-    chart("Validation PFER, greedy CTC", "%", byLanguage("pfer_ctc")),
-    chart("Validation PER, greedy CTC", "%", byLanguage("per_ctc")),
+    chart("Loss in validation", "nats an utterance", [line("total", "loss"), line("CTC", "loss_ctc"), line("attention", "loss_att")]),
+    chart("Loss by task in validation", "nats an utterance", tasks.map((t) => line(taskName(t), `loss_${t}`))),
+    chart("Token accuracy by task", "share", accuracy),
+    chart("PFER in validation, greedy CTC", "%", byLanguage("pfer_ctc")),
+    chart("PER in validation, greedy CTC", "%", byLanguage("per_ctc")),
   ];
   root.append(
-    el("p", {}, `${last.epoch} epochs, ${last.updates.toLocaleString("en")} updates, ${(last.seconds / 60).toFixed(1)} minutes. A point is an epoch.`),
+    el("p", {}, `${last.epoch} epochs, ${last.updates.toLocaleString("en")} updates, ${(last.seconds / 60).toFixed(1)} minutes. A point is an epoch; training is the mean of what was logged in it.`),
     el("div", { class: "charts" }, ...charts));
 }
 

@@ -58,12 +58,46 @@ class Experiment:
         return wanted[0] if wanted else min(found, key=metric_order)
 
 
-def read_history(path: Path) -> tuple[dict, ...]:
-    """Records of `history.jsonl`; none when training was ESPnet's own."""
+def read_history(exp: Path) -> tuple[dict, ...]:
+    """Records of `history.jsonl`; none when training was ESPnet's own.
+
+    A record holds the last batch of its epoch as `train_*`, which says little: the mean
+    of what was logged for TensorBoard during the epoch takes its place.
+    """
+    path = exp / HISTORY_FILE
     if not path.exists():
         return ()
     lines = path.read_text(encoding="utf-8").splitlines()
-    return tuple(json.loads(line) for line in lines if line.strip())
+    records = [json.loads(line) for line in lines if line.strip()]
+    logged = _logged_scalars(exp / "tensorboard")
+    before = 0
+    history = []
+    for record in records:
+        kept = {k: v for k, v in record.items() if not k.startswith("train_")}
+        for name, points in logged.items():
+            values = [v for step, v in points if before < step <= record["updates"]]
+            if values:
+                kept[f"train_{name}"] = sum(values) / len(values)
+        before = record["updates"]
+        history.append(kept)
+    return tuple(history)
+
+
+def _logged_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(update, value) of every `train/*` that TensorBoard has; nothing without it."""
+    if not any(folder.glob("events.*")):
+        return {}
+    from tensorboard.backend.event_processing import event_accumulator
+
+    events = event_accumulator.EventAccumulator(
+        str(folder), size_guidance={event_accumulator.SCALARS: 0}
+    )
+    events.Reload()
+    return {
+        tag.removeprefix("train/"): [(e.step, e.value) for e in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag.startswith("train/")
+    }
 
 
 def read_experiment(exp: Path) -> Experiment:
@@ -81,7 +115,7 @@ def read_experiment(exp: Path) -> Experiment:
     return Experiment(
         path=exp,
         results=results,
-        history=read_history(exp / HISTORY_FILE),
+        history=read_history(exp),
         config=yaml.safe_load(config.read_text("utf-8")) if config.exists() else {},
         timings=read_timings(exp),
     )
@@ -137,6 +171,20 @@ def versions(dump: Path, sets: Iterable[str]) -> dict[str, str]:
             found[f"normaliser of {set_name}"] = (
                 f"{record['version']}, text {record['text_policy']}"
             )
+    return found
+
+
+def other_normalisers(dump: Path, sets: Iterable[str]) -> list[str]:
+    """Sets whose phones were made by another version of the normaliser than this."""
+    found = []
+    for set_name in sets:
+        path = dump / set_name / "normaliser.json"
+        if path.exists():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            made_with = record["version"].partition("phone_map=")[2]
+            now = Normaliser(record["policy"]).version.partition("phone_map=")[2]
+            if made_with and made_with != now:
+                found.append(set_name)
     return found
 
 

@@ -7,7 +7,12 @@ from pathlib import Path
 from powsm.corpora import CORPORA, TEST_PREFIX
 from powsm.files import atomic_write
 from powsm.languages import language_name
-from powsm.report.experiment import Experiment, training_command, versions
+from powsm.report.experiment import (
+    Experiment,
+    other_normalisers,
+    training_command,
+    versions,
+)
 from powsm.tables.render import markdown_table
 from powsm.tables.results import METRICS, TASKS, Result, ordered_metrics
 
@@ -49,25 +54,34 @@ def groups(experiment: Experiment) -> list[tuple[str, str]]:
     return list(dict.fromkeys((r.set, r.task) for r in experiment.results))
 
 
-def weaknesses(experiment: Experiment) -> list[str]:
+def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
     """Plain statements of what the numbers cannot or should not be used for."""
-    found = []
+    sets = list(dict.fromkeys(r.set for r in experiment.results))
+    found = [
+        f"{set_name}: its phones were made with another phone map than the one used in "
+        "scoring; run stages 4 to 13 again before comparing."
+        for set_name in other_normalisers(dump, sets)
+    ]
     for set_name, task in groups(experiment):
         metric = experiment.main_metric(set_name, task)
         rows = experiment.select(set=set_name, task=task, metric=metric)
         pooled = [r for r in rows if r.lang == "all"]
         for result in pooled:
             found += _weak_result(result)
-        by_decode = {r.decode: r for r in reversed(pooled)}
-        ctc, attention = by_decode.get("ctc"), by_decode.get("attention")
-        if ctc and attention and ctc.high < attention.low:
+        ctc = next((r for r in pooled if r.decode == "ctc"), None)
+        worse = [
+            f"{r.system} {r.value:.1f}"
+            for r in pooled
+            if ctc and r.decode != "ctc" and ctc.high < r.low
+        ]
+        if worse:
             found.append(
-                f"{set_name}, {TASKS[task]}: the attention decoder alone is worse than "
-                f"the CTC head alone ({metric} {attention.value:.1f} against "
-                f"{ctc.value:.1f}); it has not learned to follow the audio well."
+                f"{set_name}, {TASKS[task]}: with the decoder, {metric} is worse than "
+                f"the {ctc.value:.1f} of the CTC head alone ({', '.join(worse)}): the "
+                "decoder has not learned to follow the audio well."
             )
         found += _uneven_languages(rows, pooled, set_name, task)
-    for set_name in dict.fromkeys(r.set for r in experiment.results):
+    for set_name in sets:
         found += _weak_set(experiment, set_name)
     if not experiment.history:
         found.append("No training history was found: nothing is said of convergence.")
@@ -163,7 +177,9 @@ def render(experiment: Experiment, dump: Path, command: str) -> str:
         "brackets; for error rates, less is better.",
         *_headlines(experiment),
         "## What is weak",
-        "\n".join(f"- {line}" for line in weaknesses(experiment) or ["Nothing found."]),
+        "\n".join(
+            f"- {line}" for line in weaknesses(experiment, dump) or ["Nothing found."]
+        ),
     ]
     for set_name, task in groups(experiment):
         parts += _group_section(experiment, set_name, task)
@@ -241,7 +257,7 @@ def _sizes(results: Sequence[Result | None]) -> list[str]:
     present = [r for r in results if r is not None]
     if not present:
         return ["", ""]
-    units = sorted({r.n_units for r in present}, reverse=True)
+    units = dict.fromkeys(r.n_units for r in present)  # in the order of the metrics
     return [str(present[0].n_utts), " / ".join(f"{n:,}" for n in units)]
 
 

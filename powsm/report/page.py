@@ -58,7 +58,7 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
         "metrics": METRICS,
         "main_metrics": MAIN_METRICS,
         "languages": {lang: language_name(lang) for lang in sorted(langs - {"all"})},
-        "weak": weaknesses(experiment),
+        "weak": weaknesses(experiment, dump),
         "results": [_result(r) for r in experiment.results],
         "timings": [
             {

@@ -75,29 +75,23 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def plot_losses(history: Sequence[dict], path: Path) -> Path:
-    """Loss in training and validation, its parts, and loss and accuracy by task."""
+    """Loss in validation and its parts, loss by task, and accuracy by task."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     whole, tasks, accuracy = figure.subplots(1, 3)
     parts = (("loss", "total"), ("loss_ctc", "CTC"), ("loss_att", "attention"))
     for number, (name, label) in enumerate(parts):
-        colour = COLOURS[number]
-        _line(whole, history, name, f"{label}, validation", color=colour)
-        _line(
-            whole,
-            history,
-            f"train_{name}",
-            f"{label}, a batch of training",
-            color=colour,
-            linestyle="--",
-            alpha=0.7,
-        )
+        _line(whole, history, name, label, **style(number))
     for number, task in enumerate(t for t in TASKS if t != "lid"):
         _line(tasks, history, f"loss_{task}", task.upper(), **style(number))
         _line(accuracy, history, f"acc_{task}", task.upper(), **style(number))
+        # no loss in training: batches are of equal length in audio, so their mean an
+        # utterance is that of long ones; tokens are not so unequal
+        training = {"color": style(number)["color"], "linestyle": ":", "linewidth": 1}
+        _line(accuracy, history, f"train_acc_{task}", "_nolegend_", **training)
     accuracy.set_ylim(0, 1)
-    _finish(whole, "Loss", "nats an utterance")
+    _finish(whole, "Loss in validation", "nats an utterance")
     _finish(tasks, "Attention loss by task, validation", "nats an utterance")
-    _finish(accuracy, "Token accuracy by task, validation", "share of tokens")
+    _finish(accuracy, "Token accuracy by task (dotted: training)", "share of tokens")
     return _save(figure, path)
 
 

@@ -1,0 +1,158 @@
+"""Test sets with human phone transcripts, as PRiSM and Kaldi users have them.
+
+A folder with `wav.scp` and `text.good` (or `text`) becomes a set of `dump/raw` that can
+be decoded and scored, but not trained on: phone recognition has no other example.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from powsm.audio import SAMPLE_RATE, n_samples_at_sample_rate
+from powsm.datadir import write_scp
+from powsm.files import atomic_write
+from powsm.ipa import Normaliser, strip_suprasegmentals
+from powsm.languages import UNKNOWN_LANGUAGE, lang_code
+from powsm.tasks import examples
+from powsm.transcripts import read_transcripts
+from powsm.utterance import make_utt_id, safe_id
+
+log = logging.getLogger(__name__)
+
+REFERENCES = ("text.good", "text")
+LANGUAGE_FILES = ("text.lang", "utt2lang")
+
+
+class PhoneSetError(ValueError):
+    """A folder that is not a test set; the message names the file."""
+
+
+@dataclass(frozen=True)
+class PhoneSet:
+    """What was written.
+
+    Attributes:
+        n_utts: utterances kept.
+        hours: of audio.
+        dropped: utterances without a phone in their reference.
+    """
+
+    n_utts: int
+    hours: float
+    dropped: tuple[str, ...]
+
+
+def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSet:
+    """Write a set of `dump/raw` from a folder of recordings and phone transcripts.
+
+    Args:
+        folder: `wav.scp` (audio files; relative names are looked up here, then in the
+            working directory), `text.good` or `text` (IPA), and, where the languages
+            are known, `text.lang` or `utt2lang`; `utt2spk` if there is one.
+        out: `dump/raw/test_<name>`.
+        lang: language of all utterances, when no file says it.
+
+    Raises:
+        PhoneSetError: a file is missing, utterances differ between files, or audio is a
+            pipe or not there.
+    """
+    folder, out = Path(folder), Path(out)
+    audio = _read(folder, ("wav.scp",))
+    refs = _read(folder, REFERENCES)
+    if audio.keys() != refs.keys():
+        odd = sorted(audio.keys() ^ refs.keys())
+        raise PhoneSetError(
+            f"{folder}: {len(odd)} utterances are in only one of wav.scp and the "
+            f"transcripts: {' '.join(odd[:3])}"
+        )
+    langs = _languages(folder, refs, lang)
+    speakers = _read(folder, ("utt2spk",), optional=True)
+    normaliser = Normaliser(english_rules=False)  # the labels are human
+    name = out.name.removeprefix("test_")
+    rows: dict[str, list[tuple[str, str]]] = {}
+    dropped = []
+    n_total = 0
+    for key in sorted(refs):
+        phones = normaliser.segment(refs[key], langs[key]).phones
+        if not phones:
+            dropped.append(key)
+            continue
+        location = _location(folder, key, audio[key])
+        info = soundfile.info(location)
+        n_samples = n_samples_at_sample_rate(info.frames, info.samplerate)
+        n_total += n_samples
+        utt_id = make_utt_id(name, key, langs[key])
+        ctc_phones = strip_suprasegmentals(phones)
+        (example,) = examples(utt_id, langs[key], phones, ctc_phones, "", ("pr",))
+        for file, value in (
+            ("wav.scp", str(location)),
+            ("text", example.text),
+            ("text.prev", example.text_prev),
+            ("text.ctc", example.text_ctc),
+            ("utt2lang", langs[key]),
+            ("utt2spk", safe_id(speakers.get(key, utt_id))),
+            ("utt2num_samples", str(n_samples)),
+        ):
+            rows.setdefault(file, []).append((example.example_id, value))
+        rows.setdefault("ref.ipa", []).append((utt_id, refs[key]))
+        rows.setdefault("ref.text", []).append((utt_id, ""))
+    if not rows:
+        raise PhoneSetError(f"{folder}: no transcript holds a phone")
+    for file, lines in rows.items():
+        write_scp(out / file, sorted(lines))
+    _write_spk2utt(out, rows["utt2spk"])
+    with atomic_write(out / "normaliser.json") as file:
+        record = {"policy": normaliser.policy, "version": normaliser.version}
+        json.dump({**record, "text_policy": "none"}, file, indent=1)
+    n_utts = len(rows["ref.ipa"])
+    return PhoneSet(n_utts, n_total / SAMPLE_RATE / 3600, tuple(dropped))
+
+
+def _read(
+    folder: Path, names: tuple[str, ...], optional: bool = False
+) -> dict[str, str]:
+    """The first of some files that is there."""
+    for name in names:
+        if (folder / name).exists():
+            return read_transcripts(folder / name)
+    if optional:
+        return {}
+    raise PhoneSetError(f"{folder}: no {' or '.join(names)}")
+
+
+def _languages(
+    folder: Path, refs: Mapping[str, str], lang: str | None
+) -> dict[str, str]:
+    """ISO 639-3 of each utterance; `und` where nothing is known."""
+    said = {} if lang else _read(folder, LANGUAGE_FILES, optional=True)
+    found = {}
+    for key in refs:
+        spelling = lang or said.get(key, "")
+        found[key] = lang_code(spelling.strip("<> ")) or UNKNOWN_LANGUAGE
+    n_unknown = sum(code == UNKNOWN_LANGUAGE for code in found.values())
+    if n_unknown:
+        log.warning("%s: the language of %d utterances is not known", folder, n_unknown)
+    return found
+
+
+def _location(folder: Path, key: str, value: str) -> Path:
+    if value.endswith("|"):
+        raise PhoneSetError(
+            f"{folder}/wav.scp: {key} is a pipe ({value}); write its audio to a file"
+        )
+    for path in (folder / value, Path(value)):
+        if path.is_file():
+            return path
+    raise PhoneSetError(f"{folder}/wav.scp: {key}: no file {value}")
+
+
+def _write_spk2utt(out: Path, utt2spk: list[tuple[str, str]]) -> None:
+    by_speaker: dict[str, list[str]] = {}
+    for example_id, speaker in sorted(utt2spk):
+        by_speaker.setdefault(speaker, []).append(example_id)
+    lines = sorted((spk, " ".join(ids)) for spk, ids in by_speaker.items())
+    write_scp(out / "spk2utt", lines)
