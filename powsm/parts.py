@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from itertools import batched, chain, groupby
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from tqdm import tqdm
 
@@ -131,10 +131,8 @@ def make_parts(
     """
     parts = {}
     work = partial(_make_part, data=Path(data))
-    # Equal shares of neighbours would wait for the largest corpus: hand out singly.
     results = map_in_order(work, shards, nj)
-    bar = tqdm(total=len(shards), desc="stage 1", unit="shard", disable=None)
-    with bar:
+    with tqdm(total=len(shards), desc="stage 1", unit="shard", disable=None) as bar:
         for shard, part in zip(shards, results, strict=True):
             if part.error is not None:
                 if not skip_bad_shards:
@@ -433,7 +431,7 @@ class _SortedPairs:
         return heapq.merge(_merge_sorted(self._runs, self._scratch), self._pairs)
 
 
-def _write_grouped(pairs: Iterable[bytes], file) -> None:
+def _write_grouped(pairs: Iterable[bytes], file: BinaryIO) -> None:
     split = (pair[:-1].split(b"\t") for pair in pairs)
     for speaker, group in groupby(split, key=lambda pair: pair[0]):
         file.write(speaker)
