@@ -85,7 +85,7 @@ def test_command_is_understood(folder, words):
             if word.startswith("--"):
                 assert word.split("=")[0] in help_text
     elif arguments[:1] and arguments[0].startswith("local/"):
-        source = (ROOT / arguments[0]).read_text()
+        source = (folder / arguments[0]).read_text()
         for word in arguments[1:]:
             assert not word.startswith("--") or f'"{word}"' in source
     elif program.startswith(".venv/bin/"):
