@@ -3,5 +3,6 @@
 # Usage: scripts/reproduce.sh --table 4 [--exp DIR] [--dump dump/raw] [--dry_run]
 # Run it in a recipe folder, where dump/ is; --help lists every option.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# -P: in a recipe folder, scripts/ is a link
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 exec "${root}/.venv/bin/python" "${root}/local/reproduce.py" "$@"

@@ -5,7 +5,10 @@ import unicodedata
 
 import numpy as np
 import pytest
-from experiment_builder import make_experiment, make_history
+from experiment_builder import PHONES, make_experiment, make_history, write_hyps
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from powsm.audio import SAMPLE_RATE
 from powsm.inventory import INVENTORY
@@ -228,12 +231,12 @@ def test_page_without_history_and_settings(tmp_path):
 
 
 def test_training_figures_are_means_of_what_was_logged(tmp_path):
-    from torch.utils.tensorboard import SummaryWriter
-
     exp, _ = make_experiment(tmp_path)
-    with SummaryWriter(exp / "tensorboard") as writer:
-        for step, value in ((10, 0.1), (50, 0.3), (60, 0.8)):
-            writer.add_scalar("train/acc_pr", value, step)
+    writer = EventFileWriter(str(exp / "tensorboard"))
+    for step, value in ((10, 0.1), (50, 0.3), (60, 0.8)):
+        point = Summary.Value(tag="train/acc_pr", simple_value=value)
+        writer.add_event(Event(step=step, summary=Summary(value=[point])))
+    writer.close()
     history = read_experiment(exp).history
     assert history[0]["train_acc_pr"] == pytest.approx(0.2)  # epoch 1: updates 1 to 50
     assert history[1]["train_acc_pr"] == pytest.approx(0.8)
@@ -247,3 +250,27 @@ def test_set_made_with_another_phone_map_is_said(tmp_path):
     file.write_text(json.dumps(record))
     found = markdown.weaknesses(read_experiment(exp), dump)
     assert "another phone map" in found[0]
+
+
+def test_words_of_text_tasks_are_aligned(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    heard = {utt_id: f"word {utt_id[5]}" for utt_id in PHONES}
+    heard["tone_c_spa"] = "c"  # "word" is missing: half of two words
+    write_hyps(exp, "attention", "test_tone", "asr_attention", heard)
+    data = page.page_data(read_experiment(exp), dump, "")
+    asr = next(s for s in data["systems"] if s["task"] == "asr")
+    worst = asr["utterances"][asr["worst"][0]]
+    assert (worst["id"], worst["error"]) == ("tone_c_spa", 50.0)
+    assert worst["steps"] == [("word", decoded.GAP), ("c", "c")]
+    assert asr["error"] == "WER" and asr["confusions"] is None
+
+
+def test_confusions_of_very_many_languages_are_pooled(tmp_path, monkeypatch):
+    exp, dump = make_experiment(tmp_path)
+    whole = page.page_data(read_experiment(exp), dump, "")["systems"][0]
+    assert set(whole["confusions"]) == {"eng", "spa"}
+    monkeypatch.setattr(page, "MAX_CONFUSIONS", 1)
+    pooled = page.page_data(read_experiment(exp), dump, "")["systems"][0]
+    total = sum(n for rows in whole["confusions"].values() for _, _, n in rows)
+    assert sum(n for _, _, n in pooled["confusions"]["all"]) == total
+    assert set(pooled["confusions"]) == {"all"}

@@ -12,8 +12,6 @@ import yaml
 from experiment_builder import PHONES, make_experiment, slashed, write_hyps
 
 from powsm.datadir import EXAMPLE_FILES, read_scp, validate
-from powsm.dataset import ExampleIndex
-from powsm.decode import Profile
 from powsm.rates import Scores
 from powsm.score import score_lid, score_phones
 from powsm.tables import render
@@ -78,8 +76,8 @@ def test_description_names_known_sets_and_profiles(path):
     assert table.queries(), "no row of ours"
     for query in table.queries():
         assert query.set in sets
-        profile = Profile.load(CONF / f"{query.profile}.yaml")
-        assert query.task in profile.tasks
+        profile = yaml.safe_load((CONF / f"{query.profile}.yaml").read_text())
+        assert query.task in profile["tasks"]
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
@@ -347,7 +345,6 @@ def test_phone_set_can_be_decoded_and_scored(tmp_path):
         "x_a@2F1_eng": "bat",
         "x_b_tus": "pʰiː",
     }
-    assert len(ExampleIndex(out)) == 2
 
 
 def test_phone_set_without_languages_is_undetermined(tmp_path):

@@ -385,7 +385,7 @@ function showConfusions() {
     panel);
 
   function fillLanguages() {
-    const langs = Object.keys(systems[chosen.system].confusions).sort();
+    const langs = Object.keys(systems[chosen.system].confusions).filter((lang) => lang !== "all").sort();
     if (!langs.includes(chosen.lang)) chosen.lang = "all";
     langMenu.select.replaceChildren(el("option", { value: "all" }, "all languages"),
       ...langs.map((lang) => el("option", { value: lang }, `${lang} (${languageName(lang)})`)));

@@ -12,7 +12,7 @@ import numpy as np
 from powsm.datadir import read_scp
 from powsm.distance import PhonePairs, feature_table
 from powsm.report.experiment import ReportError
-from powsm.score import lid_confusion, score_text
+from powsm.score import CER_LANGUAGES, lid_confusion, score_text
 from powsm.transcripts import PhoneReader, strip_prompt
 
 PHONE_TASKS = ("pr", "g2p")
@@ -62,15 +62,25 @@ class DecodedSet:
 
     @cached_property
     def errors(self) -> np.ndarray:
-        """PFER or WER of each utterance alone, percent; the unit of `n_ref` is below.
+        """PFER or WER of each utterance alone, percent.
 
-        An empty reference counts as one unit, so that what was inserted shows.
+        CER where the language has no spaces. An empty reference counts as one phone, so
+        that what was inserted shows.
         """
         if self.task in TEXT_TASKS:
             scores = score_text(hyp=self.hyps, ref=self.refs, langs=self.langs)
-            return np.nan_to_num(scores.utterance_values("WER"), nan=100.0)
+            wer, cer = map(scores.utterance_values, ("WER", "CER"))
+            return np.nan_to_num(np.where(np.isnan(wer), cer, wer), nan=100.0)
         pairs, _ = self._pairs
         return 100 * pairs.distances("feature") / np.maximum(pairs.n_ref, 1)
+
+    @property
+    def error_name(self) -> str:
+        """What `errors` holds."""
+        if self.task in TEXT_TASKS:
+            has_unspaced = not CER_LANGUAGES.isdisjoint(self.langs)
+            return "WER (CER where words have no spaces)" if has_unspaced else "WER"
+        return "PFER"
 
     @cached_property
     def _pairs(self) -> tuple[PhonePairs, str]:

@@ -7,6 +7,7 @@ bounded, and the page says how many were left out.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +29,9 @@ from powsm.report.phonology import PROPERTIES, classes
 from powsm.tables.results import MAIN_METRICS, METRICS, TASKS, Result
 
 N_WORST = 30  # utterances with the highest error, of each decoded set
-N_EXAMPLES = 300  # utterances that show confusions, of each decoded set
+N_EXAMPLES = 2000  # utterances that show confusions, shared by the decoded sets
+MOST_EXAMPLES = 300  # of one decoded set
+MAX_CONFUSIONS = 20_000  # pairs of phones by language; with more, languages are pooled
 MAX_CLIPS = 100  # utterances with sound and spectrogram, of all sets together
 MAX_CLIP_BYTES = 10_000_000
 _HIDDEN_SETTINGS = {"token_list"}  # thousands of lines
@@ -38,9 +41,21 @@ _TEMPLATE = ("report.html", "report.css", "report.js")
 
 def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     """Everything the page shows, as JSON takes it."""
-    decoded = list(read_decoded(experiment.path, dump))
+    n_decoded = len(experiment.timings) or 1
+    n_examples = min(MOST_EXAMPLES, N_EXAMPLES // n_decoded)
+    systems, lid = [], []
+    langs = {r.lang for r in experiment.results}
+    for decoded in read_decoded(experiment.path, dump):  # one at a time in memory
+        langs.update(decoded.langs)
+        if decoded.task in (*PHONE_TASKS, *TEXT_TASKS):
+            systems.append(_system(decoded, n_examples))
+        else:
+            counts = decoded.lid_matrix()
+            langs.update(hyp for _, hyp, _ in counts)
+            lid.append(
+                {"set": decoded.set, "profile": decoded.profile, "counts": counts}
+            )
     budget = ClipBudget(MAX_CLIPS, MAX_CLIP_BYTES)
-    systems = [_system(d) for d in decoded if d.task in (*PHONE_TASKS, *TEXT_TASKS)]
     order = list(TASKS)
     systems.sort(key=lambda s: (s["set"], order.index(s["task"]), s["mean_error"]))
     _embed_clips(systems, budget)
@@ -48,9 +63,6 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     for system in systems:
         if system["task"] in PHONE_TASKS:
             _number_phones(system, phones)
-    langs = {r.lang for r in experiment.results} | {
-        lang for d in decoded for lang in (*d.langs, *_detected(d))
-    }
     sets = list(dict.fromkeys(r.set for r in experiment.results))
     return {
         "name": experiment.name,
@@ -81,11 +93,7 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
         "properties": PROPERTIES,
         "differences": _differences(systems, phones),
         "systems": systems,
-        "lid": [
-            {"set": d.set, "profile": d.profile, "counts": d.lid_matrix()}
-            for d in decoded
-            if d.task == "lid"
-        ],
+        "lid": lid,
         "clips": list(budget.clips.values()),
         "clip_limits": {
             "n": len(budget.clips),
@@ -135,17 +143,11 @@ def _finite(history: Sequence[dict]) -> list[dict]:
     return [{k: _number(v) for k, v in record.items()} for record in history]
 
 
-def _detected(decoded: DecodedSet) -> list[str]:
-    if decoded.task != "lid":
-        return []
-    return [hyp for _, hyp, _ in decoded.lid_matrix()]
-
-
-def _system(decoded: DecodedSet) -> dict:
+def _system(decoded: DecodedSet, n_examples: int) -> dict:
     """A decoded set with the utterances that the page can show."""
     worst = decoded.worst(N_WORST)
     is_phones = decoded.task in PHONE_TASKS
-    shown = worst + (decoded.examples(N_EXAMPLES) if is_phones else [])
+    shown = worst + (decoded.examples(n_examples) if is_phones else [])
     shown = list(dict.fromkeys(shown))
     place = {k: number for number, k in enumerate(shown)}
     return {
@@ -153,7 +155,7 @@ def _system(decoded: DecodedSet) -> dict:
         "task": decoded.task,
         "profile": decoded.profile,
         "unit": "phone" if is_phones else "word",
-        "error": "PFER" if is_phones else "WER",
+        "error": decoded.error_name,
         "n_utts": len(decoded.utt_ids),
         "mean_error": _number(float(decoded.errors.mean())),
         "confusions": decoded.confusions() if is_phones else None,
@@ -194,8 +196,14 @@ def _embed_clips(systems: Sequence[dict], budget: ClipBudget) -> None:
 
 def _number_phones(system: dict, phones: _Numbers) -> None:
     """Replace phones by their numbers, which makes the page several times smaller."""
+    counts: Counter[tuple[str, str, str]] = system["confusions"]
+    if len(counts) > MAX_CONFUSIONS:
+        pooled: Counter[tuple[str, str, str]] = Counter()
+        for (_, ref, hyp), count in counts.items():
+            pooled["all", ref, hyp] += count
+        counts = pooled
     by_lang: dict[str, list[list[int]]] = {}
-    for (lang, ref, hyp), count in sorted(system["confusions"].items()):
+    for (lang, ref, hyp), count in sorted(counts.items()):
         by_lang.setdefault(lang, []).append([phones[ref], phones[hyp], count])
     system["confusions"] = by_lang
     for utterance in system["utterances"]:
