@@ -19,18 +19,20 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
-from powsm.ctc_prefix import ctc_greedy
+from powsm.ctc_prefix import CTCHypothesis, ctc_greedy
 from powsm.dataset import ExampleIndex
 from powsm.files import atomic_write, sha256_file
+from powsm.frames import FrameGrid
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model import PowsmTask
-from powsm.search import Searcher, SearchOptions, language_log_probs
+from powsm.search import Hypothesis, Searcher, SearchOptions, language_log_probs
 from powsm.tasks import NA_SYM, NO_TIME_SYM, TASKS, parse_output
 from powsm.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 LID = "lid"
+FIRST_PASS = {"g2p": "asr", "p2g": "pr"}  # what predicts the prompt of a task
 N_BEST_LANGUAGES = 5  # written for each utterance
 
 
@@ -49,6 +51,10 @@ class Profile:
         tasks: of `pr asr g2p p2g lid`.
         lang: `own` (of each utterance), `detected` (by the model), or a symbol like
             `<unk>` for all.
+        prev: what prompts g2p and p2g: the `gold` text of the dump folder, what the
+            model itself `predicted` from the same audio (asr for g2p, pr for p2g), or
+            `none`.
+        audio: what g2p and p2g hear: their `own` audio, or `silence` of its length.
         window: `own` length, or `published`: padded with silence to 20 s.
         batch_seconds: most seconds of audio, padding included, in a batch.
         search: options of `powsm.search.SearchOptions`.
@@ -58,6 +64,8 @@ class Profile:
     decode: str = "attention"
     tasks: tuple[str, ...] = ("pr",)
     lang: str = "own"
+    prev: str = "gold"
+    audio: str = "own"
     window: str = "own"
     batch_seconds: float = 100.0
     search: SearchOptions = SearchOptions()
@@ -65,6 +73,8 @@ class Profile:
     def __post_init__(self) -> None:
         choices = {
             "decode": ("attention", "joint", "ctc"),
+            "prev": ("gold", "predicted", "none"),
+            "audio": ("own", "silence"),
             "window": ("own", "published"),
         }
         for name, valid in choices.items():
@@ -84,6 +94,19 @@ class Profile:
                 f"decode profile {self.name}: the CTC head always speaks phones, it "
                 f"cannot do {' '.join(t for t in self.tasks if t != 'pr')}; "
                 "use decode: attention or joint"
+            )
+
+        unprompted = set(self.tasks) - set(FIRST_PASS)
+        if unprompted and (self.prev, self.audio) != ("gold", "own"):
+            raise DecodeError(
+                f"decode profile {self.name}: {' '.join(sorted(unprompted))} has no "
+                f"prompt, prev: {self.prev} and audio: {self.audio} are for "
+                f"{' '.join(FIRST_PASS)}"
+            )
+        if self.prev != "gold" and self.audio == "silence":
+            raise DecodeError(
+                f"decode profile {self.name}: with audio: silence and prev: "
+                f"{self.prev} nothing is left to decode from; use prev: gold"
             )
 
     @classmethod
@@ -113,12 +136,18 @@ class Profile:
         """Folder of a task's results: `pr_ctc`, `asr_attention`, `pr_joint_unk`, `lid`.
 
         A language that is not the utterance's own is part of the name, since it makes
-        another result of the same search.
+        another result of the same search; so are `predicted`, `none` and `silence`.
         """
         if task == LID:
             return task
-        lang = "" if self.lang == "own" else "_" + self.lang.strip("<>")
-        return f"{task}_{self.decode}{lang}"
+        parts = [task, self.decode]
+        if self.lang != "own":
+            parts.append(self.lang.strip("<>"))
+        if self.prev != "gold":
+            parts.append(self.prev)
+        if self.audio != "own":
+            parts.append(self.audio)
+        return "_".join(parts)
 
     def digest(self) -> str:
         """Short hash of all settings: two results with one digest compare."""
@@ -290,7 +319,13 @@ def decode_batch(
     batch: Sequence[Item],
     speech: Sequence[torch.Tensor],
 ) -> list[dict]:
-    """Decode one batch; a record per item, as written to `hyp.jsonl`."""
+    """Decode one batch; a record per item, as written to `hyp.jsonl`.
+
+    A predicted prompt is found on the same encoder output, and kept in the record as
+    `text_prev`.
+    """
+    if profile.audio == "silence":
+        speech = [torch.zeros_like(samples) for samples in speech]
     memory, lens = recogniser.encode(speech, profile.window)
     model, tokenizer = recogniser.model, recogniser.tokenizer
     records = [
@@ -320,19 +355,35 @@ def decode_batch(
         log_probs = model.ctc.log_softmax(memory)
         hyps = ctc_greedy(log_probs, lens, blank=model.blank_id)
     else:
-        prompts = [
-            recogniser.prompt(record["lang_sym"], task, item.text_prev)
-            for item, record in zip(batch, records, strict=True)
-        ]
         searcher = Searcher(model, profile.search)
-        found = searcher.search_with_halving(memory, lens, prompts)
-        hyps = [hyp[0] if hyp else None for hyp in found]
+        langs = [record["lang_sym"] for record in records]
+
+        def search(task: str, prompt_texts: list[str]) -> list[Hypothesis | None]:
+            prompts = [
+                recogniser.prompt(lang, task, text)
+                for lang, text in zip(langs, prompt_texts, strict=True)
+            ]
+            found = searcher.search_with_halving(memory, lens, prompts)
+            return [hyp[0] if hyp else None for hyp in found]
+
+        texts = [item.text_prev for item in batch]
+        if profile.prev != "gold":
+            texts = [NA_SYM] * len(batch)
+        if profile.prev == "predicted":
+            first = search(FIRST_PASS[task], texts)
+            texts = [_text_of(tokenizer, hyp) or NA_SYM for hyp in first]
+            for record, text in zip(records, texts, strict=True):
+                record["text_prev"] = text
+        hyps = search(task, texts)
     for record, hyp in zip(records, hyps, strict=True):
-        tokens = [] if hyp is None else tokenizer.tokens(hyp.tokens)
-        record["text"] = parse_output(tokens).text
-        record["tokens"] = tokens
+        record["text"] = _text_of(tokenizer, hyp)
+        record["tokens"] = [] if hyp is None else tokenizer.tokens(hyp.tokens)
         record["score"] = None if hyp is None else round(hyp.score, 4)
     return records
+
+
+def _text_of(tokenizer: Tokenizer, hyp: Hypothesis | CTCHypothesis | None) -> str:
+    return "" if hyp is None else parse_output(tokenizer.tokens(hyp.tokens)).text
 
 
 def _finished(part: Path) -> Iterator[dict]:
@@ -410,14 +461,32 @@ def decode_set(
     return part
 
 
+def read_speech(location: str, min_samples: int) -> torch.Tensor:
+    """Speech (n_samples,) of one utterance, long enough to encode.
+
+    Raises:
+        AudioError: it cannot be read, or is shorter than `min_samples`.
+    """
+    samples = torch.from_numpy(read_audio(location))
+    if len(samples) < min_samples:
+        raise AudioError(
+            f"{location}: {len(samples) / SAMPLE_RATE:.3f} s is too short to encode; "
+            f"the model needs {min_samples / SAMPLE_RATE:.3f} s"
+        )
+    return samples
+
+
 def _read_and_decode(
     recogniser: Recogniser, profile: Profile, task: str, batch: Sequence[Item]
 ) -> list[dict]:
     """Decode what can be read; audio that cannot gives an empty text and its error."""
     good, speech, records = [], [], []
+    is_padded = profile.window == "published"
+    shortest = 1 if is_padded else FrameGrid.of(recogniser.model).min_samples()
     for item in batch:
         try:
-            speech.append(torch.from_numpy(read_audio(item.audio)))
+            samples = read_speech(item.audio, min_samples=shortest)
+            speech.append(samples)
             good.append(item)
         except (AudioError, OSError) as err:
             log.warning("%s: %s", item.utt_id, err)

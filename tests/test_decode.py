@@ -2,8 +2,11 @@
 
 import json
 import logging
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
@@ -13,9 +16,11 @@ from powsm.decode import (
     Profile,
     Recogniser,
     cut_batches,
+    decode_batch,
     decode_set,
     items,
     merge,
+    read_speech,
 )
 from powsm.search import SearchOptions
 
@@ -193,3 +198,104 @@ def test_padding_to_the_window_lengthens_what_is_encoded(recogniser):
     speech = [torch.zeros(16_000)]
     assert int(recogniser.encode(speech)[1]) < 30
     assert int(recogniser.encode(speech, "published")[1]) == 499  # frames of 20 s
+
+
+def test_pr_p2g_prompts_with_its_own_phones(recogniser, corpus, tmp_path):
+    """The chain gives what PR and then P2G, prompted by hand, give."""
+    pr = Profile("decode_a", tasks=("pr",), search=SEARCH)
+    heard = {
+        r["utt_id"]: r["text"]
+        for r in records(decode(recogniser, pr, corpus, tmp_path / "pr"))
+    }
+    chain = Profile("decode_c", tasks=("p2g",), prev="predicted", search=SEARCH)
+    rows = records(decode(recogniser, chain, corpus, tmp_path / "p2g", "p2g"))
+    assert len(rows) == 4  # one of five has no text
+    assert [r["text_prev"] for r in rows] == [
+        heard[r["utt_id"]] or "<na>" for r in rows
+    ]
+    by_hand = [
+        replace(item, text_prev=rows[i]["text_prev"])
+        for i, item in enumerate(items(corpus / "test", "p2g"))
+    ]
+    gold = Profile("decode_g", tasks=("p2g",), search=SEARCH)
+    speech = [read_speech(item.audio, 960) for item in by_hand]
+    again = decode_batch(recogniser, gold, "p2g", by_hand, speech)
+    assert [r["text"] for r in again] == [r["text"] for r in rows]
+    assert chain.tag("p2g") == "p2g_attention_predicted"
+
+
+def test_the_encoder_runs_once_for_a_chain(recogniser, corpus, tmp_path, monkeypatch):
+    calls = []
+    encode = recogniser.model.encode
+
+    def counted(*args):
+        calls.append(1)
+        return encode(*args)
+
+    monkeypatch.setattr(recogniser.model, "encode", counted)
+    chain = Profile("decode_c", tasks=("g2p",), prev="predicted", search=SEARCH)
+    decode(recogniser, chain, corpus, tmp_path, "g2p")
+    assert len(calls) == len(cut_batches(items(corpus / "test", "g2p"), chain))
+
+
+def test_speech_only_g2p_has_no_prompt(recogniser, corpus):
+    profile = Profile("decode_s", tasks=("g2p",), prev="none", search=SEARCH)
+    batch = items(corpus / "test", "g2p")
+    speech = [read_speech(item.audio, 960) for item in batch]
+    bare = [replace(item, text_prev="<na>") for item in batch]
+    gold = Profile("decode_g", tasks=("g2p",), search=SEARCH)
+    assert [
+        (r["text"], r["score"])
+        for r in decode_batch(recogniser, profile, "g2p", batch, speech)
+    ] == [
+        (r["text"], r["score"])
+        for r in decode_batch(recogniser, gold, "g2p", bare, speech)
+    ]
+
+
+def test_text_only_g2p_does_not_hear_the_speech(recogniser, corpus):
+    profile = Profile("decode_t", tasks=("g2p",), audio="silence", search=SEARCH)
+    batch = items(corpus / "test", "g2p")
+    speech = [read_speech(item.audio, 960) for item in batch]
+    other = [samples.flip(0) / 2 for samples in speech]
+    assert decode_batch(recogniser, profile, "g2p", batch, speech) == decode_batch(
+        recogniser, profile, "g2p", batch, other
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prev": "predicted"}, "pr has no prompt"),
+        ({"tasks": ("asr", "p2g"), "audio": "silence"}, "asr has no prompt"),
+        ({"tasks": ("g2p",), "audio": "silence", "prev": "none"}, "nothing is left"),
+        ({"tasks": ("g2p",), "prev": "golden"}, "one of gold predicted none"),
+    ],
+)
+def test_chains_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(DecodeError, match=message):
+        Profile("decode_x", **settings)
+
+
+def test_each_bad_recording_has_a_clear_line_and_the_rest_goes_on(recogniser, tmp_path):
+    folder = make_dump(tmp_path / "test", [0.6] * 7, seed=3)
+    wavs = sorted((folder / "wav").iterdir())
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    wavs[0].write_bytes(b"")
+    soundfile.write(wavs[1], noise[:800], 16_000)  # 0.05 s
+    soundfile.write(wavs[2], np.zeros(16_000), 16_000)  # silence is no fault
+    nan = np.where(np.arange(16_000) == 50, np.nan, noise)
+    soundfile.write(wavs[3], nan, 16_000, subtype="FLOAT")
+    soundfile.write(wavs[4], np.stack([noise, noise], 1), 8_000)
+    wavs[5].write_text("this is no sound")
+    decode_set(recogniser, JOINT, "pr", folder, tmp_path / "out")
+    rows = records(merge(folder, "pr", tmp_path / "out"))
+    lines = [row.get("error", "").removeprefix(f"{wav}: ") for row, wav in
+             zip(rows, wavs, strict=True)]  # fmt: skip
+    assert lines[0].startswith("these 0 bytes do not decode as audio")
+    assert lines[1] == "0.050 s is too short to encode; the model needs 0.060 s"
+    assert lines[2] == "" and np.isfinite(rows[2]["score"])
+    assert lines[3].startswith("holds NaN or infinite samples")
+    assert lines[4].startswith("2 channels, expected 1")
+    assert lines[5].startswith("these 16 bytes do not decode as audio")
+    assert lines[6] == ""
