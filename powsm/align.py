@@ -1,0 +1,236 @@
+"""Phones with times: CTC alignment of given phones, or of what the CTC head says.
+
+    segments = align(recogniser, speech)                    # its own phones
+    segments = align(recogniser, speech, ("p", "ɔ", "m"))   # these phones
+    write_textgrid(path, segments, duration_s=2.5)
+
+The CTC head says a phone in few frames, often one, and blank in between. A phone is
+given half of the blanks on each side, up to `REACH_S`; what is left over is a pause.
+Times come from the model's own frame grid (`powsm.frames`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchaudio.functional import forced_align
+
+from powsm.audio import SAMPLE_RATE
+from powsm.decode import Recogniser
+from powsm.files import atomic_write
+from powsm.frames import FrameGrid
+from powsm.ipa import strip_suprasegmentals
+from powsm.longform import ctc_frames
+from powsm.tasks import WORD_START
+
+REACH_S = 0.08  # seconds of blank that a phone takes on each side, at most
+
+
+class AlignError(ValueError):
+    """Phones that cannot be aligned; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A phone in time.
+
+    Attributes:
+        phone: as given, or as the CTC head says it.
+        start, end: seconds from the start of the recording.
+        confidence: mean probability of the phone over the frames that say it, 0 to 1.
+    """
+
+    phone: str
+    start: float
+    end: float
+    confidence: float
+
+
+def align(
+    recogniser: Recogniser, speech: Tensor, phones: Sequence[str] | None = None
+) -> list[Segment]:
+    """When each phone is said.
+
+    Args:
+        recogniser: a model with its tokenizer.
+        speech: (n_samples,) at 16 kHz, of any length.
+        phones: what is said, as `powsm.ipa` segments it; None takes what the CTC head
+            says. Length marks are kept in the result, and not looked for in the sound:
+            the head is taught none.
+
+    Returns:
+        One segment a phone, in order, none overlapping. It is empty when the head
+        says nothing.
+
+    Raises:
+        AlignError: no phones, phones that the model does not know, or more than fit.
+        LongFormError: the audio is too short to encode.
+    """
+    grid = FrameGrid.of(recogniser.model)
+    blank = recogniser.model.blank_id
+    if phones is None:
+        frames = ctc_frames(recogniser, speech)
+        spans = _spans(frames.path, frames.scores, blank)
+        names = [recogniser.tokenizer.token_list[token] for token, *_ in spans]
+        names = [_phone_of(name) for name in names]
+    else:
+        names, ids = _targets(recogniser, phones)
+        columns = [blank, *sorted(set(ids))]
+        frames = ctc_frames(recogniser, speech, columns)
+        path, scores = _force(frames.columns, [columns.index(i) for i in ids])
+        spans = _spans(path, scores, blank=0)
+    kept = [
+        (name, span)
+        for name, span in zip(names, spans, strict=True)
+        if name != WORD_START
+    ]
+    times = _intervals(
+        [(start, end) for _, (_, start, end, _) in kept],
+        n_frames=len(frames),
+        reach=REACH_S * SAMPLE_RATE / grid.step,
+    )
+
+    def seconds(frame: float) -> float:
+        # what lies before the first frame and after the last belongs to them
+        if frame in (0, len(frames)):
+            return 0.0 if frame == 0 else round(len(speech) / SAMPLE_RATE, 4)
+        return round(grid.seconds(frame), 4)
+
+    return [
+        Segment(name, seconds(start), seconds(end), round(confidence, 4))
+        for (name, (*_, confidence)), (start, end) in zip(kept, times, strict=True)
+    ]
+
+
+def _phone_of(token: str) -> str:
+    return token.strip("/") or token
+
+
+def _targets(
+    recogniser: Recogniser, phones: Sequence[str]
+) -> tuple[list[str], list[int]]:
+    """(names, token ids) to align; training puts `▁` before the first phone."""
+    known = recogniser.tokenizer.token_ids
+    names, ids = [WORD_START], [known[WORD_START]]
+    unknown = []
+    for phone in phones:
+        # a break mark alone has no sound
+        for bare in strip_suprasegmentals((phone,)):
+            token = f"/{bare}/"
+            if token not in known:
+                unknown.append(phone)
+                continue
+            names.append(phone)
+            ids.append(known[token])
+    if unknown:
+        raise AlignError(
+            f"the model has no token for {' '.join(sorted(set(unknown)))}; write these "
+            "phones as ones of its token list, segmented by powsm.ipa.Normaliser"
+        )
+    if len(ids) == 1:
+        raise AlignError("no phones to align; leave them out to hear the model's own")
+    return names, ids
+
+
+def _force(log_probs: Tensor, targets: list[int]) -> tuple[Tensor, Tensor]:
+    """(path, scores) of the likeliest path that says the targets; blank is column 0.
+
+    Args:
+        log_probs: (T, C).
+        targets: columns, in order.
+    """
+    n_repeats = sum(a == b for a, b in zip(targets[:-1], targets[1:], strict=True))
+    needed = len(targets) + n_repeats
+    if len(log_probs) < needed:
+        raise AlignError(
+            f"{len(targets) - 1} phones need {needed} frames, the audio has "
+            f"{len(log_probs)}; the transcript is not of this audio, or only part of it"
+        )
+    path, scores = forced_align(log_probs[None], torch.tensor([targets]), blank=0)
+    return path[0], scores[0]
+
+
+def _spans(
+    path: Tensor, scores: Tensor, blank: int
+) -> list[tuple[int, int, int, float]]:
+    """(token, first frame, end frame, mean probability) of each label of a path.
+
+    >>> path = torch.tensor([0, 3, 3, 0, 3, 5])
+    >>> [span[:3] for span in _spans(path, torch.zeros(6), blank=0)]
+    [(3, 1, 3), (3, 4, 5), (5, 5, 6)]
+    """
+    tokens, counts = torch.unique_consecutive(path, return_counts=True)
+    ends = counts.cumsum(0).tolist()
+    probs = scores.exp()
+    return [
+        (token, end - n, end, float(probs[end - n : end].mean()))
+        for token, n, end in zip(tokens.tolist(), counts.tolist(), ends, strict=True)
+        if token != blank
+    ]
+
+
+def _intervals(
+    spans: Sequence[tuple[int, int]], n_frames: int, reach: float
+) -> list[tuple[float, float]]:
+    """Spans [start, end) grown into the blanks around them, in frames.
+
+    >>> _intervals([(2, 3), (6, 7), (20, 21)], n_frames=30, reach=2)
+    [(0, 4.5), (4.5, 9), (18, 23)]
+    """
+    grown = []
+    for i, (start, end) in enumerate(spans):
+        before = (start - spans[i - 1][1]) / 2 if i else start
+        after = (spans[i + 1][0] - end) / 2 if i + 1 < len(spans) else n_frames - end
+        grown.append((start - min(before, reach), end + min(after, reach)))
+    return grown
+
+
+def write_textgrid(path: Path, segments: Sequence[Segment], duration_s: float) -> None:
+    """Write a Praat TextGrid (long text format) with one interval tier, `phones`.
+
+    Pauses are intervals without text, so that the tier covers the recording.
+    """
+    rows, at = [], 0.0
+    for segment in segments:
+        if segment.start > at:
+            rows.append((at, segment.start, ""))
+        rows.append((segment.start, segment.end, segment.phone))
+        at = segment.end
+    if at < duration_s:
+        rows.append((at, duration_s, ""))
+    with atomic_write(path) as file:
+        file.write(
+            'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
+            f"xmin = 0\nxmax = {duration_s:.10g}\ntiers? <exists>\nsize = 1\nitem []:\n"
+            '    item [1]:\n        class = "IntervalTier"\n        name = "phones"\n'
+            f"        xmin = 0\n        xmax = {duration_s:.10g}\n"
+            f"        intervals: size = {len(rows)}\n"
+        )
+        for number, (start, end, text) in enumerate(rows, 1):
+            quoted = text.replace('"', '""')
+            file.write(
+                f"        intervals [{number}]:\n            xmin = {start:.10g}\n"
+                f'            xmax = {end:.10g}\n            text = "{quoted}"\n'
+            )
+
+
+def write_ctm(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
+    """Write NIST CTM: `<utt_id> 1 <start> <duration> <phone> <confidence>` a line."""
+    with atomic_write(path) as file:
+        for utt_id, segments in alignments.items():
+            for s in segments:
+                file.write(
+                    f"{utt_id} 1 {s.start:.4f} {s.end - s.start:.4f} {s.phone} "
+                    f"{s.confidence:.4f}\n"
+                )
+
+
+def write_json(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
+    """Write one JSON object a line: `utt_id` and its `segments`."""
+    with atomic_write(path) as file:
+        for utt_id, segments in alignments.items():
+            row = {"utt_id": utt_id, "segments": [asdict(s) for s in segments]}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

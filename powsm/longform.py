@@ -1,0 +1,250 @@
+"""Recordings of any length: overlapping windows for CTC, pieces cut at pauses for text.
+
+The CTC head is read window by window. Two neighbours overlap, and the path changes
+from one to the other where both say blank, as near to the middle of the overlap as
+possible: the frames at the edge of a window, which lack context, are never used. What
+is kept of a window is its best path and the columns asked for, not its vocabulary, so
+memory does not grow with the length beyond the audio itself.
+
+The decoder says nothing about time. For it the recording is cut at pauses of that path
+into pieces no longer than a window, and each piece is decoded on its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from powsm.audio import SAMPLE_RATE, WINDOW_S
+from powsm.decode import Item, Profile, Recogniser, decode_batch
+from powsm.frames import FrameGrid
+from powsm.tasks import NA_SYM, parse_output
+
+OVERLAP_S = 4.0  # seconds that neighbouring windows share
+MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet
+_PHONE_TASKS = ("pr", "g2p")
+
+
+class LongFormError(ValueError):
+    """A recording or window that cannot be used; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class CTCFrames:
+    """What the CTC head says about a recording.
+
+    Attributes:
+        path: (T,) the likeliest token of each frame.
+        scores: (T,) its log-probability.
+        columns: (T, C) log-probabilities of the tokens asked for.
+    """
+
+    path: Tensor
+    scores: Tensor
+    columns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    def part(self, start: int, end: int | None = None) -> "CTCFrames":
+        """Frames [start, end), a view."""
+        cut = slice(start, end)
+        return CTCFrames(self.path[cut], self.scores[cut], self.columns[cut])
+
+
+@torch.inference_mode()
+def ctc_frames(
+    recogniser: Recogniser,
+    speech: Tensor,
+    tokens: Sequence[int] = (),
+    *,
+    window_s: float = WINDOW_S,
+    overlap_s: float = OVERLAP_S,
+) -> CTCFrames:
+    """Read the CTC head over a recording of any length.
+
+    Args:
+        recogniser: the model.
+        speech: (n_samples,) at 16 kHz.
+        tokens: ids whose log-probabilities are wanted in every frame.
+        window_s: seconds encoded at once; rounded down to whole frames.
+        overlap_s: seconds shared by neighbours; rounded down to whole frames.
+
+    Returns:
+        One frame for each frame of the unsplit recording, on the CPU.
+
+    Raises:
+        LongFormError: too short to encode, or a window not longer than its overlap.
+    """
+    grid = FrameGrid.of(recogniser.model)
+    n_frames = grid.n_frames(len(speech))
+    if n_frames == 0:
+        raise LongFormError(
+            f"{len(speech) / SAMPLE_RATE:.3f} s of audio is too short to encode; the "
+            f"model needs {grid.min_samples() / SAMPLE_RATE:.3f} s"
+        )
+    window, overlap = (int(s * SAMPLE_RATE) // grid.step for s in (window_s, overlap_s))
+    if not MIN_OVERLAP_S <= overlap_s or not 2 * overlap <= window:
+        raise LongFormError(
+            f"windows of {window_s} s with an overlap of {overlap_s} s; expected an "
+            f"overlap of {MIN_OVERLAP_S} s or more, and windows at least twice as long"
+        )
+    blank = recogniser.model.blank_id
+    pieces: list[CTCFrames] = []
+    n_kept = 0  # frames of the recording that the pieces cover
+    for first, begin, end in _windows(len(speech), grid.step, window, overlap):
+        new = _read_window(recogniser, speech[begin:end], tokens)
+        if pieces:
+            last = pieces.pop()
+            n_shared = n_kept - first
+            start = len(last) - n_shared
+            cut = _cut(last.path[start:], new.path[:n_shared], blank)
+            pieces.append(last.part(0, start + cut))
+            new = new.part(cut)
+            n_kept = first + cut
+        pieces.append(new)
+        n_kept += len(new)
+    assert n_kept == n_frames, f"{n_kept} frames came of {n_frames}"
+    return CTCFrames(
+        torch.cat([piece.path for piece in pieces]),
+        torch.cat([piece.scores for piece in pieces]),
+        torch.cat([piece.columns for piece in pieces]),
+    )
+
+
+def _windows(
+    n_samples: int, step: int, window: int, overlap: int
+) -> Iterator[tuple[int, int, int]]:
+    """(first frame, first sample, end sample) of each window; sizes in frames."""
+    for first in range(0, max(1, n_samples // step), window - overlap):
+        begin, end = first * step, (first + window) * step
+        yield first, begin, min(end, n_samples)
+        if end >= n_samples:
+            return
+
+
+def _read_window(
+    recogniser: Recogniser, speech: Tensor, tokens: Sequence[int]
+) -> CTCFrames:
+    memory, lens = recogniser.encode([speech])
+    log_probs = recogniser.model.ctc.log_softmax(memory)[0, : int(lens[0])].float()
+    scores, path = log_probs.max(dim=-1)
+    columns = log_probs[:, list(tokens)]
+    return CTCFrames(path.cpu(), scores.cpu(), columns.cpu())
+
+
+def _cut(before: Tensor, after: Tensor, blank: int) -> int:
+    """Frame of an overlap at which the path changes from one window to the next.
+
+    In the middle half: the frame nearest the middle where both say blank, else where
+    both say the same, else the middle.
+    """
+    n = len(before)
+    quarter = n // 4
+    same = before == after
+    for allowed in (same & (before == blank), same):
+        frames = [int(t) for t in allowed.nonzero() if quarter <= t < n - quarter]
+        if frames:
+            return min(frames, key=lambda t: abs(2 * t - n))
+    return n // 2
+
+
+def cut_at_pauses(path: Sequence[int], blank: int, most: int) -> list[tuple[int, int]]:
+    """Pieces of a path, none longer than `most` frames, cut in the longest blanks.
+
+    Args:
+        path: the best token of each frame.
+        blank: token id of the blank.
+        most: frames, at least 4.
+
+    Returns:
+        [start, end) of each piece; together they are the path. A piece is at least a
+        quarter of `most` long, unless the path itself is shorter.
+
+    >>> cut_at_pauses([5, 0, 6, 7, 0, 0, 0, 8, 0, 9], blank=0, most=8)
+    [(0, 5), (5, 10)]
+    """
+    pieces = []
+    start = 0
+    while len(path) - start > most:
+        # leave enough behind for the last piece to be one
+        high = min(most, len(path) - start - most // 4)
+        low = most // 2
+        start_of_pause, n_pause = high, 0
+        run = 0
+        for t in range(low, high):
+            run = run + 1 if path[start + t] == blank else 0
+            if run > n_pause:
+                start_of_pause, n_pause = t - run + 1, run
+        end = start + start_of_pause + n_pause // 2
+        pieces.append((start, end))
+        start = end
+    return [*pieces, (start, len(path))]
+
+
+def transcribe(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    speech: Tensor,
+    *,
+    utt_id: str,
+    lang_sym: str,
+    window_s: float = WINDOW_S,
+    overlap_s: float = OVERLAP_S,
+) -> dict:
+    """Decode a recording of any length.
+
+    Args:
+        recogniser: the model.
+        profile: how to decode; with `decode: ctc` the merged windows are read, with
+            the other two the decoder hears pieces cut at pauses.
+        task: `pr asr g2p p2g`.
+        speech: (n_samples,) at 16 kHz.
+        utt_id: of the recording.
+        lang_sym: its language, where the profile says `lang: own`.
+        window_s: seconds encoded at once, and the longest piece.
+        overlap_s: see `ctc_frames`.
+
+    Returns:
+        A record with the text, and under `pieces` the text of each piece with its
+        `start_s` and `end_s`.
+
+    Raises:
+        LongFormError: see `ctc_frames`, and a task that is prompted with a reference:
+            it belongs to the whole, not to pieces.
+    """
+    if task in ("g2p", "p2g") and profile.prev == "gold":
+        raise LongFormError(
+            f"{utt_id}: the prompt of {task} cannot be cut into pieces; use a decode "
+            "profile with prev: predicted or prev: none"
+        )
+    record = {
+        "utt_id": utt_id,
+        "lang_sym": lang_sym,
+        "task_sym": f"<{task}>",
+        "seconds": round(len(speech) / SAMPLE_RATE, 3),
+        "profile": profile.digest(),
+        "weights": recogniser.weights,
+    }
+    found = ctc_frames(recogniser, speech, window_s=window_s, overlap_s=overlap_s)
+    blank = recogniser.model.blank_id
+    if profile.decode == "ctc":
+        labels = torch.unique_consecutive(found.path)
+        tokens = recogniser.tokenizer.tokens(labels[labels != blank].tolist())
+        return record | {"text": parse_output(tokens).text}
+    grid = FrameGrid.of(recogniser.model)
+    most = int(window_s * SAMPLE_RATE) // grid.step
+    frames = cut_at_pauses(found.path.tolist(), blank, most)
+    bounds = [0, *(grid.sample(end) for _, end in frames[:-1]), len(speech)]
+    pieces = []
+    for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        item = Item(f"{utt_id}-{number}", "", end - begin, lang_sym, NA_SYM)
+        part = decode_batch(recogniser, profile, task, [item], [speech[begin:end]])[0]
+        times = {"start_s": begin / SAMPLE_RATE, "end_s": end / SAMPLE_RATE}
+        pieces.append(times | {"lang_sym": part["lang_sym"], "text": part["text"]})
+    glue = "" if task in _PHONE_TASKS else " "
+    text = glue.join(piece["text"] for piece in pieces if piece["text"])
+    heard = pieces[0]["lang_sym"]  # where the profile says which, all are the same
+    return record | {"lang_sym": heard, "text": text, "pieces": pieces}
