@@ -280,7 +280,8 @@ def test_score_script_prints_a_table_of_what_is_asked_for(files, run_script, cap
 def test_score_script_fails_in_one_line(files, run_script):
     hyp, ref = files
     ref.write_text("u1 pa\n")
-    with pytest.raises(SystemExit, match=r"^score.py: error: not the same utterances.*$"):
+    told = r"^score.py: error: not the same utterances.*$"
+    with pytest.raises(SystemExit, match=told):
         run_script("score.py", "--hyp", hyp, "--ref", ref)
 
 
