@@ -23,6 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
     try:
         found = experiment.read_experiment(options.exp)
         pictures = plots.write_plots(found.history, options.exp / "images")

@@ -114,7 +114,7 @@ def test_languages_of_history_are_not_task_names():
 
 def test_decoded_sets_are_found_with_their_references(tmp_path):
     exp, dump = make_experiment(tmp_path)
-    found = {d.task: d for d in decoded.read_decoded(exp, dump)}
+    found = {d.task: d for d in decoded.read_decoded(exp, dump, ["test_tone"])}
     assert set(found) == {"pr", "lid"}
     assert found["pr"].langs == ("eng", "eng", "spa", "spa", "spa")
     assert found["lid"].lid_matrix() == [
@@ -124,9 +124,19 @@ def test_decoded_sets_are_found_with_their_references(tmp_path):
     ]
 
 
+def test_sets_that_were_not_scored_are_left_alone(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    write_hyps(exp, "ctc_greedy", "test_other", "pr_ctc", {})
+    assert page.page_data(read_experiment(exp), dump, "")["systems"]
+    with pytest.raises(ReportError, match="test_other is not there.*--dump"):
+        list(decoded.read_decoded(exp, dump, ["test_other"]))
+
+
 def test_confusions_add_up_to_the_phones(tmp_path):
     exp, dump = make_experiment(tmp_path)
-    phones = next(d for d in decoded.read_decoded(exp, dump) if d.task == "pr")
+    phones = next(
+        d for d in decoded.read_decoded(exp, dump, ["test_tone"]) if d.task == "pr"
+    )
     counts = phones.confusions()
     assert counts["eng", "p", "b"] == 1
     assert counts["spa", "s", decoded.GAP] == 1
@@ -136,7 +146,9 @@ def test_confusions_add_up_to_the_phones(tmp_path):
 
 def test_worst_utterances_and_examples(tmp_path):
     exp, dump = make_experiment(tmp_path)
-    phones = next(d for d in decoded.read_decoded(exp, dump) if d.task == "pr")
+    phones = next(
+        d for d in decoded.read_decoded(exp, dump, ["test_tone"]) if d.task == "pr"
+    )
     # the empty output first, the correct one last
     ids = [phones.utt_ids[k] for k in phones.worst(5)]
     assert ids[0] == "tone_e_spa" and ids[-1] == "tone_a_eng"
@@ -150,7 +162,7 @@ def test_hypothesis_of_another_set_is_an_error(tmp_path):
     file = exp / "ctc_greedy/test_tone/pr_ctc/hyp.jsonl"
     file.write_text(file.read_text().replace("tone_b_eng", "tone_x_eng"))
     with pytest.raises(ReportError, match="1 utterances are not in .*tone_x_eng"):
-        list(decoded.read_decoded(exp, dump))
+        list(decoded.read_decoded(exp, dump, ["test_tone"]))
 
 
 @pytest.mark.parametrize(

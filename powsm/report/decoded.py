@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -162,14 +162,21 @@ def differences(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return found
 
 
-def read_decoded(exp: Path, dump: Path) -> Iterator[DecodedSet]:
-    """Every `<profile>/<set>/<task>[_<decode>]/hyp.jsonl` of an experiment.
+def read_decoded(exp: Path, dump: Path, sets: Collection[str]) -> Iterator[DecodedSet]:
+    """Every `<profile>/<set>/<task>[_<decode>]/hyp.jsonl` of the sets asked for.
 
     Raises:
         ReportError: a hypothesis without reference, or a set that is not in `dump`.
     """
     for path in sorted(exp.glob("*/*/*/hyp.jsonl")):
         folder = path.parent
+        if folder.parent.name not in sets:
+            continue
+        if not (dump / folder.parent.name).is_dir():
+            raise ReportError(
+                f"{dump / folder.parent.name} is not there, but {path} was scored; "
+                "name the dump folder it came from with --dump"
+            )
         task = folder.name.partition("_")[0]
         profile = folder.parents[1].name.removeprefix("decode_")
         yield _read_set(path, profile, dump / folder.parent.name, task)

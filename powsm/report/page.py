@@ -45,7 +45,8 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     n_examples = min(MOST_EXAMPLES, N_EXAMPLES // n_decoded)
     systems, lid = [], []
     langs = {r.lang for r in experiment.results}
-    for decoded in read_decoded(experiment.path, dump):  # one at a time in memory
+    sets = list(dict.fromkeys(r.set for r in experiment.results))
+    for decoded in read_decoded(experiment.path, dump, sets):  # one at a time in memory
         langs.update(decoded.langs)
         if decoded.task in (*PHONE_TASKS, *TEXT_TASKS):
             systems.append(_system(decoded, n_examples))
@@ -63,7 +64,6 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     for system in systems:
         if system["task"] in PHONE_TASKS:
             _number_phones(system, phones)
-    sets = list(dict.fromkeys(r.set for r in experiment.results))
     return {
         "name": experiment.name,
         "tasks": TASKS,

@@ -1,7 +1,7 @@
 """Put an experiment's scores into a published table, and say what stays empty and why.
 
-The published numbers have no interval, so a verdict uses ours alone: a published number
-inside our interval agrees with it.
+The published numbers have no interval, so a verdict uses ours alone: a published
+number inside our interval agrees with it, unless that is so wide that much would.
 """
 
 import math
@@ -54,7 +54,10 @@ class Filled:
         return self.ours.value - self.paper.value
 
     def verdict(self, metric: str) -> str:
-        """`agrees`, `better`, `worse`, or why there is nothing to say."""
+        """`agrees`, `better`, `worse`, or why there is nothing to say.
+
+        An interval wider than the published number itself decides nothing.
+        """
         if self.ours is None:
             return ""
         if self.paper is None:
@@ -62,7 +65,8 @@ class Filled:
         if math.isnan(self.ours.low) or math.isnan(self.ours.high):
             return "no interval"
         if self.ours.low <= self.paper.value <= self.ours.high:
-            return "agrees"
+            is_wide = self.ours.high - self.ours.low > self.paper.value
+            return "undecided" if is_wide else "agrees"
         if metric.startswith(TAKEN_FOR):
             return "differs"
         is_above = self.ours.value > self.paper.value

@@ -105,7 +105,8 @@ def markdown(table: Table, cells: Sequence[Filled], system: str) -> str:
         header = ["cell", "paper", "ours", "difference", "95 % interval", "verdict"]
         parts.append(markdown_table(header, compared))
         parts.append(
-            "`agrees`: the published number lies in our interval. Published numbers "
+            "`agrees`: the published number lies in our interval; `undecided`: it "
+            "does, but the interval is wider than the number itself. Published numbers "
             "have no interval of their own."
         )
     else:
