@@ -102,8 +102,9 @@ def read_audio(location: str) -> np.ndarray:
     try:
         speech, rate = soundfile.read(BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError) as err:
+        fault = getattr(err, "error_string", err)  # without the object read from
         raise AudioError(
-            f"{location}: these {len(data)} bytes do not decode as audio ({err}); "
+            f"{location}: these {len(data)} bytes do not decode as audio ({fault}); "
             "FLAC, WAV, OGG and MP3 are read"
         ) from err
     n_samples, n_channels = speech.shape

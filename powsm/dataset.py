@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from powsm.audio import SAMPLE_RATE, read_audio
+from powsm.audio import SAMPLE_RATE, AudioError, read_audio
 
 TEXT_FILES = ("text", "text.prev", "text.ctc")
 _FILES = ("wav.scp", *TEXT_FILES, "utt2num_samples")
@@ -194,8 +194,10 @@ def build_index(folder: Path) -> Path:
         (building / "stamp.json").write_text(json.dumps(stamp))
         shutil.rmtree(index, ignore_errors=True)
         os.rename(building, index)
-    except BaseException:
+    except BaseException as err:
         shutil.rmtree(building, ignore_errors=True)
+        if isinstance(err, OSError):  # numpy's says neither where nor why
+            raise OSError(f"{index}: not written ({err}); is the disk full?") from err
         raise
     log.info(
         "indexed %s: %d utterances, %d examples",
@@ -279,6 +281,17 @@ class ExampleIndex:
     def audio(self, utt: int) -> str:
         """Where the audio of utterance number `utt` stands: a `wav.scp` value."""
         return self._line("wav.scp", int(self.groups[utt]))[1]
+
+    def speech(self, utt: int) -> np.ndarray:
+        """Decode the audio of utterance number `utt`: (n_samples,) float32, 16 kHz.
+
+        Raises:
+            AudioError: it cannot be used; names the set, the utterance and the place.
+        """
+        try:
+            return read_audio(self.audio(utt))
+        except AudioError as err:
+            raise AudioError(f"{self.folder}: {self.utt_id(utt)}: {err}") from err
 
     def examples(self, utt: int) -> list[dict[str, str]]:
         """The examples of an utterance: dicts of `id text text_prev text_ctc`."""
@@ -440,7 +453,7 @@ class UtteranceDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int, int]) -> dict:
         utt, total, lead = key
-        speech = read_audio(self.index.audio(utt))
+        speech = self.index.speech(utt)
         padded = np.zeros(max(total, lead + speech.size), np.float32)
         padded[lead : lead + speech.size] = speech
         rows = [
@@ -576,15 +589,19 @@ class UtteranceLoader:
                 update += 1
 
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
-        return iter(
-            DataLoader(
+        try:
+            yield from DataLoader(
                 self.dataset,
                 batch_sampler=_Keys(self._keys, len(self) - self.first_step),
                 collate_fn=collate,
                 num_workers=self.num_workers,
                 pin_memory=torch.cuda.is_available(),
             )
-        )
+        except AudioError as err:
+            # a loading process sends its whole traceback; the message ends it
+            message = str(err).rstrip().rpartition("\n")[2]
+            kind = f"{AudioError.__module__}.{AudioError.__qualname__}: "
+            raise AudioError(message.removeprefix(kind)) from err
 
 
 class _Keys:

@@ -15,7 +15,7 @@ import torch
 from espnet2.tasks.s2t import frontend_choices
 from tqdm import tqdm
 
-from powsm.audio import SAMPLE_RATE, read_audio
+from powsm.audio import SAMPLE_RATE
 from powsm.dataset import ExampleIndex
 from powsm.files import atomic_write
 
@@ -55,6 +55,9 @@ def collect(
 
     Returns:
         The three arrays; sums have shape (n_mels,).
+
+    Raises:
+        AudioError: audio that cannot be used; names the utterance.
     """
     frontend = frontend_choices.get_class(args.frontend)(**args.frontend_conf)
     index = ExampleIndex(folder)
@@ -62,7 +65,7 @@ def collect(
     total = squares = 0.0
     count = 0
     for utt in tqdm(utts, desc="statistics", unit="utt", disable=None):
-        speech = torch.from_numpy(read_audio(index.audio(int(utt))))
+        speech = torch.from_numpy(index.speech(int(utt)))
         with torch.no_grad():
             feats, lens = frontend(speech[None], torch.tensor([speech.numel()]))
         feats = feats[0, : int(lens[0])].double()
