@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from powsm.decode import Profile, Recogniser, decode_set, default_weights, merge
-from powsm.files import atomic_write, sha256_file
+from powsm.files import atomic_write, naming, sha256_file
 
 log = logging.getLogger("decode")
 
@@ -47,7 +47,8 @@ def main() -> None:
         weights = options.model_file or default_weights(options.exp)
         if world_size > 1:
             torch.distributed.init_process_group("gloo")
-        run(options, profiles, weights, device, rank, world_size)
+        with naming(options.exp):
+            run(options, profiles, weights, device, rank, world_size)
     except (ValueError, OSError) as err:
         raise SystemExit(f"decode.py: error: {err}") from err
 

@@ -12,6 +12,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from powsm.files import naming
 from powsm.parts import load_parts, make_parts, merge_parts
 from powsm.shar import find_shards
 
@@ -45,18 +46,23 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
-        shards = find_shards(args.downloads, args.corpora)
-        skip = args.skip_bad_shards
-        if args.merge:
-            parts = load_parts(shards, args.data, skip_bad_shards=skip)
-        else:
-            first, step = args.shards or (0, 1)
-            mine = shards[first::step]
-            parts = make_parts(mine, args.data, nj=args.nj, skip_bad_shards=skip)
-        if args.shards is None:
-            merge_parts(parts, args.data)
+        with naming(args.data):
+            prepare(args)
     except (ValueError, OSError, BrokenProcessPool) as err:
         sys.exit(f"prepare_data.py: error: {err}")
+
+
+def prepare(args: argparse.Namespace) -> None:
+    shards = find_shards(args.downloads, args.corpora)
+    skip = args.skip_bad_shards
+    if args.merge:
+        parts = load_parts(shards, args.data, skip_bad_shards=skip)
+    else:
+        first, step = args.shards or (0, 1)
+        mine = shards[first::step]
+        parts = make_parts(mine, args.data, nj=args.nj, skip_bad_shards=skip)
+    if args.shards is None:
+        merge_parts(parts, args.data)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from powsm import ipa, orthography
 from powsm.dump import MAX_UNKNOWN_RATE, Settings, prepare_set
+from powsm.files import naming
 from powsm.filters import MAX_PHONES, MIN_DURATION_S, SUBSET_HOURS, Limits
 from powsm.tasks import TASKS
 
@@ -55,7 +56,8 @@ def main() -> None:
     if not sets:
         raise ValueError(f"{args.data}: no set with a text.ipa; run stage 1 first")
     for dset in sets:
-        outcome = prepare_set(args.data / dset, args.dump / dset, settings, args.nj)
+        with naming(args.dump / dset):
+            outcome = prepare_set(args.data / dset, args.dump / dset, settings, args.nj)
         if outcome is None:
             log.info("%s: current, nothing to do", dset)
             continue

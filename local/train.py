@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from powsm import config
+from powsm.files import naming
 from powsm.train import TrainingError, train
 
 
@@ -57,12 +58,13 @@ def main() -> None:
             settings["normalize_conf"] = {"stats_file": str(options.stats)}
         name = "settings.yaml" if rank == 0 else f".settings.{rank}.yaml"
         args = config.parse(settings, options.exp / name)
-        train(
-            args,
-            train_folder=options.dump / options.train_set,
-            valid_folder=options.dump / options.valid_set,
-            exp=options.exp,
-        )
+        with naming(options.exp):
+            train(
+                args,
+                train_folder=options.dump / options.train_set,
+                valid_folder=options.dump / options.valid_set,
+                exp=options.exp,
+            )
     except (ValueError, OSError, TrainingError) as err:
         raise SystemExit(f"train.py: error: {err}") from err
 

@@ -1,5 +1,6 @@
 """Whole files or none: atomic writing and content hashes."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 _CHUNK = 1 << 20  # bytes read at a time when hashing
+_WRITE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextmanager
@@ -32,7 +34,10 @@ def atomic_write(
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         newline = None if "b" in mode else "\n"
-        with os.fdopen(fd, mode, encoding=encoding, newline=newline) as file:
+        with (
+            naming(path),
+            os.fdopen(fd, mode, encoding=encoding, newline=newline) as file,
+        ):
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -43,6 +48,20 @@ def atomic_write(
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the error of a full disk say what was being written.
+
+    The system names no file when it refuses to write to one that is open.
+    """
+    try:
+        yield
+    except OSError as err:
+        if err.errno in _WRITE_FAULTS and err.filename is None:
+            err.filename = str(path)
         raise
 
 

@@ -316,8 +316,7 @@ class EpochModels(L.Callback):
                 record[f"train_{key}"] = float(train[f"train/{key}"])
         record |= {k: float(v) for k, v in module.valid_metrics.items()}
         rows = [r for r in self.history() if r["epoch"] < epoch] + [record]
-        with atomic_write(self.exp / f"{epoch}epoch.pth", "wb") as file:
-            torch.save(module.model.state_dict(), file)
+        _save(module.model.state_dict(), self.exp / f"{epoch}epoch.pth")
         with atomic_write(self.history_file) as file:
             file.writelines(json.dumps(r) + "\n" for r in rows)
         keep = {epoch}
@@ -366,14 +365,23 @@ class EpochModels(L.Callback):
                     else:
                         average[key] = share
             path = self.exp / f"{phase}.{name}.ave_{len(epochs)}best.pth"
-            with atomic_write(path, "wb") as file:
-                torch.save(average, file)
+            _save(average, path)
             link = self.exp / f"{phase}.{name}.ave.pth"
             link.unlink(missing_ok=True)
             link.symlink_to(path.name)
             written.append(path)
             log.info("averaged epochs %s into %s", epochs, path)
         return written[0]
+
+
+def _save(state: dict[str, torch.Tensor], path: Path) -> None:
+    with atomic_write(path, "wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as err:
+            if isinstance(err.__context__, OSError):  # which torch talks over
+                raise err.__context__ from None
+            raise
 
 
 class Clock(L.Callback):
