@@ -67,7 +67,8 @@ def load_yaml(path: Path) -> dict:
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as err:
-        raise ConfigError(f"{path}: not valid YAML: {err}") from err
+        fault = " ".join(str(err).split())  # which spans lines
+        raise ConfigError(f"{path}: not valid YAML: {fault}") from err
     if not isinstance(config, dict):
         raise ConfigError(
             f"{path}: expected 'key: value' lines, found {type(config).__name__}"
@@ -82,7 +83,8 @@ def apply_overrides(config: Mapping, overrides: Iterable[str]) -> dict:
     {'optim_conf': {'lr': 0.5}, 'seed': 7}
 
     Raises:
-        ConfigError: a pair without `=`, or a path through something that is no mapping.
+        ConfigError: a pair without `=`, a value that is no YAML, or a path through
+            something that is no mapping.
     """
     config = yaml.safe_load(yaml.safe_dump(dict(config)))
     for pair in overrides:
@@ -97,7 +99,11 @@ def apply_overrides(config: Mapping, overrides: Iterable[str]) -> dict:
                 raise ConfigError(
                     f"--set {pair}: {parent} is {place!r}, it has no keys below it"
                 )
-        place[last] = yaml.safe_load(value)
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as err:
+            fault = " ".join(str(err).split())
+            raise ConfigError(f"--set {pair}: not a YAML value: {fault}") from err
     return config
 
 

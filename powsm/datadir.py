@@ -134,7 +134,7 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
                     raise DataDirError(
                         f"{directory / name}:{n_utts}: found {_shown(key)}, expected "
                         f"{_shown(utt_id)} as in {files[0]}; all files need the same "
-                        "keys"
+                        "keys: rerun the stage that makes them"
                     )
             values = {name: value for name, (_, value) in zip(files, row, strict=True)}
             for name, value in values.items():

@@ -265,7 +265,7 @@ def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
         raise UnknownSymbolsError(
             f"{where}/text.ipa: {unknown.rate:.2%} of the IPA characters are unknown, "
             f"at most {max_rate:.2%} are allowed (--max_unknown_rate): "
-            f"{unknown.top()}. Map them in powsm/data, or allow more"
+            f"{unknown.top()}. Map them in powsm/data/phone_map.csv, or allow more"
         )
 
 

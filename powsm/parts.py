@@ -186,7 +186,7 @@ def merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummary
         if summary.kept == 0:
             raise ShardError(
                 f"set {name}: no utterance left, {summary}; {len(bad)} of "
-                f"{len(shards)} shards are unusable"
+                f"{len(shards)} shards are unusable; mend them, or remove their folder"
             )
         inputs = hashlib.sha256(
             json.dumps([[s.name, asdict(parts[s])] for s in shards]).encode()

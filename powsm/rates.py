@@ -250,7 +250,9 @@ class Scores:
         counts = np.stack(self._fraction(rate), 1)
         if unit == "speaker":
             if self.speakers is None:
-                raise ScoreError("intervals by speaker need to know the speakers")
+                raise ScoreError(
+                    "intervals by speaker need to know the speakers; give their utt2spk"
+                )
             counts = sum_by_unit(counts, np.array(self.speakers))
         return counts[:, 0], counts[:, 1]
 

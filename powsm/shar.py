@@ -131,7 +131,8 @@ def read_shard(shard: Shard, drops: Counter[str]) -> Iterator[Utterance]:
                     )
                 except _MISFITS as err:
                     raise ShardError(
-                        f"{where}: not a usable cut ({type(err).__name__}: {err})"
+                        f"{where}: not a usable cut ({type(err).__name__}: {err}); "
+                        "write the shard anew"
                     ) from err
                 if utterance is None:
                     continue
@@ -195,9 +196,14 @@ def _parse_json(line: bytes, where: str) -> dict[str, Any]:
         if rb"\ud" in line or rb"\uD" in line:  # half a surrogate pair is not text
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as err:
-        raise ShardError(f"{where}: not a line of JSON ({err})") from err
+        raise ShardError(
+            f"{where}: not a line of JSON ({err}); fetch the shard again"
+        ) from err
     if not isinstance(value, dict):
-        raise ShardError(f"{where}: found a JSON {type(value).__name__}, need a cut")
+        raise ShardError(
+            f"{where}: found a JSON {type(value).__name__}, need a cut; fetch the "
+            "shard again"
+        )
     return value
 
 
@@ -221,12 +227,14 @@ def _recording_of(
     if meta.name != expected:
         raise ShardError(
             f"{index.path}: member {data.name!r} is followed by {meta.name!r}, "
-            f"expected {expected!r}"
+            f"expected {expected!r}; write the shard anew"
         )
     if extension == "nodata":
         return None, data
     if data.size == 0:
-        raise ShardError(f"{index.path}: member {data.name!r} is empty")
+        raise ShardError(
+            f"{index.path}: member {data.name!r} is empty; fetch the shard again"
+        )
     where = f"{index.path}: member {meta.name!r}"
     return _parse_json(index.read(meta), where), data
 
@@ -260,7 +268,7 @@ def _utterance_of(
     if lang is None:
         raise ShardError(
             f"{where}: unknown language {supervision['language']!r} of cut "
-            f"{cut['id']!r}; add its spelling to powsm.languages"
+            f"{cut['id']!r}; add its spelling to powsm/data/languages.csv"
         )
     if lang in DROPPED_LANGUAGES:
         drops["dropped_language"] += 1

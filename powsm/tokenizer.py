@@ -304,6 +304,7 @@ def train_tokenizer(
 
     Raises:
         VocabularySizeError: the number of pieces does not fit symbols and text.
+        ValueError: no orthography.
     """
     inputs = ("text", "text.ctc", "utt2lang")
     made_from = {
@@ -314,6 +315,11 @@ def train_tokenizer(
     }
     if _is_current(folder, made_from):
         return None
+    if next(asr_texts(dump_set / "text"), None) is None:
+        raise ValueError(
+            f"{dump_set}/text: no asr example, so no orthography to learn pieces from; "
+            "are all texts of data/ empty, or was stage 4 run without the task?"
+        )
     languages, phones = LANGUAGES, INVENTORY
     if settings.only_observed_languages or settings.only_observed_phones:
         seen_languages, seen_phones = observed_symbols(dump_set)
