@@ -16,6 +16,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -517,6 +518,8 @@ def train(
                 stock_config(args), file, allow_unicode=True, sort_keys=False
             )
         _announce(module, accumulate, world_size)
+    # it is: train_dataloader starts where the checkpoint's counters say
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
     trainer.fit(module, ckpt_path=newest_checkpoint(exp))
     return models.average() if trainer.is_global_zero else exp
 

@@ -132,9 +132,7 @@ def test_kill_in_mid_epoch_and_resume_gives_the_same_weights(
     process = subprocess.Popen(
         [sys.executable, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
     while newest_checkpoint(tmp_path) is None and process.poll() is None:
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
