@@ -149,7 +149,7 @@ function ticks(most) {
 const plainNumber = (value) =>
   value >= 10000 ? `${+(value / 1000).toFixed(1)}k` : String(+value.toPrecision(3));
 
-/** A line chart; `lines` are {label, points: [[x, y], ...], bold}. */
+/** A line chart; `lines` are {label, points: [[x, y], ...], bold, colour, dash, unnamed}. */
 function chart(title, unit, lines) {
   lines = lines.filter((line) => line.points.length);
   if (!lines.length) return null;
@@ -181,6 +181,7 @@ function chart(title, unit, lines) {
       picture.append(svg("circle", { cx: x(p[0]), cy: y(p[1]), r: 2.5, fill: colour },
         svg("title", {}, `${line.label}: ${+p[1].toPrecision(4)} after ${p[0]} updates`)));
     }
+    if (line.unnamed) return;
     const swatch = el("i");
     swatch.style.borderTopColor = colour;
     swatch.style.borderTopStyle = dash ? "dashed" : "solid";
@@ -207,12 +208,12 @@ function showTraining() {
   ];
   const accuracy = tasks.flatMap((t, k) => [
     line(taskName(t), `acc_${t}`, { colour: COLOURS[k], dash: "" }),
-    line("the same, training", `train_acc_${t}`, { colour: COLOURS[k], dash: "2 2" }),
+    line(`${taskName(t)}, training`, `train_acc_${t}`, { colour: COLOURS[k], dash: "2 2", unnamed: true }),
   ]);
   const charts = [
     chart("Loss in validation", "nats an utterance", [line("total", "loss"), line("CTC", "loss_ctc"), line("attention", "loss_att")]),
     chart("Loss by task in validation", "nats an utterance", tasks.map((t) => line(taskName(t), `loss_${t}`))),
-    chart("Token accuracy by task", "share", accuracy),
+    chart("Token accuracy by task", "share; dotted: training", accuracy),
     chart("PFER in validation, greedy CTC", "%", byLanguage("pfer_ctc")),
     chart("PER in validation, greedy CTC", "%", byLanguage("per_ctc")),
   ];
@@ -255,6 +256,8 @@ function showLanguages() {
         el("td", { style: "width:50%" }, bar(r, most)),
         el("td", { class: "number wide" }, r.n_utts.toLocaleString("en")))));
   }
+  const best = data.results.filter((r) => r.lang === "all" && r.metric === "PFER").sort((a, b) => a.value - b.value)[0];
+  if (best) choice.select.value = key(best);
   draw(choice.select.value);
 }
 
