@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-import yaml
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
+from powsm.config import load_yaml
 from powsm.ctc_prefix import CTCHypothesis, ctc_greedy
 from powsm.dataset import ExampleIndex
 from powsm.files import atomic_write, sha256_file
@@ -114,10 +114,11 @@ class Profile:
         """Read `conf/decode_<name>.yaml`.
 
         Raises:
+            ConfigError: not YAML, or no mapping.
             DecodeError: an unknown key or value.
         """
         path = Path(path)
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        settings = load_yaml(path)
         search = settings.pop("search", None) or {}
         ours = {f.name for f in fields(cls)} - {"name", "search"}
         theirs = {f.name for f in fields(SearchOptions)}
