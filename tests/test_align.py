@@ -2,6 +2,9 @@
 
 import json
 import math
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,6 +115,23 @@ def test_a_whole_model_aligns_its_reference(tmp_path):
     assert tuple(s.phone for s in segments) == phones
     assert all(0 <= s.start < s.end <= 1 and 0 < s.confidence < 1 for s in segments)
     align(recogniser, speech)
+
+
+def test_script_aligns_a_set_and_names_what_it_cannot(tmp_path, monkeypatch, caplog):
+    folder = make_dump(tmp_path / "dump/train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    exp = make_experiment(tmp_path, make_tokens(folder, tmp_path / "tokens"))
+    (folder / "normaliser.json").write_text('{"policy": "strict"}')
+    bad = folder / "wav/tiny_u0001_ita.wav"
+    bad.write_text("this is no sound")
+    script = Path(__file__).parents[1] / "local/align.py"
+    arguments = ["--exp", exp, "--dump", folder.parent, "--set", "train"]
+    monkeypatch.setattr(sys, "argv", list(map(str, [script, *arguments, "--ref=true"])))
+    with caplog.at_level("INFO"):
+        runpy.run_path(str(script), run_name="__main__")
+    made = sorted(path.name for path in (exp / "align/train_ref").iterdir())
+    assert made == [f"tiny_u000{n}.TextGrid" for n in ("0_eng", "2_eng", "3_ita")]
+    assert f"{bad}: these 16 bytes do not decode as audio" in caplog.text
+    assert "in 3 utterances, 1 could not be aligned" in caplog.text
 
 
 SEGMENTS = [Segment('"', 0.05, 0.21, 0.9), Segment("t͡ʃ", 0.21, 0.37, 0.25)]

@@ -1,8 +1,14 @@
 """Long recordings: windows merge to what one window would have said."""
 
+import json
+import runpy
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from ctc_stand_in import BLANK, A, P, T, speech_of, stand_in
 from dump_builder import make_dump
@@ -105,11 +111,15 @@ def test_ctc_text_of_a_long_recording():
 
 
 @pytest.fixture(scope="module")
-def recogniser(tmp_path_factory):
+def exp(tmp_path_factory):
     root = tmp_path_factory.mktemp("longform")
     make_dump(root / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
-    tokens = make_tokens(root / "train", root / "tokens")
-    return Recogniser.load(make_experiment(root, tokens))
+    return make_experiment(root, make_tokens(root / "train", root / "tokens"))
+
+
+@pytest.fixture(scope="module")
+def recogniser(exp):
+    return Recogniser.load(exp)
 
 
 SEARCH = SearchOptions(maxlenratio=-4)
@@ -143,3 +153,25 @@ def test_a_reference_prompt_cannot_be_cut(recogniser):
         transcribe(recogniser, profile, "p2g", speech, **SHORT)
     chained = replace(profile, prev="predicted")
     assert transcribe(recogniser, chained, "p2g", speech, **SHORT)["pieces"]
+
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = str(ROOT / "local/transcribe.py")
+
+
+def test_script_decodes_what_it_can(exp, tmp_path, monkeypatch, caplog):
+    noise = np.random.default_rng(0).normal(0, 0.1, 25 * 16_000)
+    soundfile.write(tmp_path / "talk.wav", noise, 16_000)
+    soundfile.write(tmp_path / "blip.wav", noise[:800], 16_000)
+    out = tmp_path / "out.jsonl"
+    profile = ROOT / "conf/decode_ctc_greedy.yaml"
+    arguments = ["--exp", exp, "--profile", profile, "--lang", "ita", "--out", out]
+    files = [tmp_path / "blip.wav", tmp_path / "talk.wav"]
+    monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *arguments, *files])))
+    with caplog.at_level("INFO"):
+        runpy.run_path(SCRIPT, run_name="__main__")
+    (record,) = map(json.loads, out.open(encoding="utf-8"))
+    told = (record["utt_id"], record["lang_sym"], record["seconds"])
+    assert told == ("talk", "<ita>", 25.0)
+    assert "blip.wav: 0.050 s is too short to encode" in caplog.text
+    assert "1 of 2 recordings" in caplog.text

@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Decode recordings of any length that are in no data folder.
+
+    python local/transcribe.py --exp exp/x --profile conf/decode_attention.yaml \\
+        --lang eng --out talk.jsonl talk.wav
+
+Writes a JSON object a line: the text, and where the decoder took part its pieces with
+their times. A recording that cannot be used is named and left out.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from tqdm import tqdm
+
+from powsm.audio import WINDOW_S, AudioError
+from powsm.decode import Profile, Recogniser, read_speech
+from powsm.files import atomic_write
+from powsm.frames import FrameGrid
+from powsm.languages import lang_code
+from powsm.longform import OVERLAP_S, transcribe
+from powsm.tasks import TASKS, prompt_lang_sym
+
+log = logging.getLogger("transcribe")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--exp", type=Path, required=True, help="experiment folder")
+    add("--model_file", type=Path, help="weights; default the average")
+    add("--profile", type=Path, required=True, help="conf/decode_*.yaml")
+    add("--task", choices=TASKS, help="default: the profile's first")
+    add("--lang", default="unk", help="code or name of the language; default unknown")
+    add("--window_s", type=float, default=WINDOW_S, help="seconds encoded at once")
+    add("--overlap_s", type=float, default=OVERLAP_S, help="seconds windows share")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--out", type=Path, required=True, help="file of JSON lines")
+    add("audio", nargs="+", help="WAV, FLAC, OGG or MP3, one channel")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run(options)
+    except (ValueError, OSError) as err:
+        raise SystemExit(f"transcribe.py: error: {err}") from err
+
+
+def run(options: argparse.Namespace) -> None:
+    lang = "unk" if options.lang == "unk" else lang_code(options.lang)
+    if lang is None:
+        raise ValueError(f"--lang {options.lang}: no such language; try ISO 639-3")
+    profile = Profile.load(options.profile)
+    task = options.task or profile.tasks[0]
+    recogniser = Recogniser.load(options.exp, options.model_file, options.device)
+    shortest = FrameGrid.of(recogniser.model).min_samples()
+    windows = {"window_s": options.window_s, "overlap_s": options.overlap_s}
+    records = []
+    for path in tqdm(options.audio, desc="transcribe", unit="file", disable=None):
+        try:
+            speech = read_speech(path, shortest)
+        except AudioError as err:
+            log.warning("%s", err)
+            continue
+        asked = {"utt_id": Path(path).stem, "lang_sym": prompt_lang_sym(lang)}
+        records.append(
+            transcribe(recogniser, profile, task, speech, **asked, **windows)
+        )
+    if not records:
+        raise ValueError("none of the recordings could be used")
+    with atomic_write(options.out) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    log.info("%d of %d recordings in %s", len(records), len(options.audio), options.out)
+
+
+if __name__ == "__main__":
+    main()
