@@ -30,7 +30,7 @@ def main() -> None:
             options.folder, options.dump / options.set, lang=options.lang
         )
     except (ValueError, OSError) as err:
-        raise SystemExit(f"prepare_phone_set.py: {err}") from err
+        raise SystemExit(f"prepare_phone_set.py: error: {err}") from err
     n_dropped = len(made.dropped)
     logging.info(
         "%s: kept %d of %d utterances (no_phone=%d), %.2f h",
