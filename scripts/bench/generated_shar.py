@@ -21,8 +21,8 @@ from powsm.languages import TABLE
 UTTERANCES_PER_SHARD = 5_000
 _FLAC_BYTES_PER_SAMPLE = 1.1  # of 16-bit speech
 _WORDS_PER_SECOND = 2.2
-# Words of a language. In a run of 10^6 every twentieth word is then a new one, our guess
-# for all of IPAPack++; smaller runs meet more new words, and are slower for it.
+# Words of a language. In a run of 10^6 every twentieth word is then a new one, a guess
+# at all of IPAPack++; smaller runs meet more new words, and are slower for it.
 _VOCABULARY = 10_000
 _BLOCK = 512  # bytes of a tar header, and what members are padded to
 
