@@ -235,8 +235,12 @@ def transcribe(
         tokens = recogniser.tokenizer.tokens(labels[labels != blank].tolist())
         return record | {"text": parse_output(tokens).text}
     grid = FrameGrid.of(recogniser.model)
-    most = int(window_s * SAMPLE_RATE) // grid.step
-    frames = cut_at_pauses(found.path.tolist(), blank, most)
+    window = int(window_s * SAMPLE_RATE)
+    frames = [(0, len(found))]
+    if len(speech) > window:
+        # one frame less, since the ends of a piece hold samples of no frame
+        most = grid.n_frames(window) - 1
+        frames = cut_at_pauses(found.path.tolist(), blank, most)
     bounds = [0, *(grid.sample(end) for _, end in frames[:-1]), len(speech)]
     pieces = []
     for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
