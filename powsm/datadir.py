@@ -150,7 +150,9 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
                 )
             n_samples += int(count)
             langs.add(values["utt2lang"])
-            pairs += hash((values["utt2spk"], utt_id))
+            # of a string: hashes of tuples are so nearly linear that swapped pairs
+            # add up to the same for one seed in several
+            pairs += hash(f"{values['utt2spk']} {utt_id}")
     if n_utts == 0:
         raise DataDirError(f"{directory}: no utterances; an empty set cannot be used")
     n_speakers = _check_spk2utt(directory / "spk2utt", n_utts, pairs)
@@ -158,13 +160,17 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
 
 
 def _check_spk2utt(path: Path, n_utts: int, pairs: int) -> int:
-    """Number of speakers; `pairs` is the sum of the hashes of all (speaker, utt_id)."""
+    """Number of speakers; `pairs` is the sum of the hashes of all `speaker utt_id`.
+
+    Of strings: the hash of a tuple is so nearly linear that swapped pairs add up the
+    same for one seed in several.
+    """
     n_speakers = 0
     for speaker, value in read_scp(path):
         n_speakers += 1
         utt_ids = value.split(" ")
         n_utts -= len(utt_ids)
-        pairs -= sum(hash((speaker, utt_id)) for utt_id in utt_ids)
+        pairs -= sum(hash(f"{speaker} {utt_id}") for utt_id in utt_ids)
     if n_utts or pairs:
         raise DataDirError(
             f"{path}: does not list the utterances of utt2spk by speaker; rerun the "
