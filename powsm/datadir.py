@@ -150,8 +150,6 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
                 )
             n_samples += int(count)
             langs.add(values["utt2lang"])
-            # of a string: hashes of tuples are so nearly linear that swapped pairs
-            # add up to the same for one seed in several
             pairs += hash(f"{values['utt2spk']} {utt_id}")
     if n_utts == 0:
         raise DataDirError(f"{directory}: no utterances; an empty set cannot be used")
