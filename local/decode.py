@@ -29,6 +29,11 @@ def main() -> None:
     parser.add_argument("--dump", type=Path, required=True, help="dump/raw")
     parser.add_argument("--profiles", type=Path, nargs="+", required=True, help="YAML")
     parser.add_argument("--sets", nargs="+", required=True, help="folders in --dump")
+    parser.add_argument(
+        "--skip_bad_audio",
+        action="store_true",
+        help="end well although recordings could not be read: their output is empty",
+    )
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
     options = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
@@ -49,6 +54,8 @@ def main() -> None:
             torch.distributed.init_process_group("gloo")
         with naming(options.exp):
             run(options, profiles, weights, device, rank, world_size)
+        if rank == 0 and not options.skip_bad_audio:
+            check_audio(options, profiles)
     except (ValueError, OSError) as err:
         raise SystemExit(f"decode.py: error: {err}") from err
 
@@ -81,6 +88,24 @@ def run(options, profiles, weights, device, rank, world_size) -> None:
                     json.dump(made_from, file)
             if world_size > 1:
                 torch.distributed.barrier()
+
+
+def check_audio(options, profiles) -> None:
+    """Raise if recordings could not be read; everything else is decoded by then."""
+    unread = set()
+    for profile, name in itertools.product(profiles, options.sets):
+        for task in profile.tasks:
+            hyps = options.exp / profile.name / name / profile.tag(task) / "hyp.jsonl"
+            with open(hyps, encoding="utf-8") as file:
+                rows = map(json.loads, file)
+                unread |= {row["utt_id"] for row in rows if "error" in row}
+    if unread:
+        some = " ".join(sorted(unread)[:3])
+        raise ValueError(
+            f"{len(unread)} recordings could not be read ({some}), all others are "
+            "decoded; mend or remove them, or take their output as empty with "
+            "--skip_bad_audio"
+        )
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ exp_name=               # experiment folder in expdir; default: named after the 
 
 ## Decoding and scoring
 decode_configs=         # decoding profiles, YAML files
+skip_bad_audio=false    # score recordings that cannot be read as all deletions
 test_sets=              # sets to decode; default: every test set of the dump folder
 
 . scripts/common.sh         # log, die, in_stage, run_stage, run_once, finish_stages
@@ -181,9 +182,12 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
     ((ngpu <= 1)) || launcher=(torchrun --standalone --nproc_per_node "${ngpu}")
     device=cuda
     ((ngpu > 0)) || device=cpu
+    bad_audio=()
+    [[ ${skip_bad_audio} == false ]] || bad_audio=(--skip_bad_audio)
     run_stage "${exp}" "${exp}"/valid.*.ave.pth "${profiles[@]}" "${sets[@]/#/${dump}/}" \
         -- "${launcher[@]}" local/decode.py --exp "${exp}" --dump "${dump}" \
-        --profiles "${profiles[@]}" --sets "${sets[@]}" --device "${device}"
+        --profiles "${profiles[@]}" --sets "${sets[@]}" --device "${device}" \
+        "${bad_audio[@]}"
 fi
 
 if in_stage 13 "score: ${exp} -> ${exp}/RESULTS.md"; then

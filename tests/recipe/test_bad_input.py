@@ -536,17 +536,20 @@ def test_bad_audio_of_dev_is_named_by_stage_11(spoiled):
     assert_one_line(ended, "dump/raw/dev", "asterisk_c09_ita", "2 channels, expected 1")
 
 
-def test_bad_audio_of_a_test_set_costs_stage_12_only_that_utterance(spoiled):
-    """A test set of thousands is not lost for one: no words count as all deletions."""
+def test_bad_audio_of_a_test_set_stops_stage_12_when_the_rest_is_decoded(spoiled):
+    """A test set of thousands is not lost for one, and nobody overlooks it."""
     root = spoiled(b"<html>404</html>", "test")
     ended = script(*decode(root, root / "exp"))
-    assert ended.status == 0 and "Traceback" not in ended.stderr
+    assert ended.status == 1 and "Traceback" not in ended.stderr
     lines = ended.stderr.splitlines()
+    assert lines[-1].startswith("decode.py: error: 1 recordings could not be read")
     (line,) = [line for line in lines if "do not decode" in line]
     assert "asterisk_c11_ita" in line and "test/recording.000000.tar" in line
     (hyp,) = (root / "exp").glob("*/test_asterisk/pr_ctc/hyp.jsonl")
     rows = [json.loads(line) for line in hyp.read_text().splitlines()]
     assert ["error" in row for row in rows] == [False, True]
+    again = script(*decode(root, root / "exp"), "--skip_bad_audio")
+    assert again.status == 0
 
 
 def test_audio_of_another_rate_is_resampled_and_said(tmp_path, ready, caplog):
