@@ -78,7 +78,7 @@ def main() -> None:
         result = measure(n_utts, args.nj, Path(folder))
     from normaliser import measure as measure_normaliser  # large: after the others
 
-    result |= measure_normaliser(5_000 if args.quick else 100_000)
+    result |= measure_normaliser(2_000 if args.quick else 100_000)
     print(json.dumps(result))
 
 
