@@ -14,7 +14,7 @@ import yaml
 from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet2.utils.nested_dict_action import NestedDictAction
 
-from powsm.dataset import BatchOptions
+from powsm.batches import BatchOptions
 from powsm.files import atomic_write
 from powsm.model import PowsmTask
 
@@ -41,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--batch_conf",
         action=NestedDictAction,
         default={},
-        help="powsm.dataset.BatchOptions, for iterator utterances",
+        help="powsm.batches.BatchOptions, for iterator utterances",
     )
     group.add_argument(
         "--tasks",

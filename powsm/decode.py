@@ -20,9 +20,9 @@ from tqdm import tqdm
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.config import load_yaml
 from powsm.ctc_prefix import CTCHypothesis, ctc_greedy
-from powsm.dataset import ExampleIndex
 from powsm.files import atomic_write, sha256_file
 from powsm.frames import FrameGrid
+from powsm.index import ExampleIndex
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model import PowsmTask
 from powsm.search import Hypothesis, Searcher, SearchOptions, language_log_probs

@@ -32,17 +32,13 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from powsm.batches import BatchOptions, plan_pass
 from powsm.config import stock_config
 from powsm.ctc_prefix import ctc_greedy
-from powsm.dataset import (
-    BatchOptions,
-    ExampleIndex,
-    UtteranceDataset,
-    UtteranceLoader,
-    plan_pass,
-)
+from powsm.dataset import UtteranceDataset, UtteranceLoader
 from powsm.distance import PhonePairs
 from powsm.files import atomic_write
+from powsm.index import ExampleIndex
 from powsm.model import PowsmTask
 from powsm.tasks import TASKS
 from powsm.tokenizer import Tokenizer

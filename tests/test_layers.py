@@ -14,7 +14,7 @@ PACKAGE = ROOT / "powsm"
 LAYERS = """
 files languages audio inventory segment allophones ipa orthography utterance corpora
 tarindex shar datadir chunks audiocopy parts filters tasks dump dataaudit dataplots
-datareport tokenizer distance intervals rates transcripts score tables
+datareport tokenizer index batches distance intervals rates transcripts score tables
 ctc_prefix cached_decoder dataset model config stats train search frames decode
 longform align report preflight cli
 """.split()

@@ -17,7 +17,7 @@ from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 from tiny_model import SETTINGS, make_args, make_tokens
 
-from powsm.dataset import ExampleIndex
+from powsm.index import ExampleIndex
 from powsm.train import TrainingError, newest_checkpoint, text_encoder, train
 
 ROOT = Path(__file__).parents[1]

@@ -1,0 +1,135 @@
+"""Which utterances make which batch: by length, shuffled, known from a counter.
+
+The unit is the utterance: its audio is read and encoded once, and all its examples
+(pr, asr, g2p, p2g) come with it; the published recipe has them as independent rows.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from powsm.audio import SAMPLE_RATE
+
+_POOL = 100_000  # utterances shuffled together before they are sorted by length
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How utterances become batches and batches become updates.
+
+    Args:
+        batch_seconds: most seconds of audio, padding included, in one batch.
+        update_batches: batches per optimiser update, over all ranks together: the
+            effective batch does not depend on how many GPUs there are.
+        window_share: share of the utterances that get silence before and after, up
+            to a random length within `window_s`, counted as real frames; stock
+            ESPnet inference pads every clip to the window.
+        window_s: that window in seconds.
+        max_lead_s: most seconds of the silence that stand before the speech.
+        seed: of the order; with the pass it fixes every batch.
+    """
+
+    batch_seconds: float = 100.0
+    update_batches: int = 1
+    window_share: float = 0.0
+    window_s: float = 20.0
+    max_lead_s: float = 20.0
+    seed: int = 0
+
+
+@numba.njit(cache=True)
+def _cut(lengths: np.ndarray, pool: np.ndarray, most: int) -> np.ndarray:
+    """Where to cut sorted lengths so that count x longest <= most, pool by pool."""
+    cuts = np.empty(lengths.size + 1, np.int64)
+    cuts[0] = 0
+    n = 1
+    start = 0
+    longest = 0
+    for i in range(lengths.size):
+        longest = max(longest, lengths[i])
+        too_many = longest * (i - start + 1) > most
+        if i > start and (too_many or pool[i] != pool[start]):
+            cuts[n] = i
+            n += 1
+            start = i
+            longest = lengths[i]
+    cuts[n] = lengths.size
+    return cuts[: n + 1].copy()
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """All batches of one pass over the data, the same on every rank.
+
+    Attributes:
+        utts: utterance numbers in the order of the batches.
+        total: samples each has after padding with silence.
+        lead: samples of that silence that stand before the speech.
+        bounds: batch b is `utts[bounds[order[b]] : bounds[order[b] + 1]]`.
+        order: the order in which the batches are taken.
+    """
+
+    utts: np.ndarray
+    total: np.ndarray
+    lead: np.ndarray
+    bounds: np.ndarray
+    order: np.ndarray
+
+    def __len__(self) -> int:
+        return self.order.size
+
+    def batch(self, b: int) -> list[tuple[int, int, int]]:
+        """Batch number `b`: (utterance number, total samples, lead samples)."""
+        start, end = self.bounds[self.order[b]], self.bounds[self.order[b] + 1]
+        return [
+            (int(self.utts[i]), int(self.total[i]), int(self.lead[i]))
+            for i in range(start, end)
+        ]
+
+
+def plan_pass(
+    num_samples: np.ndarray, options: BatchOptions, pass_number: int
+) -> PassPlan:
+    """Make the batches of pass `pass_number`; a pure function of its arguments.
+
+    Utterances are shuffled, sorted by length within pools of 100,000, cut into
+    batches of at most `batch_seconds`, and batches are shuffled by whole updates, so
+    that the ranks of one update get batches of like length and finish together.
+
+    Raises:
+        ValueError: an utterance alone is longer than `batch_seconds`.
+    """
+    rng = np.random.default_rng([options.seed, pass_number])
+    n = len(num_samples)
+    most = int(options.batch_seconds * SAMPLE_RATE)
+    if n == 0 or num_samples.max() > most:
+        longest = 0 if n == 0 else num_samples.max() / SAMPLE_RATE
+        raise ValueError(
+            f"batch_seconds is {options.batch_seconds}, the longest of {n} utterances "
+            f"has {longest:.1f} s; raise batch_seconds or lower max_duration in stage 4"
+        )
+    utts = rng.permutation(n)
+    length = np.asarray(num_samples)[utts].astype(np.int64)
+    window = max(min(int(options.window_s * SAMPLE_RATE), most), 0)
+    room = np.maximum(window - length, 0)
+    padded = rng.random(n) < options.window_share
+    silence = np.where(padded, (rng.random(n) * (room + 1)).astype(np.int64), 0)
+    most_lead = np.minimum(silence, int(options.max_lead_s * SAMPLE_RATE))
+    lead = (rng.random(n) * (most_lead + 1)).astype(np.int64)
+    total = length + silence
+    pool = np.arange(n) // _POOL
+    by_length = np.lexsort((total, pool))
+    utts, total, lead = utts[by_length], total[by_length], lead[by_length]
+    bounds = _cut(total, pool[by_length], most)
+    # whole updates only: what is left over is small and differs in every pass
+    n_batches = bounds.size - 1
+    size = options.update_batches
+    if n_batches < size:
+        # less data than one update: batches are taken again
+        order = np.resize(np.arange(n_batches), size)
+    else:
+        updates = rng.permutation(n_batches // size)
+        first = rng.integers(n_batches % size + 1)
+        order = (first + updates[:, None] * size + np.arange(size)).ravel()
+    return PassPlan(utts, total, lead, bounds, order)

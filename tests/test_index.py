@@ -1,0 +1,69 @@
+"""The index of a dump folder: built once, refused when files disagree."""
+
+import pickle
+
+import pytest
+from dump_builder import make_dump
+
+from powsm.index import ExampleIndex, IndexMismatchError, build_index
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_dump(tmp_path / "train", [0.5, 1.0, 0.75, 1.5, 0.6], no_text=(2,))
+
+
+def test_index_reads_what_stage_4_wrote(folder):
+    index = ExampleIndex(folder)
+    assert len(index) == 5
+    assert index.n_examples.tolist() == [4, 4, 1, 4, 4]
+    assert index.num_samples.tolist() == [8000, 16000, 12000, 24000, 9600]
+    assert index.utt_id(1) == "tiny_u0001_ita"
+    assert index.audio(1).endswith("tiny_u0001_ita.wav")
+    lines = (folder / "text").read_text().splitlines()
+    read = [f"{e['id']} {e['text']}" for u in range(5) for e in index.examples(u)]
+    assert read == lines
+    assert index.examples(2)[0]["text_prev"] == "<na>"
+
+
+def test_index_is_built_once_and_again_when_a_file_changes(folder):
+    stamp = build_index(folder) / "stamp.json"
+    before = stamp.stat().st_mtime_ns
+    build_index(folder)
+    assert stamp.stat().st_mtime_ns == before
+    text = (folder / "text").read_text()
+    (folder / "text").write_text(text.replace("<eng>", "<fra>"))
+    index = ExampleIndex(folder)
+    assert stamp.stat().st_mtime_ns != before
+    assert index.examples(0)[0]["text"].startswith("<fra>")
+
+
+def test_index_can_be_sent_to_a_worker(folder):
+    index = pickle.loads(pickle.dumps(ExampleIndex(folder)))
+    assert index.utt_id(4) == "tiny_u0004_eng"
+
+
+def test_files_that_disagree_are_refused_with_the_line(folder):
+    lines = (folder / "text.prev").read_text().splitlines()
+    lines[2] = "somebody_else_pr <na>"
+    (folder / "text.prev").write_text("\n".join(lines) + "\n")
+    with pytest.raises(IndexMismatchError, match=r"text.prev:3: found 'somebody_else"):
+        build_index(folder)
+    assert not list(folder.glob(".index*"))  # nothing half-built stays behind
+
+
+def test_missing_lines_and_missing_files_are_named(folder):
+    lines = (folder / "text.ctc").read_text().splitlines()
+    (folder / "text.ctc").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(IndexMismatchError, match="17 lines, text.ctc has 16"):
+        build_index(folder)
+    (folder / "text.ctc").unlink()
+    with pytest.raises(FileNotFoundError, match="text.ctc: not found; run stage 4"):
+        build_index(folder)
+
+
+def test_a_length_that_is_no_number_is_named(folder):
+    path = folder / "utt2num_samples"
+    path.write_text(path.read_text().replace(" 24000", " many"))
+    with pytest.raises(IndexMismatchError, match="utt2num_samples:10: expected"):
+        build_index(folder)
