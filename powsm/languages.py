@@ -99,27 +99,34 @@ def lang_code(spelling: str, corpus: str | None = None) -> str | None:
     """
     code = _lookup(spelling or "")
     if code is None and corpus is not None:
-        code = _lookup(corpus)
+        code = _from_table(corpus)  # `cv` is Common Voice here, not Chuvash
     return code
 
 
 @cache
 def _lookup(spelling: str) -> str | None:
+    return _from_table(spelling) or _ask_langcodes(_key(spelling))
+
+
+def _from_table(spelling: str) -> str | None:
     key = _key(spelling)
-    if not key:
-        return None
     for candidate in (spelling.casefold(), key, key.split("-")[0]):
         if candidate in _CODE_OF_SPELLING:
             return _CODE_OF_SPELLING[candidate]
-    return _ask_langcodes(key)
+    return None
 
 
 def _ask_langcodes(key: str) -> str | None:
+    if not key:
+        return None
     try:
         if langcodes.tag_is_valid(key):
             code = langcodes.get(key).to_alpha3()
         else:
-            code = langcodes.find(key).to_alpha3()
+            found = langcodes.find(key)
+            if _key(found.display_name()) != key:
+                return None  # it guesses: "klingonish" would be Klingon
+            code = found.to_alpha3()
     except LookupError:
         return None
     code = _CODE_OF_SPELLING.get(code, code)

@@ -115,3 +115,9 @@ def test_unknown_language_is_not_the_unknown_token():
     assert UNKNOWN_LANGUAGE != UNKNOWN_LANG_SYM
     assert language_name(UNKNOWN_LANGUAGE) == "unknown language"
     assert language_name("qzz") == "qzz"
+
+
+def test_unknown_names_are_not_guessed():
+    assert lang_code("klingonish") is None
+    assert lang_code("klingonish", corpus="cv") is None  # Common Voice, not Chuvash
+    assert lang_code("Klingon") == "tlh"
