@@ -32,8 +32,9 @@ from shar_builder import (
 )
 from tiny_model import SETTINGS, make_experiment
 
-from powsm import audio, dataset
+from powsm import audio
 from powsm.audio import SAMPLE_RATE
+from powsm.index import build_index
 
 pytestmark = pytest.mark.recipe
 
@@ -610,7 +611,7 @@ def test_full_disk_in_stages_10_and_11(spoiled):
     assert_one_line(ended, FULL, root / "exp/stats/config.yaml")
     assert seen(root / "exp/stats") == {}
     for name in ("train", "dev"):  # the index is there; the weights do not fit
-        dataset.build_index(root / "dump/raw" / name)
+        build_index(root / "dump/raw" / name)
     with full_disk(40_000):
         ended = call(*train(root))
     assert_one_line(ended, FULL, root / "exp/tiny")
