@@ -95,6 +95,8 @@ def wav_of(samples: np.ndarray) -> bytes:
         (wav_of(np.array([0.0, np.nan])), "NaN or infinite"),
         (wav_of(np.array([0.0, -np.inf])), "NaN or infinite"),
     ],
+    # names, since a WAV file of floats holds the time at which it was written
+    ids=["empty", "text", "cut", "stereo", "no_samples", "nan", "infinite"],
 )
 def test_read_audio_bad_audio_is_named(tmp_path, data, fault):
     path = tmp_path / "bad.wav"
