@@ -71,8 +71,8 @@ class PowsmModel(ESPnetS2TModel):
         task_weights: factor of a task's examples in the attention loss; a task that
             is not named has 1.
         guided_attention_weight: weight of a penalty on cross-attention far from the
-            diagonal, from `guided_attention_start`-th decoder layer on; helps small
-            corpora to find the alignment (Tachibana et al., ICASSP 2018). 0 is off.
+            diagonal, in every decoder layer; helps small corpora to find the alignment
+            (Tachibana et al., ICASSP 2018). 0 is off.
         guided_attention_width: tolerated distance from the diagonal, as a share of
             the utterance.
         **kwargs: those of `ESPnetS2TModel`.

@@ -8,6 +8,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.label_smoothing_loss import
 )
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask
+from tiny_model import SETTINGS as TINY
 
 from powsm import config
 from powsm.model import PowsmModel, smoothed_cross_entropy
@@ -18,36 +19,8 @@ TOKENS = (
     + ["<sos>", "<eos>", "<sop>"]
 )
 TASK_IDS = {"asr": 4, "g2p": 6, "p2g": 7, "pr": 5}
-SETTINGS = {
-    "encoder": "e_branchformer",
-    "encoder_conf": {
-        "output_size": 16,
-        "attention_heads": 2,
-        "attention_layer_type": "selfattn",
-        "pos_enc_layer_type": "abs_pos",
-        "cgmlp_linear_units": 32,
-        "cgmlp_conv_kernel": 7,
-        "num_blocks": 2,
-        "dropout_rate": 0.0,
-        "positional_dropout_rate": 0.0,
-        "use_ffn": True,
-        "macaron_ffn": True,
-        "linear_units": 32,
-        "merge_conv_kernel": 7,
-        "use_sdpa": True,
-    },
-    "decoder": "transformer",
-    "decoder_conf": {
-        "attention_heads": 2,
-        "linear_units": 32,
-        "num_blocks": 2,
-        "dropout_rate": 0.0,
-        "positional_dropout_rate": 0.0,
-        "use_sdpa": True,
-    },
-    "normalize": "utterance_mvn",
-    "init": "xavier_uniform",
-}
+PARTS = ("encoder", "encoder_conf", "decoder", "decoder_conf", "normalize")
+SETTINGS = {part: TINY[part] for part in PARTS} | {"init": "xavier_uniform"}
 
 
 def build(tmp_path, model_conf, model="powsm", encoder_conf=None):
