@@ -12,7 +12,8 @@ from pathlib import Path
 
 from powsm import config
 from powsm.files import naming
-from powsm.train import TrainingError, train
+from powsm.litmodel import TrainingError
+from powsm.train import train
 
 
 def main() -> None:

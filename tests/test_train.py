@@ -18,7 +18,8 @@ from espnet2.tasks.s2t import S2TTask
 from tiny_model import SETTINGS, make_args, make_tokens
 
 from powsm.index import ExampleIndex
-from powsm.train import TrainingError, newest_checkpoint, text_encoder, train
+from powsm.litmodel import TrainingError, text_encoder
+from powsm.train import newest_checkpoint, train
 
 ROOT = Path(__file__).parents[1]
 
