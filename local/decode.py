@@ -14,8 +14,10 @@ from pathlib import Path
 
 import torch
 
-from powsm.decode import Profile, Recogniser, decode_set, default_weights, merge
+from powsm.decode import Recogniser, default_weights
+from powsm.decodeset import decode_set, merge
 from powsm.files import atomic_write, naming, sha256_file
+from powsm.profile import Profile
 
 log = logging.getLogger("decode")
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from powsm.audio import WINDOW_S, AudioError
-from powsm.decode import Profile, Recogniser, read_speech
+from powsm.decode import Recogniser, read_speech
 from powsm.files import atomic_write
 from powsm.frames import FrameGrid
 from powsm.languages import lang_code
 from powsm.longform import OVERLAP_S, transcribe
+from powsm.profile import Profile
 from powsm.tasks import TASKS, prompt_lang_sym
 
 log = logging.getLogger("transcribe")

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
-from powsm.decode import Item, Profile, Recogniser, decode_batch
+from powsm.decode import Item, Recogniser, decode_batch
 from powsm.frames import FrameGrid
+from powsm.profile import Profile
 from powsm.tasks import NA_SYM, parse_output
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share

@@ -20,12 +20,11 @@ import torch.nn.functional as F
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from torch import Tensor
 
+from powsm.beams import Beams, Hypothesis, Output
 from powsm.cached_decoder import CachedDecoder, check_decoder
 from powsm.ctc_prefix import PrefixScorer
 
 PRE_BEAM_RATIO = 1.5  # tokens that CTC scores for each hypothesis kept
-END_STEPS = 3  # so many steps in a row must end badly before the search stops
-END_MARGIN = -10.0  # nats below the best hypothesis: badly
 RETRY_STEP = 0.1  # by which minlenratio falls when no hypothesis ended
 BOUND_SLACK = 10  # tokens allowed beyond the CTC length bound
 GUARD_PERIOD = 8  # tokens; longest stretch that the repetition guard recognises
@@ -80,22 +79,6 @@ class SearchOptions:
         ]  # fmt: skip
         if faults:
             raise ValueError("search options: " + "; ".join(faults))
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A finished output.
-
-    Attributes:
-        tokens: token ids after the prompt, without `<eos>`.
-        score: weighted sum of `scores` plus penalties; that of `<eos>` is in it unless
-            the length limit cut the hypothesis.
-        scores: unweighted sum over the tokens by scorer, "decoder" and "ctc".
-    """
-
-    tokens: tuple[int, ...]
-    score: float
-    scores: dict[str, float]
 
 
 class Searcher:
@@ -228,11 +211,11 @@ class Searcher:
             scorer = PrefixScorer(log_probs, lens, blank=model.blank_id, eos=model.eos)
         limits = self._length_limits(lens, minlenratio, log_probs)
         outputs = [
-            _Output(maxlen, minlen, len(prompt), detects_end=options.maxlenratio == 0)
+            Output(maxlen, minlen, len(prompt), detects_end=options.maxlenratio == 0)
             for (maxlen, minlen), prompt in zip(limits, prompts, strict=True)
         ]
         running = outputs  # those not finished, in the order of the batch
-        beams = _Beams.start(len(memory), memory.device)
+        beams = Beams.start(len(memory), memory.device)
         for step in range(max(maxlen for maxlen, _ in limits)):
             beams = self._extend(beams, decoder, scorer)
             self._collect(beams, running, step)
@@ -250,7 +233,10 @@ class Searcher:
                 decoder.feed(beams.parents, last)
             if scorer is not None:
                 scorer.advance(beams.parents, last, beams.ctc_gains)
-        return [output.best(options) for output in outputs]
+        return [
+            output.best(options.nbest, normalize_length=options.normalize_length)
+            for output in outputs
+        ]
 
     def _length_limits(
         self, lens: Tensor, minlenratio: float, log_probs: Tensor | None
@@ -275,10 +261,10 @@ class Searcher:
 
     def _extend(
         self,
-        beams: "_Beams",
+        beams: Beams,
         decoder: CachedDecoder | None,
         scorer: PrefixScorer | None,
-    ) -> "_Beams":
+    ) -> Beams:
         """The best K one-token extensions of each utterance's hypotheses."""
         options = self._options
         barred = self._barred(beams)
@@ -333,7 +319,7 @@ class Searcher:
         ids = total.topk(min(self._options.beam_size, total.size(-1))).indices
         return ids, {name: gain.gather(-1, ids) for name, gain in gains.items()}
 
-    def _barred(self, beams: "_Beams") -> Tensor | None:
+    def _barred(self, beams: Beams) -> Tensor | None:
         """(B, H, n) tokens that would repeat a stretch once too often, or None."""
         n_times = self._options.repetition_guard
         tokens = beams.tokens
@@ -349,7 +335,7 @@ class Searcher:
             columns.append(torch.where(is_loop, tail[..., -period], column))
         return torch.stack(columns, dim=-1) if columns else None
 
-    def _collect(self, beams: "_Beams", running: list["_Output"], step: int) -> None:
+    def _collect(self, beams: Beams, running: list[Output], step: int) -> None:
         """Hand finished hypotheses to their outputs and take them off the beams."""
         eos = self._model.eos
         last = beams.tokens[..., -1]
@@ -367,109 +353,6 @@ class Searcher:
                     output.add(step, beams.hypothesis(b, k, eos))
             output.finish_step(step, n_alive=n_alive)
         beams.total = beams.total.masked_fill(last == eos, _NEVER)
-
-
-@dataclass
-class _Beams:
-    """The running hypotheses of a batch; a total of -inf marks an empty place."""
-
-    tokens: Tensor  # (B, H, L) after the prompt
-    parents: Tensor  # (B, H) which hypothesis of the last step each one extends
-    total: Tensor  # (B, H)
-    sums: dict[str, Tensor]  # scorer -> (B, H)
-    ctc_gains: Tensor | None = None  # (B, H) what CTC gave the last token
-
-    @classmethod
-    def start(cls, n_utts: int, device: torch.device) -> "_Beams":
-        return cls(
-            tokens=torch.zeros(n_utts, 1, 0, dtype=torch.long, device=device),
-            parents=torch.zeros(n_utts, 1, dtype=torch.long, device=device),
-            total=torch.zeros(n_utts, 1, dtype=torch.float64, device=device),
-            sums={},
-        )
-
-    def select(
-        self, ids: Tensor, total: Tensor, gains: dict[str, Tensor], n_hyps: int
-    ) -> "_Beams":
-        """The best `n_hyps` of all candidates (B, H, S) of each utterance."""
-        n_candidates = ids.size(-1)
-        flat = total.flatten(1)
-        best, places = flat.topk(min(n_hyps, flat.size(1)))
-        parents = places // n_candidates
-        new = ids.flatten(1).gather(1, places).unsqueeze(-1)
-        old = self.tokens.gather(
-            1, parents.unsqueeze(-1).expand(-1, -1, self.tokens.size(-1))
-        )
-        gains = {name: x.flatten(1).gather(1, places) for name, x in gains.items()}
-        sums = {
-            name: gain + self.sums[name].gather(1, parents) if self.sums else gain
-            for name, gain in gains.items()
-        }
-        tokens = torch.cat([old, new], dim=-1)
-        return _Beams(tokens, parents, best, sums, gains.get("ctc"))
-
-    def keep(self, utterances: Tensor) -> None:
-        self.tokens = self.tokens[utterances]
-        self.parents = self.parents[utterances]
-        self.total = self.total[utterances]
-        self.sums = {name: x[utterances] for name, x in self.sums.items()}
-        if self.ctc_gains is not None:
-            self.ctc_gains = self.ctc_gains[utterances]
-
-    def hypothesis(self, b: int, k: int, eos: int) -> Hypothesis:
-        tokens = self.tokens[b, k].tolist()
-        if tokens[-1] == eos:
-            tokens.pop()
-        scores = {name: float(x[b, k]) for name, x in self.sums.items()}
-        return Hypothesis(tuple(tokens), float(self.total[b, k]), scores)
-
-
-class _Output:
-    """What one utterance has produced, and whether to search on.
-
-    Args:
-        maxlen: step at which every hypothesis is cut.
-        minlen: hypotheses that end before this step are thrown away.
-        n_prompt: tokens of the prompt.
-        detects_end: stop once the last steps ended badly.
-    """
-
-    def __init__(self, maxlen: int, minlen: int, n_prompt: int, *, detects_end: bool):
-        self.maxlen, self.minlen = maxlen, minlen
-        self.is_done = False
-        self._n_prompt = n_prompt
-        self._detects_end = detects_end
-        self._ended: list[Hypothesis] = []
-        self._lengths: list[int] = []  # with <eos>, or the token that was cut after
-        self._best_at: dict[int, float] = {}  # step -> best score that ended there
-
-    def add(self, step: int, hyp: Hypothesis) -> None:
-        self._ended.append(hyp)
-        self._lengths.append(step + 1)
-        self._best_at[step] = max(hyp.score, self._best_at.get(step, _NEVER))
-
-    def finish_step(self, step: int, *, n_alive: int) -> None:
-        self.is_done = n_alive == 0 or (self._detects_end and self._is_hopeless(step))
-
-    def _is_hopeless(self, step: int) -> bool:
-        """End detection: equation 50 of Watanabe et al. 2017, as ESPnet counts steps.
-
-        The hypotheses looked at ended two to four steps ago.
-        """
-        best = max(self._best_at.values(), default=_NEVER)
-        return all(
-            self._best_at.get(step - 2 - m, best) - best < END_MARGIN
-            for m in range(END_STEPS)
-        )
-
-    def best(self, options: SearchOptions) -> list[Hypothesis]:
-        pairs = list(zip(self._ended, self._lengths, strict=True))
-        if options.normalize_length:
-            # ESPnet counts prompt and <eos>, but not the first token
-            pairs.sort(key=lambda p: -p[0].score / (self._n_prompt + p[1] - 1))
-        else:
-            pairs.sort(key=lambda p: -p[0].score)
-        return [hyp for hyp, _ in pairs[: options.nbest]]
 
 
 @torch.inference_mode()

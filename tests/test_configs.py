@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from powsm import config
-from powsm.decode import DecodeError, Profile
+from powsm.profile import DecodeError, Profile
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = sorted({*CONF.glob("train_*.yaml"), *CONF.glob("tuning/**/*.yaml")})

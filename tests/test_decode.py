@@ -12,16 +12,14 @@ from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode import (
-    DecodeError,
-    Profile,
     Recogniser,
     cut_batches,
     decode_batch,
-    decode_set,
     items,
-    merge,
     read_speech,
 )
+from powsm.decodeset import decode_set, merge
+from powsm.profile import DecodeError, Profile
 from powsm.search import SearchOptions
 
 SEARCH = SearchOptions(beam_size=2, ctc_weight=0.3, maxlenratio=-6)

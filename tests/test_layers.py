@@ -16,13 +16,13 @@ files languages audio inventory segment allophones ipa orthography utterance cor
 tarindex shar datadir chunks audiocopy parts filters tasks dump dataaudit dataplots
 datareport tokenizer index batches distance intervals rates transcripts score tables
 ctc_prefix cached_decoder dataset model config stats litmodel epochs progress train
-search frames decode longform align report preflight cli
+beams search profile frames decode decodeset longform align report preflight cli
 """.split()
 
 # Preparing data and scoring do without torch, whose import takes seconds.
 WITH_TORCH = """
 ctc_prefix cached_decoder dataset model config stats litmodel epochs progress train
-search frames decode longform align cli
+beams search profile frames decode decodeset longform align cli
 """.split()
 
 FILES = sorted(PACKAGE.rglob("*.py"))

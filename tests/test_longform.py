@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import make_experiment, make_tokens
 
-from powsm.decode import Profile, Recogniser
+from powsm.decode import Recogniser
 from powsm.longform import LongFormError, ctc_frames, cut_at_pauses, transcribe
+from powsm.profile import Profile
 from powsm.search import SearchOptions
 
 CTC = Profile("decode_ctc", decode="ctc")

@@ -1,0 +1,181 @@
+"""Decode a dump folder: parts of ranks that can be killed, merged into `hyp.jsonl`.
+
+Batches are cut by length in a fixed order; a finished batch is appended whole to this
+rank's part file, so that a killed run goes on where it was and ends with the same
+bytes.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from powsm.audio import SAMPLE_RATE, AudioError
+from powsm.decode import (
+    Item,
+    Recogniser,
+    cut_batches,
+    decode_batch,
+    items,
+    read_speech,
+)
+from powsm.files import atomic_write
+from powsm.frames import FrameGrid
+from powsm.profile import DecodeError, Profile
+
+log = logging.getLogger(__name__)
+
+
+def _finished(part: Path) -> Iterator[dict]:
+    """Records of a part file; a last line cut short by a kill is left out."""
+    if not part.exists():
+        return
+    with open(part, encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def decode_set(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    folder: Path,
+    out: Path,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Path:
+    """Decode this rank's batches of a set; rank parts stay until `merge`.
+
+    Args:
+        folder: the set's dump folder.
+        out: where `part.<rank>.jsonl` is written.
+
+    Returns:
+        The part file.
+
+    Raises:
+        DecodeError: the set has nothing for this task, or a part of another profile.
+    """
+    todo = items(folder, task)
+    if not todo:
+        raise DecodeError(f"{folder}: no utterance has a {task} example")
+    part = out / f"part.{rank}.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    done = list(_finished(part))
+    made_from = (profile.digest(), recogniser.weights)
+    if any((record["profile"], record["weights"]) != made_from for record in done):
+        log.info("%s was decoded with other settings; starting again", part)
+        done = []
+    finished = {record["utt_id"] for record in done}
+    batches = cut_batches(todo, profile)[rank::world_size]
+    kept = {
+        i.utt_id for b in batches if all(i.utt_id in finished for i in b) for i in b
+    }
+    with atomic_write(part) as file:
+        file.writelines(_line(r) for r in done if r["utt_id"] in kept)
+    started = time.monotonic()
+    seconds = 0.0
+    left = [batch for batch in batches if batch[0].utt_id not in kept]
+    label = f"{profile.name} {folder.name} {task}"
+    with open(part, "a", encoding="utf-8") as file:
+        for batch in tqdm(left, desc=label, unit="batch", disable=None):
+            records = _read_and_decode(recogniser, profile, task, batch)
+            file.write("".join(_line(record) for record in records))
+            file.flush()
+            seconds += sum(item.n_samples for item in batch) / SAMPLE_RATE
+    passed = time.monotonic() - started
+    timing = out / f"timing.{rank}.jsonl"
+    if left:
+        with open(timing, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"audio_s": seconds, "compute_s": passed}) + "\n")
+        log.info(
+            "%s: %d utterances, %.1f min of audio in %.1f s, real-time factor %.4f",
+            label,
+            len(todo),
+            seconds / 60,
+            passed,
+            passed / max(seconds, 1e-9),
+        )
+    return part
+
+
+def _read_and_decode(
+    recogniser: Recogniser, profile: Profile, task: str, batch: Sequence[Item]
+) -> list[dict]:
+    """Decode what can be read; audio that cannot gives an empty text and its error."""
+    good, speech, records = [], [], []
+    is_padded = profile.window == "published"
+    shortest = 1 if is_padded else FrameGrid.of(recogniser.model).min_samples()
+    for item in batch:
+        try:
+            samples = read_speech(item.audio, min_samples=shortest)
+            speech.append(samples)
+            good.append(item)
+        except (AudioError, OSError) as err:
+            log.warning("%s: %s", item.utt_id, err)
+            records.append(
+                {
+                    "utt_id": item.utt_id,
+                    "lang_sym": item.lang_sym,
+                    "task_sym": f"<{task}>",
+                    "profile": profile.digest(),
+                    "weights": recogniser.weights,
+                    "text": "",
+                    "error": str(err),
+                }
+            )
+    if good:
+        records += decode_batch(recogniser, profile, task, good, speech)
+    return records
+
+
+def _line(record: dict) -> str:
+    return json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def merge(folder: Path, task: str, out: Path) -> Path:
+    """Join all parts into `hyp.jsonl` and `text`, sorted, each utterance once.
+
+    Raises:
+        DecodeError: utterances are missing or not of the set; some are named.
+    """
+    expected = {item.utt_id for item in items(folder, task)}
+    records = {}
+    parts = sorted(out.glob("part.*.jsonl"))
+    for part in parts:
+        for record in _finished(part):
+            records[record["utt_id"]] = record
+    missing, extra = sorted(expected - set(records)), sorted(set(records) - expected)
+    if missing or extra:
+        raise DecodeError(
+            f"{out}: {len(missing)} of {len(expected)} utterances are missing "
+            f"({' '.join(missing[:3])}) and {len(extra)} are not of this set "
+            f"({' '.join(extra[:3])}); run stage 12 again"
+        )
+    failed = sum("error" in record for record in records.values())
+    if failed:
+        log.warning("%s: %d of %d could not be read", out, failed, len(records))
+    order = sorted(records, key=lambda utt_id: utt_id.encode())
+    with atomic_write(out / "text") as file:
+        for utt_id in order:
+            file.write(f"{utt_id} {records[utt_id]['text']}".rstrip() + "\n")
+    timings = [
+        json.loads(line)
+        for path in sorted(out.glob("timing.*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    totals = {
+        key: round(sum(t[key] for t in timings), 3) for key in ("audio_s", "compute_s")
+    }
+    with atomic_write(out / "timing.json") as file:
+        json.dump(totals, file)
+    with atomic_write(out / "hyp.jsonl") as file:
+        file.writelines(_line(records[utt_id]) for utt_id in order)
+    for path in (*parts, *out.glob("timing.*.jsonl")):
+        path.unlink()
+    return out / "hyp.jsonl"
