@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Fill a published table with the scores of an experiment.
 
-Decodes what is missing (local/decode.py), scores it as the paper did, and prints the
+Prepares sets whose source is known (db.sh), decodes what is missing (local/decode.py),
+scores it as the paper did, and prints the
 published numbers beside ours, with intervals and verdicts, and the cells that stay
 empty and why. The same goes to <exp>/tables/<table>.{md,csv,tex}.
 """
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -21,8 +23,9 @@ from powsm.files import atomic_write
 from powsm.languages import lang_code
 from powsm.rates import Scores
 from powsm.tables import render
+from powsm.tables.eval_sets import prepare_eval_set
 from powsm.tables.fill import TAKEN_FOR, fill, hyp_file
-from powsm.tables.plan import PlannedDecode, describe, plan
+from powsm.tables.plan import PlannedDecode, describe, plan, size_faults
 from powsm.tables.spec import SETS_FILE, Query, Table, load_sets, load_table
 from powsm.transcripts import read_transcripts
 
@@ -35,6 +38,7 @@ def main() -> None:
     add("--table", required=True, help="4, lid, figure2, prism3 or a YAML file")
     add("--exp", type=Path, help="experiment folder; without it, what it would take")
     add("--dump", type=Path, default=Path("dump/raw"), help="default: dump/raw")
+    add("--data", type=Path, default=Path("data"), help="for sets that are prepared")
     add("--conf", type=Path, default=ROOT / "conf", help="with decode_*.yaml, tables/")
     add("--device", help="for decoding; default: cuda if there is one")
     add("--dry_run", action="store_true", help="print the plan with time and disk")
@@ -43,12 +47,15 @@ def main() -> None:
     try:
         table = load_table(find_table(options.table, options.conf / "tables"))
         sets = load_sets(options.conf / "tables" / SETS_FILE)
-        planned = plan(table, options.exp, options.dump, sets)
+        planned = plan(table, options.exp, options.dump, sets, os.environ)
         if options.dry_run:
             print(describe(planned, options.exp))
             return
+        if options.exp is not None:
+            prepare(planned, options)
         decode(planned, options)
-        report(table, planned, options)
+        names = [item.query.set for item in planned]
+        report(table, planned, size_faults(names, options.dump, sets), options)
     except (ValueError, OSError, subprocess.CalledProcessError) as err:
         raise SystemExit(f"reproduce.py: error: {err}") from err
 
@@ -63,6 +70,13 @@ def find_table(name: str, folder: Path) -> Path:
             return path
     known = sorted(p.stem for p in folder.glob("*.yaml") if p.name != SETS_FILE)
     raise ValueError(f"no table {name!r} in {folder}; there are {' '.join(known)}")
+
+
+def prepare(planned: list[PlannedDecode], options: argparse.Namespace) -> None:
+    """Make the sets that are not there and whose source is known."""
+    for name, source in {item.query.set: item.source for item in planned}.items():
+        if source is not None:
+            prepare_eval_set(name, source, options.data, options.dump)
 
 
 def decode(planned: list[PlannedDecode], options: argparse.Namespace) -> None:
@@ -82,7 +96,10 @@ def decode(planned: list[PlannedDecode], options: argparse.Namespace) -> None:
 
 
 def report(
-    table: Table, planned: list[PlannedDecode], options: argparse.Namespace
+    table: Table,
+    planned: list[PlannedDecode],
+    faults: list[str],
+    options: argparse.Namespace,
 ) -> None:
     """Score, print and write the table."""
     why_not = {(p.query.profile, p.query.set, p.query.task): p.why_not for p in planned}
@@ -101,6 +118,9 @@ def report(
     cells = fill(table, scored)
     system = options.exp.resolve().name if options.exp else "ours"
     text = render.markdown(table, cells, system)
+    if faults:
+        text += "\nSets that are not the published ones:\n\n"
+        text += "".join(f"- {fault}\n" for fault in faults)
     print(text)
     if options.exp is None:
         return

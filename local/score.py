@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from powsm.alphabets import phone_maps
 from powsm.rates import LID_RATES, PHONE_RATES, RATES, TEXT_RATES, Scores
 from powsm.score import score_lid, score_phones, score_text
-from powsm.transcripts import CLEANINGS, phone_maps, read_transcripts
+from powsm.transcripts import CLEANINGS, read_transcripts
 
 
 def main() -> None:

@@ -122,6 +122,31 @@ def read_audio(location: str) -> np.ndarray:
     return speech
 
 
+def n_samples_of(location: str) -> int:
+    """Length of one utterance at `SAMPLE_RATE`, from the header of its audio.
+
+    Args:
+        location: a `wav.scp` value, see `read_audio`.
+
+    Raises:
+        AudioError: no such file, no audio, or more than one channel.
+    """
+    ref = AudioRef.parse(location)
+    try:
+        source = ref.path
+        if ref.offset is not None:
+            source = BytesIO(_read_bytes(ref, location))
+        info = soundfile.info(source)
+    except (soundfile.SoundFileError, TypeError) as err:
+        fault = getattr(err, "error_string", err)
+        raise AudioError(f"{location}: cannot be read as audio ({fault})") from err
+    if info.channels != 1:
+        raise AudioError(
+            f"{location}: {info.channels} channels, expected 1; mix or split them first"
+        )
+    return n_samples_at_sample_rate(info.frames, info.samplerate)
+
+
 def n_samples_at_sample_rate(n_samples: int, rate: int) -> int:
     """Length of `n_samples` at `rate` Hz once it is resampled to `SAMPLE_RATE`.
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,24 @@ def atomic_write(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` that takes its place when the block ends.
+
+    On an error it is removed, and an older `path` stays as it was.
+    """
+    path = Path(path)
+    making = path.with_name(f".{path.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    try:
+        yield making
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(making, path)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 @contextmanager

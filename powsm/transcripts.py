@@ -11,10 +11,10 @@ import string
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+from powsm.alphabets import AlphabetError, to_ipa
 from powsm.inventory import INVENTORY, UNKNOWN, build_trie, longest_match_pattern
 from powsm.ipa import POLICIES, Normaliser
 
@@ -37,7 +37,6 @@ TEXT_FIELDS = (
 # <eng><pr><notimestamps> before the text; other systems write <unk> for a word
 _PROMPT = re.compile(r"^(<[^<>\s]+>)*<(pr|asr|g2p|p2g)>(<[^<>\s]+>)*")
 _CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_SHOWN = 5  # faulty things named in an error
 
 
 class TranscriptError(ValueError):
@@ -100,7 +99,7 @@ class PhoneReader:
             deleted, NFD, g -> ɡ, then PanPhon's own segmentation, which skips what it
             does not know. That is how the published tables were scored.
         phone_map: the transcripts are not IPA but symbols of this alphabet between
-            spaces; see `phone_maps()`.
+            spaces; see `powsm.alphabets`.
 
     Raises:
         TranscriptError: no such cleaning or map.
@@ -120,8 +119,8 @@ class PhoneReader:
             )
         self._prism = cleaning == PRISM
         self._normaliser = Normaliser("strict" if self._prism else cleaning)
-        self._map = None if phone_map is None else _phone_map(phone_map)
-        self._map_name = phone_map
+        self._phone_map = phone_map
+        self._mapped("")
 
     def read(self, text: str) -> PhoneText:
         """Phones of one transcript.
@@ -129,8 +128,7 @@ class PhoneReader:
         Raises:
             TranscriptError: a symbol that the phone map does not have.
         """
-        if self._map is not None:
-            text = self._mapped(text)
+        text = self._mapped(text)
         if self._prism:
             return self._read_prism(text)
         # a slash ends a phone, as in powsm.ipa.read_phones
@@ -141,15 +139,12 @@ class PhoneReader:
         return PhoneText(segmentation.phones, tuple(unknown))
 
     def _mapped(self, text: str) -> str:
-        symbols = text.split()
-        missing = sorted({s for s in symbols if s not in self._map})
-        if missing:
-            raise TranscriptError(
-                f"{' '.join(missing[:_SHOWN])} not in phone map {self._map_name!r}; "
-                f"expected symbols like {' '.join(sorted(self._map)[:_SHOWN])}, with "
-                "spaces between them"
-            )
-        return " ".join(self._map[symbol] for symbol in symbols)
+        if self._phone_map is None:
+            return text
+        try:
+            return to_ipa(text.split(), self._phone_map)
+        except AlphabetError as err:
+            raise TranscriptError(str(err)) from err
 
     def _read_prism(self, text: str) -> PhoneText:
         clean = text.replace(" ", "").translate(_NO_PUNCTUATION)
@@ -178,24 +173,6 @@ def _panphon_segments() -> re.Pattern:
     return re.compile(
         f"({longest_match_pattern(build_trie(INVENTORY))})|(.)", re.DOTALL
     )
-
-
-def phone_maps() -> tuple[str, ...]:
-    """Names of the alphabets that can be mapped to IPA."""
-    names = (file.name for file in files("powsm").joinpath("data").iterdir())
-    maps = (re.fullmatch(r"alphabet_(\w+)\.csv", name) for name in names)
-    return tuple(sorted(match[1] for match in maps if match))
-
-
-@cache
-def _phone_map(name: str) -> dict[str, str]:
-    if name not in phone_maps():
-        raise TranscriptError(
-            f"phone map {name!r} is not known; use one of {' '.join(phone_maps())}"
-        )
-    table = files("powsm").joinpath("data", f"alphabet_{name}.csv")
-    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
-    return {row["symbol"]: row["phones"] for row in rows}
 
 
 def _read_rows(path: Path, field: str | None) -> Iterator[tuple[str, str, str]]:

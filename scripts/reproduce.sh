@@ -5,4 +5,7 @@
 set -euo pipefail
 # -P: in a recipe folder, scripts/ is a link
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# where the sets lie
+# shellcheck source=/dev/null
+[[ ! -f db.sh ]] || . ./db.sh
 exec "${root}/.venv/bin/python" "${root}/local/reproduce.py" "$@"

@@ -37,6 +37,8 @@ max_phones=300          # utterances with more phones are dropped
 max_unknown_rate=0.01   # share of unknown phone symbols at which stage 4 stops
 subset=                 # train on a part stratified by language: 10h, 100h or 1kh
 
+eval_sets=              # sets to make of the corpora that db.sh names: "timit buckeye"
+
 ## Tokens
 nbpe=40000              # pieces of the SentencePiece model
 phones=all              # phone symbols: all of PanPhon, or observed: those of training
@@ -72,6 +74,9 @@ config_trainer=powsm
 ! grep -q '^iterator: published' "${config}" || config_trainer=espnet
 trainer=${trainer:-${config_trainer}}
 [[ ${trainer} =~ ^(powsm|espnet)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
+for name in ${eval_sets//,/ }; do
+    [[ -z ${test_sets} ]] || test_sets+=" test_${name#test_}"
+done
 token_list=${token_list:-${data}/token_list}
 token_dir=${token_list}/bpe_unigram${nbpe}
 stats_dir=${expdir}/s2t_stats_raw
@@ -118,6 +123,11 @@ if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
         --min_duration "${min_duration}" --max_duration "${max_duration}" \
         --max_phones "${max_phones}" --max_unknown_rate "${max_unknown_rate}" \
         ${subset:+--subset "${subset}"}
+    read -ra sets <<<"${eval_sets//,/ }"
+    if [[ ${#sets[@]} -gt 0 ]]; then
+        run_stage "${dump}" -- python local/prepare_eval_set.py --set "${sets[@]}" \
+            --data "${data}" --dump "${dump}"
+    fi
 fi
 
 if in_stage 5 "tokens: ${dump}/train -> ${token_dir}"; then

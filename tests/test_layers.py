@@ -12,9 +12,10 @@ PACKAGE = ROOT / "powsm"
 
 # A module imports only from earlier ones. A new module needs a place here.
 LAYERS = """
-files languages audio inventory segment allophones ipa orthography utterance corpora
-tarindex shar datadir chunks audiocopy parts filters tasks dump dataaudit dataplots
-datareport tokenizer index batches distance intervals rates transcripts score tables
+files languages audio alphabets inventory segment allophones ipa orthography utterance
+datadir corpora tarindex shar chunks audiocopy parts filters tasks dump dataaudit
+dataplots datareport tokenizer index batches distance intervals rates transcripts score
+tables
 ctc_prefix cached_decoder dataset model config stats litmodel epochs progress train
 beams search profile frames decode decodeset longform align report preflight cli
 """.split()

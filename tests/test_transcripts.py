@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from powsm.alphabets import phone_maps
 from powsm.transcripts import (
     PhoneReader,
     TranscriptError,
-    phone_maps,
     read_transcripts,
     strip_prompt,
 )
@@ -111,7 +111,7 @@ def test_cleanings_differ_as_documented(text, strict, prism, lost):
 
 def test_timit_map():
     """The cells that a public source gives (PRiSM's map of the 61 symbols)."""
-    assert phone_maps() == ("timit",)
+    assert "timit" in phone_maps()
     read = PhoneReader(phone_map="timit").read
     published = {
         "ix": "ɪ",
@@ -145,7 +145,7 @@ def test_timit_map_knows_all_61_symbols():
 def test_symbol_outside_the_map_is_an_error():
     with pytest.raises(TranscriptError, match="ɪ not in phone map 'timit'"):
         PhoneReader(phone_map="timit").read("sh ɪ")
-    with pytest.raises(TranscriptError, match="use one of timit"):
+    with pytest.raises(TranscriptError, match="use one of .*timit"):
         PhoneReader(phone_map="cmu")
     with pytest.raises(TranscriptError, match="use one of strict"):
         PhoneReader("none")

@@ -1,7 +1,8 @@
-"""What a table still needs: decodings, with their time and disk, before they run."""
+"""What a table still needs: sets and decodings, with their time and disk."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from powsm.tables.results import read_timings
 from powsm.tables.spec import Query, Table, TestSet
 
 PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties
+_SIZE_TOLERANCE = 0.03  # between a set and its published size
 _BYTES_AN_HOUR = 750_000  # of hypotheses: 1.5 kB for each of 490 utterances
 
 
@@ -24,25 +26,43 @@ class PlannedDecode:
         is_done: the hypotheses are there.
         hours: of audio; None if neither the dump folder nor a paper tells.
         why_not: why it cannot be decoded; empty if it can.
+        source: what the set has to be prepared from first; None if it is there, or
+            nobody knows.
     """
 
     query: Query
     is_done: bool
     hours: float | None
     why_not: str
+    source: Path | None = None
 
 
 def plan(
-    table: Table, exp: Path | None, dump: Path, sets: Mapping[str, TestSet]
+    table: Table,
+    exp: Path | None,
+    dump: Path,
+    sets: Mapping[str, TestSet],
+    environment: Mapping[str, str] | None = None,
 ) -> list[PlannedDecode]:
-    """The decodings that our rows of a table need, each once."""
+    """The decodings that our rows of a table need, each once.
+
+    Args:
+        table: the table.
+        exp: experiment folder, if there is one.
+        dump: `dump/raw`.
+        sets: what is known of them.
+        environment: holds the variables that say where sets come from.
+    """
     wanted = {(q.profile, q.set, q.task): q for q in table.queries()}
     planned = []
     for query in wanted.values():
         known = sets.get(query.set)
         folder = dump / query.set
         why_not = ""
-        if not folder.is_dir():
+        source = None
+        if not folder.is_dir() and known is not None:
+            source = known.source(environment or {})
+        if source is None and not folder.is_dir():
             why_not = f"set not found: {folder}"
             if known is not None:
                 why_not += f" ({known.access})"
@@ -50,7 +70,7 @@ def plan(
             why_not = "no experiment given: --exp"
         is_done = exp is not None and hyp_file(exp, query) is not None
         hours = _hours(folder, query.task) or (known.hours if known else None)
-        planned.append(PlannedDecode(query, is_done, hours, why_not))
+        planned.append(PlannedDecode(query, is_done, hours, why_not, source))
     return planned
 
 
@@ -61,6 +81,46 @@ def _hours(folder: Path, task: str) -> float | None:
     suffix = "_pr" if task == "lid" else f"_{task}"
     n_samples = sum(int(n) for key, n in read_scp(path) if key.endswith(suffix))
     return n_samples / SAMPLE_RATE / 3600
+
+
+def size_faults(
+    names: Iterable[str], dump: Path, sets: Mapping[str, TestSet]
+) -> list[str]:
+    """What is not as large as published, of the sets that are in a dump folder.
+
+    A set of another size is another set: its scores are no reproduction.
+
+    Returns:
+        A line for each number that is more than 3 % from the published one.
+    """
+    faults = []
+    for name in dict.fromkeys(names):
+        known = sets.get(name)
+        if known is None or not (dump / name / "utt2num_samples").exists():
+            continue
+        lang_of = dict(read_scp(dump / name / "utt2lang"))
+        n_samples: Counter[str] = Counter()
+        n_utts = 0
+        for example_id, count in read_scp(dump / name / "utt2num_samples"):
+            if example_id.endswith("_pr"):
+                n_samples[lang_of[example_id]] += int(count)
+                n_utts += 1
+        hours = {k: n / SAMPLE_RATE / 3600 for k, n in n_samples.items()}
+        sizes = [
+            (name, "h", sum(hours.values()), known.hours),
+            (name, "utterances", n_utts, known.n_utts),
+            *(
+                (f"{name} ({lang})", "h", hours.get(lang, 0.0), published)
+                for lang, published in known.hours_by_lang.items()
+            ),
+        ]
+        faults += [
+            f"{what}: {found:,.4g} {unit} found, {published:,.4g} published "
+            f"({100 * (found / published - 1):+.0f} %)"
+            for what, unit, found, published in sizes
+            if published and abs(found / published - 1) > _SIZE_TOLERANCE
+        ]
+    return faults
 
 
 def real_time_factor(exp: Path | None) -> tuple[float, str]:
@@ -74,9 +134,10 @@ def real_time_factor(exp: Path | None) -> tuple[float, str]:
 
 
 def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
-    """The plan for people: a line a decoding, then time and disk in sum."""
+    """The plan for people: a line a set or decoding, then time and disk in sum."""
     rtf, origin = real_time_factor(exp)
-    lines = []
+    sources = {p.query.set: p.source for p in planned if p.source is not None}
+    lines = [f"prepare {name}: from {source}" for name, source in sources.items()]
     hours = 0.0
     unknown = 0
     for decode in planned:

@@ -1,7 +1,7 @@
 """Descriptions of published tables, `conf/tables/*.yaml`, checked when read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +134,24 @@ class TestSet:
     Attributes:
         hours: as published; None where no source says.
         access: where it comes from, and its licence if that is in the way.
+        variable: of `db.sh`: names the folder from which the set is prepared; empty
+            if it comes with IPAPack++.
+        n_utts: as published; None where no source says.
+        hours_by_lang: as published, of single languages.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
 
     hours: float | None
     access: str
+    variable: str = ""
+    n_utts: int | None = None
+    hours_by_lang: Mapping[str, float] = field(default_factory=dict)
+
+    def source(self, environment: Mapping[str, str]) -> Path | None:
+        """The folder from which the set is prepared, if its variable names one."""
+        value = environment.get(self.variable) if self.variable else None
+        return Path(value) if value else None
 
 
 _SETTINGS = ("metric", "task", "profile")
@@ -241,11 +253,12 @@ def load_sets(path: Path) -> dict[str, TestSet]:
     """Read `sets.yaml`: what is known of the sets of all tables.
 
     Raises:
-        TableError: a set without hours or access.
+        TableError: a set without hours or access, or with an unknown key.
     """
     record = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     sets = {}
+    known = {field.name for field in fields(TestSet)}
     for name, raw in record.items():
-        _check_keys(raw, {"hours", "access"}, {"hours", "access"}, f"{path}: {name}")
-        sets[name] = TestSet(hours=raw["hours"], access=raw["access"].strip())
+        _check_keys(raw, known, {"hours", "access"}, f"{path}: {name}")
+        sets[name] = TestSet(**raw | {"access": raw["access"].strip()})
     return sets

@@ -5,3 +5,16 @@
 POWSM_ROOT=${POWSM_ROOT:-.}
 # The Shar folders of IPAPack++; a copy that is already there is used as it is.
 IPAPACK_PLUS=${IPAPACK_PLUS:-${POWSM_ROOT}/downloads}
+
+# Evaluation sets that IPAPack++ does not hold: the folder of the corpus, or of a copy
+# as conf/tables/sets.yaml names it. Those that are set are prepared by --eval_sets and
+# by scripts/reproduce.sh; each module of powsm/corpora says what it reads.
+export VOXANGELES=${VOXANGELES:-}
+export TUSOM2021=${TUSOM2021:-}
+export BUCKEYE=${BUCKEYE:-}
+export DRC_SE=${DRC_SE:-}
+export L2ARCTIC=${L2ARCTIC:-}
+export EPADB=${EPADB:-}
+export SPEECHOCEAN762=${SPEECHOCEAN762:-}
+export TIMIT=${TIMIT:-}
+export SAA=${SAA:-}

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Make evaluation sets with human phone transcripts ready for decoding and scoring.
+
+Each set is read from the folder its variable in db.sh names (TIMIT for test_timit, see
+conf/tables/sets.yaml), or from --source. The folder holds the corpus as it is sold or
+published, or a Kaldi folder as PRiSM publishes them (wav.scp, text.good, text.lang).
+Writes <dump>/<set>, and <data>/eval/<set> with the corpus's own labels in text.raw.
+"""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from powsm.tables.eval_sets import prepare_eval_set
+from powsm.tables.plan import size_faults
+from powsm.tables.spec import SETS_FILE, load_sets
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--set", nargs="+", required=True, help="test_timit, or timit for short")
+    add("--source", type=Path, help="folder of one set; default: the set's variable")
+    add("--data", type=Path, default=Path("data"), help="for the Kaldi folders")
+    add("--dump", type=Path, default=Path("dump/raw"), help="where sets are decoded")
+    add("--lang", help="language of a Kaldi folder in which no file says it")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare(options)
+    except (ValueError, OSError) as err:
+        raise SystemExit(f"prepare_eval_set.py: error: {err}") from err
+
+
+def prepare(options: argparse.Namespace) -> None:
+    names = [f"test_{name.removeprefix('test_')}" for name in options.set]
+    if options.source and len(names) > 1:
+        raise ValueError("--source is the folder of one set, the others need db.sh")
+    sets = load_sets(ROOT / "conf/tables" / SETS_FILE)
+    for name in names:
+        known = sets.get(name)
+        source = options.source or (known and known.source(os.environ))
+        if source is None:
+            way_out = "give --source"
+            if known:
+                variable = f"set {known.variable} in db.sh; " * bool(known.variable)
+                way_out = f"{variable}{known.access}"
+            raise ValueError(f"{name}: where it lies is not known; {way_out}")
+        made = prepare_eval_set(
+            name, source, options.data, options.dump, lang=options.lang
+        )
+        logging.info("%s: %d utterances, %.2f h", name, made.n_utts, made.hours)
+    for fault in size_faults(names, options.dump, sets):
+        logging.warning(fault)
+
+
+if __name__ == "__main__":
+    main()

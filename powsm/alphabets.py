@@ -1,0 +1,61 @@
+"""Phone alphabets of corpora (TIMIT's, Buckeye's, ...) and what they are in IPA.
+
+A table is `powsm/data/alphabet_<name>.csv`: a label, its phones with spaces between
+them (none for a label that is no sound), and who says so.
+"""
+
+import csv
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+
+_SHOWN = 5  # unknown labels named in an error
+
+
+class AlphabetError(ValueError):
+    """A label that an alphabet does not have, or an alphabet that there is not."""
+
+
+def phone_maps() -> tuple[str, ...]:
+    """Names of the alphabets that can be mapped to IPA."""
+    names = (file.name for file in files("powsm").joinpath("data").iterdir())
+    maps = (re.fullmatch(r"alphabet_(\w+)\.csv", name) for name in names)
+    return tuple(sorted(match[1] for match in maps if match))
+
+
+@cache
+def read_alphabet(name: str) -> dict[str, str]:
+    """Label -> phones with spaces between them.
+
+    Raises:
+        AlphabetError: no alphabet of that name.
+    """
+    if name not in phone_maps():
+        raise AlphabetError(
+            f"phone map {name!r} is not known; use one of {' '.join(phone_maps())}"
+        )
+    table = files("powsm").joinpath("data", f"alphabet_{name}.csv")
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return {row["symbol"]: row["phones"] for row in rows}
+
+
+def to_ipa(labels: Iterable[str], alphabet: str) -> str:
+    """Labels as IPA, with spaces between the phones.
+
+    Raises:
+        AlphabetError: labels that the alphabet does not have.
+
+    >>> to_ipa("h# sh iy dcl jh".split(), "timit")
+    'ʃ i d͡ʒ'
+    """
+    table = read_alphabet(alphabet)
+    labels = list(labels)
+    missing = sorted({label for label in labels if label not in table})
+    if missing:
+        raise AlphabetError(
+            f"{' '.join(missing[:_SHOWN])} not in phone map {alphabet!r}; "
+            f"expected symbols like {' '.join(sorted(table)[:_SHOWN])}, with "
+            "spaces between them"
+        )
+    return " ".join(table[label] for label in labels if table[label])

@@ -1,0 +1,61 @@
+"""Read Praat TextGrids as annotators leave them: UTF-8 or UTF-16, items misnumbered.
+
+Only the long text form, in which every corpus here comes.
+"""
+
+import codecs
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+_NUMBER = r"([\d.eE+-]+)"
+_TEXT = r'"((?:[^"]|"")*)"'
+_NAME = re.compile(rf"name\s*=\s*{_TEXT}")
+_INTERVAL = re.compile(
+    rf"xmin\s*=\s*{_NUMBER}\s*xmax\s*=\s*{_NUMBER}\s*text\s*=\s*{_TEXT}"
+)
+_TIER = '"IntervalTier"'
+
+
+class TextGridError(ValueError):
+    """Not a TextGrid, or one without the tier; the message names the file."""
+
+
+class Interval(NamedTuple):
+    """A labelled stretch of a recording."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
+def read_tier(data: bytes, *names: str, where: Path | str) -> list[Interval]:
+    """The intervals of the first of some tiers that is there, in order.
+
+    Args:
+        data: the file's bytes.
+        names: of tiers; capitals do not matter.
+        where: the file, for messages.
+
+    Raises:
+        TextGridError: not text, not a TextGrid, or none of the tiers.
+    """
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise TextGridError(f"{where}: not UTF-8 or UTF-16 text ({err})") from err
+    tiers = {}
+    for part in text.split(_TIER)[1:]:
+        if match := _NAME.search(part):
+            tiers.setdefault(match[1].casefold(), part)
+    for name in names:
+        if name.casefold() in tiers:
+            return [
+                Interval(float(start), float(end), label.replace('""', '"').strip())
+                for start, end, label in _INTERVAL.findall(tiers[name.casefold()])
+            ]
+    raise TextGridError(
+        f"{where}: no tier {' or '.join(names)}; found {' '.join(tiers) or 'none'} (a "
+        "TextGrid of Praat's long text form is expected)"
+    )
