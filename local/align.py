@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from powsm.align import AlignError, align, write_ctm, write_json, write_textgrid
 from powsm.audio import SAMPLE_RATE, AudioError
+from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, items, read_speech
 from powsm.frames import FrameGrid
 from powsm.ipa import Normaliser, read_phones
@@ -28,7 +29,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--exp", type=Path, required=True, help="experiment folder")
+    add("--exp", type=Path, required=True, help="folder for the results")
+    add("--model", help=f"{MODEL_HELP}; default: --exp")
     add("--model_file", type=Path, help="weights; default the average")
     add("--dump", type=Path, required=True, help="dump/raw")
     add("--set", required=True, help="folder in --dump")
@@ -46,7 +48,9 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     folder = options.dump / options.set
-    recogniser = Recogniser.load(options.exp, options.model_file, options.device)
+    model = find_model(options.model or options.exp, options.model_file)
+    log.info("%s", model.describe())
+    recogniser = Recogniser.load(model, options.device)
     phones = references(folder) if options.ref == "true" else None
     shortest = FrameGrid.of(recogniser.model).min_samples()
     name = options.set if phones is None else f"{options.set}_ref"

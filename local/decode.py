@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from powsm.decode import Recogniser, default_weights
+from powsm.checkpoint import MODEL_HELP, NORMALISER_FILE, ModelFiles, find_model
+from powsm.decode import Recogniser
 from powsm.decodeset import decode_set, merge
 from powsm.files import atomic_write, naming, sha256_file
 from powsm.profile import Profile
@@ -26,7 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
+    parser.add_argument("--exp", type=Path, required=True, help="for the results")
+    parser.add_argument("--model", help=f"{MODEL_HELP}; default: --exp")
     parser.add_argument("--model_file", type=Path, help="weights; default the average")
     parser.add_argument("--dump", type=Path, required=True, help="dump/raw")
     parser.add_argument("--profiles", type=Path, nargs="+", required=True, help="YAML")
@@ -51,20 +53,23 @@ def main() -> None:
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
     try:
         profiles = [Profile.load(path) for path in options.profiles]
-        weights = options.model_file or default_weights(options.exp)
+        model = find_model(options.model or options.exp, options.model_file)
+        log.info("%s", model.describe())
         if world_size > 1:
             torch.distributed.init_process_group("gloo")
         with naming(options.exp):
-            run(options, profiles, weights, device, rank, world_size)
+            run(options, profiles, model, device, rank, world_size)
         if rank == 0 and not options.skip_bad_audio:
             check_audio(options, profiles)
     except (ValueError, OSError) as err:
         raise SystemExit(f"decode.py: error: {err}") from err
 
 
-def run(options, profiles, weights, device, rank, world_size) -> None:
+def run(options, profiles, model, device, rank, world_size) -> None:
     recogniser = None
-    weights_hash = sha256_file(weights)
+    weights_hash = sha256_file(model.weights_file)
+    for name in options.sets:
+        warn_of_other_normaliser(model, options.dump / name)
     for profile, name in itertools.product(profiles, options.sets):
         folder = options.dump / name
         made_from = {
@@ -79,7 +84,7 @@ def run(options, profiles, weights, device, rank, world_size) -> None:
                 log.info("%s is current", out)
                 continue
             if recogniser is None:
-                recogniser = Recogniser.load(options.exp, weights, device)
+                recogniser = Recogniser.load(model, device)
             ranks = {"rank": rank, "world_size": world_size}
             decode_set(recogniser, profile, task, folder, out, **ranks)
             if world_size > 1:
@@ -90,6 +95,22 @@ def run(options, profiles, weights, device, rank, world_size) -> None:
                     json.dump(made_from, file)
             if world_size > 1:
                 torch.distributed.barrier()
+
+
+def warn_of_other_normaliser(model: ModelFiles, folder: Path) -> None:
+    """Say so if a set's prompts are not spelled as those the model was trained on."""
+    record = folder / NORMALISER_FILE
+    if not model.normaliser or not record.exists():
+        return
+    made_with = json.loads(record.read_text("utf-8"))
+    for key in ("policy", "text_policy"):
+        ours, theirs = made_with[key], model.normaliser[key]
+        if ours != theirs and ours != "none":
+            log.warning(
+                "%s was made with %s %s, the model was trained with %s: the prompts "
+                "of g2p and p2g are spelled differently",
+                *(folder, key, ours, theirs),
+            )
 
 
 def check_audio(options, profiles) -> None:

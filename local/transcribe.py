@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Decode recordings of any length that are in no data folder.
 
-    python local/transcribe.py --exp exp/x --profile conf/decode_attention.yaml \\
+    python local/transcribe.py --model exp/x --profile conf/decode_attention.yaml \\
         --lang eng --out talk.jsonl talk.wav
 
 Writes a JSON object a line: the text, and where the decoder took part its pieces with
@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from powsm.audio import WINDOW_S, AudioError
+from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, read_speech
 from powsm.files import atomic_write
 from powsm.frames import FrameGrid
@@ -32,7 +33,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--exp", type=Path, required=True, help="experiment folder")
+    add("--model", required=True, help=MODEL_HELP)
     add("--model_file", type=Path, help="weights; default the average")
     add("--profile", type=Path, required=True, help="conf/decode_*.yaml")
     add("--task", choices=TASKS, help="default: the profile's first")
@@ -56,7 +57,9 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--lang {options.lang}: no such language; try ISO 639-3")
     profile = Profile.load(options.profile)
     task = options.task or profile.tasks[0]
-    recogniser = Recogniser.load(options.exp, options.model_file, options.device)
+    model = find_model(options.model, options.model_file)
+    log.info("%s", model.describe())
+    recogniser = Recogniser.load(model, options.device)
     shortest = FrameGrid.of(recogniser.model).min_samples()
     windows = {"window_s": options.window_s, "overlap_s": options.overlap_s}
     records = []

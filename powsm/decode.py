@@ -9,31 +9,17 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.beams import Hypothesis
+from powsm.checkpoint import ModelFiles, find_model, load_model
 from powsm.ctc_prefix import CTCHypothesis, ctc_greedy
 from powsm.files import sha256_file
 from powsm.index import ExampleIndex
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
-from powsm.model import PowsmTask
 from powsm.profile import FIRST_PASS, LID, DecodeError, Profile
 from powsm.search import Searcher, language_log_probs
 from powsm.tasks import NA_SYM, NO_TIME_SYM, parse_output
 from powsm.tokenizer import Tokenizer
 
 N_BEST_LANGUAGES = 5  # written for each utterance
-
-
-def default_weights(exp: Path) -> Path:
-    """The averaged model of an experiment folder.
-
-    Raises:
-        DecodeError: there is none.
-    """
-    averages = sorted(Path(exp).glob("valid.*.ave.pth"))
-    if not averages:
-        raise DecodeError(
-            f"{exp}: no valid.*.ave.pth; run stage 11 to its end, or name the weights"
-        )
-    return averages[0]
 
 
 @dataclass(frozen=True)
@@ -46,33 +32,21 @@ class Recogniser:
     weights: str  # short hash of the weights' file
 
     @classmethod
-    def load(
-        cls, exp: Path, model_file: Path | None = None, device: str = "cpu"
-    ) -> "Recogniser":
-        """Load an experiment folder.
+    def load(cls, model: str | Path | ModelFiles, device: str = "cpu") -> "Recogniser":
+        """Load a model.
 
         Args:
-            exp: folder with `config.yaml`.
-            model_file: weights; default is the averaged model of the folder.
+            model: what `powsm.checkpoint.find_model` found, or takes.
 
         Raises:
-            DecodeError: no model, or a parameter that is missing, left over or of
-                another shape.
+            CheckpointError: no such model, or a parameter that is missing, left over
+                or of another shape.
         """
-        exp = Path(exp)
-        if model_file is None:
-            model_file = default_weights(exp)
-        model, args = PowsmTask.build_model_from_file(exp / "config.yaml")
-        state = torch.load(model_file, map_location="cpu", weights_only=True)
-        try:
-            model.load_state_dict(state, strict=True)
-        except RuntimeError as err:
-            raise DecodeError(
-                f"{model_file} does not fit {exp}/config.yaml: {err}"
-            ) from err
-        tokenizer = Tokenizer(args.bpemodel, model.token_list)
-        weights = sha256_file(model_file)[:12]
-        return cls(model.to(device).eval(), tokenizer, torch.device(device), weights)
+        files = model if isinstance(model, ModelFiles) else find_model(model)
+        loaded = load_model(files, device)
+        tokenizer = Tokenizer(files.bpe_model, loaded.token_list)
+        weights = sha256_file(files.weights_file)[:12]
+        return cls(loaded, tokenizer, torch.device(device), weights)
 
     @torch.inference_mode()
     def encode(

@@ -11,6 +11,7 @@ import torch
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
+from powsm.checkpoint import CheckpointError, find_model
 from powsm.decode import (
     Recogniser,
     cut_batches,
@@ -183,12 +184,13 @@ def test_weights_that_do_not_fit_are_refused_by_name(corpus, tmp_path, change, m
     state = torch.load(corpus / "exp/valid.loss.ave.pth", weights_only=True)
     change(state)
     torch.save(state, tmp_path / "bad.pth")
-    with pytest.raises(DecodeError, match=message):
-        Recogniser.load(corpus / "exp", tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match=message):
+        Recogniser.load(find_model(corpus / "exp", tmp_path / "bad.pth"))
 
 
 def test_an_experiment_without_a_model_says_so(tmp_path):
-    with pytest.raises(DecodeError, match="run stage 11 to its end"):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(CheckpointError, match="run stage 11 to its end"):
         Recogniser.load(tmp_path)
 
 

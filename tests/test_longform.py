@@ -171,7 +171,7 @@ def test_script_decodes_what_it_can(exp, tmp_path, monkeypatch, caplog):
     soundfile.write(tmp_path / "blip.wav", noise[:800], 16_000)
     out = tmp_path / "out.jsonl"
     profile = ROOT / "conf/decode_ctc_greedy.yaml"
-    arguments = ["--exp", exp, "--profile", profile, "--lang", "ita", "--out", out]
+    arguments = ["--model", exp, "--profile", profile, "--lang", "ita", "--out", out]
     files = [tmp_path / "blip.wav", tmp_path / "talk.wav"]
     monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *arguments, *files])))
     with caplog.at_level("INFO"):
