@@ -1,6 +1,7 @@
 """A trained model and what it makes of a batch of utterances: one record each."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +11,21 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.beams import Hypothesis
 from powsm.checkpoint import ModelFiles, find_model, load_model
-from powsm.ctc_prefix import CTCHypothesis, ctc_greedy
+from powsm.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.files import sha256_file
 from powsm.index import ExampleIndex
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
+from powsm.phonesets import barred_tokens, phones_of_lang
 from powsm.profile import FIRST_PASS, LID, DecodeError, Profile
-from powsm.search import Searcher, language_log_probs
+from powsm.search import Searcher, SearchOptions, language_log_probs
 from powsm.tasks import NA_SYM, NO_TIME_SYM, parse_output
 from powsm.tokenizer import Tokenizer
 
+log = logging.getLogger(__name__)
+
 N_BEST_LANGUAGES = 5  # written for each utterance
+
+_Spell = Callable[[Iterable[int]], list[str]]  # token ids -> tokens
 
 
 @dataclass(frozen=True)
@@ -94,10 +100,27 @@ class Recogniser:
         return [sym for sym in known if sym in self.tokenizer.token_ids]
 
     def detect_languages(
-        self, memory: torch.Tensor, lens: torch.Tensor
+        self, memory: torch.Tensor, lens: torch.Tensor, among: Sequence[str] = ()
     ) -> list[list[tuple[str, float]]]:
-        """Languages of encoded recordings, likeliest first, with log-probabilities."""
+        """Languages of encoded recordings, likeliest first, with log-probabilities.
+
+        Args:
+            memory: (B, T, D) encoder output.
+            lens: (B,) true numbers of frames.
+            among: codes to choose from; empty: all that the model has.
+
+        Raises:
+            DecodeError: the model has no token for one of them.
+        """
         symbols = self.languages()
+        if among:
+            asked = [f"<{code}>" for code in among]
+            if unknown := sorted(set(asked) - set(symbols)):
+                raise DecodeError(
+                    f"{' '.join(unknown)} is not in this model's vocabulary; it has "
+                    f"{' '.join(symbols)}"
+                )
+            symbols = asked
         ids = [self.tokenizer.token_ids[sym] for sym in symbols]
         log_probs = language_log_probs(self.model, memory, lens, ids).log_softmax(-1)
         order = log_probs.argsort(dim=-1, descending=True)
@@ -152,7 +175,6 @@ def cut_batches(todo: Sequence[Item], profile: Profile) -> list[list[Item]]:
     return batches
 
 
-@torch.inference_mode()
 def decode_batch(
     recogniser: Recogniser,
     profile: Profile,
@@ -163,12 +185,43 @@ def decode_batch(
     """Decode one batch; a record per item, as written to `hyp.jsonl`.
 
     A predicted prompt is found on the same encoder output, and kept in the record as
-    `text_prev`.
+    `text_prev`. When the memory of the device is not enough, the batch is decoded in
+    halves.
+
+    Raises:
+        DecodeError: the memory is not enough for one utterance, or the model lacks a
+            language or the phones that the profile names.
     """
+    try:
+        return _decode(recogniser, profile, task, batch, speech)
+    except torch.OutOfMemoryError as err:
+        if len(batch) == 1:
+            raise DecodeError(
+                f"{batch[0].utt_id}: {len(speech[0]) / SAMPLE_RATE:.1f} s of audio do "
+                "not fit the memory of the device; use a smaller beam, or "
+                "local/transcribe.py, which cuts recordings into windows"
+            ) from err
+    # outside the except block, where the failed tensors are no longer held
+    torch.cuda.empty_cache()
+    log.warning("memory is not enough for %d utterances; halving", len(batch))
+    middle = len(batch) // 2
+    return [
+        record
+        for part in (slice(middle), slice(middle, None))
+        for record in decode_batch(recogniser, profile, task, batch[part], speech[part])
+    ]
+
+
+@torch.inference_mode()
+def _decode(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    batch: Sequence[Item],
+    speech: Sequence[torch.Tensor],
+) -> list[dict]:
     if profile.audio == "silence":
         speech = [torch.zeros_like(samples) for samples in speech]
-    memory, lens = recogniser.encode(speech, profile.window)
-    model, tokenizer = recogniser.model, recogniser.tokenizer
     records = [
         {
             "utt_id": item.utt_id,
@@ -180,51 +233,115 @@ def decode_batch(
         }
         for item in batch
     ]
-    if task == LID or profile.lang == "detected":
-        for record, best in zip(
-            records, recogniser.detect_languages(memory, lens), strict=True
-        ):
-            record["lang_sym"] = best[0][0]
-            if task == LID:
-                record["text"] = best[0][0]
-                record["languages"] = {
-                    sym: round(score, 4) for sym, score in best[:N_BEST_LANGUAGES]
-                }
+    is_half = profile.dtype == "bfloat16"
+    with torch.autocast(recogniser.device.type, torch.bfloat16, enabled=is_half):
+        memory, lens = recogniser.encode(speech, profile.window)
+        if task == LID or profile.lang == "detected":
+            found = recogniser.detect_languages(memory, lens, profile.languages)
+            for record, best in zip(records, found, strict=True):
+                record["lang_sym"] = best[0][0]
+                if task == LID:
+                    record["text"] = best[0][0]
+                    record["languages"] = {
+                        sym: round(score, 4) for sym, score in best[:N_BEST_LANGUAGES]
+                    }
         if task == LID:
             return records
-    if profile.decode == "ctc":
-        log_probs = model.ctc.log_softmax(memory)
-        hyps = ctc_greedy(log_probs, lens, blank=model.blank_id)
-    else:
-        searcher = Searcher(model, profile.search)
-        langs = [record["lang_sym"] for record in records]
-
-        def search(task: str, prompt_texts: list[str]) -> list[Hypothesis | None]:
-            prompts = [
-                recogniser.prompt(lang, task, text)
-                for lang, text in zip(langs, prompt_texts, strict=True)
-            ]
-            found = searcher.search_with_halving(memory, lens, prompts)
-            return [hyp[0] if hyp else None for hyp in found]
-
-        texts = [item.text_prev for item in batch]
-        if profile.prev != "gold":
-            texts = [NA_SYM] * len(batch)
-        if profile.prev == "predicted":
-            first = search(FIRST_PASS[task], texts)
-            texts = [_text_of(tokenizer, hyp) or NA_SYM for hyp in first]
-            for record, text in zip(records, texts, strict=True):
-                record["text_prev"] = text
-        hyps = search(task, texts)
-    for record, hyp in zip(records, hyps, strict=True):
-        record["text"] = _text_of(tokenizer, hyp)
-        record["tokens"] = [] if hyp is None else tokenizer.tokens(hyp.tokens)
-        record["score"] = None if hyp is None else round(hyp.score, 4)
+        barred = barred_phones(recogniser, profile.phones)
+        if profile.decode == "ctc":
+            found = _read_ctc(recogniser, profile.search, barred, memory, lens)
+        else:
+            searcher = Searcher(recogniser.model, profile.search, barred)
+            prompts = [item.text_prev for item in batch]
+            found = _prompt_and_search(
+                recogniser, profile, task, searcher, (memory, lens), records, prompts
+            )
+    tokens = recogniser.tokenizer.tokens
+    for record, hyps in zip(records, found, strict=True):
+        best = _described(hyps[0], tokens) if hyps else _NO_HYPOTHESIS
+        record |= best
+        if profile.search.nbest > 1:
+            record["nbest"] = [_described(hyp, tokens) for hyp in hyps]
     return records
 
 
-def _text_of(tokenizer: Tokenizer, hyp: Hypothesis | CTCHypothesis | None) -> str:
-    return "" if hyp is None else parse_output(tokenizer.tokens(hyp.tokens)).text
+def _prompt_and_search(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    searcher: Searcher,
+    encoded: tuple[torch.Tensor, torch.Tensor],
+    records: list[dict],
+    texts: list[str],
+) -> list[list[Hypothesis]]:
+    """Search with the prompts that the profile asks for; `texts` are the gold ones."""
+
+    def search(task: str, texts: list[str]) -> list[list[Hypothesis]]:
+        prompts = [
+            recogniser.prompt(record["lang_sym"], task, text)
+            for record, text in zip(records, texts, strict=True)
+        ]
+        return searcher.search(*encoded, prompts)
+
+    if profile.prev != "gold":
+        texts = [NA_SYM] * len(records)
+    if profile.prev == "predicted":
+        tokens = recogniser.tokenizer.tokens
+        first = search(FIRST_PASS[task], texts)
+        texts = [_text(hyps[0], tokens) or NA_SYM if hyps else NA_SYM for hyps in first]
+        for record, text in zip(records, texts, strict=True):
+            record["text_prev"] = text
+    return search(task, texts)
+
+
+def _read_ctc(
+    recogniser: Recogniser,
+    options: SearchOptions,
+    barred: Sequence[int],
+    memory: torch.Tensor,
+    lens: torch.Tensor,
+) -> list[list[CTCHypothesis]]:
+    model = recogniser.model
+    log_probs = model.ctc.log_softmax(memory).float()
+    allowed = torch.ones(log_probs.size(-1), dtype=torch.bool)
+    allowed[list(barred)] = False
+    how = {"blank": model.blank_id, "allowed": allowed if barred else None}
+    if options.beam_size == 1:
+        return [[hyp] for hyp in ctc_greedy(log_probs, lens, **how)]
+    found = ctc_prefix_beam(log_probs, lens, beam_size=options.beam_size, **how)
+    return [hyps[: options.nbest] for hyps in found]
+
+
+def barred_phones(recogniser: Recogniser, phones: str | tuple[str, ...]) -> list[int]:
+    """Token ids that `Profile.phones` rules out.
+
+    Raises:
+        PhoneSetError: training knew no such language, or the model no such phone.
+    """
+    if phones == "all":
+        return []
+    tokenizer = recogniser.tokenizer
+    if isinstance(phones, str):
+        phones = phones_of_lang(tokenizer.folder, phones)
+    return barred_tokens(tokenizer.token_list, phones)
+
+
+_NO_HYPOTHESIS = {"text": "", "tokens": [], "score": None}
+
+
+def _described(hyp: Hypothesis | CTCHypothesis, tokens: _Spell) -> dict:
+    found = {
+        "text": _text(hyp, tokens),
+        "tokens": tokens(hyp.tokens),
+        "score": round(hyp.score, 4),
+    }
+    if isinstance(hyp, Hypothesis):
+        found["scores"] = {name: round(x, 4) for name, x in hyp.scores.items()}
+    return found
+
+
+def _text(hyp: Hypothesis | CTCHypothesis, tokens: _Spell) -> str:
+    return parse_output(tokens(hyp.tokens)).text
 
 
 def read_speech(location: str, min_samples: int) -> torch.Tensor:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from powsm.config import load_yaml
+from powsm.languages import LANGUAGES
+from powsm.phonesets import read_phone_set
 from powsm.search import SearchOptions
 from powsm.tasks import TASKS
 
@@ -28,22 +30,31 @@ class Profile:
         tasks: of `pr asr g2p p2g lid`.
         lang: `own` (of each utterance), `detected` (by the model), or a symbol like
             `<unk>` for all.
+        languages: codes among which lid and `detected` choose; empty: all that the
+            model has.
+        phones: `all`, a language whose phones in training are the only ones that pr
+            and g2p may say, or the phones themselves (`load` reads a file of them).
         prev: what prompts g2p and p2g: the `gold` text of the dump folder, what the
             model itself `predicted` from the same audio (asr for g2p, pr for p2g), or
             `none`.
         audio: what g2p and p2g hear: their `own` audio, or `silence` of its length.
         window: `own` length, or `published`: padded with silence to 20 s.
+        dtype: `float32`, or `bfloat16` for the matrix products.
         batch_seconds: most seconds of audio, padding included, in a batch.
-        search: options of `powsm.search.SearchOptions`.
+        search: options of `powsm.search.SearchOptions`. With `decode: ctc` only
+            `beam_size` and `nbest`; a beam above 1 sums paths that say the same.
     """
 
     name: str
     decode: str = "attention"
     tasks: tuple[str, ...] = ("pr",)
     lang: str = "own"
+    languages: tuple[str, ...] = ()
+    phones: str | tuple[str, ...] = "all"
     prev: str = "gold"
     audio: str = "own"
     window: str = "own"
+    dtype: str = "float32"
     batch_seconds: float = 100.0
     search: SearchOptions = SearchOptions()
 
@@ -53,38 +64,68 @@ class Profile:
             "prev": ("gold", "predicted", "none"),
             "audio": ("own", "silence"),
             "window": ("own", "published"),
+            "dtype": ("float32", "bfloat16"),
         }
         for name, valid in choices.items():
             if getattr(self, name) not in valid:
-                raise DecodeError(
-                    f"decode profile {self.name}: {name} is {getattr(self, name)!r}, "
-                    f"expected one of {' '.join(valid)}"
+                raise self._error(
+                    f"{name} is {getattr(self, name)!r}, expected one of "
+                    f"{' '.join(valid)}"
                 )
         unknown = set(self.tasks) - {*TASKS, LID}
         if unknown or not self.tasks:
-            raise DecodeError(
-                f"decode profile {self.name}: tasks {sorted(unknown)} do not exist; "
-                f"choose among {' '.join((*TASKS, LID))}"
+            raise self._error(
+                f"tasks {sorted(unknown)} do not exist; choose among "
+                f"{' '.join((*TASKS, LID))}"
             )
-        if self.decode == "ctc" and set(self.tasks) != {"pr"}:
-            raise DecodeError(
-                f"decode profile {self.name}: the CTC head always speaks phones, it "
-                f"cannot do {' '.join(t for t in self.tasks if t != 'pr')}; "
-                "use decode: attention or joint"
+        self._check_search()
+        self._check_prompts()
+        if unknown := sorted(set(self.languages) - set(LANGUAGES)):
+            raise self._error(
+                f"languages {' '.join(unknown)} are no ISO 639-3 codes of a language "
+                "with a symbol"
+            )
+        if self.phones != "all" and (words := set(self.tasks) - {"pr", "g2p"}):
+            raise self._error(
+                f"phones: {self.phones} is for pr and g2p; {' '.join(sorted(words))} "
+                "says no phones"
             )
 
+    def _check_search(self) -> None:
+        search = self.search
+        if self.decode == "ctc":
+            if set(self.tasks) != {"pr"}:
+                raise self._error(
+                    "the CTC head always speaks phones, it cannot do "
+                    f"{' '.join(t for t in self.tasks if t != 'pr')}; use decode: "
+                    "attention or joint"
+                )
+            if search != SearchOptions(beam_size=search.beam_size, nbest=search.nbest):
+                raise self._error(
+                    "of search, decode: ctc knows beam_size and nbest alone; leave the "
+                    "others out"
+                )
+        elif (search.ctc_weight > 0) != (self.decode == "joint"):
+            raise self._error(
+                f"decode is {self.decode} and search.ctc_weight {search.ctc_weight}; "
+                "joint is with CTC, attention without"
+            )
+
+    def _check_prompts(self) -> None:
         unprompted = set(self.tasks) - set(FIRST_PASS)
         if unprompted and (self.prev, self.audio) != ("gold", "own"):
-            raise DecodeError(
-                f"decode profile {self.name}: {' '.join(sorted(unprompted))} has no "
-                f"prompt, prev: {self.prev} and audio: {self.audio} are for "
-                f"{' '.join(FIRST_PASS)}"
+            raise self._error(
+                f"{' '.join(sorted(unprompted))} has no prompt, prev: {self.prev} and "
+                f"audio: {self.audio} are for {' '.join(FIRST_PASS)}"
             )
         if self.prev != "gold" and self.audio == "silence":
-            raise DecodeError(
-                f"decode profile {self.name}: with audio: silence and prev: "
-                f"{self.prev} nothing is left to decode from; use prev: gold"
+            raise self._error(
+                f"with audio: silence and prev: {self.prev} nothing is left to decode "
+                "from; use prev: gold"
             )
+
+    def _error(self, fault: str) -> DecodeError:
+        return DecodeError(f"decode profile {self.name}: {fault}")
 
     @classmethod
     def load(cls, path: Path) -> "Profile":
@@ -106,15 +147,19 @@ class Profile:
                 f"{path}: unknown {' '.join(unknown)}; known are "
                 f"{' '.join(sorted(ours))} and search: {' '.join(sorted(theirs))}"
             )
-        if "tasks" in settings:
-            settings["tasks"] = tuple(settings["tasks"])
+        for key in ("tasks", "languages"):
+            if key in settings:
+                settings[key] = tuple(settings[key])
+        if "phones" in settings:
+            settings["phones"] = phone_set(settings["phones"])
         return cls(name=path.stem, search=SearchOptions(**search), **settings)
 
     def tag(self, task: str) -> str:
         """Folder of a task's results: `pr_ctc`, `asr_attention`, `pr_joint_unk`, `lid`.
 
         A language that is not the utterance's own is part of the name, since it makes
-        another result of the same search; so are `predicted`, `none` and `silence`.
+        another result of the same search; so are `predicted`, `none` and `silence`, and
+        `inventory` where phones are barred.
         """
         if task == LID:
             return task
@@ -125,9 +170,20 @@ class Profile:
             parts.append(self.prev)
         if self.audio != "own":
             parts.append(self.audio)
+        if self.phones != "all":
+            parts.append("inventory")
         return "_".join(parts)
 
     def digest(self) -> str:
         """Short hash of all settings: two results with one digest compare."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def phone_set(asked: str) -> str | tuple[str, ...]:
+    """The value of `Profile.phones` for `all`, a language or a file.
+
+    Raises:
+        PhoneSetError: a file that does not hold phones.
+    """
+    return read_phone_set(Path(asked)) if Path(asked).is_file() else asked

@@ -88,12 +88,18 @@ class Searcher:
         model: in evaluation mode, with a Transformer decoder; on any device, float32
             or bfloat16 (scores are always added up in float64).
         options: see `SearchOptions`.
+        barred: token ids that never come out.
 
     Raises:
         ValueError: the model cannot be searched with these options.
     """
 
-    def __init__(self, model: ESPnetS2TModel, options: SearchOptions):
+    def __init__(
+        self,
+        model: ESPnetS2TModel,
+        options: SearchOptions,
+        barred: Sequence[int] = (),
+    ):
         if model.training:
             raise ValueError("the model is in training mode; call model.eval() first")
         if model.ctc is None and options.ctc_weight + options.ctc_length_bound > 0:
@@ -107,7 +113,9 @@ class Searcher:
         self._options = options
         tokens = model.token_list
         self._notimestamps = tokens.index("<notimestamps>")
-        self._times = [i for i, t in enumerate(tokens) if _TIME_SYMBOL.fullmatch(t)]
+        times = [i for i, t in enumerate(tokens) if _TIME_SYMBOL.fullmatch(t)]
+        device = next(model.parameters()).device
+        self._always_barred = torch.tensor([*times, *barred], device=device).long()
         # without a decoder, or with few tokens, CTC scores the whole vocabulary
         self._n_pre_beam = int(PRE_BEAM_RATIO * options.beam_size)
         self._is_pre_beam = options.ctc_weight < 1 and self._n_pre_beam < len(tokens)
@@ -148,28 +156,6 @@ class Searcher:
             )
             for b, hyps in zip(empty, again, strict=True):
                 results[b] = hyps
-        return results
-
-    def search_with_halving(
-        self,
-        encoder_out: Tensor,
-        encoder_out_lens: Tensor,
-        prompts: Sequence[Sequence[int]],
-    ) -> list[list[Hypothesis]]:
-        """`search`, on two halves when the memory of the device is not enough."""
-        try:
-            return self.search(encoder_out, encoder_out_lens, prompts)
-        except torch.OutOfMemoryError:
-            if len(prompts) == 1:
-                raise
-        # outside the except block, where the failed tensors are no longer held
-        torch.cuda.empty_cache()
-        middle = len(prompts) // 2
-        results = []
-        for part in (slice(middle), slice(middle, None)):
-            lens = encoder_out_lens[part]
-            memory = encoder_out[part, : int(lens.max())]
-            results += self.search_with_halving(memory, lens, prompts[part])
         return results
 
     def _check_batch(
@@ -272,7 +258,7 @@ class Searcher:
         if decoder is not None:
             logits = decoder.logits.float()
             norm = logits.logsumexp(-1, keepdim=True)
-            logits = _bar(logits, self._times, barred)
+            logits = _bar(logits, self._always_barred, barred)
         if scorer is None:
             values, ids = logits.topk(min(options.beam_size, logits.size(-1)))
             gains = {"decoder": (values - norm).double()}
@@ -312,7 +298,7 @@ class Searcher:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         gains = {"ctc": scorer.score_all()}
         if logits is None:
-            total = _bar(gains["ctc"], self._times, barred)
+            total = _bar(gains["ctc"], self._always_barred, barred)
         else:
             gains["decoder"] = (logits - norm).double()
             total = self._weigh(gains)
@@ -380,11 +366,9 @@ def language_log_probs(
     return log_probs[:, list(lang_ids)]
 
 
-def _bar(scores: Tensor, always: list[int], barred: Tensor | None) -> Tensor:
+def _bar(scores: Tensor, always: Tensor, barred: Tensor | None) -> Tensor:
     """(B, H, V) scores without the tokens `always` ruled out, and `barred` ones."""
-    if always:
-        ids = torch.tensor(always, device=scores.device)
-        scores = scores.index_fill(-1, ids, _NEVER)
+    scores = scores.index_fill(-1, always, _NEVER)
     if barred is not None:
         scores = scores.scatter(-1, barred, _NEVER)
     return scores

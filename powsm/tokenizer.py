@@ -23,6 +23,7 @@ from powsm.audio import WINDOW_S
 from powsm.files import atomic_write, sha256_file
 from powsm.ipa import INVENTORY
 from powsm.languages import LANGUAGES, lang_sym
+from powsm.phonesets import COUNTS_FILE, write_counts
 from powsm.tasks import NA_SYM, NO_TIME_SYM, TASK_SYMS, WORD_START, prompt_lang_sym
 
 BLANK_SYM, UNK_SYM = "<blank>", "<unk>"
@@ -240,6 +241,7 @@ class Tokenizer:
         Raises:
             ValueError: the two do not belong together.
         """
+        self.folder = Path(bpe_model).parent
         self._processor = sentencepiece.SentencePieceProcessor(
             model_proto=Path(bpe_model).read_bytes()
         )
@@ -333,6 +335,7 @@ def train_tokenizer(
     )
     (folder / DONE_FILE).unlink(missing_ok=True)
     n_tokens = write_tokenizer(folder, model, special)
+    write_counts(dump_set, folder)
     with atomic_write(folder / DONE_FILE) as file:
         json.dump({**made_from, "n_tokens": n_tokens}, file, indent=1)
         file.write("\n")
@@ -347,7 +350,7 @@ def _is_current(folder: Path, made_from: dict[str, object]) -> bool:
     try:
         done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
         done.pop("n_tokens")
-        files = ("bpe.model", "bpe.vocab", "tokens.txt", "nlsyms.txt")
+        files = ("bpe.model", "bpe.vocab", "tokens.txt", "nlsyms.txt", COUNTS_FILE)
         return done == made_from and all((folder / name).is_file() for name in files)
     except (OSError, ValueError, KeyError):
         return False

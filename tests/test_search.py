@@ -296,28 +296,18 @@ def test_ctc_length_bound_cuts_at_labels_times_ratio(model, encoded):
         assert len(hyp.tokens) == int(0.5 * len(labels)) + BOUND_SLACK
 
 
-def test_halving_gives_what_one_batch_gives(model, encoded, monkeypatch):
-    searcher = Searcher(model, SearchOptions(beam_size=2, ctc_weight=0.3))
-    expected = searcher.search(*encoded)
-    search, sizes = Searcher.search, []
-
-    def small_device(self, encoder_out, lens, prompts):
-        sizes.append(len(prompts))
-        if len(prompts) > 3:
-            raise torch.OutOfMemoryError
-        return search(self, encoder_out, lens, prompts)
-
-    monkeypatch.setattr(Searcher, "search", small_device)
-    got = searcher.search_with_halving(*encoded)
-    assert sizes == [7, 3, 4, 2, 2]
-    assert [h[0].tokens for h in got] == [h[0].tokens for h in expected]
-
-    def no_device(self, encoder_out, lens, prompts):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(Searcher, "search", no_device)
-    with pytest.raises(torch.OutOfMemoryError):
-        searcher.search_with_halving(*encoded)
+@pytest.mark.parametrize(
+    "options", [PLAIN, SearchOptions(beam_size=3, ctc_weight=0.3)], ids=options_id
+)
+def test_barred_tokens_never_come_out(model, encoded, options):
+    free = Searcher(model, options).search(*encoded)
+    said = sorted({token for (hyp,) in free for token in hyp.tokens})
+    barred = said[::2]
+    found = Searcher(model, options, barred).search(*encoded)
+    assert not {token for (hyp,) in found for token in hyp.tokens} & set(barred)
+    for (before,), (after,) in zip(free, found, strict=True):
+        if not set(before.tokens) & set(barred) and options.beam_size == 1:
+            assert after == before
 
 
 def test_minimum_length_out_of_reach_returns_nothing(model, encoded):

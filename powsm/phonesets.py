@@ -1,0 +1,128 @@
+"""Sets of phones to decode with: those of a language in training, or a list in a file.
+
+Stage 5 counts the phones of each language and writes them beside the tokenizer, where
+they go along with the model. Decoding bars every phone of the vocabulary that is not
+in the set; what is not a phone (pieces of words, `<eos>`) stays.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from powsm.files import atomic_write
+from powsm.ipa import Normaliser, strip_suprasegmentals
+from powsm.languages import lang_code
+
+COUNTS_FILE = "phones_by_lang.json"
+
+_PHONE_TOKEN = re.compile(r"/([^/\s]+)/")
+
+
+class PhoneSetError(ValueError):
+    """A set of phones that cannot be used; the message says what to change."""
+
+
+def count_phones(dump_set: Path) -> dict[str, dict[str, int]]:
+    """How often each phone of `text.ctc` occurs in a set of `dump/raw`, by language.
+
+    Each utterance counts once, by its PR example. Languages are sorted, the phones of
+    each by falling count.
+
+    Raises:
+        PhoneSetError: `text.ctc` and `utt2lang` have other keys.
+    """
+    counts: dict[str, Counter[str]] = {}
+    with (
+        open(dump_set / "text.ctc", encoding="utf-8", newline="\n") as texts,
+        open(dump_set / "utt2lang", encoding="utf-8", newline="\n") as langs,
+    ):
+        for number, (row, lang_row) in enumerate(zip(texts, langs, strict=True), 1):
+            key, _, text = row.rstrip("\n").partition(" ")
+            lang_key, _, lang = lang_row.rstrip("\n").partition(" ")
+            if key != lang_key:
+                raise PhoneSetError(
+                    f"{dump_set}/text.ctc:{number}: {key!r}, but utt2lang has "
+                    f"{lang_key!r} there; run stage 4 again"
+                )
+            if key.endswith("_pr"):
+                counts.setdefault(lang, Counter()).update(text[1:-1].split("//"))
+    return {lang: dict(counts[lang].most_common()) for lang in sorted(counts)}
+
+
+def write_counts(dump_set: Path, folder: Path) -> None:
+    """Count the phones of a set and write `phones_by_lang.json`."""
+    with atomic_write(folder / COUNTS_FILE) as file:
+        json.dump(count_phones(dump_set), file, ensure_ascii=False, indent=0)
+        file.write("\n")
+
+
+def phones_of_lang(folder: Path, lang: str) -> tuple[str, ...]:
+    """The phones that a language has in training.
+
+    Args:
+        folder: of the tokenizer, with `phones_by_lang.json`.
+        lang: code or name.
+
+    Raises:
+        PhoneSetError: no such file, or a language that training did not have.
+    """
+    path = Path(folder) / COUNTS_FILE
+    if not path.is_file():
+        raise PhoneSetError(
+            f"{path} is missing, so the phones of {lang} are not known; run stage 5 "
+            "again, or name a file with the phones"
+        )
+    counts = json.loads(path.read_text(encoding="utf-8"))
+    code = lang_code(lang) or lang
+    if code not in counts:
+        raise PhoneSetError(
+            f"{lang}: no such file, and training had no language of this name; it had "
+            f"{' '.join(counts)}"
+        )
+    return tuple(counts[code])
+
+
+def read_phone_set(path: Path) -> tuple[str, ...]:
+    """Phones of a text file, apart by white space or slashes, each once.
+
+    Raises:
+        PhoneSetError: a symbol that is no phone, or no phones at all.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    found = Normaliser(english_rules=False).segment(text.replace("/", " "))
+    unknown = sorted({drop.char for drop in found.dropped if drop.kind == "unknown"})
+    if unknown:
+        raise PhoneSetError(f"{path}: {' '.join(unknown)} is no IPA; correct the file")
+    if not found.phones:
+        raise PhoneSetError(f"{path}: no phones; write them with spaces between them")
+    return tuple(dict.fromkeys(found.phones))
+
+
+def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]:
+    """Ids of all phone tokens that spell a phone outside the set.
+
+    Length marks do not matter: with `a` in the set `/aː/` may come out, and with `aː`
+    `/a/` may.
+
+    Raises:
+        PhoneSetError: none of the phones has a token.
+
+    >>> barred_tokens(["<blank>", "/p/", "/b/", "/bː/", "▁be", "<eos>"], ["p"])
+    [2, 3]
+    """
+    allowed = set(strip_suprasegmentals(phones))
+    barred = []
+    n_phones = 0
+    for token_id, token in enumerate(token_list):
+        if match := _PHONE_TOKEN.fullmatch(token):
+            n_phones += 1
+            if not allowed.issuperset(strip_suprasegmentals((match[1],))):
+                barred.append(token_id)
+    if len(barred) == n_phones:
+        raise PhoneSetError(
+            f"none of the phones {' '.join(sorted(allowed))} is in the vocabulary; "
+            "write them as phones of its token list"
+        )
+    return barred

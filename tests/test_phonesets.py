@@ -1,0 +1,81 @@
+"""Sets of phones: counted in training data, read from files, turned into bars."""
+
+import json
+
+import pytest
+from dump_builder import make_dump
+
+from powsm.phonesets import (
+    COUNTS_FILE,
+    PhoneSetError,
+    barred_tokens,
+    count_phones,
+    phones_of_lang,
+    read_phone_set,
+    write_counts,
+)
+
+
+def test_each_utterance_counts_once(tmp_path):
+    folder = make_dump(tmp_path / "train", [0.6, 0.8, 1.0], no_text=(1,))
+    rows = (folder / "text.ctc").read_text().splitlines()
+    expected = {"eng": {}, "ita": {}}
+    for row in rows:
+        if "_pr " in row:
+            lang = row.split("_")[2]
+            for phone in row.split("/")[1::2]:
+                expected[lang][phone] = expected[lang].get(phone, 0) + 1
+    counts = count_phones(folder)
+    assert counts == expected
+    for of_lang in counts.values():
+        assert list(of_lang.values()) == sorted(of_lang.values(), reverse=True)
+
+
+def test_keys_that_differ_are_named(tmp_path):
+    folder = make_dump(tmp_path / "train", [0.6, 0.8])
+    rows = (folder / "utt2lang").read_text().splitlines(keepends=True)
+    (folder / "utt2lang").write_text("".join(["a_pr eng\n", *rows[1:]]))
+    with pytest.raises(PhoneSetError, match=r"text.ctc:1: .* utt2lang has 'a_pr'"):
+        count_phones(folder)
+
+
+def test_phones_of_a_language_by_code_or_name(tmp_path):
+    folder = make_dump(tmp_path / "train", [0.6, 0.8, 1.0])
+    write_counts(folder, tmp_path)
+    counts = json.loads((tmp_path / COUNTS_FILE).read_text(encoding="utf-8"))
+    for name in ("ita", "Italian"):
+        assert phones_of_lang(tmp_path, name) == tuple(counts["ita"])
+    with pytest.raises(PhoneSetError, match="zulu: no such file.* it had eng ita"):
+        phones_of_lang(tmp_path, "zulu")
+    with pytest.raises(PhoneSetError, match=f"{COUNTS_FILE} is missing"):
+        phones_of_lang(tmp_path / "no", "ita")
+
+
+@pytest.mark.parametrize(
+    ("text", "phones"),
+    [
+        ("p a t", ("p", "a", "t")),
+        ("/t\u0361\u0283//a/", ("t\u0361\u0283", "a")),
+        ("p\na\np\n", ("p", "a")),  # each once
+        ("g", ("\u0261",)),  # keyboards' g
+    ],
+)
+def test_a_file_of_phones(tmp_path, text, phones):
+    path = tmp_path / "phones.txt"
+    path.write_text(text, encoding="utf-8")
+    assert read_phone_set(path) == phones
+
+
+def test_an_empty_file_is_no_set(tmp_path):
+    (tmp_path / "phones.txt").write_text(" \n")
+    with pytest.raises(PhoneSetError, match="no phones"):
+        read_phone_set(tmp_path / "phones.txt")
+
+
+def test_bars_are_for_phones_alone():
+    tokens = ["<blank>", "<unk>", "<pr>", "/p/", "/a/", "/a\u02d0/", "\u2581pa", "/"]
+    assert barred_tokens(tokens, ["p"]) == [4, 5]
+    assert barred_tokens(tokens, ["a\u02d0"]) == [3]
+    assert barred_tokens(tokens, ["p", "a", "k"]) == []
+    with pytest.raises(PhoneSetError, match="none of the phones k is in"):
+        barred_tokens(tokens, ["k"])

@@ -1,0 +1,54 @@
+"""Decode profiles: what a file may say, and names of results."""
+
+import pytest
+
+from powsm.phonesets import PhoneSetError
+from powsm.profile import DecodeError, Profile
+from powsm.search import SearchOptions
+
+WITH_CTC = SearchOptions(ctc_weight=0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prev": "predicted"}, "pr has no prompt"),
+        ({"tasks": ("asr", "p2g"), "audio": "silence"}, "asr has no prompt"),
+        ({"tasks": ("g2p",), "audio": "silence", "prev": "none"}, "nothing is left"),
+        ({"tasks": ("g2p",), "prev": "golden"}, "one of gold predicted none"),
+        ({"tasks": ("sing",)}, r"tasks \['sing'\] do not exist"),
+        ({"tasks": ()}, "do not exist"),
+        ({"dtype": "float16"}, "one of float32 bfloat16"),
+        # each way to read has its options
+        ({"decode": "ctc", "tasks": ("pr", "asr")}, "always speaks phones.* do asr"),
+        ({"decode": "ctc", "search": WITH_CTC}, "beam_size and nbest alone"),
+        ({"decode": "joint"}, "joint is with CTC"),
+        ({"search": WITH_CTC}, "attention without"),
+        ({"languages": ("eng", "xx")}, "xx are no ISO 639-3 codes"),
+        ({"tasks": ("pr", "asr"), "phones": "ita"}, "asr says no phones"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(DecodeError, match=f"decode profile decode_x: .*{message}"):
+        Profile("decode_x", **settings)
+
+
+def test_a_file_of_phones_is_read_once_for_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("p a /t/ a\n")
+    (tmp_path / "decode_x.yaml").write_text("phones: mine.txt\nlanguages: [ita]\n")
+    profile = Profile.load("decode_x.yaml")
+    assert (profile.phones, profile.languages) == (("p", "a", "t"), ("ita",))
+    before = profile.digest()
+    (tmp_path / "mine.txt").write_text("p a t k")  # another result
+    assert Profile.load("decode_x.yaml").digest() != before
+    (tmp_path / "mine.txt").write_text("p Q")
+    with pytest.raises(PhoneSetError, match="mine.txt: Q is no IPA"):
+        Profile.load("decode_x.yaml")
+
+
+def test_unknown_keys_are_all_named(tmp_path):
+    path = tmp_path / "decode_x.yaml"
+    path.write_text("beam: 3\nsearch: {ctc: 0.3}\n")
+    with pytest.raises(DecodeError, match=r"unknown beam search\.ctc"):
+        Profile.load(path)
