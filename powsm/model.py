@@ -10,30 +10,13 @@ between `model: espnet` and `model: powsm` both ways.
 
 import torch
 import torch.nn.functional as F
-from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
-    MultiHeadedAttention,
-)
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask, model_choices
 from espnet2.torch_utils.device_funcs import force_gatherable
+from torch.utils.checkpoint import checkpoint
 
+from powsm.packing import Packing
 from powsm.tasks import TASKS
-
-
-class SharedMemoryAttention(MultiHeadedAttention):
-    """Cross-attention of several target rows to one memory row.
-
-    Each recording's rows are laid end to end as one longer query, so its keys and
-    values are projected and held once. Queries do not see one another, so the
-    result is that of repeating the memory.
-    """
-
-    def forward(self, query, key, value, mask, expand_kv=False):
-        """Attend from (U x K, L, D) queries to (U, T, D) keys; K rows each."""
-        rows, length, size = query.shape
-        query = query.reshape(key.size(0), -1, size)
-        out = super().forward(query, key, value, mask, expand_kv)
-        return out.view(rows, length, size)
 
 
 def smoothed_cross_entropy(
@@ -103,8 +86,8 @@ class PowsmModel(ESPnetS2TModel):
             if f"<{task}>" in self.token_list
         }
         for layer in self.decoder.decoders if self.decoder is not None else ():
-            # same parameters, another forward: weights stay interchangeable
-            layer.src_attn.__class__ = SharedMemoryAttention
+            # flash-attn's kernel knows the causal mask only, not one of packed rows
+            layer.self_attn.use_sdpa |= layer.self_attn.use_flash_attn
             if guided_attention_weight > 0:
                 layer.src_attn.use_sdpa = False  # the penalty reads the weights
 
@@ -163,7 +146,6 @@ class PowsmModel(ESPnetS2TModel):
                 (text, text_lengths),
                 (text_prev, text_prev_lengths),
                 example_audio,
-                counts,
                 stats,
             )
         if loss_att is None:
@@ -241,28 +223,20 @@ class PowsmModel(ESPnetS2TModel):
         text: tuple[torch.Tensor, torch.Tensor],
         prev: tuple[torch.Tensor, torch.Tensor],
         example_audio: torch.Tensor,
-        counts: torch.Tensor,
         stats: dict,
     ) -> torch.Tensor:
         ys_in, ys_lens, ys_out, start = self._decoder_rows(text, prev)
-        n_examples, per_audio = ys_in.size(0), int(counts.max())
-        # lay the rows out as (U x K): a recording with fewer examples gets empty rows
-        first = counts.cumsum(0) - counts
-        slot = example_audio * per_audio + (
-            torch.arange(n_examples, device=ys_in.device) - first[example_audio]
-        )
-        n_rows = memory.size(0) * per_audio
-        rows_in = ys_in.new_full((n_rows, ys_in.size(1)), self.eos)
-        rows_lens = ys_lens.new_ones(n_rows)
-        rows_in[slot], rows_lens[slot] = ys_in, ys_lens
-
-        hidden = self._decode(memory, memory_lens, rows_in, rows_lens)[slot]
-        learned = ys_out != self.ignore_id
+        n_examples = ys_in.size(0)
+        packing = Packing.of(ys_lens, example_audio, memory.size(0))
+        row, column = torch.nonzero(packing.is_token, as_tuple=True)
+        hidden = self._decode(memory, memory_lens, ys_in, packing)
+        target = ys_out[row, column]
+        learned = target != self.ignore_id
         logits = self.decoder.output_layer(hidden[learned])
-        target = ys_out[learned]
-        row = torch.nonzero(learned, as_tuple=True)[0]
+        target = target[learned]
         losses = smoothed_cross_entropy(logits, target, self.criterion_att.smoothing)
-        per_example = losses.new_zeros(n_examples).index_add(0, row, losses)
+        example = row[learned]
+        per_example = losses.new_zeros(n_examples).index_add(0, example, losses)
         correct = (logits.argmax(-1) == target).float()
 
         task = text[0][:, 1]
@@ -272,18 +246,23 @@ class PowsmModel(ESPnetS2TModel):
             if mine.any():
                 weight = torch.where(mine, self.task_weights[name], weight)
                 stats[f"loss_{name}"] = per_example[mine].mean()
-                stats[f"acc_{name}"] = correct[mine[row]].mean()
+                stats[f"acc_{name}"] = correct[mine[example]].mean()
         stats["acc"] = correct.mean()
         total = (weight * per_example).sum()
         if self.criterion_att.normalize_length:
-            loss = total / learned.sum()
+            loss = total / target.numel()
         else:
             loss = total / n_examples
         stats["loss_att"] = loss.detach()
         if self.guided_attention_weight > 0 and self.training:
-            stats["loss_guide"] = self._guide(
-                slot, per_audio, start, ys_lens, memory_lens
+            # where a token stands in its text: after <sos> and three prompt symbols
+            begin = start + 3
+            n_text = (ys_lens - begin).clamp(min=1)
+            place = (column - begin[row] + 0.5) / n_text[row]
+            guide = self._guide(packing.pack(place), memory_lens) * packing.pack(
+                (place > 0).float()
             )
+            stats["loss_guide"] = guide.sum() / n_examples
         return loss
 
     def _decode(
@@ -291,47 +270,40 @@ class PowsmModel(ESPnetS2TModel):
         memory: torch.Tensor,
         memory_lens: torch.Tensor,
         ys_in: torch.Tensor,
-        ys_lens: torch.Tensor,
+        packing: Packing,
     ) -> torch.Tensor:
-        """Last decoder hidden states (U x K, L, D); the output layer comes later."""
-        output_layer, self.decoder.output_layer = self.decoder.output_layer, None
-        try:
-            return self.decoder(memory, memory_lens, ys_in, ys_lens)[0]
-        finally:
-            self.decoder.output_layer = output_layer
+        """Hidden states (N, D) of the N tokens before the output layer.
 
-    def _guide(
-        self,
-        slot: torch.Tensor,
-        per_audio: int,
-        start: torch.Tensor,
-        ys_lens: torch.Tensor,
-        memory_lens: torch.Tensor,
-    ) -> torch.Tensor:
-        """Cross-attention mass off the diagonal: sum over text tokens, mean over rows.
+        ESPnet's own layers on packed rows; a token's position is that in its row.
+        """
+        decoder = self.decoder
+        frames = torch.arange(memory.size(1), device=memory.device)
+        memory_mask = (frames < memory_lens[:, None])[:, None, :]
+        x = packing.pack(decoder.embed(ys_in)[packing.is_token])
+        for number, layer in enumerate(decoder.decoders, 1):
+            state = (x, packing.mask, memory, memory_mask)
+            if number in decoder.gradient_checkpoint_layers:
+                x = checkpoint(layer, *state, use_reentrant=False)[0]
+            else:
+                x = layer(*state)[0]
+        hidden = packing.unpack(x)
+        return decoder.after_norm(hidden) if decoder.normalize_before else hidden
 
-        It is on the scale of the attention loss, which is a sum over tokens too.
+    def _guide(self, place: torch.Tensor, memory_lens: torch.Tensor) -> torch.Tensor:
+        """Cross-attention mass off the diagonal, per packed token, mean over layers.
+
+        Args:
+            place: (U, W) where each token stands in its text, 0 to 1.
+            memory_lens: (U,) encoder frames.
+
+        Returns:
+            (U, W), each between 0 and 1.
         """
         layers = [layer.src_attn.attn for layer in self.decoder.decoders]
-        n_audio, heads, _, frames = layers[0].shape
-        width = layers[0].size(2) // per_audio
-        # position within the text proper: after <sos> and the three prompt symbols
-        begin = (start + 3)[:, None]
-        position = torch.arange(width, device=slot.device)[None]
-        n_text = (ys_lens[:, None] - begin).clamp(min=1)
-        place = (position - begin + 0.5) / n_text
-        is_text = (position >= begin) & (position < ys_lens[:, None])
-        time = torch.arange(frames, device=slot.device) + 0.5
-        lens = memory_lens[slot // per_audio]
-        time = time[None] / lens[:, None]
-        distance = place[:, :, None] - time[:, None, :]
+        time = torch.arange(layers[0].size(-1), device=place.device) + 0.5
+        distance = place[:, :, None] - (time / memory_lens[:, None])[:, None, :]
         penalty = 1 - torch.exp(-((distance / self.guided_attention_width) ** 2) / 2)
-        total = 0.0
-        for attention in layers:
-            rows = attention.view(n_audio, heads, per_audio, width, frames)
-            rows = rows.transpose(1, 2).reshape(-1, heads, width, frames)[slot].mean(1)
-            total = total + ((rows * penalty).sum(-1) * is_text).sum()
-        return total / (slot.numel() * len(layers))
+        return sum((a.mean(1) * penalty).sum(-1) for a in layers) / len(layers)
 
 
 model_choices.classes.setdefault("powsm", PowsmModel)

@@ -15,15 +15,15 @@ LAYERS = """
 files languages audio alphabets inventory segment allophones ipa orthography utterance
 datadir corpora tarindex shar chunks audiocopy parts filters tasks dump dataaudit
 dataplots datareport phonesets tokenizer index batches distance intervals rates
-transcripts score tables ctc_prefix cached_decoder dataset model config checkpoint stats
+transcripts score tables ctc_prefix cached_decoder dataset packing model config checkpoint stats
 litmodel epochs progress train beams search profile frames decode decodeset longform
 align report preflight cli
 """.split()
 
 # Preparing data and scoring do without torch, whose import takes seconds.
 WITH_TORCH = """
-ctc_prefix cached_decoder dataset model config checkpoint stats litmodel epochs progress
-train beams search profile frames decode decodeset longform align cli
+ctc_prefix cached_decoder dataset packing model config checkpoint stats litmodel epochs
+progress train beams search profile frames decode decodeset longform align cli
 """.split()
 
 FILES = sorted(PACKAGE.rglob("*.py"))

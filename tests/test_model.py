@@ -164,25 +164,41 @@ def test_smoothed_cross_entropy_equals_espnet(smoothing):
 
 def test_guide_is_small_on_the_diagonal_and_large_off_it(tmp_path):
     model = build(tmp_path, {"ctc_weight": 0.3, "guided_attention_weight": 1.0})
-    batch, _ = make_batches((16000,), (1,))
-    model.train()
-    _, stats, _ = model(**batch)
-    width = int(batch["text_lengths"][0]) + 1
-    frames = 24
-    slot = torch.tensor([0])
-    start, lens = torch.tensor([0]), torch.tensor([width])
-    diagonal = torch.zeros(1, 2, width, frames)
-    wrong = torch.zeros(1, 2, width, frames)
-    n_text = width - 3
-    for k in range(n_text):
-        diagonal[:, :, 3 + k, round((k + 0.5) / n_text * frames - 0.5)] = 1
-        wrong[:, :, 3 + k, frames - 1 if k < n_text / 2 else 0] = 1
+    frames, place = 24, torch.tensor([[0.25, 0.75]])
+    diagonal = torch.zeros(1, 2, 2, frames)
+    diagonal[:, :, 0, 6] = diagonal[:, :, 1, 18] = 1  # at 6.5 / 24 and 18.5 / 24
+    wrong = diagonal.flip(2)
     values = []
     for attention in (diagonal, wrong):
         for layer in model.decoder.decoders:
             layer.src_attn.attn = attention
-        guide = model._guide(slot, 1, start, lens, torch.tensor([frames]))
-        values.append(float(guide))
-    # a sum over the text tokens, each between 0 and 1
-    assert values[0] < 0.02 * n_text and values[1] > 0.5 * n_text
-    assert 0 < float(stats["loss_guide"]) < n_text
+        values.append(model._guide(place, torch.tensor([frames])))
+    # half a frame, 1/48, and half the text, 25/48, in widths of 0.2
+    assert values[0] == pytest.approx(1 - np.exp(-((1 / 9.6) ** 2) / 2), abs=1e-6)
+    expected = [1 - np.exp(-((d / 9.6) ** 2) / 2) for d in (25, 23)]
+    assert values[1].tolist() == [pytest.approx(expected, abs=1e-6)]
+
+
+def test_guide_counts_the_text_of_every_example_once(tmp_path):
+    """All attention wrong: the penalty is the number of text tokens, about 1 each."""
+    conf = {"ctc_weight": 0.3, "guided_attention_weight": 1.0}
+    model = build(tmp_path, conf | {"guided_attention_width": 1e-6})
+    batch, _ = make_batches()
+    model.train()
+    _, stats, _ = model(**batch)
+    # what is predicted after <sos> and the three prompt symbols, <eos> included; a
+    # frame that stands just where its token does is not punished
+    n_text = float((batch["text_lengths"] - 3 + 1).float().mean())
+    assert float(stats["loss_guide"]) == pytest.approx(n_text, rel=1e-2)
+
+
+def test_gradient_checkpoints_change_nothing(tmp_path):
+    plain = build(tmp_path, {"ctc_weight": 0.3})
+    batch, _ = make_batches()
+    plain(**batch)[0].backward()
+    expected = [p.grad.clone() for p in plain.parameters()]
+    plain.zero_grad()
+    plain.decoder.gradient_checkpoint_layers = [1, 2]
+    plain(**batch)[0].backward()
+    for p, grad in zip(plain.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, grad)
