@@ -110,7 +110,7 @@ class HubServer:
     Attributes:
         url: what HF_ENDPOINT is to be; `env` has it with all else a client needs.
         repos: plural of the type and name ("datasets/a/b") -> files.
-        requests: all so far, in the order of their end.
+        requests: all so far, in the order of their answers.
         served: path of a file -> bytes of it that left; only GET counts.
         stored: sha256 -> bytes that were uploaded to large file storage.
     """
@@ -252,6 +252,10 @@ class _Handler(BaseHTTPRequestHandler):
         fault: Fault = NO_FAULT,
     ) -> None:
         """JSON unless the content is bytes already."""
+        with self.hub.lock:  # before the client can know, so that a test can count
+            self.hub.requests.append(
+                Request(self.command, self.path, dict(self.headers), status)
+            )
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in headers.items():
@@ -270,10 +274,6 @@ class _Handler(BaseHTTPRequestHandler):
                     self.hub.stopping.wait(30)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
-        with self.hub.lock:
-            self.hub.requests.append(
-                Request(self.command, self.path, dict(self.headers), status)
-            )
 
     def refuse(self, status: int, code: str, message: str) -> None:
         """An error in the hub's words, which the client turns into an exception."""

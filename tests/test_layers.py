@@ -12,7 +12,8 @@ PACKAGE = ROOT / "powsm"
 
 # A module imports only from earlier ones. A new module needs a place here.
 LAYERS = """
-files languages audio alphabets inventory segment allophones ipa orthography utterance
+files hub download languages audio alphabets inventory segment allophones ipa
+orthography utterance
 datadir corpora tarindex shar chunks audiocopy parts filters tasks dump dataaudit
 dataplots datareport phonesets tokenizer index batches distance intervals rates
 transcripts score tables ctc_prefix cached_decoder dataset packing model config checkpoint stats

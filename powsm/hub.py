@@ -1,0 +1,263 @@
+"""The Hugging Face hub: what a data set holds, patience with faults, plain words.
+
+`huggingface_hub` gives the session, the token, the offline switch and the errors.
+"""
+
+import contextlib
+import email.utils
+import errno
+import hashlib
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from json import JSONDecodeError
+from pathlib import Path
+from threading import Event
+
+import httpx
+from huggingface_hub import constants, get_session
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import (
+    build_hf_headers,
+    hf_raise_for_status,
+    parse_ratelimit_headers,
+)
+
+_SHARD = re.compile(r"([^/]+)_shar/([^/]+)/[^/]+")  # anything else is no speech
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP states worth another try
+
+logger = logging.getLogger(__name__)
+
+
+class HubError(ValueError):
+    """A download that has ended without all its files; one line, says what to do."""
+
+
+class IncompleteError(ValueError):
+    """The connection ended well, but before the end of the file."""
+
+
+class CorruptedError(ValueError):
+    """All bytes are there, and they are not those of the hash."""
+
+
+class StoppedError(Exception):
+    """The download is to end; only seen inside a worker."""
+
+
+_PASSING_ERRORS = (
+    IncompleteError,
+    CorruptedError,
+    httpx.NetworkError,
+    httpx.TimeoutException,
+    httpx.RemoteProtocolError,
+    httpx.ProxyError,
+)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a data set on the hub.
+
+    Attributes:
+        repository: "anyspeech/ipapack_plus_1".
+        revision: commit that it was listed at.
+        path: "<corpus>_shar/<split>/<name>", there and here.
+        size: bytes.
+        hash: SHA-256 (64 digits) from large file storage, else git's SHA-1 (40).
+    """
+
+    repository: str
+    revision: str
+    path: str
+    size: int
+    hash: str
+
+    @property
+    def corpus(self) -> str:
+        return self.path.split("/")[0].removesuffix("_shar")
+
+    @property
+    def split(self) -> str:
+        return self.path.split("/")[1]
+
+    def hasher(self):
+        """A fresh digest of hashlib, of the kind of `hash`."""
+        if len(self.hash) == 64:
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % self.size)
+
+    def part(self, folder: Path) -> Path:
+        """Where its bytes are gathered. Those of another version have another name."""
+        path = folder / self.path
+        return path.with_name(f".{path.name}.{self.hash[:12]}.part")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a passing fault is met: pauses that double, with jitter, and an end.
+
+    Attributes:
+        tries: in a row that bring nothing new.
+        first_pause_s: the pause after the first try, before jitter.
+        longest_pause_s: no pause of our own is longer, before jitter.
+        longest_wait_s: a server that asks for more is not waited for.
+    """
+
+    tries: int = 8
+    first_pause_s: float = 5.0
+    longest_pause_s: float = 600.0
+    longest_wait_s: float = 3600.0
+
+    def pause_s(self, number: int, err: Exception) -> float:
+        """Seconds after try `number`, from 1; no less than the server asks for."""
+        pause = min(self.first_pause_s * 2 ** (number - 1), self.longest_pause_s)
+        # so that not all workers, and not all users, come back at once
+        return max(pause * random.uniform(0.5, 1.5), asked_wait_s(err))
+
+    def may_pass(self, err: Exception) -> bool:
+        """Whether another try may do better."""
+        if isinstance(err, HfHubHTTPError):
+            status = err.response.status_code
+            return status in _PASSING and asked_wait_s(err) <= self.longest_wait_s
+        return isinstance(err, _PASSING_ERRORS)
+
+    def persist[T](
+        self,
+        attempt: Callable[[], T],
+        about: str,
+        stop: Event,
+        reached: Callable[[], int] = lambda: 0,
+    ) -> T:
+        """What `attempt` returns, once it does.
+
+        Args:
+            reached: how far the attempts have come. The tries are counted anew when it
+                is further than ever before, so it needs an upper bound.
+
+        Raises:
+            StoppedError: `stop` was set in a pause.
+            Exception: the last one of `attempt`, or the first that cannot pass.
+        """
+        furthest, number = reached(), 0
+        while True:
+            try:
+                return attempt()
+            except Exception as err:
+                number += 1
+                if (now := reached()) > furthest:
+                    furthest, number = now, 1
+                if number >= self.tries or not self.may_pass(err):
+                    raise
+                pause_s = self.pause_s(number, err)
+                logger.warning(
+                    "%s: %s; try %d of %d in %.0f s",
+                    about,
+                    cause(err),
+                    number + 1,
+                    self.tries,
+                    pause_s,
+                )
+                if stop.wait(pause_s):
+                    raise StoppedError from err
+
+
+def asked_wait_s(err: Exception) -> float:
+    """Seconds that a server asks to stay away, by Retry-After or RateLimit; else 0."""
+    if not isinstance(err, HfHubHTTPError):
+        return 0.0
+    headers = err.response.headers
+    limit = parse_ratelimit_headers(headers)
+    wait_s = float(limit.reset_in_seconds) if limit and not limit.remaining else 0.0
+    if after := headers.get("Retry-After", "").strip():
+        if after.isdigit():
+            return max(wait_s, float(after))
+        with contextlib.suppress(ValueError):  # then it is no date either
+            date = email.utils.parsedate_to_datetime(after)
+            return max(wait_s, date.timestamp() - time.time())
+    return wait_s
+
+
+def list_files(
+    repository: str, patience: Patience, stop: Event | None = None
+) -> list[RemoteFile]:
+    """Shards of a data set at its newest commit; files beside them are left out.
+
+    Raises:
+        HubError: the hub cannot be asked, or refuses.
+    """
+    stop = stop or Event()
+    api = f"{constants.ENDPOINT}/api/datasets/{repository}"
+
+    def get(url: str) -> httpx.Response:
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        answer = get_session().get(url, headers=build_hf_headers(), timeout=timeout)
+        hf_raise_for_status(answer)
+        return answer
+
+    def get_patiently(url: str) -> httpx.Response:
+        return patience.persist(lambda: get(url), repository, stop)
+
+    files = []
+    try:
+        revision = get_patiently(f"{api}/revision/main").json()["sha"]
+        url = f"{api}/tree/{revision}?recursive=true"
+        while url:
+            page = get_patiently(url)
+            for entry in page.json():
+                path = entry["path"]
+                if entry["type"] == "file" and _SHARD.fullmatch(path):
+                    if ".." in path.split("/"):
+                        raise HubError(f"{repository}: {path} leads out of it")
+                    oid = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
+                    size = entry["size"]
+                    files.append(RemoteFile(repository, revision, path, size, oid))
+            url = page.links.get("next", {}).get("url")
+    except (httpx.HTTPError, OfflineModeIsEnabled) as err:
+        raise HubError(explain(err, repository)) from err
+    except (LookupError, TypeError, JSONDecodeError) as err:
+        raise HubError(
+            f"{repository}: {constants.ENDPOINT} does not answer as a hub does: look "
+            "at HF_ENDPOINT and the proxy"
+        ) from err
+    return files
+
+
+def cause(err: Exception) -> str:
+    """An error in a few words, without the client's pages of advice."""
+    if isinstance(err, HfHubHTTPError):
+        return f"the hub answers {err.response.status_code}"
+    return str(err) or type(err).__name__
+
+
+def explain(err: Exception, about: str) -> str:
+    """One line: what went wrong with a data set or file, and what to do."""
+    again = "run the stage again, it goes on where it was"
+    if isinstance(err, OfflineModeIsEnabled):
+        return (
+            f"{about}: HF_HUB_OFFLINE is set; unset it or, with a complete copy, point "
+            "IPAPACK_PLUS to it and begin at --stage 1"
+        )
+    if isinstance(err, HfHubHTTPError):
+        status = err.response.status_code
+        login = "log in with `hf auth login` or set HF_TOKEN"
+        advice = {
+            401: f"it is private or gated, or there is no such thing; {login}",
+            403: f"no access: ask for it on the data set's page, and {login}",
+            404: "there is no such thing on the hub; look at the name (--repositories)",
+            429: f"too many requests; lower --nj, {login}, and {again}",
+        }.get(status, again)
+        return f"{about}: {cause(err)}: {advice}"
+    if isinstance(err, httpx.TransportError):
+        return (
+            f"{about}: the connection to {constants.ENDPOINT} fails ({cause(err)}): "
+            f"look at network and proxy, and {again}"
+        )
+    if isinstance(err, BlockingIOError):
+        return f"{about}: another process is fetching it: wait for that one's end"
+    if isinstance(err, OSError) and err.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"{err.filename}: no space left: make room and {again}"
+    return f"{about}: {cause(err)}: {again}"
