@@ -1,7 +1,8 @@
 """Training configurations: YAML, `--set` overrides, and all faults told at once.
 
 A configuration holds ESPnet's own keys (`encoder_conf`, `optim`, ...) and the few of
-`OUR_KEYS`. It is read by ESPnet's own parser, so defaults are ESPnet's.
+`OUR_KEYS`. It is read by ESPnet's own parser, so defaults are ESPnet's. With
+`base: ../train_x.yaml` a file holds only what it changes of another.
 """
 
 import argparse
@@ -19,7 +20,12 @@ from powsm.files import atomic_write
 from powsm.model import PowsmTask
 
 OUR_KEYS = ("iterator", "batch_conf", "tasks", "checkpoint_every_n_updates")
-_MODEL_KEYS = ("task_weights", "guided_attention_weight", "guided_attention_width")
+_MODEL_KEYS = (
+    "task_weights",
+    "guided_attention_weight",
+    "guided_attention_width",
+    "share_encoder",
+)
 
 
 class ConfigError(ValueError):
@@ -74,6 +80,38 @@ def load_yaml(path: Path) -> dict:
             f"{path}: expected 'key: value' lines, found {type(config).__name__}"
         )
     return config
+
+
+def load_with_base(path: Path) -> dict:
+    """A YAML mapping laid over the one that its key `base` names, if it has one.
+
+    Mappings are merged key by key, everything else is replaced.
+
+    Raises:
+        ConfigError: no such file, or a base that has a base itself.
+    """
+    path = Path(path)
+    config = load_yaml(path)
+    if "base" not in config:
+        return config
+    base_path = path.parent / str(config.pop("base"))
+    if not base_path.is_file():
+        raise ConfigError(f"{path}: base {base_path}: no such file")
+    base = load_yaml(base_path)
+    if "base" in base:
+        raise ConfigError(
+            f"{path}: base {base_path} has a base itself; name the file at the bottom"
+        )
+    return _merge(base, config)
+
+
+def _merge(base: Mapping, changes: Mapping) -> dict:
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
 
 
 def apply_overrides(config: Mapping, overrides: Iterable[str]) -> dict:
@@ -166,12 +204,12 @@ def faults(config: Mapping) -> list[str]:
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> dict:
-    """Read a training YAML, apply overrides, check every key.
+    """Read a training YAML and its base, apply overrides, check every key.
 
     Raises:
         ConfigError: lists all faults at once.
     """
-    config = apply_overrides(load_yaml(path), overrides)
+    config = apply_overrides(load_with_base(path), overrides)
     if found := faults(config):
         lines = "\n  ".join(found)
         raise ConfigError(f"{path}: {len(found)} fault(s)\n  {lines}")

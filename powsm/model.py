@@ -58,6 +58,9 @@ class PowsmModel(ESPnetS2TModel):
             (Tachibana et al., ICASSP 2018). 0 is off.
         guided_attention_width: tolerated distance from the diagonal, as a share of
             the utterance.
+        share_encoder: False encodes a recording again for each of its examples, as
+            the published recipe does: the same loss and gradients at several times
+            the cost, for comparison.
         **kwargs: those of `ESPnetS2TModel`.
     """
 
@@ -67,6 +70,7 @@ class PowsmModel(ESPnetS2TModel):
         task_weights: dict | None = None,
         guided_attention_weight: float = 0.0,
         guided_attention_width: float = 0.2,
+        share_encoder: bool = True,
         **kwargs,
     ):
         kwargs.setdefault("report_cer", False)
@@ -80,6 +84,7 @@ class PowsmModel(ESPnetS2TModel):
         self.task_weights = {task: 1.0 for task in TASKS} | dict(task_weights or {})
         self.guided_attention_weight = guided_attention_weight
         self.guided_attention_width = guided_attention_width
+        self.share_encoder = share_encoder
         self._task_ids = {
             task: self.token_list.index(f"<{task}>")
             for task in TASKS
@@ -118,6 +123,12 @@ class PowsmModel(ESPnetS2TModel):
             Loss averaged over the E examples, statistics, and E as the weight.
         """
         if example_audio is None:
+            example_audio = torch.arange(speech.size(0), device=speech.device)
+        if not self.share_encoder:
+            speech, speech_lengths, text_ctc, text_ctc_lengths = (
+                x[example_audio]
+                for x in (speech, speech_lengths, text_ctc, text_ctc_lengths)
+            )
             example_audio = torch.arange(speech.size(0), device=speech.device)
         n_examples = text.size(0)
         counts = torch.bincount(example_audio, minlength=speech.size(0))

@@ -6,15 +6,23 @@ import pytest
 import yaml
 
 from powsm import config
+from powsm.ablation import Plan
 from powsm.profile import DecodeError, Profile
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = sorted({*CONF.glob("train_*.yaml"), *CONF.glob("tuning/**/*.yaml")})
 DECODE = sorted(CONF.glob("decode_*.yaml"))
+ABLATIONS = sorted(CONF.glob("ablation_*.yaml"))
 
 
 def test_every_file_of_conf_is_covered():
-    covered = {*TRAIN, *DECODE, *CONF.glob("tables/*.yaml"), *CONF.glob("cluster/*")}
+    covered = {
+        *TRAIN,
+        *DECODE,
+        *ABLATIONS,
+        *CONF.glob("tables/*.yaml"),
+        *CONF.glob("cluster/*"),
+    }
     assert set(CONF.rglob("*.yaml")) == covered
     assert TRAIN and DECODE
 
@@ -28,10 +36,23 @@ def test_training_settings_pass_espnets_parser(path, tmp_path):
     assert not set(config.OUR_KEYS) & stock.keys()
 
 
-@pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*TRAIN, *ABLATIONS], ids=lambda p: p.stem)
 def test_training_settings_open_with_command_and_hardware(path):
     head = path.read_text().split("\n\n")[0]
     assert "command:" in head and "hardware:" in head, head
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
+def test_iterator_stands_in_the_file_itself_for_the_stage_driver(path):
+    """scripts/s2t.sh reads that line without Python to choose the trainer."""
+    published = "\niterator: published" in path.read_text()
+    assert (config.load(path).get("iterator") == "published") == published
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda p: p.stem)
+def test_ablations_name_settings_and_profiles_that_exist(path):
+    plan = Plan.load(path)
+    assert all(variant.profiles(plan) for variant in plan.variants)
 
 
 @pytest.mark.parametrize("path", DECODE, ids=lambda p: p.stem)
@@ -77,6 +98,37 @@ def test_all_faults_of_a_training_file_are_told_at_once(tmp_path):
         ("warmup", "warmuplr"),
     ):
         assert wrong in told and f"did you mean '{right}'" in told
+
+
+def test_a_file_holds_what_it_changes_of_its_base(tmp_path):
+    (tmp_path / "train.yaml").write_text(
+        "optim: adamw\noptim_conf: {lr: 1.0, betas: [0.9, 0.98]}\nseed: 1\n"
+    )
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub/changed.yaml"
+    path.write_text("base: ../train.yaml\noptim_conf: {lr: 0.5}\nmax_epoch: 3\n")
+    assert config.load(path, ["seed=7"]) == {
+        "optim": "adamw",
+        "optim_conf": {"lr": 0.5, "betas": [0.9, 0.98]},
+        "max_epoch": 3,
+        "seed": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: none.yaml\n", "none.yaml: no such file"),
+        ("base: a.yaml\n", "has a base itself"),  # a cycle
+        ("base: b.yaml\noptim_conf: {lrr: 1}\n", "did you mean 'lr'"),
+        ("base: b.yaml\nbasse: 1\n", "unknown key 'basse'"),
+    ],
+)
+def test_bases_that_make_no_sense(tmp_path, text, message):
+    (tmp_path / "b.yaml").write_text("optim: adamw\n")
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(config.ConfigError, match=message):
+        config.load(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,9 @@ def make_batches(samples=(9000, 16000, 12000), tasks=(4, 1, 3)):
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("samples", [(12000, 12000, 12000), (9000, 16000, 12000)])
 @pytest.mark.parametrize("inter", [False, True])
+@pytest.mark.parametrize("share", [True, False])
 def test_loss_and_gradients_equal_espnet_on_separate_rows(
-    tmp_path, ctc_weight, samples, inter
+    tmp_path, ctc_weight, samples, inter, share
 ):
     conf = {"ctc_weight": ctc_weight, "lsm_weight": 0.1}
     encoder = {}
@@ -97,7 +98,7 @@ def test_loss_and_gradients_equal_espnet_on_separate_rows(
             pytest.skip("intermediate CTC belongs to the hybrid loss")
         conf["interctc_weight"] = 0.5
         encoder = {"interctc_layer_idx": [1], "interctc_use_conditioning": True}
-    ours = build(tmp_path, conf, encoder_conf=encoder)
+    ours = build(tmp_path, conf | {"share_encoder": share}, encoder_conf=encoder)
     stock = build(
         tmp_path,
         conf | {"report_cer": False, "report_wer": False},

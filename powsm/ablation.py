@@ -1,0 +1,262 @@
+"""Ablations: variants of one training that differ in a few settings, in one table."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from powsm.config import ConfigError, load, load_yaml
+from powsm.intervals import Comparison
+from powsm.profile import Profile
+from powsm.rates import Scores
+from powsm.tables.render import markdown_table
+from powsm.tables.results import MAIN_METRICS, TASKS
+
+_KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
+# settings that a variant may change without becoming another experiment
+_FREE = ("max_epoch", "num_workers", "ngpu", "log_interval")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training of an ablation.
+
+    Attributes:
+        name: as in the table.
+        overrides: `key.sub=value` changes of the common settings.
+        settings: the whole configuration that follows.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    settings: Mapping
+
+    @property
+    def folder(self) -> str:
+        """Name of its experiment folder."""
+        return re.sub(r"[^A-Za-z0-9.]+", "_", self.name).strip("_")
+
+    def profiles(self, plan: "Plan") -> list[Path]:
+        """The plan's profiles that this model can decode: no CTC head, no CTC."""
+        weight = dict(self.settings.get("model_conf") or {}).get("ctc_weight")
+        kinds = {0.0: {"attention"}, 1.0: {"ctc"}}.get(
+            weight, {"attention", "joint", "ctc"}
+        )
+        return [path for path in plan.profiles if Profile.load(path).decode in kinds]
+
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks it is trained on."""
+        return tuple(self.settings.get("tasks") or ("pr", "asr", "g2p", "p2g"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an ablation's YAML file says.
+
+    Attributes:
+        config: training configuration that all variants change.
+        profiles: decode profiles.
+        sets: dump folders that are decoded.
+        reference: name of the variant that the others are compared with.
+        variants: what is trained.
+    """
+
+    config: Path
+    profiles: tuple[Path, ...]
+    sets: tuple[str, ...]
+    reference: str
+    variants: tuple[Variant, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        """Read a plan; files in it are named from its own folder.
+
+        Raises:
+            ConfigError: a key or name that does not exist, a variant given twice, or
+                the faults of a variant's settings.
+        """
+        path = Path(path)
+        plan = load_yaml(path)
+        if wrong := sorted(set(plan) ^ _KEYS):
+            raise ConfigError(
+                f"{path}: {' '.join(wrong)} unknown or missing; an ablation has the "
+                f"keys {' '.join(sorted(_KEYS))}"
+            )
+        config = path.parent / plan["config"]
+        variants = []
+        for row in plan["variants"]:
+            if set(row) - {"name", "set"} or "name" not in row:
+                raise ConfigError(f"{path}: variant {row}: expected name and set")
+            overrides = (*(plan["set"] or ()), *(row.get("set") or ()))
+            variants.append(Variant(row["name"], overrides, load(config, overrides)))
+        folders = [v.folder for v in variants]
+        if len(set(folders)) < len(folders):
+            raise ConfigError(f"{path}: two variants share a name: {sorted(folders)}")
+        if plan["reference"] not in {v.name for v in variants}:
+            raise ConfigError(
+                f"{path}: reference {plan['reference']!r} is none of the variants "
+                f"{[v.name for v in variants]}"
+            )
+        return cls(
+            config=config,
+            profiles=tuple(path.parent / name for name in plan["profiles"]),
+            sets=tuple(plan["sets"]),
+            reference=plan["reference"],
+            variants=tuple(variants),
+        )
+
+
+def changed_settings(before: Mapping, now: Mapping) -> list[str]:
+    """Keys in which a finished variant's settings differ from those it has now."""
+    keys = {*before, *now} - set(_FREE)
+    return sorted(k for k in keys if before.get(k) != now.get(k))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a variant's training took."""
+
+    updates: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One rate of one variant.
+
+    Attributes:
+        variant: its name.
+        what: `<profile>/<set>/<task>_<decode>`.
+        metric: the rate.
+        value, low, high: in percent with its 95 % interval.
+        n_utts: utterances scored.
+        difference: variant minus reference, paired; None for the reference itself
+            and where that has no such score.
+    """
+
+    variant: str
+    what: Path
+    metric: str
+    value: float
+    low: float
+    high: float
+    n_utts: int
+    difference: Comparison | None
+
+
+def measure(
+    scores: Mapping[str, Mapping[Path, Scores]], reference: str
+) -> list[Measured]:
+    """The main rates of every variant, each beside the reference's.
+
+    Args:
+        scores: by variant and by what was decoded.
+        reference: name of a variant.
+    """
+    rows = []
+    for variant, decoded in scores.items():
+        for what, these in decoded.items():
+            intervals = these.intervals()
+            other = scores[reference].get(what) if variant != reference else None
+            for metric in MAIN_METRICS[what.name.partition("_")[0]]:
+                value = these.value(metric)
+                if math.isnan(value):
+                    continue
+                rows.append(
+                    Measured(
+                        variant=variant,
+                        what=what,
+                        metric=metric,
+                        value=value,
+                        low=intervals[metric].low,
+                        high=intervals[metric].high,
+                        n_utts=len(these),
+                        difference=these.compare(other, metric) if other else None,
+                    )
+                )
+    return rows
+
+
+def markdown(
+    rows: Sequence[Measured], costs: Mapping[str, Cost], reference: str
+) -> str:
+    """The ablation as Markdown: what each variant cost, then a table per decoding."""
+    parts = [
+        f"Rates in percent with 95 % bootstrap intervals. Differences are to "
+        f"**{reference}** on the same utterances, with paired intervals; p is the "
+        "chance of a difference as large if it were luck which of the two made which "
+        "output. One training a variant: how much another seed moves it is not in "
+        "these intervals.",
+        markdown_table(
+            ["variant", "updates", "minutes of training"],
+            [
+                [name, str(cost.updates), f"{cost.seconds / 60:.1f}"]
+                for name, cost in costs.items()
+            ],
+        ),
+    ]
+    for what in dict.fromkeys(row.what for row in rows):
+        profile, set_name, tag = what.parts
+        task = tag.partition("_")[0]
+        of_what = [row for row in rows if row.what == what]
+        metrics = list(dict.fromkeys(row.metric for row in of_what))
+        header = ["variant"]
+        for metric in metrics:
+            header += [metric, "95 %", "difference", "95 %", "p"]
+        lines = []
+        for variant in dict.fromkeys(row.variant for row in of_what):
+            line = [variant]
+            for metric in metrics:
+                row = next(
+                    r for r in of_what if (r.variant, r.metric) == (variant, metric)
+                )
+                line += _cells(row)
+            lines.append(line)
+        parts.append(
+            f"## {TASKS[task]}, {profile.removeprefix('decode_')}, {set_name} "
+            f"({of_what[0].n_utts} utterances)"
+        )
+        parts.append(markdown_table(header, lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(row: Measured) -> list[str]:
+    cells = [f"{row.value:.2f}", f"[{row.low:.2f}, {row.high:.2f}]"]
+    if row.difference is None:
+        return [*cells, "", "", ""]
+    d = row.difference
+    return [
+        *cells,
+        f"{d.difference:+.2f}",
+        f"[{d.low:+.2f}, {d.high:+.2f}]",
+        f"{d.p:.4f}",
+    ]
+
+
+def to_csv(rows: Sequence[Measured], costs: Mapping[str, Cost]) -> str:
+    """The same as tidy rows, one a rate."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        "variant profile set task decode metric value low high n_utts difference "
+        "difference_low difference_high p updates train_seconds".split()
+    )
+    for row in rows:
+        profile, set_name, tag = row.what.parts
+        task, _, decode = tag.partition("_")
+        d = row.difference
+        cost = costs[row.variant]
+        writer.writerow(
+            [row.variant, profile, set_name, task, decode, row.metric]
+            + [round(row.value, 4), round(row.low, 4), round(row.high, 4), row.n_utts]
+            + (
+                [""] * 4
+                if d is None
+                else [round(x, 4) for x in (d.difference, d.low, d.high, d.p)]
+            )
+            + [cost.updates, round(cost.seconds, 1)]
+        )
+    return out.getvalue()

@@ -1,0 +1,166 @@
+"""Ablations: the plan, the table by hand, and one run on seconds of speech."""
+
+import csv
+import importlib.util
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from dump_builder import make_dump
+from tiny_model import SETTINGS, make_tokens
+
+from powsm import ablation
+from powsm.ablation import Cost, Plan
+from powsm.config import ConfigError
+from powsm.score import score_phones
+
+ROOT = Path(__file__).parents[1]
+REF = {"u1_eng": "/p//a/", "u2_eng": "/t//a//k/"}  # 5 phones
+
+
+def scores(first: str, second: str):
+    return score_phones(
+        hyp={"u1_eng": first, "u2_eng": second},
+        ref=REF,
+        langs=dict.fromkeys(REF, "eng"),
+        cleaning="strict",
+    )
+
+
+WHAT = Path("decode_ctc_greedy/test/pr_ctc")
+
+
+def test_table_holds_the_rates_and_their_paired_difference():
+    decoded = {
+        "base": {WHAT: scores("/p//a/", "/t//a//k/")},
+        "worse": {WHAT: scores("/p/", "/t//a/")},  # a deletion each: 2 of 5
+    }
+    rows = ablation.measure(decoded, "base")
+    per = {r.variant: r for r in rows if r.metric == "PER"}
+    assert per["base"].value == 0.0 and per["base"].difference is None
+    assert per["worse"].value == pytest.approx(40.0)
+    assert per["worse"].difference.difference == pytest.approx(40.0)
+    costs = {"base": Cost(10, 60.0), "worse": Cost(20, 90.0)}
+    text = ablation.markdown(rows, costs, "base")
+    assert "| worse | 20 | 1.5 |" in text
+    assert "phone recognition, ctc_greedy, test (2 utterances)" in text
+    assert "+40.00" in text
+    table = list(csv.DictReader(io.StringIO(ablation.to_csv(rows, costs))))
+    row = next(r for r in table if (r["variant"], r["metric"]) == ("worse", "PER"))
+    assert (row["value"], row["difference"], row["updates"]) == ("40.0", "40.0", "20")
+
+
+def test_a_score_that_the_reference_lacks_stands_without_difference():
+    decoded = {"base": {}, "other": {WHAT: scores("/p//a/", "/t//a//k/")}}
+    rows = ablation.measure(decoded, "base")
+    assert rows and all(row.difference is None for row in rows)
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    """A plan over the tiny model; the second variant has no CTC head."""
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / "decode_ctc.yaml").write_text("decode: ctc\ntasks: [pr]\n")
+    (tmp_path / "decode_att.yaml").write_text(
+        "decode: attention\ntasks: [pr, asr]\nsearch: {maxlenratio: -5}\n"
+    )
+    plan = {
+        "config": "train.yaml",
+        "set": ["max_epoch=1", "best_model_criterion=[[valid, acc, max]]"],
+        "profiles": ["decode_ctc.yaml", "decode_att.yaml"],
+        "sets": ["test"],
+        "reference": "all tasks",
+        "variants": [
+            {"name": "all tasks"},
+            {"name": "CTC 0", "set": ["model_conf.ctc_weight=0.0", "tasks=[pr]"]},
+        ],
+    }
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    return path
+
+
+def test_variants_decode_what_their_model_can(plan_file):
+    plan = Plan.load(plan_file)
+    full, no_ctc = plan.variants
+    assert [p.stem for p in full.profiles(plan)] == ["decode_ctc", "decode_att"]
+    assert [p.stem for p in no_ctc.profiles(plan)] == ["decode_att"]
+    assert no_ctc.folder == "CTC_0" and no_ctc.settings["max_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variant": []}, "variant unknown or missing"),
+        ({"reference": "x"}, "reference 'x' is none of the variants"),
+        ({"variants": [{"name": "a", "sets": []}]}, "expected name and set"),
+        ({"variants": [{"name": "a b"}, {"name": "a-b"}]}, "share a name"),
+        ({"set": ["max_epcoh=1"]}, "did you mean 'max_epoch'"),
+    ],
+)
+def test_faults_of_a_plan_are_told(plan_file, change, message):
+    plan = yaml.safe_load(plan_file.read_text()) | change
+    plan_file.write_text(yaml.safe_dump(plan))
+    with pytest.raises(ConfigError, match=message):
+        Plan.load(plan_file)
+
+
+def test_changed_settings_leave_out_how_long():
+    assert ablation.changed_settings({"seed": 1, "max_epoch": 2}, {"seed": 1}) == []
+    assert ablation.changed_settings({"seed": 1}, {"seed": 2, "lr": 1}) == [
+        "lr",
+        "seed",
+    ]
+
+
+def test_one_command_trains_decodes_and_scores_and_then_reuses(
+    plan_file, tmp_path, monkeypatch
+):
+    for name, seed in (("train", 1), ("dev", 2), ("test", 3)):
+        folder = make_dump(tmp_path / "dump" / name, [0.6, 0.8, 1.0, 0.7], seed=seed)
+        (folder / "normaliser.json").write_text('{"policy": "strict"}')
+    make_tokens(tmp_path / "dump/train", tmp_path / "tokens")
+    out = tmp_path / "out"
+    command = [
+        *("--plan", str(plan_file), "--dump", str(tmp_path / "dump")),
+        *("--token_dir", str(tmp_path / "tokens"), "--out", str(out)),
+    ]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "local/ablate.py"), *command],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = list(csv.DictReader((out / "ablation.csv").open()))
+    shown = {(r["variant"], r["profile"], r["task"]) for r in rows}
+    assert shown == {
+        ("all tasks", "decode_ctc", "pr"),
+        ("all tasks", "decode_att", "pr"),
+        ("all tasks", "decode_att", "asr"),
+        ("CTC 0", "decode_att", "pr"),  # it was not taught asr
+    }
+    compared = {r["variant"] for r in rows if r["difference"]}
+    assert compared == {"CTC 0"}
+
+    # the second time nothing is trained, and another setting is refused
+    spec = importlib.util.spec_from_file_location("ablate", ROOT / "local/ablate.py")
+    monkeypatch.syspath_prepend(str(ROOT / "local"))
+    ablate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablate)
+    called = []
+    monkeypatch.setattr(
+        ablate.subprocess, "run", lambda c, check: called.append(Path(c[1]).name)
+    )
+    monkeypatch.setattr(sys, "argv", ["ablate.py", *command])
+    before = (out / "ablation.csv").read_bytes()
+    ablate.main()
+    assert set(called) == {"decode.py"}  # which finds its results current
+    assert (out / "ablation.csv").read_bytes() == before
+    plan = yaml.safe_load(plan_file.read_text())
+    plan["set"].append("seed=7")
+    plan_file.write_text(yaml.safe_dump(plan))
+    with pytest.raises(SystemExit, match="trained with other seed"):
+        ablate.main()
