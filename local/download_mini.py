@@ -11,11 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from powsm.corpora import SHAR_SUFFIX, asterisk, espeak, tuxpaint
+from powsm.corpora import SHAR_SUFFIX, asterisk, espeak, gnomehelp, tuxpaint
 from powsm.corpora.debian import fetch_packages, unpack
 from powsm.corpora.pack import is_current, write_corpus
 
-BUILDERS = {"asterisk": asterisk, "tuxpaint": tuxpaint}
+BUILDERS = {"asterisk": asterisk, "tuxpaint": tuxpaint, "gnomehelp": gnomehelp}
 
 
 def main() -> None:

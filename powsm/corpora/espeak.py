@@ -45,6 +45,7 @@ _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _PHONEMES_IPA = 0x02
 _POS_CHARACTER = 1
+_RATE, _PITCH = 1, 3  # espeak_PARAMETER
 _EVENT_LIST_TERMINATED = 0
 _EVENT_PHONEME = 7
 _MAX_DATA_PATH = 160  # bytes; the library copies the path into a fixed buffer
@@ -187,7 +188,9 @@ def text_to_ipa(text: str, voice: str) -> str:
     return " ".join(_LANGUAGE_SWITCH.sub("", " ".join(clauses)).split())
 
 
-def synthesise(text: str, voice: str) -> tuple[np.ndarray, int, list[PhoneEvent]]:
+def synthesise(
+    text: str, voice: str, *, rate_wpm: int = 175, pitch: int = 50
+) -> tuple[np.ndarray, int, list[PhoneEvent]]:
     """Speech of a text, with the times at which its sounds begin.
 
     Voices waver a little at random, from a state that goes on from call to call: the
@@ -196,7 +199,10 @@ def synthesise(text: str, voice: str) -> tuple[np.ndarray, int, list[PhoneEvent]
 
     Args:
         text: orthography.
-        voice: espeak-ng voice, e.g. one of `VOICES`.
+        voice: espeak-ng voice, e.g. one of `VOICES`; "+f2" behind it speaks as another
+            person.
+        rate_wpm: words a minute.
+        pitch: 0 to 99; 50 is the voice's own.
 
     Returns:
         (samples, rate_hz, events): float32 (n_samples,) in [-1, 1]; the rate is
@@ -225,6 +231,8 @@ def synthesise(text: str, voice: str) -> tuple[np.ndarray, int, list[PhoneEvent]
     callback = _SynthCallback(collect)
     with _LOCK:
         _set_voice(library, voice)
+        library.espeak_SetParameter(_RATE, rate_wpm, 0)
+        library.espeak_SetParameter(_PITCH, pitch, 0)
         library.espeak_SetSynthCallback(callback)
         encoded = text.encode() + b"\0"
         status = library.espeak_Synth(
