@@ -19,7 +19,13 @@ from powsm.batches import BatchOptions
 from powsm.files import atomic_write
 from powsm.model import PowsmTask
 
-OUR_KEYS = ("iterator", "batch_conf", "tasks", "checkpoint_every_n_updates")
+OUR_KEYS = (
+    "iterator",
+    "batch_conf",
+    "tasks",
+    "checkpoint_every_n_updates",
+    "ctc_only_updates",
+)
 _MODEL_KEYS = (
     "task_weights",
     "guided_attention_weight",
@@ -60,6 +66,13 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         default=1000,
         help="write a resumable checkpoint this often, and at the end of each epoch",
+    )
+    group.add_argument(
+        "--ctc_only_updates",
+        type=int,
+        default=0,
+        help="train CTC alone for this many updates before the decoder joins; small "
+        "corpora learn both sooner",
     )
     return parser
 

@@ -82,6 +82,7 @@ class LitPowsm(LitESPnetModel):
         self.batch_options = BatchOptions(
             **({"seed": args.seed} | dict(args.batch_conf))
         )
+        self.ctc_weight = self.model.ctc_weight
         self.bad_steps = 0
         self.valid_totals: dict[str, float] = {}
         self.valid_phones: dict[str, list] = {}
@@ -137,6 +138,9 @@ class LitPowsm(LitESPnetModel):
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
         seed = np.random.SeedSequence([self.args.seed, step, self.global_rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
+        # a weight of 1 leaves the decoder out of the step altogether
+        ctc_alone = self.trainer.global_step < self.args.ctc_only_updates
+        self.model.ctc_weight = 1.0 if ctc_alone else self.ctc_weight
 
     def training_step(self, batch, batch_idx: int) -> torch.Tensor | None:
         utt_ids, batch = batch
@@ -176,6 +180,7 @@ class LitPowsm(LitESPnetModel):
     # ------------------------------------------------------------- validation
 
     def on_validation_epoch_start(self) -> None:
+        self.model.ctc_weight = self.ctc_weight  # so that epochs compare
         self.valid_totals = defaultdict(float)
         self.valid_phones = defaultdict(list)
 

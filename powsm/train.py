@@ -36,11 +36,13 @@ from powsm.tasks import TASKS
 log = logging.getLogger(__name__)
 
 
-def _strategy(world_size: int):
+def _strategy(world_size: int, decoder_may_rest: bool):
     if world_size == 1:
         return "auto"
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    return DDPStrategy(process_group_backend=backend)
+    return DDPStrategy(
+        process_group_backend=backend, find_unused_parameters=decoder_may_rest
+    )
 
 
 def train(
@@ -94,7 +96,7 @@ def train(
         accelerator="auto" if args.ngpu > 0 else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=world_size // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        strategy=_strategy(world_size),
+        strategy=_strategy(world_size, args.ctc_only_updates > 0),
         precision="bf16-mixed" if args.use_amp else "32-true",
         max_epochs=args.max_epoch,
         accumulate_grad_batches=accumulate,

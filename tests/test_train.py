@@ -15,10 +15,12 @@ import yaml
 from dump_builder import make_dump
 from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from tiny_model import SETTINGS, make_args, make_tokens
 
 from powsm.index import ExampleIndex
 from powsm.litmodel import TrainingError, text_encoder
+from powsm.model import PowsmTask
 from powsm.train import newest_checkpoint, train
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +101,20 @@ def test_stock_espnet_decodes_the_experiment(finished):
     for task in ("pr", "asr", "g2p", "p2g"):
         text, tokens, *_ = decoder(speech, task_sym=f"<{task}>")[0]
         assert tokens[:3] == ["<eng>", f"<{task}>", "<notimestamps>"]
+
+
+def test_ctc_alone_comes_first_and_leaves_the_decoder_as_it_was(corpus, tmp_path):
+    run(corpus, tmp_path, ctc_only_updates=3)  # an epoch of two
+    set_all_random_seed(SETTINGS["seed"])
+    fresh = PowsmTask.build_model(make_args(corpus / "tokens", tmp_path)).state_dict()
+    first, second = (weights(tmp_path / f"{e}epoch.pth") for e in (1, 2))
+    for key, value in fresh.items():
+        if key.startswith("decoder."):
+            assert torch.equal(first[key], value), key
+    assert not torch.equal(first["ctc.ctc_lo.weight"], fresh["ctc.ctc_lo.weight"])
+    moved = [k for k in fresh if not torch.equal(first[k], second[k])]
+    assert "decoder.output_layer.weight" in moved
+    assert "decoder.decoders.0.src_attn.linear_q.weight" in moved
 
 
 def test_more_epochs_later_equal_all_at_once(corpus, finished, tmp_path):

@@ -57,6 +57,7 @@ SETTINGS = {
     "num_iters_per_epoch": 3,
     "max_epoch": 2,
     "checkpoint_every_n_updates": 2,
+    "ctc_only_updates": 1,
     "best_model_criterion": [["valid", "loss", "min"]],
     "keep_nbest_models": 2,
     "num_workers": 0,
