@@ -1,24 +1,33 @@
 #!/usr/bin/env python3
-"""Align a set's recordings: phones with start, end and confidence.
+"""Align the phones that stage 12 decoded, or the references, with the recordings.
 
-Writes <exp>/align/<set>/<utt_id>.TextGrid, or phones.ctm, or phones.jsonl; with the
-reference as phones the folder is <set>_ref. What cannot be aligned is named, counted
-and left out.
+Writes a Praat TextGrid for each recording, phones.ctm and phones.jsonl: of decoded
+phones to <exp>/<profile>/<set>/<task>_<decode>/align, of references to
+<exp>/align/<set>. What cannot be aligned is named, counted and left out; what is
+current is left alone.
 """
 
 import argparse
+import itertools
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
-from powsm.align import AlignError, align, write_ctm, write_json, write_textgrid
+from powsm.align import AlignError, align
+from powsm.alignments import write_alignments
 from powsm.audio import SAMPLE_RATE, AudioError
 from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, items, read_speech
+from powsm.files import atomic_write, sha256_file
 from powsm.frames import FrameGrid
 from powsm.ipa import Normaliser, read_phones
+from powsm.phonesets import phones_of_tokens
+from powsm.profile import Profile
+from powsm.transcribe import PHONE_TASKS
 from powsm.transcripts import read_transcripts
 
 log = logging.getLogger("align")
@@ -26,72 +35,108 @@ log = logging.getLogger("align")
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--exp", type=Path, required=True, help="folder for the results")
+    add("--exp", type=Path, required=True, help="for the results")
     add("--model", help=f"{MODEL_HELP}; default: --exp")
     add("--model_file", type=Path, help="weights; default the average")
     add("--dump", type=Path, required=True, help="dump/raw")
-    add("--set", required=True, help="folder in --dump")
-    own = "true: phones of ref.ipa; false: those that the CTC head says"
-    add("--ref", choices=("true", "false"), default="false", help=own)
-    add("--format", choices=("textgrid", "ctm", "json"), default="textgrid")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--sets", nargs="+", required=True, help="folders in --dump")
+    phones = parser.add_mutually_exclusive_group(required=True)
+    add = phones.add_argument
+    add("--profiles", type=Path, nargs="+", help="YAML: align what they decoded")
+    add("--ref", action="store_true", help="align the phones of ref.ipa")
+    parser.add_argument("--device", default=None, help="default: cuda if there is one")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
     try:
         run(options)
     except (ValueError, OSError) as err:
-        raise SystemExit(f"align.py: {err}") from err
+        raise SystemExit(f"align.py: error: {err}") from err
 
 
 def run(options: argparse.Namespace) -> None:
-    folder = options.dump / options.set
     model = find_model(options.model or options.exp, options.model_file)
-    log.info("%s", model.describe())
-    recogniser = Recogniser.load(model, options.device)
-    phones = references(folder) if options.ref == "true" else None
-    shortest = FrameGrid.of(recogniser.model).min_samples()
-    name = options.set if phones is None else f"{options.set}_ref"
-    out = options.exp / "align" / name
-    found = {}
-    n_failed = 0
-    for item in tqdm(items(folder, "pr"), desc="align", unit="utt", disable=None):
-        try:
-            speech = read_speech(item.audio, shortest)
-            wanted = None if phones is None else phones[item.utt_id]
-            found[item.utt_id] = align(recogniser, speech, wanted)
-        except (AlignError, AudioError) as err:
-            log.warning("%s: %s", item.utt_id, err)
-            n_failed += 1
+    weights = sha256_file(model.weights_file)
+    recogniser = None
+    for out, folder, source in todo(options):
+        made_from = {"weights": weights, source.name: sha256_file(source)}
+        done = out / "done.json"
+        if done.exists() and json.loads(done.read_text()) == made_from:
+            log.info("%s is current", out)
             continue
-        if options.format == "textgrid":
-            path = out / f"{item.utt_id}.TextGrid"
-            write_textgrid(path, found[item.utt_id], len(speech) / SAMPLE_RATE)
-    if options.format == "ctm":
-        write_ctm(out / "phones.ctm", found)
-    elif options.format == "json":
-        write_json(out / "phones.jsonl", found)
-    n_phones = sum(map(len, found.values()))
-    log.info(
-        "%s: %d phones in %d utterances, %d could not be aligned",
-        *(out, n_phones, len(found), n_failed),
-    )
+        if recogniser is None:
+            device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            recogniser = Recogniser.load(model, device)
+        align_set(recogniser, folder, read_source(source), out)
+        with atomic_write(done) as file:
+            json.dump(made_from, file)
+
+
+def todo(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
+    """(folder for the alignments, dump folder, file with the phones) of each result."""
+    folders = [options.dump / name for name in options.sets]
+    if options.ref:
+        out = options.exp / "align"
+        return [(out / f.name, f, f / "ref.ipa") for f in folders]
+    profiles = [Profile.load(path) for path in options.profiles]
+    found = []
+    for profile, folder in itertools.product(profiles, folders):
+        for task in set(profile.tasks) & set(PHONE_TASKS):
+            decoded = options.exp / profile.name / folder.name / profile.tag(task)
+            found.append((decoded / "align", folder, decoded / "hyp.jsonl"))
     if not found:
-        raise ValueError(f"{folder}: nothing could be aligned")
+        raise ValueError("none of the profiles decodes phones: pr or g2p")
+    return sorted(found)
 
 
-def references(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Reference phones by utt_id, made the way the set was."""
-    made_with = folder / "normaliser.json"
+def read_source(path: Path) -> Mapping[str, Sequence[str]]:
+    """Phones by utt_id, of hypotheses or of references, made as the set was."""
+    if path.name == "hyp.jsonl":
+        with open(path, encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        return {
+            row["utt_id"]: phones_of_tokens(row["tokens"])
+            for row in rows
+            if "error" not in row
+        }
+    made_with = path.parent / "normaliser.json"
     if not made_with.exists():
         raise ValueError(f"{made_with} is missing; run stage 4 again")
     normaliser = Normaliser(json.loads(made_with.read_text("utf-8"))["policy"])
     return {
         utt_id: read_phones(text, normaliser)
-        for utt_id, text in read_transcripts(folder / "ref.ipa").items()
+        for utt_id, text in read_transcripts(path).items()
     }
+
+
+def align_set(
+    recogniser: Recogniser,
+    folder: Path,
+    phones: Mapping[str, Sequence[str]],
+    out: Path,
+) -> None:
+    shortest = FrameGrid.of(recogniser.model).min_samples()
+    found, durations_s = {}, {}
+    failed = 0
+    for item in tqdm(items(folder, "pr"), desc=str(out), unit="utt", disable=None):
+        try:
+            speech = read_speech(item.audio, shortest)
+            wanted = phones.get(item.utt_id, ())
+            found[item.utt_id] = align(recogniser, speech, wanted) if wanted else []
+            durations_s[item.utt_id] = len(speech) / SAMPLE_RATE
+        except (AlignError, AudioError) as err:
+            log.warning("%s: %s", item.utt_id, err)
+            failed += 1
+    if not found:
+        raise ValueError(f"{folder}: nothing could be aligned")
+    write_alignments(out, found, durations_s)
+    log.info(
+        "%s: %d phones in %d utterances, %d could not be aligned",
+        *(out, sum(map(len, found.values())), len(found), failed),
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 """Stage 12: decode test sets with one or more profiles.
 
 Results go to <exp>/<profile>/<set>/<task>_<decode>/hyp.jsonl. What is there and was
-decoded with the same settings and weights is left alone.
+decoded with the same settings and weights is left alone; a run that was killed goes on
+where it was. To share the work among the tasks of a job array, run it with
+`--shards 0/16` to `--shards 15/16`, then once with `--merge`.
 """
 
 import argparse
@@ -10,9 +12,11 @@ import itertools
 import json
 import logging
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
+from prepare_data import share
 
 from powsm.checkpoint import MODEL_HELP, NORMALISER_FILE, ModelFiles, find_model
 from powsm.decode import Recogniser
@@ -39,6 +43,11 @@ def main() -> None:
         help="end well although recordings could not be read: their output is empty",
     )
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument(
+        "--shards", type=share, metavar="I/N", help="every N-th batch, without merging"
+    )
+    steps.add_argument("--merge", action="store_true", help="merge finished shards")
     options = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -56,10 +65,11 @@ def main() -> None:
         model = find_model(options.model or options.exp, options.model_file)
         log.info("%s", model.describe())
         if world_size > 1:
-            torch.distributed.init_process_group("gloo")
+            # a rank waits for the slowest, which may have hours of audio more
+            torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
         with naming(options.exp):
             run(options, profiles, model, device, rank, world_size)
-        if rank == 0 and not options.skip_bad_audio:
+        if rank == 0 and not (options.skip_bad_audio or options.shards):
             check_audio(options, profiles)
     except (ValueError, OSError) as err:
         raise SystemExit(f"decode.py: error: {err}") from err
@@ -83,14 +93,18 @@ def run(options, profiles, model, device, rank, world_size) -> None:
             if done.exists() and json.loads(done.read_text()) == made_from:
                 log.info("%s is current", out)
                 continue
-            if recogniser is None:
-                recogniser = Recogniser.load(model, device)
-            ranks = {"rank": rank, "world_size": world_size}
-            decode_set(recogniser, profile, task, folder, out, **ranks)
+            if not options.merge:
+                if recogniser is None:
+                    recogniser = Recogniser.load(model, device)
+                mine, n_shares = options.shards or (rank, world_size)
+                ranks = {"rank": mine, "world_size": n_shares}
+                decode_set(recogniser, profile, task, folder, out, **ranks)
+            if options.shards:
+                continue  # merged once all have ended
             if world_size > 1:
                 torch.distributed.barrier()
             if rank == 0:
-                merge(folder, task, out)
+                merge(folder, task, out, profile=profile, weights=weights_hash[:12])
                 with atomic_write(done) as file:
                     json.dump(made_from, file)
             if world_size > 1:

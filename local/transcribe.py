@@ -5,25 +5,31 @@
         --lang eng --out talk.jsonl talk.wav
 
 Writes a JSON object a line: the text, and where the decoder took part its pieces with
-their times. A recording that cannot be used is named and left out.
+their times. --align talk_times adds phones with times: `segments` in that object, and a
+Praat TextGrid of each recording in the folder talk_times. A recording that cannot be
+used is named and left out.
 """
 
 import argparse
 import json
 import logging
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from powsm.audio import WINDOW_S, AudioError
+from powsm.alignments import Segment, write_alignments
+from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
 from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, read_speech
 from powsm.files import atomic_write
 from powsm.frames import FrameGrid
 from powsm.languages import lang_code
-from powsm.longform import OVERLAP_S, transcribe
-from powsm.profile import Profile
+from powsm.longform import OVERLAP_S, trim_silence
+from powsm.profile import Profile, phone_set
 from powsm.tasks import TASKS, prompt_lang_sym
+from powsm.transcribe import transcribe
 
 log = logging.getLogger("transcribe")
 
@@ -38,6 +44,10 @@ def main() -> None:
     add("--profile", type=Path, required=True, help="conf/decode_*.yaml")
     add("--task", choices=TASKS, help="default: the profile's first")
     add("--lang", default="unk", help="code or name of the language; default unknown")
+    phones = "let only these phones out: those of a language in training, or of a file"
+    add("--phones", default=None, help=phones)
+    add("--trim_silence", action="store_true", help="at both ends; default: keep it")
+    add("--align", type=Path, metavar="FOLDER", help="write the times of phones there")
     add("--window_s", type=float, default=WINDOW_S, help="seconds encoded at once")
     add("--overlap_s", type=float, default=OVERLAP_S, help="seconds windows share")
     add("--device", default="cpu", help="cpu or cuda")
@@ -55,29 +65,50 @@ def run(options: argparse.Namespace) -> None:
     lang = "unk" if options.lang == "unk" else lang_code(options.lang)
     if lang is None:
         raise ValueError(f"--lang {options.lang}: no such language; try ISO 639-3")
+    names = Counter(Path(path).stem for path in options.audio)
+    if twice := sorted(name for name, n in names.items() if n > 1):
+        raise ValueError(f"several recordings are named {' '.join(twice)}; rename them")
     profile = Profile.load(options.profile)
     task = options.task or profile.tasks[0]
+    profile = replace(profile, tasks=(task,))
+    if options.phones:
+        profile = replace(profile, phones=phone_set(options.phones))
     model = find_model(options.model, options.model_file)
     log.info("%s", model.describe())
     recogniser = Recogniser.load(model, options.device)
     shortest = FrameGrid.of(recogniser.model).min_samples()
-    windows = {"window_s": options.window_s, "overlap_s": options.overlap_s}
-    records = []
+    asked = {
+        "lang_sym": prompt_lang_sym(lang),
+        "window_s": options.window_s,
+        "overlap_s": options.overlap_s,
+        "with_times": options.align is not None,
+    }
+    records, durations_s = [], {}
     for path in tqdm(options.audio, desc="transcribe", unit="file", disable=None):
+        asked["utt_id"] = utt_id = Path(path).stem
         try:
             speech = read_speech(path, shortest)
         except AudioError as err:
             log.warning("%s", err)
             continue
-        asked = {"utt_id": Path(path).stem, "lang_sym": prompt_lang_sym(lang)}
+        durations_s[utt_id] = len(speech) / SAMPLE_RATE
+        start_s = 0.0
+        if options.trim_silence:
+            speech, start_s = trim_silence(speech)
         records.append(
-            transcribe(recogniser, profile, task, speech, **asked, **windows)
+            transcribe(recogniser, profile, task, speech, start_s=start_s, **asked)
         )
     if not records:
         raise ValueError("none of the recordings could be used")
     with atomic_write(options.out) as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    if options.align:
+        alignments = {
+            record["utt_id"]: [Segment(**segment) for segment in record["segments"]]
+            for record in records
+        }
+        write_alignments(options.align, alignments, durations_s)
     log.info("%d of %d recordings in %s", len(records), len(options.audio), options.out)
 
 

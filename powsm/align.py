@@ -2,28 +2,25 @@
 
     segments = align(recogniser, speech)                    # its own phones
     segments = align(recogniser, speech, ("p", "ɔ", "m"))   # these phones
-    write_textgrid(path, segments, duration_s=2.5)
+    powsm.alignments.write_textgrid(path, segments, duration_s=2.5)
 
 The CTC head says a phone in few frames, often one, and blank in between. A phone is
 given half of the blanks on each side, up to `REACH_S`; what is left over is a pause.
 Times come from the model's own frame grid (`powsm.frames`).
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchaudio.functional import forced_align
 
+from powsm.alignments import Segment
 from powsm.audio import SAMPLE_RATE
 from powsm.decode import Recogniser
-from powsm.files import atomic_write
 from powsm.frames import FrameGrid
 from powsm.ipa import strip_suprasegmentals
-from powsm.longform import ctc_frames
+from powsm.longform import CTCFrames, ctc_frames
 from powsm.tasks import WORD_START
 
 REACH_S = 0.08  # seconds of blank that a phone takes on each side, at most
@@ -31,22 +28,6 @@ REACH_S = 0.08  # seconds of blank that a phone takes on each side, at most
 
 class AlignError(ValueError):
     """Phones that cannot be aligned; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A phone in time.
-
-    Attributes:
-        phone: as given, or as the CTC head says it.
-        start, end: seconds from the start of the recording.
-        confidence: mean probability of the phone over the frames that say it, 0 to 1.
-    """
-
-    phone: str
-    start: float
-    end: float
-    confidence: float
 
 
 def align(
@@ -69,19 +50,42 @@ def align(
         AlignError: no phones, phones that the model does not know, or more than fit.
         LongFormError: the audio is too short to encode.
     """
-    grid = FrameGrid.of(recogniser.model)
     blank = recogniser.model.blank_id
     if phones is None:
-        frames = ctc_frames(recogniser, speech)
-        spans = _spans(frames.path, frames.scores, blank)
-        names = [recogniser.tokenizer.token_list[token] for token, *_ in spans]
-        names = [_phone_of(name) for name in names]
-    else:
-        names, ids = _targets(recogniser, phones)
-        columns = [blank, *sorted(set(ids))]
-        frames = ctc_frames(recogniser, speech, columns)
-        path, scores = _force(frames.columns, [columns.index(i) for i in ids])
-        spans = _spans(path, scores, blank=0)
+        return read_segments(recogniser, ctc_frames(recogniser, speech), len(speech))
+    names, ids = _targets(recogniser, phones)
+    columns = [blank, *sorted(set(ids))]
+    frames = ctc_frames(recogniser, speech, columns)
+    path, scores = _force(frames.columns, [columns.index(i) for i in ids])
+    spans = _spans(path, scores, blank=0)
+    return _segments(recogniser, names, spans, len(frames), len(speech))
+
+
+def read_segments(
+    recogniser: Recogniser, frames: CTCFrames, n_samples: int
+) -> list[Segment]:
+    """When the CTC head says what it says.
+
+    Args:
+        recogniser: the model.
+        frames: what `powsm.longform.ctc_frames` read from a recording.
+        n_samples: of the recording.
+    """
+    spans = _spans(frames.path, frames.scores, recogniser.model.blank_id)
+    names = [recogniser.tokenizer.token_list[token] for token, *_ in spans]
+    names = [_phone_of(name) for name in names]
+    return _segments(recogniser, names, spans, len(frames), n_samples)
+
+
+def _segments(
+    recogniser: Recogniser,
+    names: Sequence[str],
+    spans: Sequence[tuple[int, int, int, float]],
+    n_frames: int,
+    n_samples: int,
+) -> list[Segment]:
+    """Segments of spans, which are named; a span of `▁` is no phone."""
+    grid = FrameGrid.of(recogniser.model)
     kept = [
         (name, span)
         for name, span in zip(names, spans, strict=True)
@@ -89,14 +93,14 @@ def align(
     ]
     times = _intervals(
         [(start, end) for _, (_, start, end, _) in kept],
-        n_frames=len(frames),
+        n_frames=n_frames,
         reach=REACH_S * SAMPLE_RATE / grid.step,
     )
 
     def seconds(frame: float) -> float:
         # what lies before the first frame and after the last belongs to them
-        if frame in (0, len(frames)):
-            return 0.0 if frame == 0 else round(len(speech) / SAMPLE_RATE, 4)
+        if frame in (0, n_frames):
+            return 0.0 if frame == 0 else round(n_samples / SAMPLE_RATE, 4)
         return round(grid.seconds(frame), 4)
 
     return [
@@ -186,51 +190,3 @@ def _intervals(
         after = (spans[i + 1][0] - end) / 2 if i + 1 < len(spans) else n_frames - end
         grown.append((start - min(before, reach), end + min(after, reach)))
     return grown
-
-
-def write_textgrid(path: Path, segments: Sequence[Segment], duration_s: float) -> None:
-    """Write a Praat TextGrid (long text format) with one interval tier, `phones`.
-
-    Pauses are intervals without text, so that the tier covers the recording.
-    """
-    rows, at = [], 0.0
-    for segment in segments:
-        if segment.start > at:
-            rows.append((at, segment.start, ""))
-        rows.append((segment.start, segment.end, segment.phone))
-        at = segment.end
-    if at < duration_s:
-        rows.append((at, duration_s, ""))
-    with atomic_write(path) as file:
-        file.write(
-            'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
-            f"xmin = 0\nxmax = {duration_s:.10g}\ntiers? <exists>\nsize = 1\nitem []:\n"
-            '    item [1]:\n        class = "IntervalTier"\n        name = "phones"\n'
-            f"        xmin = 0\n        xmax = {duration_s:.10g}\n"
-            f"        intervals: size = {len(rows)}\n"
-        )
-        for number, (start, end, text) in enumerate(rows, 1):
-            quoted = text.replace('"', '""')
-            file.write(
-                f"        intervals [{number}]:\n            xmin = {start:.10g}\n"
-                f'            xmax = {end:.10g}\n            text = "{quoted}"\n'
-            )
-
-
-def write_ctm(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
-    """Write NIST CTM: `<utt_id> 1 <start> <duration> <phone> <confidence>` a line."""
-    with atomic_write(path) as file:
-        for utt_id, segments in alignments.items():
-            for s in segments:
-                file.write(
-                    f"{utt_id} 1 {s.start:.4f} {s.end - s.start:.4f} {s.phone} "
-                    f"{s.confidence:.4f}\n"
-                )
-
-
-def write_json(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
-    """Write one JSON object a line: `utt_id` and its `segments`."""
-    with atomic_write(path) as file:
-        for utt_id, segments in alignments.items():
-            row = {"utt_id": utt_id, "segments": [asdict(s) for s in segments]}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -251,10 +251,9 @@ def _decode(
         if profile.decode == "ctc":
             found = _read_ctc(recogniser, profile.search, barred, memory, lens)
         else:
-            searcher = Searcher(recogniser.model, profile.search, barred)
             prompts = [item.text_prev for item in batch]
             found = _prompt_and_search(
-                recogniser, profile, task, searcher, (memory, lens), records, prompts
+                recogniser, profile, task, barred, (memory, lens), records, prompts
             )
     tokens = recogniser.tokenizer.tokens
     for record, hyps in zip(records, found, strict=True):
@@ -269,29 +268,32 @@ def _prompt_and_search(
     recogniser: Recogniser,
     profile: Profile,
     task: str,
-    searcher: Searcher,
+    barred: Sequence[int],
     encoded: tuple[torch.Tensor, torch.Tensor],
     records: list[dict],
     texts: list[str],
 ) -> list[list[Hypothesis]]:
     """Search with the prompts that the profile asks for; `texts` are the gold ones."""
 
-    def search(task: str, texts: list[str]) -> list[list[Hypothesis]]:
+    def search(
+        task: str, texts: list[str], barred: Sequence[int]
+    ) -> list[list[Hypothesis]]:
         prompts = [
             recogniser.prompt(record["lang_sym"], task, text)
             for record, text in zip(records, texts, strict=True)
         ]
+        searcher = Searcher(recogniser.model, profile.search, barred)
         return searcher.search(*encoded, prompts)
 
     if profile.prev != "gold":
         texts = [NA_SYM] * len(records)
     if profile.prev == "predicted":
         tokens = recogniser.tokenizer.tokens
-        first = search(FIRST_PASS[task], texts)
+        first = search(FIRST_PASS[task], texts, ())  # of words, where phones are barred
         texts = [_text(hyps[0], tokens) or NA_SYM if hyps else NA_SYM for hyps in first]
         for record, text in zip(records, texts, strict=True):
             record["text_prev"] = text
-    return search(task, texts)
+    return search(task, texts, barred)
 
 
 def _read_ctc(
@@ -304,7 +306,7 @@ def _read_ctc(
     model = recogniser.model
     log_probs = model.ctc.log_softmax(memory).float()
     allowed = torch.ones(log_probs.size(-1), dtype=torch.bool)
-    allowed[list(barred)] = False
+    allowed[[*barred, model.eos]] = False
     how = {"blank": model.blank_id, "allowed": allowed if barred else None}
     if options.beam_size == 1:
         return [[hyp] for hyp in ctc_greedy(log_probs, lens, **how)]

@@ -5,6 +5,7 @@ rank's part file, so that a killed run goes on where it was and ends with the sa
 bytes.
 """
 
+import hashlib
 import json
 import logging
 import time
@@ -39,6 +40,14 @@ def _finished(part: Path) -> Iterator[dict]:
                 yield json.loads(line)
 
 
+def _key(profile: Profile, weights: str, todo: Sequence[Item]) -> str:
+    """Short hash of all that decides the content of parts."""
+    made_from = hashlib.sha256(f"{profile.digest()} {weights}".encode())
+    for item in todo:
+        made_from.update(repr(item).encode())
+    return made_from.hexdigest()[:12]
+
+
 def decode_set(
     recogniser: Recogniser,
     profile: Profile,
@@ -59,18 +68,15 @@ def decode_set(
         The part file.
 
     Raises:
-        DecodeError: the set has nothing for this task, or a part of another profile.
+        DecodeError: the set has nothing for this task.
     """
     todo = items(folder, task)
     if not todo:
         raise DecodeError(f"{folder}: no utterance has a {task} example")
-    part = out / f"part.{rank}.jsonl"
+    key = _key(profile, recogniser.weights, todo)
+    part = out / f"part.{key}.{rank}.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     done = list(_finished(part))
-    made_from = (profile.digest(), recogniser.weights)
-    if any((record["profile"], record["weights"]) != made_from for record in done):
-        log.info("%s was decoded with other settings; starting again", part)
-        done = []
     finished = {record["utt_id"] for record in done}
     batches = cut_batches(todo, profile)[rank::world_size]
     kept = {
@@ -89,7 +95,7 @@ def decode_set(
             file.flush()
             seconds += sum(item.n_samples for item in batch) / SAMPLE_RATE
     passed = time.monotonic() - started
-    timing = out / f"timing.{rank}.jsonl"
+    timing = out / f"timing.{key}.{rank}.jsonl"
     if left:
         with open(timing, "a", encoding="utf-8") as file:
             file.write(json.dumps({"audio_s": seconds, "compute_s": passed}) + "\n")
@@ -138,24 +144,36 @@ def _line(record: dict) -> str:
     return json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def merge(folder: Path, task: str, out: Path) -> Path:
+def merge(
+    folder: Path, task: str, out: Path, *, profile: Profile, weights: str
+) -> Path:
     """Join all parts into `hyp.jsonl` and `text`, sorted, each utterance once.
 
+    Parts that a killed run left behind count only if it had the same settings, weights
+    and utterances; all are removed.
+
+    Args:
+        folder: the set's dump folder.
+        task: `pr asr g2p p2g lid`.
+        out: where the parts are.
+        profile: decoded with.
+        weights: their short hash, `Recogniser.weights`.
+
     Raises:
-        DecodeError: utterances are missing or not of the set; some are named.
+        DecodeError: utterances are missing; some are named.
     """
-    expected = {item.utt_id for item in items(folder, task)}
-    records = {}
-    parts = sorted(out.glob("part.*.jsonl"))
-    for part in parts:
-        for record in _finished(part):
-            records[record["utt_id"]] = record
-    missing, extra = sorted(expected - set(records)), sorted(set(records) - expected)
-    if missing or extra:
+    todo = items(folder, task)
+    key = _key(profile, weights, todo)
+    records = {
+        record["utt_id"]: record
+        for part in sorted(out.glob(f"part.{key}.*.jsonl"))
+        for record in _finished(part)
+    }
+    missing = sorted({item.utt_id for item in todo} - set(records))
+    if missing:
         raise DecodeError(
-            f"{out}: {len(missing)} of {len(expected)} utterances are missing "
-            f"({' '.join(missing[:3])}) and {len(extra)} are not of this set "
-            f"({' '.join(extra[:3])}); run stage 12 again"
+            f"{out}: {len(missing)} of {len(todo)} utterances are missing "
+            f"({' '.join(missing[:3])}); run stage 12 again"
         )
     failed = sum("error" in record for record in records.values())
     if failed:
@@ -166,7 +184,7 @@ def merge(folder: Path, task: str, out: Path) -> Path:
             file.write(f"{utt_id} {records[utt_id]['text']}".rstrip() + "\n")
     timings = [
         json.loads(line)
-        for path in sorted(out.glob("timing.*.jsonl"))
+        for path in sorted(out.glob(f"timing.{key}.*.jsonl"))
         for line in path.read_text().splitlines()
     ]
     totals = {
@@ -176,6 +194,6 @@ def merge(folder: Path, task: str, out: Path) -> Path:
         json.dump(totals, file)
     with atomic_write(out / "hyp.jsonl") as file:
         file.writelines(_line(records[utt_id]) for utt_id in order)
-    for path in (*parts, *out.glob("timing.*.jsonl")):
+    for path in (*out.glob("part.*.jsonl"), *out.glob("timing.*.jsonl")):
         path.unlink()
     return out / "hyp.jsonl"

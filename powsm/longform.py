@@ -16,15 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from powsm.audio import SAMPLE_RATE, WINDOW_S
-from powsm.decode import Item, Recogniser, decode_batch
+from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S
+from powsm.decode import Recogniser
 from powsm.frames import FrameGrid
-from powsm.profile import Profile
-from powsm.tasks import NA_SYM, parse_output
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
 MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet
-_PHONE_TASKS = ("pr", "g2p")
+TRIM_DB = 40  # below the loudest part: silence
+_TRIM_FRAME = 400  # samples, 25 ms
 
 
 class LongFormError(ValueError):
@@ -62,6 +61,7 @@ def ctc_frames(
     *,
     window_s: float = WINDOW_S,
     overlap_s: float = OVERLAP_S,
+    barred: Sequence[int] = (),
 ) -> CTCFrames:
     """Read the CTC head over a recording of any length.
 
@@ -71,6 +71,7 @@ def ctc_frames(
         tokens: ids whose log-probabilities are wanted in every frame.
         window_s: seconds encoded at once; rounded down to whole frames.
         overlap_s: seconds shared by neighbours; rounded down to whole frames.
+        barred: ids that the path never takes.
 
     Returns:
         One frame for each frame of the unsplit recording, on the CPU.
@@ -95,7 +96,7 @@ def ctc_frames(
     pieces: list[CTCFrames] = []
     n_kept = 0  # frames of the recording that the pieces cover
     for first, begin, end in _windows(len(speech), grid.step, window, overlap):
-        new = _read_window(recogniser, speech[begin:end], tokens)
+        new = _read_window(recogniser, speech[begin:end], tokens, barred)
         if pieces:
             last = pieces.pop()
             n_shared = n_kept - first
@@ -126,12 +127,16 @@ def _windows(
 
 
 def _read_window(
-    recogniser: Recogniser, speech: Tensor, tokens: Sequence[int]
+    recogniser: Recogniser,
+    speech: Tensor,
+    tokens: Sequence[int],
+    barred: Sequence[int],
 ) -> CTCFrames:
     memory, lens = recogniser.encode([speech])
     log_probs = recogniser.model.ctc.log_softmax(memory)[0, : int(lens[0])].float()
-    scores, path = log_probs.max(dim=-1)
     columns = log_probs[:, list(tokens)]
+    log_probs[:, list(barred)] = float("-inf")
+    scores, path = log_probs.max(dim=-1)
     return CTCFrames(path.cpu(), scores.cpu(), columns.cpu())
 
 
@@ -184,72 +189,23 @@ def cut_at_pauses(path: Sequence[int], blank: int, most: int) -> list[tuple[int,
     return [*pieces, (start, len(path))]
 
 
-def transcribe(
-    recogniser: Recogniser,
-    profile: Profile,
-    task: str,
-    speech: Tensor,
-    *,
-    utt_id: str,
-    lang_sym: str,
-    window_s: float = WINDOW_S,
-    overlap_s: float = OVERLAP_S,
-) -> dict:
-    """Decode a recording of any length.
+def trim_silence(speech: Tensor) -> tuple[Tensor, float]:
+    """Cut off the silence before and after the sound of a recording.
+
+    Silence is what stays `TRIM_DB` below the loudest 25 ms.
 
     Args:
-        recogniser: the model.
-        profile: how to decode; with `decode: ctc` the merged windows are read, with
-            the other two the decoder hears pieces cut at pauses.
-        task: `pr asr g2p p2g`.
         speech: (n_samples,) at 16 kHz.
-        utt_id: of the recording.
-        lang_sym: its language, where the profile says `lang: own`.
-        window_s: seconds encoded at once, and the longest piece.
-        overlap_s: see `ctc_frames`.
 
     Returns:
-        A record with the text, and under `pieces` the text of each piece with its
-        `start_s` and `end_s`.
-
-    Raises:
-        LongFormError: see `ctc_frames`, and a task that is prompted with a reference:
-            it belongs to the whole, not to pieces.
+        The part with sound, all of it where no part is louder than another, and the
+        second at which it begins.
     """
-    if task in ("g2p", "p2g") and profile.prev == "gold":
-        raise LongFormError(
-            f"{utt_id}: the prompt of {task} cannot be cut into pieces; use a decode "
-            "profile with prev: predicted or prev: none"
-        )
-    record = {
-        "utt_id": utt_id,
-        "lang_sym": lang_sym,
-        "task_sym": f"<{task}>",
-        "seconds": round(len(speech) / SAMPLE_RATE, 3),
-        "profile": profile.digest(),
-        "weights": recogniser.weights,
-    }
-    found = ctc_frames(recogniser, speech, window_s=window_s, overlap_s=overlap_s)
-    blank = recogniser.model.blank_id
-    if profile.decode == "ctc":
-        labels = torch.unique_consecutive(found.path)
-        tokens = recogniser.tokenizer.tokens(labels[labels != blank].tolist())
-        return record | {"text": parse_output(tokens).text}
-    grid = FrameGrid.of(recogniser.model)
-    window = int(window_s * SAMPLE_RATE)
-    frames = [(0, len(found))]
-    if len(speech) > window:
-        # one frame less, since the ends of a piece hold samples of no frame
-        most = grid.n_frames(window) - 1
-        frames = cut_at_pauses(found.path.tolist(), blank, most)
-    bounds = [0, *(grid.sample(end) for _, end in frames[:-1]), len(speech)]
-    pieces = []
-    for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        item = Item(f"{utt_id}-{number}", "", end - begin, lang_sym, NA_SYM)
-        part = decode_batch(recogniser, profile, task, [item], [speech[begin:end]])[0]
-        times = {"start_s": begin / SAMPLE_RATE, "end_s": end / SAMPLE_RATE}
-        pieces.append(times | {"lang_sym": part["lang_sym"], "text": part["text"]})
-    glue = "" if task in _PHONE_TASKS else " "
-    text = glue.join(piece["text"] for piece in pieces if piece["text"])
-    heard = pieces[0]["lang_sym"]  # where the profile says which, all are the same
-    return record | {"lang_sym": heard, "text": text, "pieces": pieces}
+    if len(speech) < _TRIM_FRAME:
+        return speech, 0.0
+    power = speech.unfold(0, _TRIM_FRAME, HOP_LENGTH).square().mean(-1)
+    sound = (power >= power.max() * 10 ** (-TRIM_DB / 10)).nonzero()
+    first, last = int(sound[0]), int(sound[-1])
+    begin = first * HOP_LENGTH
+    end = last * HOP_LENGTH + _TRIM_FRAME if last + 1 < len(power) else len(speech)
+    return speech[begin:end], begin / SAMPLE_RATE

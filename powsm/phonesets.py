@@ -1,8 +1,8 @@
 """Sets of phones to decode with: those of a language in training, or a list in a file.
 
 Stage 5 counts the phones of each language and writes them beside the tokenizer, where
-they go along with the model. Decoding bars every phone of the vocabulary that is not
-in the set; what is not a phone (pieces of words, `<eos>`) stays.
+they go along with the model. Decoding bars every token of the vocabulary that is not in
+the set: other phones, pieces of words, symbols.
 """
 
 import json
@@ -14,10 +14,12 @@ from pathlib import Path
 from powsm.files import atomic_write
 from powsm.ipa import Normaliser, strip_suprasegmentals
 from powsm.languages import lang_code
+from powsm.tasks import WORD_START
 
 COUNTS_FILE = "phones_by_lang.json"
 
 _PHONE_TOKEN = re.compile(r"/([^/\s]+)/")
+_ALWAYS_ALLOWED = frozenset({"<blank>", "<eos>", WORD_START})
 
 
 class PhoneSetError(ValueError):
@@ -101,7 +103,7 @@ def read_phone_set(path: Path) -> tuple[str, ...]:
 
 
 def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]:
-    """Ids of all phone tokens that spell a phone outside the set.
+    """Ids of all tokens that are no phone of the set, nor needed to say one.
 
     Length marks do not matter: with `a` in the set `/aː/` may come out, and with `aː`
     `/a/` may.
@@ -109,20 +111,31 @@ def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]
     Raises:
         PhoneSetError: none of the phones has a token.
 
-    >>> barred_tokens(["<blank>", "/p/", "/b/", "/bː/", "▁be", "<eos>"], ["p"])
-    [2, 3]
+    >>> barred_tokens(["<blank>", "/p/", "/b/", "/pː/", "▁be", "<eos>"], ["p"])
+    [2, 4]
     """
     allowed = set(strip_suprasegmentals(phones))
     barred = []
-    n_phones = 0
     for token_id, token in enumerate(token_list):
-        if match := _PHONE_TOKEN.fullmatch(token):
-            n_phones += 1
-            if not allowed.issuperset(strip_suprasegmentals((match[1],))):
-                barred.append(token_id)
-    if len(barred) == n_phones:
+        match = _PHONE_TOKEN.fullmatch(token)
+        if match:
+            is_allowed = allowed.issuperset(strip_suprasegmentals((match[1],)))
+        else:
+            is_allowed = token in _ALWAYS_ALLOWED
+        if not is_allowed:
+            barred.append(token_id)
+    if len(barred) + len(_ALWAYS_ALLOWED.intersection(token_list)) == len(token_list):
         raise PhoneSetError(
             f"none of the phones {' '.join(sorted(allowed))} is in the vocabulary; "
             "write them as phones of its token list"
         )
     return barred
+
+
+def phones_of_tokens(tokens: Iterable[str]) -> list[str]:
+    """The phones among output tokens.
+
+    >>> phones_of_tokens(["▁", "/p/", "/ɔː/", "an"])
+    ['p', 'ɔː']
+    """
+    return [m[1] for token in tokens if (m := _PHONE_TOKEN.fullmatch(token))]

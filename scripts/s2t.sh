@@ -56,6 +56,7 @@ exp_name=               # experiment folder in expdir; default: named after the 
 decode_configs=         # decoding profiles, YAML files
 skip_bad_audio=false    # score recordings that cannot be read as all deletions
 test_sets=              # sets to decode; default: every test set of the dump folder
+align=false             # true: write when each decoded phone was said, for Praat too
 
 . scripts/common.sh         # log, die, in_stage, run_stage, run_once, finish_stages
 . scripts/parse_options.sh  # the variables above are the options
@@ -198,6 +199,9 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
         -- "${launcher[@]}" local/decode.py --exp "${exp}" --dump "${dump}" \
         --profiles "${profiles[@]}" --sets "${sets[@]}" --device "${device}" \
         "${bad_audio[@]}"
+    [[ ${align} == false ]] || run_stage "${exp}" -- python local/align.py \
+        --exp "${exp}" --dump "${dump}" --profiles "${profiles[@]}" \
+        --sets "${sets[@]}" --device "${device}"
 fi
 
 if in_stage 13 "score: ${exp} -> ${exp}/RESULTS.md"; then

@@ -1,7 +1,8 @@
-"""Alignment: times worked out by hand, files read back by other programs' parsers."""
+"""Alignment: times worked out by hand, and the script that aligns a set."""
 
 import json
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -12,19 +13,14 @@ from ctc_stand_in import BLANK, START, A, P, T, speech_of, stand_in
 from dump_builder import make_dump
 from hypothesis import given
 from hypothesis import strategies as st
-from praatio import textgrid
 from tiny_model import make_experiment, make_tokens
 
-from powsm.align import (
-    AlignError,
-    Segment,
-    align,
-    write_ctm,
-    write_json,
-    write_textgrid,
-)
+from powsm.align import AlignError, align
+from powsm.datadir import read_scp
 from powsm.decode import Recogniser
+from powsm.decodeset import decode_set, merge
 from powsm.longform import LongFormError
+from powsm.profile import Profile
 
 #       0      1      2      3  4      5      6  7  8      9
 PATH = [BLANK, START, BLANK, P, BLANK, BLANK, A, A, BLANK, T]
@@ -117,54 +113,81 @@ def test_a_whole_model_aligns_its_reference(tmp_path):
     align(recogniser, speech)
 
 
-def test_script_aligns_a_set_and_names_what_it_cannot(tmp_path, monkeypatch, caplog):
-    folder = make_dump(tmp_path / "dump/train", [0.6, 0.8, 1.0, 0.7], seed=1)
+def run_script(monkeypatch, *arguments):
+    script = str(Path(__file__).parents[1] / "local/align.py")
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    runpy.run_path(script, run_name="__main__")
+
+
+@pytest.fixture
+def decoded(tmp_path):
+    """(exp, dump, profile): a set decoded by a random model, one recording spoilt."""
+    folder = make_dump(tmp_path / "dump/test", [0.6, 0.8, 1.0, 0.7], seed=1)
     exp = make_experiment(tmp_path, make_tokens(folder, tmp_path / "tokens"))
     (folder / "normaliser.json").write_text('{"policy": "strict"}')
+    profile = tmp_path / "decode_ctc.yaml"
+    profile.write_text("decode: ctc\n")
     bad = folder / "wav/tiny_u0001_ita.wav"
     bad.write_text("this is no sound")
-    script = Path(__file__).parents[1] / "local/align.py"
-    arguments = ["--exp", exp, "--dump", folder.parent, "--set", "train"]
-    monkeypatch.setattr(sys, "argv", list(map(str, [script, *arguments, "--ref=true"])))
+    out = exp / "decode_ctc/test/pr_ctc"
+    recogniser, how = Recogniser.load(exp), Profile.load(profile)
+    decode_set(recogniser, how, "pr", folder, out)
+    merge(folder, "pr", out, profile=how, weights=recogniser.weights)
+    return exp, folder.parent, profile
+
+
+GOOD = ["tiny_u0000_eng", "tiny_u0002_eng", "tiny_u0003_ita"]
+
+
+def test_script_aligns_references_and_names_what_it_cannot(
+    decoded, monkeypatch, caplog
+):
+    exp, dump, _ = decoded
     with caplog.at_level("INFO"):
-        runpy.run_path(str(script), run_name="__main__")
-    made = sorted(path.name for path in (exp / "align/train_ref").iterdir())
-    assert made == [f"tiny_u000{n}.TextGrid" for n in ("0_eng", "2_eng", "3_ita")]
-    assert f"{bad}: these 16 bytes do not decode as audio" in caplog.text
+        run_script(monkeypatch, "--exp", exp, "--dump", dump, "--sets", "test", "--ref")
+    out = exp / "align/test"
+    assert sorted(path.stem for path in out.glob("*.TextGrid")) == GOOD
+    rows = list(map(json.loads, (out / "phones.jsonl").open()))
+    refs = dict(read_scp(dump / "test/ref.ipa"))
+    assert {
+        row["utt_id"]: "".join(f"/{s['phone']}/" for s in row["segments"])
+        for row in rows
+    } == {utt_id: refs[utt_id] for utt_id in GOOD}
+    assert "tiny_u0001_ita.wav: these 16 bytes do not decode as audio" in caplog.text
     assert "in 3 utterances, 1 could not be aligned" in caplog.text
 
 
-SEGMENTS = [Segment('"', 0.05, 0.21, 0.9), Segment("t͡ʃ", 0.21, 0.37, 0.25)]
+def test_script_aligns_what_was_decoded_once(decoded, monkeypatch, caplog):
+    exp, dump, profile = decoded
+    out = exp / "decode_ctc/test/pr_ctc"
+    # the stand-in for a good model: what it "decoded" is what was said
+    refs = dict(read_scp(dump / "test/ref.ipa"))
+    rows = [json.loads(line) for line in (out / "hyp.jsonl").open()]
+    for row in rows:
+        if "error" not in row:
+            row["tokens"] = ["▁", *re.findall(r"/[^/]+/", refs[row["utt_id"]])]
+    rows[-1]["tokens"] = []  # nothing was heard
+    (out / "hyp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["--exp", exp, "--dump", dump, "--sets", "test", "--profiles", profile]
+    run_script(monkeypatch, *arguments)
+    lines = (out / "align/phones.ctm").read_text().splitlines()
+    for utt_id in GOOD:
+        said = [row.split()[4] for row in lines if row.startswith(utt_id)]
+        expected = refs[utt_id].split("/")[1::2] if utt_id != GOOD[-1] else []
+        assert said == expected
+        assert (out / f"align/{utt_id}.TextGrid").exists()
+    before = (out / "align/phones.ctm").stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        run_script(monkeypatch, *arguments)
+    assert "align is current" in caplog.text
+    assert (out / "align/phones.ctm").stat().st_mtime_ns == before
 
 
-def test_praat_parser_reads_the_textgrid(tmp_path):
-    path = tmp_path / "u.TextGrid"
-    write_textgrid(path, SEGMENTS, duration_s=0.43)
-    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
-    assert grid.tierNames == ("phones",)
-    rows = [tuple(entry) for entry in grid.getTier("phones").entries]
-    assert rows == [
-        (0, 0.05, ""),
-        (0.05, 0.21, '"'),
-        (0.21, 0.37, "t͡ʃ"),
-        (0.37, 0.43, ""),
-    ]
-    assert (grid.minTimestamp, grid.maxTimestamp) == (0, 0.43)
-
-
-def test_textgrid_of_silence_is_one_pause(tmp_path):
-    write_textgrid(tmp_path / "u.TextGrid", [], duration_s=1.5)
-    grid = textgrid.openTextgrid(str(tmp_path / "u.TextGrid"), True)
-    assert [tuple(e) for e in grid.getTier("phones").entries] == [(0, 1.5, "")]
-
-
-def test_ctm_has_a_line_a_phone(tmp_path):
-    write_ctm(tmp_path / "phones.ctm", {"u1": SEGMENTS[1:], "u2": []})
-    assert (tmp_path / "phones.ctm").read_text() == "u1 1 0.2100 0.1600 t͡ʃ 0.2500\n"
-
-
-def test_json_reads_back(tmp_path):
-    write_json(tmp_path / "phones.jsonl", {"u1": SEGMENTS, "u2": []})
-    rows = [json.loads(line) for line in (tmp_path / "phones.jsonl").open()]
-    assert [Segment(**s) for s in rows[0]["segments"]] == SEGMENTS
-    assert rows[1] == {"utt_id": "u2", "segments": []}
+def test_script_says_when_no_profile_has_phones(decoded, monkeypatch, tmp_path):
+    exp, dump, _ = decoded
+    (tmp_path / "decode_words.yaml").write_text("tasks: [asr]\n")
+    arguments = ["--exp", exp, "--dump", dump, "--sets", "test"]
+    with pytest.raises(SystemExit, match="none of the profiles decodes phones"):
+        run_script(
+            monkeypatch, *arguments, "--profiles", tmp_path / "decode_words.yaml"
+        )

@@ -47,7 +47,12 @@ def recogniser(corpus):
 
 def decode(recogniser, profile, corpus, out, task="pr"):
     decode_set(recogniser, profile, task, corpus / "test", out)
-    return merge(corpus / "test", task, out)
+    return join(recogniser, profile, corpus / "test", out, task)
+
+
+def join(recogniser, profile, folder, out, task="pr"):
+    made_with = {"profile": profile, "weights": recogniser.weights}
+    return merge(folder, task, out, **made_with)
 
 
 def records(path):
@@ -141,7 +146,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     first = len(cut_batches(items(corpus / "test", "pr"), JOINT)[0])
     part.write_text("".join(lines[:first]) + lines[first][:30])
     with pytest.raises(DecodeError, match="are missing"):
-        merge(corpus / "test", "pr", out)
+        join(recogniser, JOINT, corpus / "test", out)
     again = decode(recogniser, JOINT, corpus, out)
     assert again.read_bytes() == whole
 
@@ -158,13 +163,20 @@ def test_two_ranks_give_what_one_gives(recogniser, corpus, tmp_path):
             rank=rank,
             world_size=2,
         )
-    assert merge(corpus / "test", "pr", tmp_path / "two").read_bytes() == one
+    two = join(recogniser, JOINT, corpus / "test", tmp_path / "two")
+    assert two.read_bytes() == one
 
 
-def test_results_of_other_settings_are_not_mixed_in(recogniser, corpus, tmp_path):
-    decode_set(recogniser, CTC, "pr", corpus / "test", tmp_path)
-    rows = records(decode(recogniser, JOINT, corpus, tmp_path))
+def test_what_other_settings_or_data_left_is_not_mixed_in(recogniser, corpus, tmp_path):
+    folder = make_dump(tmp_path / "test", [0.6, 0.9, 0.7], seed=5)
+    out = tmp_path / "out"
+    decode_set(recogniser, CTC, "pr", folder, out, rank=1, world_size=2)
+    rows = records(decode(recogniser, JOINT, corpus, out))
     assert {r["profile"] for r in rows} == {JOINT.digest()} != {CTC.digest()}
+    assert not list(out.glob("part*"))
+    # killed, then the set was made anew: same names, other audio
+    decode_set(recogniser, JOINT, "pr", folder, out, rank=1, world_size=2)
+    assert records(decode(recogniser, JOINT, corpus, out)) == rows
 
 
 def test_audio_that_cannot_be_read_harms_only_itself(
@@ -174,7 +186,7 @@ def test_audio_that_cannot_be_read_harms_only_itself(
     (folder / "wav/tiny_u0001_ita.wav").write_text("this is no sound")
     with caplog.at_level(logging.WARNING):
         decode_set(recogniser, CTC, "pr", folder, tmp_path / "out")
-        rows = records(merge(folder, "pr", tmp_path / "out"))
+        rows = records(join(recogniser, CTC, folder, tmp_path / "out"))
     assert ["error" in r for r in rows] == [False, True, False]
     assert rows[1]["text"] == ""
     assert "1 of 3 could not be read" in caplog.text
@@ -291,7 +303,7 @@ def test_each_bad_recording_has_a_clear_line_and_the_rest_goes_on(recogniser, tm
     soundfile.write(wavs[4], np.stack([noise, noise], 1), 8_000)
     wavs[5].write_text("this is no sound")
     decode_set(recogniser, JOINT, "pr", folder, tmp_path / "out")
-    rows = records(merge(folder, "pr", tmp_path / "out"))
+    rows = records(join(recogniser, JOINT, folder, tmp_path / "out"))
     lines = [row.get("error", "").removeprefix(f"{wav}: ") for row, wav in
              zip(rows, wavs, strict=True)]  # fmt: skip
     assert lines[0].startswith("these 0 bytes do not decode as audio")
@@ -384,9 +396,19 @@ def test_only_phones_of_the_set_come_out(recogniser, corpus, profile):
     assert not said <= {"/p/", "/a/", "▁"}
     narrow = replace(profile, phones=("p", "aː"))  # length does not matter
     found = decode_batch(recogniser, narrow, "pr", batch, speech)
-    phones = {t for r in found for t in r["tokens"] if t.startswith("/")}
-    assert phones <= {"/p/", "/a/"}
+    assert {t for r in found for t in r["tokens"]} <= {"/p/", "/a/", "▁"}
     assert narrow.tag("pr") == f"pr_{profile.decode}_inventory"
+
+
+def test_words_that_prompt_g2p_are_not_barred(recogniser, corpus):
+    batch, speech = batch_of(corpus, "g2p")
+    free = Profile("d", "joint", ("g2p",), prev="predicted", search=SEARCH)
+    narrow = replace(free, phones=("p",))
+    prompts = [
+        [r["text_prev"] for r in decode_batch(recogniser, p, "g2p", batch, speech)]
+        for p in (free, narrow)
+    ]
+    assert prompts[0] == prompts[1] and any(map(str.isalpha, "".join(prompts[0])))
 
 
 def test_a_language_stands_for_its_phones_in_training(recogniser, corpus):

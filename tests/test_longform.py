@@ -1,27 +1,12 @@
 """Long recordings: windows merge to what one window would have said."""
 
-import json
-import runpy
-import sys
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
 import pytest
-import soundfile
 import torch
 from ctc_stand_in import BLANK, A, P, T, speech_of, stand_in
-from dump_builder import make_dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_model import make_experiment, make_tokens
 
-from powsm.decode import Recogniser
-from powsm.longform import LongFormError, ctc_frames, cut_at_pauses, transcribe
-from powsm.profile import Profile
-from powsm.search import SearchOptions
-
-CTC = Profile("decode_ctc", decode="ctc")
+from powsm.longform import LongFormError, ctc_frames, cut_at_pauses, trim_silence
 
 
 def random_path(n, seed=0):
@@ -95,89 +80,25 @@ def test_pieces_are_cut_in_the_middle_of_the_longest_pause():
     assert cut_at_pauses(path, blank=0, most=10) == [(0, 8), (8, 14)]
 
 
-def test_ctc_text_of_a_long_recording():
-    path = [P, BLANK, A, A, BLANK] * 60  # 12 s
-    record = transcribe(
-        stand_in(),
-        CTC,
-        "pr",
-        speech_of(path),
-        utt_id="u",
-        lang_sym="<eng>",
-        window_s=3,
-        overlap_s=1,
-    )
-    assert record["text"] == "/p//a/" * 60
-    assert record["seconds"] == pytest.approx(12.03)
+def test_barred_tokens_are_not_on_the_path():
+    path = random_path(40)
+    found = ctc_frames(stand_in(), speech_of(path), barred=[P])
+    expected = [BLANK if token == P else token for token in path]  # the next likely
+    assert found.path.tolist() == expected
 
 
-@pytest.fixture(scope="module")
-def exp(tmp_path_factory):
-    root = tmp_path_factory.mktemp("longform")
-    make_dump(root / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
-    return make_experiment(root, make_tokens(root / "train", root / "tokens"))
+def test_only_silence_at_the_ends_is_trimmed():
+    tone = 0.3 * torch.sin(torch.arange(16_000) / 5)
+    quiet = 0.001 * torch.ones(8_000)  # 46 dB below
+    speech = torch.cat([quiet, tone, quiet, tone, quiet])
+    trimmed, start_s = trim_silence(speech)
+    assert start_s == pytest.approx(0.5, abs=0.025)
+    assert len(trimmed) == pytest.approx(16_000 + 8_000 + 16_000, abs=800)
+    begin = round(start_s * 16_000)
+    assert torch.equal(trimmed, speech[begin : begin + len(trimmed)])
 
 
-@pytest.fixture(scope="module")
-def recogniser(exp):
-    return Recogniser.load(exp)
-
-
-SEARCH = SearchOptions(maxlenratio=-4)
-SHORT = {"utt_id": "u", "lang_sym": "<eng>", "window_s": 2.05, "overlap_s": 0.77}
-
-
-@pytest.mark.parametrize("task", ["pr", "asr"])
-def test_the_decoder_hears_pieces(recogniser, task):
-    speech = torch.randn(7 * 16_000, generator=torch.Generator().manual_seed(0)) / 10
-    profile = Profile("decode_a", tasks=("pr", "asr"), search=SEARCH)
-    record = transcribe(recogniser, profile, task, speech, **SHORT)
-    pieces = record["pieces"]
-    assert (pieces[0]["start_s"], pieces[-1]["end_s"]) == (0, 7)
-    for one, two in zip(pieces[:-1], pieces[1:], strict=True):
-        assert one["end_s"] == two["start_s"]
-        assert one["end_s"] - one["start_s"] <= 2.05
-    glue = "" if task == "pr" else " "
-    assert record["text"] == glue.join(p["text"] for p in pieces if p["text"])
-
-
-@pytest.mark.parametrize(
-    ("n_samples", "n_pieces"), [(16_000, 1), (32_800, 1), (32_801, 2)]
-)
-def test_pieces_are_never_longer_than_the_window(recogniser, n_samples, n_pieces):
-    profile = Profile("decode_a", search=SEARCH)
-    record = transcribe(recogniser, profile, "pr", torch.zeros(n_samples), **SHORT)
-    pieces = record["pieces"]
-    assert len(pieces) == n_pieces
-    assert all(p["end_s"] - p["start_s"] <= 2.05 for p in pieces)
-
-
-def test_a_reference_prompt_cannot_be_cut(recogniser):
-    profile = Profile("decode_a", tasks=("p2g",), search=SEARCH)
-    speech = torch.zeros(16_000)
-    with pytest.raises(LongFormError, match="prev: predicted"):
-        transcribe(recogniser, profile, "p2g", speech, **SHORT)
-    chained = replace(profile, prev="predicted")
-    assert transcribe(recogniser, chained, "p2g", speech, **SHORT)["pieces"]
-
-
-ROOT = Path(__file__).parents[1]
-SCRIPT = str(ROOT / "local/transcribe.py")
-
-
-def test_script_decodes_what_it_can(exp, tmp_path, monkeypatch, caplog):
-    noise = np.random.default_rng(0).normal(0, 0.1, 25 * 16_000)
-    soundfile.write(tmp_path / "talk.wav", noise, 16_000)
-    soundfile.write(tmp_path / "blip.wav", noise[:800], 16_000)
-    out = tmp_path / "out.jsonl"
-    profile = ROOT / "conf/decode_ctc_greedy.yaml"
-    arguments = ["--model", exp, "--profile", profile, "--lang", "ita", "--out", out]
-    files = [tmp_path / "blip.wav", tmp_path / "talk.wav"]
-    monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *arguments, *files])))
-    with caplog.at_level("INFO"):
-        runpy.run_path(SCRIPT, run_name="__main__")
-    (record,) = map(json.loads, out.open(encoding="utf-8"))
-    told = (record["utt_id"], record["lang_sym"], record["seconds"])
-    assert told == ("talk", "<ita>", 25.0)
-    assert "blip.wav: 0.050 s is too short to encode" in caplog.text
-    assert "1 of 2 recordings" in caplog.text
+@pytest.mark.parametrize("n_samples", [0, 100, 16_000])
+def test_nothing_is_trimmed_from_silence(n_samples):
+    trimmed, start_s = trim_silence(torch.zeros(n_samples))
+    assert (len(trimmed), start_s) == (n_samples, 0.0)

@@ -72,10 +72,11 @@ def test_an_empty_file_is_no_set(tmp_path):
         read_phone_set(tmp_path / "phones.txt")
 
 
-def test_bars_are_for_phones_alone():
-    tokens = ["<blank>", "<unk>", "<pr>", "/p/", "/a/", "/a\u02d0/", "\u2581pa", "/"]
-    assert barred_tokens(tokens, ["p"]) == [4, 5]
-    assert barred_tokens(tokens, ["a\u02d0"]) == [3]
-    assert barred_tokens(tokens, ["p", "a", "k"]) == []
+def test_all_but_the_phones_is_barred():
+    tokens = ["<blank>", "<unk>", "<pr>", "/p/", "/a/", "/a\u02d0/", "\u2581pa"]
+    tokens += ["\u2581", "<eos>"]
+    assert barred_tokens(tokens, ["p"]) == [1, 2, 4, 5, 6]
+    assert barred_tokens(tokens, ["a\u02d0"]) == [1, 2, 3, 6]
+    assert barred_tokens(tokens, ["p", "a", "k"]) == [1, 2, 6]
     with pytest.raises(PhoneSetError, match="none of the phones k is in"):
         barred_tokens(tokens, ["k"])
