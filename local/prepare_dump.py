@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     add(
         "--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help="of characters"
     )
+    add("--langs", default="", help="ISO 639-3 codes; others are dropped; train, dev")
     add("--subset", choices=list(SUBSET_HOURS), help="of train, stratified by language")
     add("--seed", type=int, default=42, help="of the subset")
     add("--tasks", default=",".join(TASKS), help="comma-separated")
@@ -46,7 +47,12 @@ def main() -> None:
     settings = Settings(
         policy=args.policy,
         text_policy=args.text_policy,
-        limits=Limits(args.min_duration, args.max_duration, args.max_phones),
+        limits=Limits(
+            args.min_duration,
+            args.max_duration,
+            args.max_phones,
+            only_languages=frozenset(args.langs.replace(",", " ").split()) or None,
+        ),
         max_unknown_rate=args.max_unknown_rate,
         subset=args.subset,
         seed=args.seed,

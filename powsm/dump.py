@@ -74,6 +74,9 @@ class Settings:
     def as_dict(self) -> dict[str, object]:
         values = asdict(self)
         values["limits"]["dropped_languages"] = sorted(self.limits.dropped_languages)
+        if self.limits.only_languages is not None:
+            only = sorted(self.limits.only_languages)
+            values["limits"]["only_languages"] = only
         values["tasks"] = sorted(self.tasks)
         return values
 

@@ -14,7 +14,7 @@ import numpy as np
 from powsm.audio import SAMPLE_RATE, WINDOW_S, n_encoder_frames
 from powsm.languages import DROPPED_LANGUAGES
 
-SUBSET_HOURS = {"10h": 10.0, "100h": 100.0, "1kh": 1000.0}
+SUBSET_HOURS = {"10min": 1 / 6, "10h": 10.0, "100h": 100.0, "1kh": 1000.0}
 MAX_PHONES = 300  # POWSM section 4.1
 MIN_DURATION_S = 0.5
 N_EXAMPLES = 5  # utterance ids remembered for a reason
@@ -30,6 +30,7 @@ class Limits:
     max_phones: int = MAX_PHONES
     check_ctc: bool = True
     dropped_languages: frozenset[str] = frozenset(DROPPED_LANGUAGES)
+    only_languages: frozenset[str] | None = None  # None keeps all others
 
     def for_set(self, dset: str) -> "Limits":
         """These limits, or only the indispensable ones when `dset` is a test set."""
@@ -41,6 +42,7 @@ class Limits:
             max_duration_s=float("inf"),
             max_phones=1 << 62,
             check_ctc=False,
+            only_languages=None,
         )
 
 
@@ -60,6 +62,8 @@ def audio_drop_reason(limits: Limits, *, lang: str, n_samples: int) -> str | Non
     """Why language or duration rule the utterance out; None when they do not."""
     if lang in limits.dropped_languages:
         return "dropped_language"
+    if limits.only_languages is not None and lang not in limits.only_languages:
+        return "other_language"
     if n_samples < limits.min_duration_s * SAMPLE_RATE:
         return "too_short"
     if n_samples > limits.max_duration_s * SAMPLE_RATE:

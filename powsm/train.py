@@ -29,6 +29,7 @@ from powsm.batches import plan_pass
 from powsm.config import stock_config
 from powsm.epochs import EpochModels
 from powsm.files import atomic_write
+from powsm.finetune import load_initial
 from powsm.litmodel import LitPowsm, TrainingError
 from powsm.progress import Clock
 from powsm.tasks import TASKS
@@ -72,6 +73,9 @@ def train(
     set_all_random_seed(args.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
     module = LitPowsm(args, train_folder, valid_folder)
+    if newest_checkpoint(exp) is None:
+        for init_param in args.init_param:
+            load_initial(module.model, init_param)
     options = module.batch_options
     if options.update_batches % world_size:
         raise TrainingError(

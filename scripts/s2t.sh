@@ -35,7 +35,8 @@ min_duration=0.5        # seconds; shorter utterances are dropped
 max_duration=20.0       # seconds; longer utterances are dropped
 max_phones=300          # utterances with more phones are dropped
 max_unknown_rate=0.01   # share of unknown phone symbols at which stage 4 stops
-subset=                 # train on a part stratified by language: 10h, 100h or 1kh
+langs=                  # train on these languages only, as "eng fra"; default: on all
+subset=                 # train on a part stratified by language: 10min, 10h, 100h or 1kh
 
 eval_sets=              # sets to make of the corpora that db.sh names: "timit buckeye"
 
@@ -49,6 +50,8 @@ time_symbols=true       # a symbol for every 0.02 s of the window, or only the t
 config=                 # training settings, a YAML file
 set=()                  # change one of them, as --set optim_conf.lr=0.001
 trainer=                # powsm, or espnet: its stock loop; default: as config says
+init_from=              # begin with this model: experiment, packed model or Hub tag
+extend_vocab=false      # with it, add languages, phones and letters that it lacks
 stats_hours=100.0       # hours of speech from which mean and variance are taken
 exp_name=               # experiment folder in expdir; default: named after the settings
 
@@ -81,12 +84,22 @@ done
 token_list=${token_list:-${data}/token_list}
 token_dir=${token_list}/bpe_unigram${nbpe}
 stats_dir=${expdir}/s2t_stats_raw
+stats_file=${stats_dir}/train/feats_stats.npz
+init=()
+if [[ -n ${init_from} ]]; then  # its vocabulary, weights and statistics, in one folder
+    token_dir=$(basename "${init_from}")
+    token_dir=${token_list}/from_${token_dir//[^A-Za-z0-9._-]/_}
+    stats_dir=${token_dir}
+    stats_file=${token_dir}/feats_stats.npz
+    init=("init_param=[${token_dir}/init.pth]")
+fi
 if [[ -z ${exp_name} ]]; then
     exp_name=$(basename "${config}" .yaml)_bpe${nbpe}
     for change in "${set[@]}"; do
         exp_name+=_${change//=/}
     done
     [[ ${trainer} == "${config_trainer}" ]] || exp_name+=_${trainer}
+    [[ -z ${init_from} ]] || exp_name+=_$(basename "${token_dir}")
     exp_name=s2t_${exp_name//[^A-Za-z0-9._-]/_}
 fi
 exp=${expdir}/${exp_name}
@@ -123,7 +136,7 @@ if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
         --policy "${ipa_policy}" --text_policy "${text_policy}" \
         --min_duration "${min_duration}" --max_duration "${max_duration}" \
         --max_phones "${max_phones}" --max_unknown_rate "${max_unknown_rate}" \
-        ${subset:+--subset "${subset}"}
+        ${langs:+--langs "${langs}"} ${subset:+--subset "${subset}"}
     read -ra sets <<<"${eval_sets//,/ }"
     if [[ ${#sets[@]} -gt 0 ]]; then
         run_stage "${dump}" -- python local/prepare_eval_set.py --set "${sets[@]}" \
@@ -132,18 +145,34 @@ if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
 fi
 
 if in_stage 5 "tokens: ${dump}/train -> ${token_dir}"; then
-    time_step=0.02
-    [[ ${time_symbols} == true ]] || time_step=none
-    run_stage "${token_dir}" "${dump}/train/text" -- \
-        python local/train_tokenizer.py --dump_set "${dump}/train" \
-        --out "${token_list}" --nbpe "${nbpe}" --phones "${phones}" \
-        --languages "${languages}" --time_step_s "${time_step}"
+    if [[ -n ${init_from} ]]; then
+        extend=()
+        [[ ${extend_vocab} == false ]] || extend=(--extend_vocab)
+        files=()  # what tells that the model changed; a Hub tag has none
+        for file in "${init_from}" "${init_from}"/{valid.*.pth,meta.yaml}; do
+            [[ ! -f ${file} ]] || files+=("${file}")
+        done
+        run_once "${token_dir}" "${dump}/train/text" "${files[@]}" -- \
+            python local/start_from.py --init_from "${init_from}" \
+            --dump_set "${dump}/train" --out "${token_dir}" "${extend[@]}"
+    else
+        time_step=0.02
+        [[ ${time_symbols} == true ]] || time_step=none
+        run_stage "${token_dir}" "${dump}/train/text" -- \
+            python local/train_tokenizer.py --dump_set "${dump}/train" \
+            --out "${token_list}" --nbpe "${nbpe}" --phones "${phones}" \
+            --languages "${languages}" --time_step_s "${time_step}"
+    fi
 fi
 
 if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
-    run_once "${stats_dir}" "${dump}/train/wav.scp" "${config}" -- \
-        python local/collect_stats.py --dump "${dump}/train" --config "${config}" \
-        --out "${stats_dir}" --stats_hours "${stats_hours}"
+    if [[ -n ${init_from} ]]; then
+        log "mean and variance stay those of ${init_from}"
+    else
+        run_once "${stats_dir}" "${dump}/train/wav.scp" "${config}" -- \
+            python local/collect_stats.py --dump "${dump}/train" --config "${config}" \
+            --out "${stats_dir}" --stats_hours "${stats_hours}"
+    fi
 fi
 
 if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
@@ -179,8 +208,8 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     run_once "${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}" \
         "${stats_dir}" "${config}" -- \
         "${launcher[@]}" "${program}" --config "${config}" --dump "${dump}" \
-        --token_dir "${token_dir}" --stats "${stats_dir}/train/feats_stats.npz" \
-        --exp "${exp}" --set "ngpu=${ngpu}" "${set[@]}"
+        --token_dir "${token_dir}" --stats "${stats_file}" \
+        --exp "${exp}" --set "ngpu=${ngpu}" "${init[@]}" "${set[@]}"
 fi
 
 if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then

@@ -35,6 +35,16 @@ def test_interlingua_is_dropped_before_its_length_is_looked_at():
     assert audio_drop_reason(Limits(), lang="ina", n_samples=1) == "dropped_language"
 
 
+def test_other_languages_than_those_asked_for_are_dropped_but_from_test_sets():
+    limits = Limits(only_languages=frozenset({"eng", "rus"}))
+    reasons = [
+        audio_drop_reason(some, lang=lang, n_samples=SECOND)
+        for some in (limits, limits.for_set("test_x"))
+        for lang in ("rus", "fra")
+    ]
+    assert reasons == [None, "other_language", None, None]
+
+
 @pytest.mark.parametrize(
     ("n_phones", "reason"), [(0, "no_phones"), (300, None), (301, "too_many_phones")]
 )

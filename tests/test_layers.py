@@ -16,15 +16,15 @@ files hub download languages audio alphabets inventory segment allophones ipa
 orthography utterance datadir corpora tarindex shar chunks audiocopy parts filters tasks
 dump dataaudit dataplots datareport phonesets tokenizer index batches distance intervals
 rates transcripts alignments score tables ctc_prefix cached_decoder dataset packing
-model config checkpoint stats litmodel epochs progress train beams search profile frames
-decode decodeset longform align transcribe report ablation preflight cli
+model config checkpoint finetune stats litmodel epochs progress train beams search
+profile frames decode decodeset longform align transcribe report ablation preflight cli
 """.split()
 
 # Preparing data and scoring do without torch, whose import takes seconds.
 WITH_TORCH = """
-ctc_prefix cached_decoder dataset packing model config checkpoint stats litmodel epochs
-progress train beams search profile frames decode decodeset longform align ablation
-transcribe cli
+ctc_prefix cached_decoder dataset packing model config checkpoint finetune stats
+litmodel epochs progress train beams search profile frames decode decodeset longform
+align ablation transcribe cli
 """.split()
 
 FILES = sorted(PACKAGE.rglob("*.py"))

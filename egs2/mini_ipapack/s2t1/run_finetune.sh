@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A new language: train phone recognition on four languages, go on with ten minutes of
+# the fifth, and compare the two models on the test set.
+# Usage: [old="eng fra ..."] [new=rus] [root=FOLDER] ./run_finetune.sh [option of run.sh]...
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+old=${old:-"eng fra ita spa"}
+new=${new:-rus}
+root=${root:-.}                      # downloads, data, dump and exp stand here
+exp=${root}/exp/finetune
+dump=${root}/dump/finetune
+
+common=(
+    --downloads "${root}/downloads" --data "${root}/data" --expdir "${exp}"
+    --token_list "${exp}/token_list" --decode_configs conf/decode_ctc_greedy.yaml
+    --set "tasks=[pr]"
+)
+# the learning rate falls to zero over the updates of the run
+./run.sh "${common[@]}" --langs "${old}" --dump "${dump}/old" --exp_name old \
+    --set max_epoch=7 --set "scheduler_conf.warmup_steps_list=[0,200,1400]" \
+    --set "scheduler_conf.warmup_lr_list=[0.0,0.0025,0.0]" "$@"
+./run.sh "${common[@]}" --stage 4 --langs "${new}" --subset 10min --dump "${dump}/new" \
+    --exp_name new --init_from "${exp}/old" --extend_vocab \
+    --set max_epoch=3 --set num_iters_per_epoch=100 \
+    --set "scheduler_conf.warmup_steps_list=[0,50,300]" \
+    --set "scheduler_conf.warmup_lr_list=[0.0,0.001,0.0]" "$@"
+
+. ./path.sh
+python local/compare.py "${exp}/old" "${exp}/new" --dump "${dump}/new" --by_lang \
+    --out "${exp}/COMPARISON.md"

@@ -1,0 +1,223 @@
+"""Begin with another model: its vocabulary, extended where asked, and its weights.
+
+A token keeps its weights whatever its number becomes; a new one begins with the mean
+of its kind (language, phone or other piece), so that it is as likely as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from powsm.checkpoint import (
+    CheckpointError,
+    find_model,
+    load_weights,
+    read_weights,
+)
+from powsm.config import load_yaml
+from powsm.files import atomic_write
+from powsm.languages import LANGUAGES, lang_sym
+from powsm.tokenizer import (
+    WORD_START,
+    asr_texts,
+    observed_symbols,
+    phone_symbols,
+    read_token_list,
+    token_list_of,
+    write_tokenizer,
+)
+
+WEIGHTS_FILE = "init.pth"
+STATS_FILE = "feats_stats.npz"
+# parameters with a row (0) or a column (1) for each token
+_TOKEN_AXIS = {
+    "decoder.embed.0.weight": 0,
+    "decoder.output_layer.weight": 0,
+    "decoder.output_layer.bias": 0,
+    "ctc.ctc_lo.weight": 0,
+    "ctc.ctc_lo.bias": 0,
+    "encoder.conditioning_layer.weight": 1,
+}
+_LANGUAGE_SYMS = frozenset(lang_sym(code) for code in LANGUAGES)
+_SymbolType = ModelProto.SentencePiece
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """What a training set holds and a vocabulary lacks.
+
+    Attributes:
+        languages: symbols such as `<rus>`.
+        phones: symbols such as `/sʲ/`.
+        letters: characters of the orthography.
+    """
+
+    languages: list[str]
+    phones: list[str]
+    letters: list[str]
+
+    @classmethod
+    def find(cls, dump_set: Path, tokens: Sequence[str]) -> "NewTokens":
+        """Compare a set of `dump/raw` with a token list."""
+        known = set(tokens)
+        languages, phones = observed_symbols(dump_set)
+        letters = {letter for text in asr_texts(dump_set / "text") for letter in text}
+        return cls(
+            [s for s in map(lang_sym, languages) if s not in known],
+            [s for s in phone_symbols(phones) if s not in known],
+            sorted(letters - known - {" ", WORD_START}),
+        )
+
+    def describe(self) -> str:
+        parts = [
+            f"{len(found)} {name} ({' '.join(found[:8])}{' ...' * (len(found) > 8)})"
+            for name, found in vars(self).items()
+            if found
+        ]
+        return ", ".join(parts) or "nothing"
+
+
+def check_same_tokens(mine: Sequence[str], theirs: Sequence[str], where: str) -> None:
+    """Two vocabularies must agree token by token.
+
+    Raises:
+        CheckpointError: names the first difference.
+    """
+    length = max(len(mine), len(theirs))
+    for number in range(length):
+        a = mine[number] if number < len(mine) else "missing"
+        b = theirs[number] if number < len(theirs) else "missing"
+        if a != b:
+            raise CheckpointError(
+                f"{where}: the vocabularies differ first at token {number} (of "
+                f"{len(mine)} and {len(theirs)}): {a} and {b}; take weights, BPE model "
+                "and token list from one model (--init_from does)"
+            )
+
+
+def extend_pieces(bpe_model: bytes, new: NewTokens) -> bytes:
+    """Append pieces to a SentencePiece model; all others keep number and score.
+
+    Symbols are never split; a letter is a piece less likely than all there are.
+    """
+    proto = ModelProto.FromString(bpe_model)
+    lowest = min(piece.score for piece in proto.pieces)
+    for symbol in (*new.languages, *new.phones):
+        proto.pieces.add(piece=symbol, score=0.0, type=_SymbolType.USER_DEFINED)
+    for letter in new.letters:
+        proto.pieces.add(piece=letter, score=lowest - 1, type=_SymbolType.NORMAL)
+    proto.trainer_spec.vocab_size = len(proto.pieces)
+    return proto.SerializeToString()
+
+
+def token_kind(token: str) -> str:
+    """language, phone or piece.
+
+    >>> token_kind("<eng>"), token_kind("/p/"), token_kind("<pr>"), token_kind("▁a")
+    ('language', 'phone', 'piece', 'piece')
+    """
+    if token in _LANGUAGE_SYMS:
+        return "language"
+    is_phone = len(token) > 2 and token[0] == token[-1] == "/"
+    return "phone" if is_phone else "piece"
+
+
+def regrow(
+    state: Mapping[str, torch.Tensor], old: Sequence[str], new: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Weights of a vocabulary `old` for a vocabulary `new`, by token.
+
+    Raises:
+        CheckpointError: a parameter does not have one row for each old token.
+    """
+    number = {token: i for i, token in enumerate(old)}
+    of_kind: dict[str, list[int]] = {}
+    for i, token in enumerate(old):
+        of_kind.setdefault(token_kind(token), []).append(i)
+    sources = [
+        [number[token]] if token in number else of_kind[token_kind(token)]
+        for token in new
+    ]
+    grown = dict(state)
+    for name, axis in _TOKEN_AXIS.items():
+        if name not in state:
+            continue
+        rows = state[name].movedim(axis, 0)
+        if len(rows) != len(old):
+            raise CheckpointError(
+                f"{name} is for {len(rows)} tokens, the vocabulary has {len(old)}"
+            )
+        rows = torch.stack([rows[source].mean(0) for source in sources])
+        grown[name] = rows.movedim(0, axis).contiguous()
+    return grown
+
+
+def start_from(source: str, dump_set: Path, out: Path, *, extend_vocab: bool) -> str:
+    """Write what training needs from another model.
+
+    Args:
+        source: experiment folder, packed folder or archive, or Hub tag.
+        dump_set: training set in `dump/raw`.
+        out: gets `bpe.model tokens.txt ...` as stage 5 writes them, the weights, and
+            mean and variance if the model normalises by them.
+        extend_vocab: add what the vocabulary lacks of the training set.
+
+    Returns:
+        A line on what was taken and added.
+
+    Raises:
+        CheckpointError: the model is incomplete, or lacks languages or phones of the
+            training set and is not to be extended.
+    """
+    files = find_model(source)
+    bpe_model = files.bpe_model.read_bytes()
+    old = list(load_yaml(files.config_file)["token_list"])
+    check_same_tokens(old, token_list_of(bpe_model), source)
+    new = NewTokens.find(dump_set, old)
+    if (new.languages or new.phones) and not extend_vocab:
+        raise CheckpointError(
+            f"{source} has no tokens for {new.describe()} of {dump_set}; add them with "
+            "--extend_vocab, or leave those languages out with --langs"
+        )
+    if extend_vocab:
+        bpe_model = extend_pieces(bpe_model, new)
+    tokens = token_list_of(bpe_model)
+    state = regrow(read_weights(files.weights_file), old, tokens)
+    nlsyms = [t for t in tokens[2:-3] if t[0] == "<" and t[-1] == ">" and len(t) > 2]
+    write_tokenizer(out, bpe_model, nlsyms)
+    with atomic_write(out / WEIGHTS_FILE, "wb") as file:
+        torch.save(state, file)
+    if files.stats_file is not None:
+        with atomic_write(out / STATS_FILE, "wb") as file:
+            file.write(files.stats_file.read_bytes())
+    verb = "added" if extend_vocab else "not in its vocabulary"
+    return f"{files.describe()}; {len(tokens)} tokens, {verb}: {new.describe()}"
+
+
+def load_initial(model: torch.nn.Module, init_param: str) -> None:
+    """Put the weights of ESPnet's `init_param` into a model.
+
+    All parameters must be there, and the vocabulary beside the weights be the model's.
+    With ESPnet's `<file>:<source>:<target>:<exclude>` a part is loaded, as ESPnet does.
+
+    Raises:
+        CheckpointError: weights or vocabulary do not fit.
+    """
+    if ":" in init_param:
+        load_pretrained_model(init_param, model, ignore_init_mismatch=False)
+        return
+    path = Path(init_param)
+    if not path.is_file():
+        raise CheckpointError(f"init_param: {path} is not there")
+    tokens = None
+    if (path.parent / "tokens.txt").exists():
+        tokens = read_token_list(path.parent / "tokens.txt")
+    elif (path.parent / "config.yaml").exists():
+        tokens = load_yaml(path.parent / "config.yaml").get("token_list")
+    if tokens is not None:
+        check_same_tokens(model.token_list, tokens, init_param)
+    load_weights(model, read_weights(path), init_param)

@@ -1,0 +1,51 @@
+"""run_finetune.sh: one language, then another from its model, and the comparison."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic import make_corpus
+from tiny_model import SETTINGS
+
+pytestmark = pytest.mark.recipe
+
+RECIPE = Path(__file__).parents[2] / "egs2/mini_ipapack/s2t1"
+
+
+def test_new_language_from_a_trained_model(tmp_path):
+    make_corpus(tmp_path / "downloads", ("eng", "ita"), n_train=6, n_dev=2, n_test=2)
+    settings = SETTINGS | {
+        "normalize": "global_mvn",
+        "scheduler": "piecewiselinearwarmuplr",
+        "scheduler_conf": {},
+        "batch_conf": {"batch_seconds": 10, "update_batches": 1},
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    options = ["--stage", "1", "--skip_stages", "2 13", "--nbpe", "58"]
+    options += ["--config", str(tmp_path / "tiny.yaml"), "--stats_hours", "0.01"]
+    options += ["--set", "max_epoch=1", "--set", "num_iters_per_epoch=1"]
+    done = subprocess.run(
+        [
+            "env",
+            "old=ita",
+            "new=eng",
+            f"root={tmp_path}",
+            "./run_finetune.sh",
+            *options,
+        ],
+        cwd=RECIPE,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "mean and variance stay those of" in done.stderr
+    exp = tmp_path / "exp/finetune"
+    text = (exp / "COMPARISON.md").read_text()
+    assert "| eng |" in text and "| ita |" in text and "PFER" in text
+    old, new = (
+        yaml.safe_load((exp / name / "config.yaml").read_text())["token_list"]
+        for name in ("old", "new")
+    )
+    assert "<eng>" not in old and "/æ/" not in old
+    assert {"<eng>", "/æ/"} <= set(new) and set(old) <= set(new)
