@@ -1,0 +1,111 @@
+"""Stage 12 as processes: killed and started again, ranks, tasks of a job array."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from dump_builder import make_dump
+from tiny_model import make_experiment, make_tokens
+
+LOCAL = Path(__file__).parents[1] / "local"
+SCRIPT = str(LOCAL / "decode.py")
+N_UTTS = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums depend on the number of threads, and torchrun allows each process one."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("stage12")
+    folder = make_dump(root / "dump/test", [0.5 + i / 50 for i in range(N_UTTS)])
+    make_experiment(root, make_tokens(folder, root / "tokens"))
+    # two utterances a batch, each searched to its length limit
+    (root / "decode_slow.yaml").write_text(
+        "decode: joint\nbatch_seconds: 2\n"
+        "search: {beam_size: 4, ctc_weight: 0.3, maxlenratio: 1.0}\n"
+    )
+    return root
+
+
+def arguments(corpus, out, *more):
+    return [
+        *("--exp", str(out), "--model", str(corpus / "exp")),
+        *("--dump", str(corpus / "dump"), "--sets", "test", "--device", "cpu"),
+        *("--profiles", str(corpus / "decode_slow.yaml"), *more),
+    ]
+
+
+def run(corpus, out, *more):
+    """Run the script in this process; the bytes of its result, if it has one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [SCRIPT, *arguments(corpus, out, *more)])
+        patch.syspath_prepend(LOCAL)
+        runpy.run_path(SCRIPT, run_name="__main__")
+    made = result(out) / "hyp.jsonl"
+    return made.read_bytes() if made.exists() else None
+
+
+def result(out):
+    return out / "decode_slow/test/pr_joint"
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    return run(corpus, tmp_path_factory.mktemp("whole"))
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(corpus, whole, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments(corpus, tmp_path)],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    n_done = 0
+    while n_done < N_UTTS // 4 and process.poll() is None:
+        n_done = sum(
+            part.read_bytes().count(b"\n")
+            for part in result(tmp_path).glob("part.*.jsonl")
+        )
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (part,) = result(tmp_path).glob("part.*.jsonl")
+    left = part.read_bytes().splitlines()
+    assert N_UTTS // 4 <= len(left) < N_UTTS, process.stderr.read().decode()
+    assert not (result(tmp_path) / "hyp.jsonl").exists()
+    assert run(corpus, tmp_path) == whole
+    assert not list(result(tmp_path).glob("part.*"))
+
+
+def test_two_processes_of_torchrun_give_the_bytes_of_one(corpus, whole, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*torchrun, "--nproc_per_node", "2", SCRIPT, *arguments(corpus, tmp_path)],
+        check=True,
+        capture_output=True,
+    )
+    assert (result(tmp_path) / "hyp.jsonl").read_bytes() == whole
+
+
+def test_shards_of_a_job_array_are_merged_once_all_are_there(corpus, whole, tmp_path):
+    assert run(corpus, tmp_path, "--shards", "1/3") is None
+    run(corpus, tmp_path, "--shards", "0/3")
+    with pytest.raises(SystemExit, match="20 of 60 utterances are missing"):
+        run(corpus, tmp_path, "--merge")
+    run(corpus, tmp_path, "--shards", "2/3")
+    assert run(corpus, tmp_path, "--merge") == whole
