@@ -11,9 +11,10 @@ from pathlib import Path
 from powsm import preflight
 
 PACKAGES = ("espnet", "torch", "torchaudio", "lightning", "lhotse", "panphon")
-# which folder a stage fills, and which stages run --nj processes
+# which folder a stage fills, and which stages run a process on each GPU
 FOLDERS = {0: "downloads", 1: "data", 2: "data", 3: "data", 4: "dump", 5: "data"}
-PARALLEL = (1, 4)
+ON_GPUS = (11, 12)
+OWN_LOOP_BYTES = 8e9  # memory of a process of our loop, which maps the texts
 
 
 def main() -> None:
@@ -31,16 +32,25 @@ def main() -> None:
     add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add("--nj", type=int, default=1, help="processes on the CPU")
     add("--ngpu", type=int, default=0, help="GPUs of this machine")
+    add("--trainer", choices=["powsm", "espnet"], default="powsm")
     add("--readme", type=Path, default=Path("README.md"), help="has the cost table")
     options = parser.parse_args()
 
+    stages = range(options.stage, options.stop_stage + 1)
     findings = preflight.check_environment(PACKAGES)
     if all(finding.level == "ok" for finding in findings):
-        findings += preflight.check_config(options.config)
-        findings += preflight.check_gpus(options.ngpu)
+        if 11 in stages:
+            findings += preflight.check_config(options.config)
+        if set(ON_GPUS) & set(stages):
+            findings += preflight.check_gpus(options.ngpu)
     findings += resources(options)
-    findings += preflight.check_shards(options.downloads)
-    findings += preflight.check_sets(options.dump, options.test_sets)
+    if 11 in stages:
+        findings += preflight.check_shared_memory()
+    if {0, 1, 3} & set(stages):
+        findings += preflight.check_downloads(options.downloads, planned=0 in stages)
+    findings += preflight.check_sets(
+        options.dump, options.test_sets, planned=4 in stages
+    )
     for finding in findings:
         print(f"{finding.level:8}{finding.about:12}{finding.message}")
     faults = sum(finding.level == "fault" for finding in findings)
@@ -57,14 +67,21 @@ def resources(options: argparse.Namespace) -> list[preflight.Finding]:
             continue
         folder = getattr(options, FOLDERS.get(stage, "expdir"))
         needs[folder] = needs.get(folder, 0.0) + preflight.parse_size(row["disk"])
-        processes = options.nj if stage in PARALLEL else max(1, options.ngpu)
-        memory.append((preflight.parse_size(row["memory"]), processes))
+        size = preflight.parse_size(row["memory"])
+        if stage == 11 and options.trainer == "powsm":
+            size = min(size, OWN_LOOP_BYTES)
+        processes = 1
+        if "a process" in row["memory"]:
+            processes = max(1, options.ngpu) if stage in ON_GPUS else options.nj
+        memory.append((size, processes, stage))
     for folder in needs:
         files = folder.rglob("*") if folder.exists() else []
         present = sum(path.stat().st_size for path in files if path.is_file())
         needs[folder] = max(0.0, needs[folder] - present)
-    need, processes = max(memory, key=lambda item: item[0] * item[1], default=(0, 1))
-    return preflight.check_disk(needs) + preflight.check_memory(need, processes)
+    findings = preflight.check_disk(needs)
+    if memory:
+        findings += preflight.check_memory(*max(memory, key=lambda m: m[0] * m[1]))
+    return findings
 
 
 if __name__ == "__main__":

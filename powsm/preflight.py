@@ -16,9 +16,15 @@ from typing import Literal
 
 import yaml
 
+from powsm.download import find_faults, read_manifest
+from powsm.hub import HubError
+
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new
 SHARD_FILES = {"cuts": "*.jsonl.gz", "recording": "*.tar"}
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a Slurm job
+SHARED_MEMORY = Path("/dev/shm")  # through which a loader's workers hand on batches
+SHARED_BYTES = 2e9  # 64 clips of 20 s from 4 workers, twice, and as much again
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,14 @@ def check_gpus(wanted: int) -> list[Finding]:
     if found < wanted:
         message = f"{found} found, {wanted} wanted: go where they are, or set --ngpu"
         return [Finding("fault", "GPUs", message)]
+    for number in range(wanted):
+        try:
+            torch.ones(2, 2, device=f"cuda:{number}").matmul(
+                torch.ones(2, 2).cuda(number)
+            )
+        except RuntimeError as err:
+            message = f"number {number} does not compute: {err}".splitlines()[0]
+            return [Finding("fault", "GPUs", f"{message}: see nvidia-smi")]
     names = sorted({torch.cuda.get_device_name(i) for i in range(wanted)})
     bf16 = "" if not wanted or torch.cuda.is_bf16_supported() else ", without bfloat16"
     message = f"{wanted} of {found}: {', '.join(names)}{bf16}" if wanted else "not used"
@@ -130,29 +144,78 @@ def check_disk(needs: Mapping[Path, float]) -> list[Finding]:
         folder, need = parts[0][0], sum(size for _, size in parts)
         free = shutil.disk_usage(folder).free
         message = f"{free / 1e9:,.0f} GB free at {folder}, {need / 1e9:,.1f} GB needed"
-        if free < need:
+        if locked := [f for f, size in parts if size and not os.access(f, os.W_OK)]:
+            message += f", and {locked[0]} cannot be written: choose another (db.sh)"
+        elif free < need:
             message += ": put the folders elsewhere (db.sh) or make room"
-        findings.append(Finding("fault" if free < need else "ok", "disk", message))
+        level = "fault" if locked or free < need else "ok"
+        findings.append(Finding(level, "disk", message))
     return findings
 
 
-def check_memory(need: float, processes: int) -> list[Finding]:
-    """Memory of this machine against what the hungriest stage takes.
+def check_memory(need: float, processes: int, stage: int) -> list[Finding]:
+    """Memory that this machine or job has against what the hungriest stage takes.
 
     Args:
         need: bytes of one process.
         processes: how many run at once.
+        stage: the one that takes most.
     """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if CGROUP_LIMIT.exists() and (limit := CGROUP_LIMIT.read_text().strip()).isdigit():
+        total = min(total, int(limit))
     need *= processes
-    message = f"{total / 1e9:,.0f} GB, {need / 1e9:,.1f} GB needed"
+    message = f"{total / 1e9:,.0f} GB, {need / 1e9:,.1f} GB needed by stage {stage}"
     if total < need:
-        return [Finding("fault", "memory", f"{message}: lower --nj or --ngpu")]
+        message += ": go to a larger machine"
+        message += f", or lower --nj or --ngpu ({processes} processes)" * (
+            processes > 1
+        )
+        return [Finding("fault", "memory", message)]
     return [Finding("ok", "memory", message)]
 
 
-def check_shards(downloads: Path) -> list[Finding]:
-    """Whether every cuts file of a Shar folder has its recording, and the reverse."""
+def check_shared_memory() -> list[Finding]:
+    """Whether the workers of a loader can hand on their batches; a container's default
+    of 64 MB ends training with a bus error."""
+    if not SHARED_MEMORY.exists():
+        return []
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    message = f"{free / 1e9:,.1f} GB free in {SHARED_MEMORY}"
+    if free < SHARED_BYTES:
+        message += ", 2 GB needed: start the container with --shm-size=8g"
+    return [Finding("fault" if free < SHARED_BYTES else "ok", "workers", message)]
+
+
+def check_downloads(downloads: Path, *, planned: bool) -> list[Finding]:
+    """Whether all shards are here, with their sizes where stage 0 fetched them.
+
+    Args:
+        planned: stage 0 is to run, so what is missing does no harm.
+    """
+    level = "warning" if planned else "fault"
+    try:
+        files = read_manifest(downloads)
+    except HubError:
+        return check_shards(downloads, level)
+    faults = list(find_faults(files, downloads))
+    findings = [Finding(level, "data", fault) for fault in faults[:5]]
+    if len(faults) > 5:
+        findings.append(Finding(level, "data", f"and {len(faults) - 5:,} files more"))
+    if not faults:
+        message = f"{len(files):,} files in {downloads}, all with the hub's sizes"
+        findings.append(Finding("ok", "data", message))
+    return findings
+
+
+def check_shards(
+    downloads: Path, level: Literal["warning", "fault"] = "fault"
+) -> list[Finding]:
+    """Whether every cuts file of a Shar folder has its recording, and the reverse.
+
+    Args:
+        level: of what is missing.
+    """
     findings = []
     for split in sorted(p for p in downloads.glob("*_shar/*") if p.is_dir()):
         numbers = {
@@ -168,26 +231,31 @@ def check_shards(downloads: Path) -> list[Finding]:
                     f"{name}: no {field} for shard {' '.join(lacking[:5])}"
                     f"{' ...' if len(lacking) > 5 else ''}: run stage 0 again"
                 )
-                findings.append(Finding("fault", "data", message))
+                findings.append(Finding(level, "data", message))
         if numbers["cuts"] and numbers["cuts"] == numbers["recording"]:
             message = f"{name}: {len(numbers['cuts'])} shards"
             findings.append(Finding("ok", "data", message))
     if not findings:
         message = f"no *_shar/<split> in {downloads} yet: stage 0 makes them"
-        findings.append(Finding("warning", "data", message))
+        findings.append(Finding(level, "data", message))
     return findings
 
 
-def check_sets(dump: Path, test_sets: Iterable[str]) -> list[Finding]:
-    """Whether train, dev and the test sets wanted are in the dump folder."""
+def check_sets(dump: Path, test_sets: Iterable[str], *, planned: bool) -> list[Finding]:
+    """Whether train, dev and the test sets wanted are in the dump folder.
+
+    Args:
+        planned: stage 4 is to run, so what is missing does no harm.
+    """
     wanted = ["train", "dev", *test_sets]
     lacking = [name for name in wanted if not (dump / name / "text").exists()]
+    level = "warning" if planned else "fault"
     if len(lacking) == len(wanted):
         message = f"nothing in {dump} yet: stages 1 to 4 make it"
-        return [Finding("warning", "sets", message)]
+        return [Finding(level, "sets", message)]
     if lacking:
         message = f"{' '.join(lacking)} not in {dump}: see data/<set>, run stage 4"
-        return [Finding("fault", "sets", message)]
+        return [Finding(level, "sets", message)]
     return [Finding("ok", "sets", f"{len(wanted)} in {dump}")]
 
 

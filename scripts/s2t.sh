@@ -122,7 +122,7 @@ fi
 
 if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
     if [[ ${audio_format} == inplace ]]; then
-        log "the audio is read where it is, nothing to do"
+        [[ ${dry_run} == true ]] || log "the audio is read where it is, nothing to do"
     else
         run_stage "${data}" "${data}"/{train,dev}/wav.scp "${data}"/test_*/wav.scp -- \
             python local/copy_audio.py --data "${data}" --format "${audio_format}" \
@@ -249,5 +249,5 @@ if [[ ${check} == true ]]; then
     python local/check.py --stage "${stage}" --stop_stage "${stop_stage}" \
         --downloads "${downloads}" --data "${data}" --dump "${dump}" \
         --expdir "${expdir}" --config "${config}" --test_sets "${sets[@]}" \
-        --nj "${nj}" --ngpu "${ngpu}"
+        --nj "${nj}" --ngpu "${ngpu}" --trainer "${trainer}"
 fi

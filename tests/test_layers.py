@@ -17,7 +17,8 @@ orthography utterance datadir corpora tarindex shar chunks audiocopy parts filte
 dump dataaudit dataplots datareport phonesets tokenizer index batches distance intervals
 rates transcripts alignments score tables ctc_prefix cached_decoder dataset packing
 model config checkpoint finetune stats litmodel epochs progress train beams search
-profile frames decode decodeset longform align transcribe report ablation preflight cli
+profile frames decode decodeset longform align transcribe report ablation costs
+preflight cli
 """.split()
 
 # Preparing data and scoring do without torch, whose import takes seconds.

@@ -1,12 +1,17 @@
 """The look before a run: every fault is found and says what to do."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from powsm import preflight
+from powsm.download import update_manifest
+from powsm.hub import RemoteFile
 
+ROOT = Path(__file__).parents[1]
 TABLE = """# A recipe
 
 | stage | time | disk | memory | basis |
@@ -79,8 +84,66 @@ def test_disk_sums_folders_of_one_disk(tmp_path):
 
 
 def test_memory_counts_processes():
-    assert levels(preflight.check_memory(1e6, 2)) == ["ok"]
-    assert levels(preflight.check_memory(1e9, 1_000_000)) == ["fault"]
+    assert levels(preflight.check_memory(1e6, 2, 4)) == ["ok"]
+    (finding,) = preflight.check_memory(1e9, 1_000_000, 4)
+    assert finding.level == "fault"
+    assert "needed by stage 4" in finding.message
+    assert "(1000000 processes)" in finding.message
+
+
+def test_folder_that_cannot_be_written_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight.os, "access", lambda *_: False)
+    (finding,) = preflight.check_disk({tmp_path / "a": 1.0})
+    assert finding.level == "fault"
+    assert f"{tmp_path} cannot be written" in finding.message
+    assert levels(preflight.check_disk({tmp_path / "a": 0.0})) == ["ok"]
+
+
+def test_memory_is_that_of_the_job(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(preflight, "CGROUP_LIMIT", limit)
+    for text, level in (("3000000\n", "fault"), ("max\n", "ok")):
+        limit.write_text(text)
+        assert levels(preflight.check_memory(2e6, 2, 4)) == [level]
+
+
+def test_small_shared_memory_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "SHARED_MEMORY", tmp_path)
+    assert levels(preflight.check_shared_memory()) == ["ok"]
+    monkeypatch.setattr(preflight, "SHARED_BYTES", 1e18)
+    (finding,) = preflight.check_shared_memory()
+    assert finding.level == "fault"
+    assert "--shm-size" in finding.message
+    monkeypatch.setattr(preflight, "SHARED_MEMORY", tmp_path / "none")
+    assert preflight.check_shared_memory() == []
+
+
+def test_downloads_are_held_against_the_manifest(tmp_path):
+    files = [
+        RemoteFile("a/b", "0" * 40, f"cv_shar/train/x{n}.tar", 3, "0" * 64)
+        for n in range(8)
+    ]
+    update_manifest(tmp_path, files, files)
+    (tmp_path / "cv_shar/train").mkdir(parents=True)
+    for file in files[1:]:
+        (tmp_path / file.path).write_bytes(b"abc")
+    (finding,) = preflight.check_downloads(tmp_path, planned=False)
+    assert finding.level == "fault"
+    assert "x0.tar: is missing; stage 0 fetches it" in finding.message
+    (tmp_path / files[0].path).write_bytes(b"abc")
+    (finding,) = preflight.check_downloads(tmp_path, planned=False)
+    assert finding.level == "ok"
+    for file in files:
+        (tmp_path / file.path).write_bytes(b"a")
+    findings = preflight.check_downloads(tmp_path, planned=True)
+    assert levels(findings) == ["warning"] * 6
+    assert findings[-1].message == "and 3 files more"
+
+
+def test_downloads_without_manifest_are_looked_at_by_shard(tmp_path):
+    make_shards(tmp_path / "cv_shar/train", cuts="0", recordings="")
+    assert levels(preflight.check_downloads(tmp_path, planned=False)) == ["fault"]
+    assert levels(preflight.check_downloads(tmp_path, planned=True)) == ["warning"]
 
 
 def make_shards(split: Path, cuts: str, recordings: str) -> None:
@@ -105,16 +168,42 @@ def test_missing_half_of_a_shard_is_named(tmp_path):
     assert "no recording for shard 000001" in findings[2].message
 
 
-def test_no_download_yet_is_a_warning(tmp_path):
-    assert levels(preflight.check_shards(tmp_path / "downloads")) == ["warning"]
+def test_no_download_is_a_fault_unless_it_is_planned(tmp_path):
+    for planned, level in ((True, "warning"), (False, "fault")):
+        found = preflight.check_downloads(tmp_path / "downloads", planned=planned)
+        assert levels(found) == [level]
 
 
 def test_sets_wanted(tmp_path):
-    assert levels(preflight.check_sets(tmp_path, ["test_a"])) == ["warning"]
+    for planned, level in ((True, "warning"), (False, "fault")):
+        found = preflight.check_sets(tmp_path, ["test_a"], planned=planned)
+        assert levels(found) == [level]
     for name in ("train", "dev"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "text").touch()
-    assert levels(preflight.check_sets(tmp_path, [])) == ["ok"]
-    (finding,) = preflight.check_sets(tmp_path, ["test_a"])
+    assert levels(preflight.check_sets(tmp_path, [], planned=False)) == ["ok"]
+    (finding,) = preflight.check_sets(tmp_path, ["test_a"], planned=False)
     assert finding.level == "fault"
     assert finding.message.startswith("test_a not in")
+
+
+def test_check_command_ends_with_the_number_of_faults(tmp_path):
+    """From the recipe's own command; the plan is stages 11 and 12 without any data."""
+    done = subprocess.run(
+        [
+            *("bash", "run.sh", "--check", "--stage", "11", "--stop_stage", "12"),
+            *("--config", "conf/train_powsm_fast.yaml", "--ngpu", "0"),
+        ],
+        cwd=ROOT / "egs2/powsm/s2t1",
+        env=os.environ | {"POWSM_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    lines = [line.split(None, 2) for line in done.stdout.splitlines()]
+    about = {words[1]: words[0] for words in lines if words[:1] and len(words) == 3}
+    assert about["python"] == about["torch"] == about["config"] == "ok"
+    assert about["sets"] == "fault"
+    assert "data" not in about  # no stage of the plan reads the shards
+    assert done.stdout.splitlines()[-1].endswith("fault(s)")
+    assert done.returncode == 1
+    assert "GB needed" in done.stdout and "cost: 50 h" in done.stdout

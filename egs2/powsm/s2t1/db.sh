@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # Where the data lie. Every path can be set in the environment instead.
 
-# One folder for everything that is downloaded or made: 1.8 TB (README.md, "Disk").
+# One folder for everything that is downloaded or made: 1.9 TB (README.md, "Cost").
 POWSM_ROOT=${POWSM_ROOT:-.}
-# The Shar folders of IPAPack++; a copy that is already there is used as it is.
+# The Shar folders of IPAPack++. A copy that is there is used as it is; stage 0 adds
+# what it lacks, and --stage 1 does not ask.
 IPAPACK_PLUS=${IPAPACK_PLUS:-${POWSM_ROOT}/downloads}
 
 # Evaluation sets that IPAPack++ does not hold: the folder of the corpus, or of a copy
