@@ -93,7 +93,7 @@ def test_stall_ends_with_the_clients_patience(filled):
     filled.fail(TAR_PATH, stall_at=100)
     url = f"{filled.url}/datasets/{NAME}/resolve/main/{TAR_PATH}"
     with pytest.raises(httpx.ReadTimeout):
-        httpx.get(url, follow_redirects=True, timeout=0.2)
+        httpx.get(url, follow_redirects=True, timeout=0.5)
 
 
 @pytest.mark.parametrize(
