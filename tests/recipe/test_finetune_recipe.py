@@ -42,7 +42,7 @@ def test_new_language_from_a_trained_model(tmp_path):
     assert "mean and variance stay those of" in done.stderr
     exp = tmp_path / "exp/finetune"
     text = (exp / "COMPARISON.md").read_text()
-    assert "| eng |" in text and "| ita |" in text and "PFER" in text
+    assert ", eng | PFER |" in text and ", ita | PFER |" in text
     old, new = (
         yaml.safe_load((exp / name / "config.yaml").read_text())["token_list"]
         for name in ("old", "new")

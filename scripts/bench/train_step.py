@@ -1,0 +1,343 @@
+#!/usr/bin/env python
+"""Speed and agreement of our training step against stock ESPnet's on the same examples.
+
+Prints one JSON line. Durations follow IPAPack++'s published distribution (mean 7.4 s,
+standard deviation 4.4, quartiles 4.2 / 5.7 / 8.7), utterances over 20 s left out as in
+stage 4; 10.8 phones and 3.5 word pieces a second; four examples an utterance. Reading,
+preprocessing, forward, backward and AdamW are timed, in seconds of the process on one
+thread, so other work on the machine does not count:
+
+  published  ESPnetS2TModel, S2TPreprocessor with its 20 s window, ESPnet's unsorted
+             sampler and collate function: what `espnet2.bin.s2t_train` runs
+  rows       ESPnetS2TModel on our batches, one row an example: no window
+  ours       powsm's model and loader
+
+  ratio          published / ours in seconds an example; the smaller of the model sizes
+  ratio_padding  published / rows: what the window costs
+  ratio_shared   rows / ours: what encoding every example anew costs
+  loss_rel_diff  of one batch with dropout and SpecAug off, padded and not, the larger
+  grad_rel_diff  of the worst parameter: norm of the difference / norm of the gradient
+
+The models are conf/train_powsm.yaml with fewer and narrower blocks; PyTorch's attention
+takes the place of flash-attn, for both.
+"""
+
+import argparse
+import json
+import logging
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from espnet2.tasks.s2t import S2TTask
+from espnet2.train.distributed_utils import DistributedOption
+from scipy.stats import beta
+
+from powsm import config
+from powsm.audio import ESPNET_TYPE, SAMPLE_RATE, WINDOW_S, register_with_espnet
+from powsm.batches import BatchOptions
+from powsm.dataset import UtteranceDataset, UtteranceLoader
+from powsm.finetune import NewTokens, extend_pieces
+from powsm.index import ExampleIndex
+from powsm.model import PowsmTask
+from powsm.tasks import examples
+from powsm.tokenizer import (
+    Tokenizer,
+    phone_symbols,
+    special_symbols,
+    train_sentencepiece,
+    write_tokenizer,
+)
+
+CONFIG = Path(__file__).parents[2] / "conf/train_powsm.yaml"
+PHONES_PER_S, PIECES_PER_S = 10.8, 3.5
+PHONES = "a e i o u ə ɛ ɔ ɪ ʊ p b t d k ɡ m n ŋ f v s z ʃ ʒ x h l r j w".split()
+ROWS_PER_BATCH = 16  # published: 64 over four GPUs
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and the data it is measured on."""
+
+    width: int
+    heads: int
+    blocks: int
+    n_tokens: int
+    n_utts: int
+    batch_seconds: float = 40.0
+
+
+SIZES = [Size(144, 4, 4, 8_000, 24), Size(256, 4, 6, 8_000, 12)]
+QUICK = [Size(64, 4, 2, 1_000, 3), Size(96, 4, 2, 1_000, 3)]
+FULL = [Size(768, 12, 9, 40_000, 4)]  # one step
+
+
+def durations(n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` durations in seconds, evenly over the quantiles of IPAPack++.
+
+    A quarter lies in each of 1-4.2, 4.2-5.7, 5.7-8.7 and 8.7-24 s. The first leans to
+    its upper end and the last to its lower, as mean and standard deviation demand.
+    """
+    quantile = (np.arange(n) + 0.5) / n
+    part, rest = np.divmod(4 * quantile, 1)
+    inside = np.select(
+        [part == 0, part == 3],
+        [beta.ppf(rest, 2.5, 1), beta.ppf(rest, 2.08, 3.76)],
+        rest,
+    )
+    low = np.array([1.0, 4.2, 5.7, 8.7])
+    high = np.array([4.2, 5.7, 8.7, 24.0])
+    seconds = (low + (high - low) * inside[:, None])[np.arange(n), part.astype(int)]
+    return rng.permutation(seconds[seconds <= WINDOW_S])
+
+
+def make_data(folder: Path, size: Size) -> Path:
+    """A dump folder of noise with made-up transcripts, and its tokens."""
+    rng = np.random.default_rng(0)
+    words = sorted({"".join(rng.choice(list("abcdefghijkl"), 5)) for _ in range(300)})
+    rows: dict[str, list] = {name: [] for name in
+        ("wav.scp", "text", "text.prev", "text.ctc", "utt2num_samples")}  # fmt: skip
+    texts = []
+    for number, seconds in enumerate(durations(size.n_utts, rng)):
+        utt_id = f"noise_u{number:05d}_eng"
+        speech = rng.normal(0, 0.1, int(seconds * SAMPLE_RATE))
+        path = folder / f"{utt_id}.flac"
+        soundfile.write(path, speech, SAMPLE_RATE)
+        phones = list(rng.choice(PHONES, int(seconds * PHONES_PER_S)))
+        text = " ".join(rng.choice(words, max(1, int(seconds * PIECES_PER_S))))
+        texts.append(text)
+        for example in examples(utt_id, "eng", phones, phones, text):
+            rows["wav.scp"].append((example.example_id, path))
+            rows["text"].append((example.example_id, example.text))
+            rows["text.prev"].append((example.example_id, example.text_prev))
+            rows["text.ctc"].append((example.example_id, example.text_ctc))
+            rows["utt2num_samples"].append((example.example_id, len(speech)))
+    for name, pairs in rows.items():
+        lines = sorted(f"{key} {value}\n" for key, value in pairs)
+        (folder / name).write_text("".join(lines))
+    special = special_symbols(["eng"], None)
+    symbols = [*special, *phone_symbols(PHONES)]
+    bpe = train_sentencepiece(
+        [*words * 20, *texts], n_pieces=len(symbols) + 3 + 250, symbols=symbols
+    )
+    left = size.n_tokens - len(symbols) - 3 - 250
+    bpe = extend_pieces(bpe, NewTokens([], [], [f"▁unused{i}" for i in range(left)]))
+    write_tokenizer(folder / "tokens", bpe, special)
+    return folder
+
+
+def settings(
+    size: Size, folder: Path, *, model: str, dropout: bool
+) -> argparse.Namespace:
+    """The published settings at another size."""
+    wide, width = 4 * size.width, size.width
+    attention = {"use_flash_attn": False, "use_sdpa": True}
+    encoder = {
+        "output_size": width,
+        "attention_heads": size.heads,
+        "cgmlp_linear_units": wide,
+        "linear_units": wide,
+        "num_blocks": size.blocks,
+    }
+    decoder = {
+        "attention_heads": size.heads,
+        "linear_units": wide,
+        "num_blocks": size.blocks,
+    }
+    values = config.load_yaml(CONFIG)
+    values["encoder_conf"] |= encoder | attention
+    values["decoder_conf"] |= decoder | attention
+    if not dropout:
+        values |= {"specaug": None, "specaug_conf": {}}
+        for part in ("encoder_conf", "decoder_conf"):
+            conf = values[part]
+            conf |= {key: 0.0 for key in conf if key.endswith("dropout_rate")}
+    files = [
+        [str(folder / "wav.scp"), "speech", ESPNET_TYPE],
+        [str(folder / "text.prev"), "text_prev", "text"],
+        [str(folder / "text.ctc"), "text_ctc", "text"],
+        [str(folder / "text"), "text", "text"],
+    ]
+    values |= {
+        "model": model,
+        "normalize": "utterance_mvn",
+        "token_list": str(folder / "tokens/tokens.txt"),
+        "token_type": "bpe",
+        "bpemodel": str(folder / "tokens/bpe.model"),
+        "batch_size": ROWS_PER_BATCH,
+        "num_iters_per_epoch": None,
+        "num_workers": 0,
+        "ngpu": 0,
+    }
+    args = config.parse(values, folder / f"{model}.yaml")
+    args.train_data_path_and_name_and_type = files
+    args.train_shape_file = [str(folder / "utt2num_samples")]
+    args.fold_length = [80_000]
+    return args
+
+
+def build(task: type, args: argparse.Namespace, like: torch.nn.Module | None = None):
+    torch.manual_seed(0)
+    model = task.build_model(args)
+    if like is not None:
+        model.load_state_dict(like.state_dict())
+    return model
+
+
+def as_rows(batch: dict) -> dict:
+    """Our batch as one row an example, ESPnet's layout."""
+    batch = dict(batch)
+    audio = batch.pop("example_audio")
+    for name in ("speech", "text_ctc"):
+        batch[name] = batch[name][audio]
+        batch[f"{name}_lengths"] = batch[f"{name}_lengths"][audio]
+    return batch
+
+
+def stock_batches(args: argparse.Namespace, *, train: bool = True):
+    """What the stock loop trains on: its sampler, preprocessor and collate function."""
+    np.random.seed(0)
+    random.seed(0)
+    if not train:  # no random silence: all rows of an utterance are the same audio
+        args = argparse.Namespace(**vars(args))
+        args.preprocessor_conf = args.preprocessor_conf | {"speech_init_silence": 0}
+    factory = S2TTask.build_iter_factory(args, DistributedOption(), "train")
+    for _, batch in factory.build_iter(1, shuffle=False):
+        yield batch
+
+
+def our_batches(args: argparse.Namespace, folder: Path, size: Size):
+    tokenizer = Tokenizer(args.bpemodel, args.token_list)
+
+    def encode(example: dict[str, str]) -> dict[str, np.ndarray]:
+        ids = {key: tokenizer.encode(text) for key, text in example.items()}
+        ids["text"] = tokenizer.encode_target(example["text"])
+        return {key: np.array(value, np.int64) for key, value in ids.items()}
+
+    dataset = UtteranceDataset(ExampleIndex(folder), encode)
+    options = BatchOptions(batch_seconds=size.batch_seconds)
+    for _, batch in UtteranceLoader(dataset, options):
+        yield batch
+
+
+def seconds_an_example(model: torch.nn.Module, batches, n_batches: int | None) -> float:
+    """Seconds of the process: reading, forward, backward and update."""
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    n_examples, start = 0, time.process_time()
+    for number, batch in enumerate(batches):
+        if number == n_batches:
+            break
+        loss, _, weight = model(**batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        n_examples += int(weight)
+    return (time.process_time() - start) / n_examples
+
+
+def differences(mine: torch.nn.Module, stock: torch.nn.Module, batch: dict):
+    """Relative difference of the loss, and of the worst parameter's gradient."""
+    losses = []
+    for model, data in ((mine, batch), (stock, as_rows(batch))):
+        model.train()
+        model.zero_grad()
+        loss = model(**{key: value.clone() for key, value in data.items()})[0]
+        loss.backward()
+        losses.append(float(loss.detach()))
+    grads = [(a.grad, b.grad) for a, b in zip(
+        mine.parameters(), stock.parameters(), strict=True)]  # fmt: skip
+    # where the true gradient is zero (keys' biases) both hold rounding errors
+    rms = max(float(b.norm() / b.numel() ** 0.5) for _, b in grads)
+    worst = max(
+        float((a - b).norm() / max(b.norm(), 1e-4 * rms * b.numel() ** 0.5))
+        for a, b in grads
+    )
+    return abs(losses[0] / losses[1] - 1), worst
+
+
+def check(size: Size, folder: Path) -> tuple[float, float]:
+    """Agreement on a batch at its own lengths and on one padded to the window."""
+    args = settings(size, folder, model="espnet", dropout=False)
+    stock = build(S2TTask, args)
+    mine = settings(size, folder, model="powsm", dropout=False)
+    mine = build(PowsmTask, mine, like=stock)
+    unpadded = next(iter(our_batches(args, folder, size)))
+    padded = next(iter(stock_batches(args, train=False)))
+    padded.pop("utt_id", None)
+    n = len(padded["text"])
+    padded["example_audio"] = torch.arange(n) // 4  # the four tasks stand together
+    for name in ("speech", "speech_lengths", "text_ctc", "text_ctc_lengths"):
+        padded[name] = padded[name][::4]
+    found = [differences(mine, stock, batch) for batch in (unpadded, padded)]
+    return max(loss for loss, _ in found), max(grad for _, grad in found)
+
+
+def measure(size: Size, folder: Path, n_batches: int | None) -> dict:
+    args = settings(size, folder, model="espnet", dropout=True)
+    mine_args = settings(size, folder, model="powsm", dropout=True)
+    stock = build(S2TTask, args)
+    seconds = {"published": seconds_an_example(stock, stock_batches(args), n_batches)}
+    rows = map(as_rows, our_batches(args, folder, size))
+    seconds["rows"] = seconds_an_example(stock, rows, n_batches)
+    n_parameters = sum(p.numel() for p in stock.parameters())
+    del stock
+    mine = build(PowsmTask, mine_args)
+    batches = our_batches(args, folder, size)
+    seconds["ours"] = seconds_an_example(mine, batches, n_batches)
+    return {
+        "params_m": round(n_parameters / 1e6, 1),
+        "ratio": round(seconds["published"] / seconds["ours"], 2),
+        "ratio_padding": round(seconds["published"] / seconds["rows"], 2),
+        "ratio_shared": round(seconds["rows"] / seconds["ours"], 2),
+        "s_per_example": {key: round(value, 4) for key, value in seconds.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="two small models")
+    which.add_argument(
+        "--full",
+        action="store_true",
+        help="one step of the published 350 M parameters; 20 GB of memory",
+    )
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    sys.stdout, stdout = sys.stderr, sys.stdout  # ESPnet prints
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    register_with_espnet()
+    sizes = QUICK if args.quick else FULL if args.full else SIZES
+    results, agreement = [], []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            data = make_data(Path(folder), size)
+            results.append(measure(size, data, 1 if args.full else None))
+            agreement.append(check(size, data))
+    slowest = min(results, key=lambda result: result["ratio"])
+    line = {key: slowest[key] for key in ("ratio", "ratio_padding", "ratio_shared")}
+    line |= {
+        "loss_rel_diff": float(f"{max(loss for loss, _ in agreement):.1e}"),
+        "grad_rel_diff": float(f"{max(grad for _, grad in agreement):.1e}"),
+        "sizes": results,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cpus": os.cpu_count(),
+    }
+    print(json.dumps(line), file=stdout)
+
+
+if __name__ == "__main__":
+    main()
