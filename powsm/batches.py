@@ -39,7 +39,7 @@ class BatchOptions:
 
 
 @numba.njit(cache=True)
-def _cut(lengths: np.ndarray, pool: np.ndarray, most: int) -> np.ndarray:
+def _cut(lengths: np.ndarray, most: int) -> np.ndarray:
     """Where to cut sorted lengths so that count x longest <= most, pool by pool."""
     cuts = np.empty(lengths.size + 1, np.int64)
     cuts[0] = 0
@@ -49,7 +49,7 @@ def _cut(lengths: np.ndarray, pool: np.ndarray, most: int) -> np.ndarray:
     for i in range(lengths.size):
         longest = max(longest, lengths[i])
         too_many = longest * (i - start + 1) > most
-        if i > start and (too_many or pool[i] != pool[start]):
+        if i > start and (too_many or i % _POOL == 0):
             cuts[n] = i
             n += 1
             start = i
@@ -109,19 +109,22 @@ def plan_pass(
             f"batch_seconds is {options.batch_seconds}, the longest of {n} utterances "
             f"has {longest:.1f} s; raise batch_seconds or lower max_duration in stage 4"
         )
-    utts = rng.permutation(n)
-    length = np.asarray(num_samples)[utts].astype(np.int64)
+    # int32 throughout: with 8 million utterances every array counts
+    utts = rng.permutation(n).astype(np.int32)
+    total = np.asarray(num_samples)[utts].astype(np.int32)
     window = max(min(int(options.window_s * SAMPLE_RATE), most), 0)
-    room = np.maximum(window - length, 0)
     padded = rng.random(n) < options.window_share
-    silence = np.where(padded, (rng.random(n) * (room + 1)).astype(np.int64), 0)
+    silence = rng.random(n) * (np.maximum(window - total, 0) + 1)
+    silence = np.where(padded, silence, 0).astype(np.int32)
     most_lead = np.minimum(silence, int(options.max_lead_s * SAMPLE_RATE))
-    lead = (rng.random(n) * (most_lead + 1)).astype(np.int64)
-    total = length + silence
-    pool = np.arange(n) // _POOL
-    by_length = np.lexsort((total, pool))
-    utts, total, lead = utts[by_length], total[by_length], lead[by_length]
-    bounds = _cut(total, pool[by_length], most)
+    lead = (rng.random(n) * (most_lead + 1)).astype(np.int32)
+    total += silence
+    for start in range(0, n, _POOL):
+        pool = slice(start, start + _POOL)
+        by_length = np.argsort(total[pool], kind="stable")
+        for values in (utts, total, lead):
+            values[pool] = values[pool][by_length]
+    bounds = _cut(total, most)
     # whole updates only: what is left over is small and differs in every pass
     n_batches = bounds.size - 1
     size = options.update_batches

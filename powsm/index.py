@@ -1,17 +1,17 @@
-"""A memory-mapped index of a dump folder: random access without reading it.
+"""An index of a dump folder: random access to its utterances without reading it.
 
-What stands in `dump/raw/<set>` is what is trained on. The index holds only numbers
-(where each line begins, how long each recording is), is built once, and is mapped
-into memory, so that workers and ranks share its pages: a process's own memory does
-not grow with the corpus.
+What stands in `dump/raw/<set>` is what is trained on. The index holds only numbers:
+where the lines of each utterance begin, and how long its recording is. Lines are read
+from the files when they are wanted, so that the memory of a process does not grow with
+the corpus, and the system's cache of the files serves all workers and ranks.
 """
 
 import json
 import logging
-import mmap
 import os
 import shutil
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 
 import numba
@@ -20,8 +20,11 @@ import numpy as np
 from powsm.audio import AudioError, read_audio
 
 TEXT_FILES = ("text", "text.prev", "text.ctc")
-_FILES = ("wav.scp", *TEXT_FILES, "utt2num_samples")
-_INDEX_VERSION = 1
+_INDEXED = ("wav.scp", *TEXT_FILES)
+_FILES = (*_INDEXED, "utt2num_samples")
+_INDEX_VERSION = 2
+_NUMBER = np.dtype("<i8")
+_CHUNK = 1 << 16  # utterances indexed at a time
 _SPACE, _NEWLINE, _UNDERSCORE, _ZERO = 32, 10, 95, 48
 
 log = logging.getLogger(__name__)
@@ -32,87 +35,81 @@ class IndexMismatchError(ValueError):
 
 
 @numba.njit(cache=True)
-def _line_starts(data: np.ndarray) -> np.ndarray:
+def _next_line(data, at):
+    while data[at] != _NEWLINE:
+        at += 1
+    return at + 1
+
+
+@numba.njit(cache=True)
+def _number(data, at):
+    """The number behind the id at `at`, or -1 where there is none."""
+    while data[at] != _SPACE and data[at] != _NEWLINE:
+        at += 1
+    value = -1
+    at += 1 if data[at] == _SPACE else 0
+    while data[at] != _NEWLINE:
+        digit = data[at] - _ZERO
+        if digit < 0 or digit > 9:
+            return -1
+        value = max(value, 0) * 10 + digit
+        at += 1
+    return value
+
+
+@numba.njit(cache=True)
+def _follow(files, at, begins, samples):
+    """Walk through all files side by side, utterance by utterance.
+
+    Lines whose ids agree up to the last underscore are one utterance.
+
+    Args:
+        files: bytes of each of `_FILES`.
+        at: where the next line begins in each; moved on.
+        begins: (most, files) filled with where each utterance begins.
+        samples: (most,) filled with its number of samples, -1 where there is none.
+
+    Returns:
+        How many utterances were found, or -1 where files name different examples.
+    """
+    ids = files[0]
     n = 0
-    for i in range(data.size):
-        if data[i] == _NEWLINE:
-            n += 1
-    starts = np.empty(n + 1, np.int64)
-    starts[0] = 0
-    k = 1
-    for i in range(data.size):
-        if data[i] == _NEWLINE:
-            starts[k] = i + 1
-            k += 1
-    return starts
-
-
-@numba.njit(cache=True)
-def _first_other_id(a, a_starts, b, b_starts) -> int:
-    """First line at which two files name different examples, or -1."""
-    for line in range(a_starts.size - 1):
-        i, j = a_starts[line], b_starts[line]
-        while True:
-            end_a = a[i] == _SPACE or a[i] == _NEWLINE
-            end_b = b[j] == _SPACE or b[j] == _NEWLINE
-            if end_a and end_b:
-                break
-            if a[i] != b[j]:
-                return line
-            i += 1
-            j += 1
-    return -1
-
-
-@numba.njit(cache=True)
-def _groups(data, starts) -> np.ndarray:
-    """Start of every run of lines whose ids agree up to the last underscore."""
-    n = starts.size - 1
-    group = np.empty(n + 1, np.int64)
-    count = 0
-    stem = 0  # length of the previous id's stem
-    for line in range(n):
-        i = starts[line]
-        cut = i
-        while data[i] != _SPACE and data[i] != _NEWLINE:
-            if data[i] == _UNDERSCORE:
-                cut = i
-            i += 1
-        length = cut - starts[line]
-        same = line > 0 and length == stem
-        if same:
-            previous = starts[line - 1]
-            for k in range(length):
-                if data[previous + k] != data[starts[line] + k]:
-                    same = False
+    while n < samples.size and at[0] < ids.size:
+        begins[n] = at
+        first, stem = at[0], -1
+        while at[0] < ids.size:
+            start = at[0]
+            end = cut = start
+            while ids[end] != _SPACE and ids[end] != _NEWLINE:
+                if ids[end] == _UNDERSCORE:
+                    cut = end
+                end += 1
+            if stem < 0:
+                stem = cut - start
+            else:
+                same = cut - start == stem
+                for k in range(stem if same else 0):
+                    if ids[first + k] != ids[start + k]:
+                        same = False
+                        break
+                if not same:
                     break
-        if not same:
-            group[count] = line
-            count += 1
-        stem = length
-    group[count] = n
-    return group[: count + 1].copy()
-
-
-@numba.njit(cache=True)
-def _numbers(data, starts, lines) -> np.ndarray:
-    """The number behind the id on each of `lines`; -1 where there is none."""
-    values = np.empty(lines.size, np.int64)
-    for k in range(lines.size):
-        i = starts[lines[k]]
-        while data[i] != _SPACE and data[i] != _NEWLINE:
-            i += 1
-        value = -1
-        i += 1
-        while i < starts[lines[k] + 1] - 1:
-            digit = data[i] - _ZERO
-            if digit < 0 or digit > 9:
-                value = -1
-                break
-            value = max(value, 0) * 10 + digit
-            i += 1
-        values[k] = value
-    return values
+            for f in range(1, len(files)):
+                other, i = files[f], at[f]
+                if i + end - start >= other.size:
+                    return -1
+                for k in range(end - start):
+                    if other[i + k] != ids[start + k]:
+                        return -1
+                i += end - start
+                if other[i] != _SPACE and other[i] != _NEWLINE:
+                    return -1
+            if start == first:
+                samples[n] = _number(files[-1], at[-1])
+            for f in range(len(files)):
+                at[f] = _next_line(files[f], at[f])
+        n += 1
+    return n
 
 
 def _stamp(folder: Path) -> dict:
@@ -130,10 +127,9 @@ def build_index(folder: Path) -> Path:
         folder: `dump/raw/<set>` with the files of stage 4.
 
     Returns:
-        The folder `<folder>/.index`: `<file>.npy` holds where each line begins
-        (int64, number of examples + 1), `groups.npy` the first line of each
-        utterance (int64, number of utterances + 1), `num_samples.npy` the length
-        of its audio in samples (int64).
+        The folder `<folder>/.index`, with little-endian int64 numbers: `begins` holds
+        where the lines of each utterance begin in each of `_INDEXED`, and a last row
+        with their ends; `num_samples` the length of its audio in samples.
 
     Raises:
         FileNotFoundError: a file of stage 4 is missing.
@@ -154,30 +150,7 @@ def build_index(folder: Path) -> Path:
         pass
     building = Path(tempfile.mkdtemp(dir=folder, prefix=".index."))
     try:
-        data = {}
-        starts = {}
-        for name in _FILES:
-            data[name] = np.memmap(folder / name, np.uint8, mode="r")
-            if data[name].size == 0 or data[name][-1] != _NEWLINE:
-                raise IndexMismatchError(
-                    f"{folder / name}: empty, or its last line has no end; "
-                    "run stage 4 again"
-                )
-            starts[name] = _line_starts(data[name])
-            np.save(building / f"{name}.npy", starts[name])
-        _check_same_ids(folder, data, starts)
-        groups = _groups(data["wav.scp"], starts["wav.scp"])
-        samples = _numbers(
-            data["utt2num_samples"], starts["utt2num_samples"], groups[:-1]
-        )
-        if (samples <= 0).any():
-            line = int(groups[np.flatnonzero(samples <= 0)[0]])
-            raise IndexMismatchError(
-                f"{folder}/utt2num_samples:{line + 1}: expected '<id> <samples>' "
-                "with a positive whole number; run stage 4 again"
-            )
-        np.save(building / "groups.npy", groups)
-        np.save(building / "num_samples.npy", samples)
+        n_utts = _write_numbers(folder, building)
         (building / "stamp.json").write_text(json.dumps(stamp))
         shutil.rmtree(index, ignore_errors=True)
         os.rename(building, index)
@@ -186,33 +159,68 @@ def build_index(folder: Path) -> Path:
         if isinstance(err, OSError):  # numpy's says neither where nor why
             raise OSError(f"{index}: not written ({err}); is the disk full?") from err
         raise
-    log.info(
-        "indexed %s: %d utterances, %d examples",
-        folder,
-        groups.size - 1,
-        groups[-1],
-    )
+    log.info("indexed %s: %d utterances", folder, n_utts)
     return index
 
 
-def _check_same_ids(folder: Path, data: dict, starts: dict) -> None:
-    first = _FILES[0]
+def _write_numbers(folder: Path, out: Path) -> int:
+    files = tuple(_bytes_of(folder / name) for name in _FILES)
+    at = np.zeros(len(_FILES), np.int64)
+    begins = np.empty((_CHUNK, len(_FILES)), np.int64)
+    samples = np.empty(_CHUNK, np.int64)
+    n_utts = 0
+    with open(out / "begins", "wb") as rows, open(out / "num_samples", "wb") as lengths:
+        while at[0] < files[0].size:
+            n = _follow(files, at, begins, samples)
+            if n < 0:
+                raise _mismatch(folder)
+            if (samples[:n] <= 0).any():
+                bad = np.flatnonzero(samples[:n] <= 0)[0]
+                line = np.count_nonzero(files[-1][: begins[bad, -1]] == _NEWLINE) + 1
+                raise IndexMismatchError(
+                    f"{folder}/utt2num_samples:{line}: expected '<id> <samples>' "
+                    "with a positive whole number; run stage 4 again"
+                )
+            n_utts += n
+            rows.write(begins[:n, : len(_INDEXED)].astype(_NUMBER).tobytes())
+            lengths.write(samples[:n].astype(_NUMBER).tobytes())
+        if (at != [data.size for data in files]).any():
+            raise _mismatch(folder)
+        rows.write(at[: len(_INDEXED)].astype(_NUMBER).tobytes())
+    return n_utts
+
+
+def _bytes_of(path: Path) -> np.ndarray:
+    data = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.empty(0)
+    if data.size == 0 or data[-1] != _NEWLINE:
+        raise IndexMismatchError(
+            f"{path}: empty, or its last line has no end; run stage 4 again"
+        )
+    return data
+
+
+def _mismatch(folder: Path) -> IndexMismatchError:
+    """What is wrong with files that do not agree: a slow look from their beginning."""
+    counts = []
+    for name in _FILES:
+        with open(folder / name, "rb") as file:
+            counts.append(sum(1 for _ in file))
+    for name, count in zip(_FILES, counts, strict=True):
+        if count != counts[0]:
+            return IndexMismatchError(
+                f"{folder}: {_FILES[0]} has {counts[0]} lines, {name} has {count}; "
+                "run stage 4 again"
+            )
     for name in _FILES[1:]:
-        if starts[name].size != starts[first].size:
-            raise IndexMismatchError(
-                f"{folder}: {first} has {starts[first].size - 1} lines, {name} has "
-                f"{starts[name].size - 1}; run stage 4 again"
-            )
-        line = _first_other_id(data[first], starts[first], data[name], starts[name])
-        if line >= 0:
-            ids = [
-                bytes(data[f][starts[f][line] : starts[f][line + 1]]).split(b" ")[0]
-                for f in (first, name)
-            ]
-            raise IndexMismatchError(
-                f"{folder / name}:{line + 1}: found {ids[1].decode().strip()!r} where "
-                f"{first} has {ids[0].decode().strip()!r}; run stage 4 again"
-            )
+        with open(folder / _FILES[0], "rb") as one, open(folder / name, "rb") as other:
+            for number, lines in enumerate(zip_longest(one, other), 1):
+                mine, theirs = (line.split(None, 1)[0].decode() for line in lines)
+                if mine != theirs:
+                    return IndexMismatchError(
+                        f"{folder / name}:{number}: found {theirs!r} where "
+                        f"{_FILES[0]} has {mine!r}; run stage 4 again"
+                    )
+    return IndexMismatchError(f"{folder}: changed while it was read; run it again")
 
 
 class ExampleIndex:
@@ -223,51 +231,51 @@ class ExampleIndex:
 
     Attributes:
         num_samples: length of each utterance's audio, int64, shape (n_utts,).
-        n_examples: examples of each utterance, int64, shape (n_utts,).
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        index = build_index(self.folder)
-        self._starts = {
-            name: np.load(index / f"{name}.npy", mmap_mode="r")
-            for name in _FILES
-            if name != "utt2num_samples"
-        }
-        self.groups = np.load(index / "groups.npy", mmap_mode="r")
-        self.num_samples = np.load(index / "num_samples.npy", mmap_mode="r")
-        self._maps: dict[str, mmap.mmap] = {}
+        self._index = build_index(self.folder)
+        self.num_samples = np.memmap(self._index / "num_samples", _NUMBER, mode="r")
+        self._open: dict[Path, int] = {}
 
     def __len__(self) -> int:
         return self.num_samples.size
 
     def __getstate__(self) -> dict:
-        # a spawned worker opens its own maps; the pages are shared all the same
-        return {"folder": self.folder}
+        return {"folder": self.folder}  # a spawned worker opens its own files
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state["folder"])
 
-    @property
-    def n_examples(self) -> np.ndarray:
-        return np.diff(self.groups)
+    def __del__(self):
+        for file in getattr(self, "_open", {}).values():
+            os.close(file)
 
-    def _line(self, name: str, line: int) -> tuple[str, str]:
-        if name not in self._maps:
-            with open(self.folder / name, "rb") as file:
-                self._maps[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        starts = self._starts[name]
-        text = self._maps[name][starts[line] : starts[line + 1] - 1].decode()
-        example_id, _, value = text.partition(" ")
-        return example_id, value
+    def _read(self, path: Path, begin: int, end: int) -> bytes:
+        # not mapped: pages of a map count as the worker's own memory once it saw them
+        if path not in self._open:
+            self._open[path] = os.open(path, os.O_RDONLY)
+        return os.pread(self._open[path], end - begin, begin)
+
+    def _lines(self, name: str, utt: int) -> list[tuple[str, str]]:
+        """(example id, value) of an utterance's lines in one of the files."""
+        row = len(_INDEXED) * _NUMBER.itemsize
+        numbers = self._read(self._index / "begins", utt * row, (utt + 2) * row)
+        begin, end = np.frombuffer(numbers, _NUMBER)[
+            _INDEXED.index(name) :: len(_INDEXED)
+        ]
+        text = self._read(self.folder / name, begin, end).decode()
+        pairs = (line.partition(" ") for line in text.split("\n")[:-1])
+        return [(example_id, value) for example_id, _, value in pairs]
 
     def utt_id(self, utt: int) -> str:
         """Id of utterance number `utt`: an example's id without its task."""
-        return self._line("wav.scp", int(self.groups[utt]))[0].rpartition("_")[0]
+        return self._lines("wav.scp", utt)[0][0].rpartition("_")[0]
 
     def audio(self, utt: int) -> str:
         """Where the audio of utterance number `utt` stands: a `wav.scp` value."""
-        return self._line("wav.scp", int(self.groups[utt]))[1]
+        return self._lines("wav.scp", utt)[0][1]
 
     def speech(self, utt: int) -> np.ndarray:
         """Decode the audio of utterance number `utt`: (n_samples,) float32, 16 kHz.
@@ -282,10 +290,8 @@ class ExampleIndex:
 
     def examples(self, utt: int) -> list[dict[str, str]]:
         """The examples of an utterance: dicts of `id text text_prev text_ctc`."""
-        rows = []
-        for line in range(int(self.groups[utt]), int(self.groups[utt + 1])):
-            row = {"id": self._line("wav.scp", line)[0]}
-            for name in TEXT_FILES:
-                row[name.replace(".", "_")] = self._line(name, line)[1]
-            rows.append(row)
+        rows = [{"id": example_id} for example_id, _ in self._lines("wav.scp", utt)]
+        for name in TEXT_FILES:
+            for row, (_, value) in zip(rows, self._lines(name, utt), strict=True):
+                row[name.replace(".", "_")] = value
         return rows

@@ -16,7 +16,7 @@ def folder(tmp_path):
 def test_index_reads_what_stage_4_wrote(folder):
     index = ExampleIndex(folder)
     assert len(index) == 5
-    assert index.n_examples.tolist() == [4, 4, 1, 4, 4]
+    assert [len(index.examples(utt)) for utt in range(5)] == [4, 4, 1, 4, 4]
     assert index.num_samples.tolist() == [8000, 16000, 12000, 24000, 9600]
     assert index.utt_id(1) == "tiny_u0001_ita"
     assert index.audio(1).endswith("tiny_u0001_ita.wav")
@@ -66,4 +66,20 @@ def test_a_length_that_is_no_number_is_named(folder):
     path = folder / "utt2num_samples"
     path.write_text(path.read_text().replace(" 24000", " many"))
     with pytest.raises(IndexMismatchError, match="utt2num_samples:10: expected"):
+        build_index(folder)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 7])
+def test_utterances_are_whole_whatever_is_indexed_at_a_time(folder, monkeypatch, chunk):
+    monkeypatch.setattr("powsm.index._CHUNK", chunk)
+    index = ExampleIndex(folder)
+    assert [len(index.examples(utt)) for utt in range(5)] == [4, 4, 1, 4, 4]
+    assert index.utt_id(4) == "tiny_u0004_eng"
+    assert index.num_samples.tolist() == [8000, 16000, 12000, 24000, 9600]
+
+
+def test_a_file_with_more_lines_at_its_end_is_refused(folder):
+    with open(folder / "text", "a") as file:
+        file.write("tiny_u0005_eng_pr <eng><pr><notimestamps> /p/\n")
+    with pytest.raises(IndexMismatchError, match="17 lines, text has 18"):
         build_index(folder)
