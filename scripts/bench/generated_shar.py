@@ -1,7 +1,12 @@
 """Corpora of any size in the real Shar layout, with audio that takes no disk.
 
-Texts and transcriptions look real: words over each language's script, frequent words
-far more often than rare ones (Zipf), IPA with stress, length, tie bars and diacritics.
+Texts and transcriptions look real: words over each language's script, IPA with stress,
+length, tie bars and diacritics. Words come back as they do in a language: after n words
+12 n^0.6 of them were different (Heaps' law), which is twice what LibriSpeech has in 9.4
+million words, as most languages inflect more than English; an old word comes back the
+more often the earlier it came (Zipf's law, exponent 1). Languages share no word, and
+the ids mix them, so that no run of utterances stays with the words of one.
+
 An audio member is a hole in a sparse file, as long as the FLAC of that speech would be.
 The same arguments give the same bytes.
 """
@@ -21,9 +26,10 @@ from powsm.languages import TABLE
 UTTERANCES_PER_SHARD = 5_000
 _FLAC_BYTES_PER_SAMPLE = 1.1  # of 16-bit speech
 _WORDS_PER_SECOND = 2.2
-# Words of a language. In a run of 10^6 every twentieth word is then a new one, a guess
-# at all of IPAPack++; smaller runs meet more new words, and are slower for it.
-_VOCABULARY = 10_000
+_HEAPS_FACTOR, _HEAPS_EXPONENT = 12, 0.6
+_MOST_WORDS = 90_000  # of a language
+_DRAWN_AT_ONCE = 500  # words of a language; more than an utterance has
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 _BLOCK = 512  # bytes of a tar header, and what members are padded to
 
 _ONSETS = "p b t d k ɡ m n ɲ f v s z ʃ ʒ h x l ɾ r j w t͡ʃ d͡ʒ t͡s pʰ kʲ st pl".split()
@@ -55,11 +61,16 @@ _LETTERS = {
 }
 
 
-def write_corpora(downloads: Path, n_utts: int, seed: int = 1) -> int:
+def write_corpora(
+    downloads: Path, n_utts: int, seed: int = 1, new_words: bool = False
+) -> int:
     """Write `<corpus>_shar/<split>/` shards that hold `n_utts` cuts between them.
 
     Languages take turns, corpora too; every fiftieth shard is a test set's, and so on.
     One cut in two hundred has no IPA, one in a thousand no audio.
+
+    Args:
+        new_words: no word ever comes back, the worst that can happen to a cache.
 
     Returns:
         Bytes of audio the tar files claim to hold.
@@ -67,46 +78,88 @@ def write_corpora(downloads: Path, n_utts: int, seed: int = 1) -> int:
     rng = np.random.default_rng(seed)
     n_shards = max(3, math.ceil(n_utts / UTTERANCES_PER_SHARD))
     bounds = np.linspace(0, n_utts, n_shards + 1).astype(int)
+    words = _NewWords() if new_words else _Words(rng)
     n_audio_bytes = 0
     for i in range(n_shards):
         corpus = ("cv", "fleurs", "cv", "tamil", "cv")[i % 5]
         split = {1: "dev", 2: "test"}.get(i % 50, "train")
         folder = downloads / f"{corpus}_shar" / split
         folder.mkdir(parents=True, exist_ok=True)
-        cuts = _cuts(int(bounds[i]), int(bounds[i + 1]), rng)
+        cuts = _cuts(int(bounds[i]), int(bounds[i + 1]), rng, words)
         n_audio_bytes += _write_shard(folder, f"{i:06d}", cuts)
     return n_audio_bytes
 
 
-def _cuts(start: int, stop: int, rng: np.random.Generator) -> Iterator[dict]:
+class _Words:
+    """The next words of a language, as numbers; each language counts its own."""
+
+    def __init__(self, rng: np.random.Generator):
+        self._rng = rng
+        self._n_drawn = [0] * len(TABLE)
+        self._ahead: list[list[int]] = [[] for _ in TABLE]
+
+    def next(self, language: int, n_words: int) -> list[int]:
+        if len(self._ahead[language]) < n_words:
+            self._ahead[language] += self._draw(language)
+        found, self._ahead[language] = (
+            self._ahead[language][:n_words],
+            self._ahead[language][n_words:],
+        )
+        return found
+
+    def _draw(self, language: int) -> list[int]:
+        n_before = self._n_drawn[language]
+        self._n_drawn[language] += _DRAWN_AT_ONCE
+        n = np.arange(n_before, n_before + _DRAWN_AT_ONCE + 1)
+        n_different = np.minimum(n, _HEAPS_FACTOR * n**_HEAPS_EXPONENT).astype(int)
+        before, after = n_different[:-1], n_different[1:]
+        # log-uniform ranks are Zipf's law with exponent one
+        old = np.exp(self._rng.random(len(before)) * np.log(np.maximum(before, 1)))
+        ranks = np.where(after > before, after, old.astype(int))
+        return (language * _MOST_WORDS + ranks % _MOST_WORDS).tolist()
+
+
+class _NewWords:
+    """Words that nobody has met before."""
+
+    def __init__(self) -> None:
+        self._n_so_far = 0
+
+    def next(self, language: int, n_words: int) -> range:
+        self._n_so_far += n_words
+        return range(self._n_so_far - n_words, self._n_so_far)
+
+
+def _cuts(
+    start: int, stop: int, rng: np.random.Generator, words: _Words | _NewWords
+) -> Iterator[dict]:
     languages = list(TABLE.values())
     durations = np.clip(rng.lognormal(1.85, 0.55, stop - start), 0.3, 24)
     for i, duration in zip(range(start, stop), durations, strict=True):
         language = languages[i % len(languages)]
         n_samples = int(duration * SAMPLE_RATE)
         n_words = 1 + int(duration * _WORDS_PER_SECOND)
-        # log-uniform ranks are Zipf's law with exponent one
-        ranks = np.exp(rng.random(n_words) * math.log(_VOCABULARY)).astype(int)
-        first = i % len(languages) * _VOCABULARY  # no language has another's words
+        numbers = words.next(i % len(languages), n_words)
         letters = _LETTERS.get(language.script, ("a", 26))
-        ipa = " ".join(_word(first + rank) for rank in ranks.tolist())
-        spelled = [_spelling(rank, *letters) for rank in ranks.tolist()]
+        spelled = [_spelling(number % _MOST_WORDS, *letters) for number in numbers]
         yield _cut(
             f"clip-{i * 2654435761 % 2**32:010d}-{i}",  # ids in no order
             n_samples,
             language=(language.spellings or (language.code,))[0],
             speaker=f"speaker{i % 5003}",
             text=(" " if language.uses_spaces else "").join(spelled),
-            ipa="" if i % 200 == 7 else ipa,
+            ipa="" if i % 200 == 7 else " ".join(map(_word, numbers)),
             has_audio=i % 1000 != 11,
         )
 
 
 @lru_cache(maxsize=100_000)
 def _word(number: int) -> str:
-    """Two syllables; a number below ten million has a word to itself."""
-    second, first = divmod(number, len(_SYLLABLES))
-    return f"ˈ{_SYLLABLES[first]}{_SYLLABLES[(first + second) % len(_SYLLABLES)]}"
+    """Two syllables, or three for numbers above eight million; each its own word."""
+    rest, first = divmod(number, len(_SYLLABLES))
+    third, second = divmod(rest, len(_SYLLABLES))
+    last = _SYLLABLES[third] if third else ""
+    return f"ˈ{_SYLLABLES[first]}{_SYLLABLES[(first + second) % len(_SYLLABLES)]}{last}"
 
 
 @lru_cache(maxsize=100_000)
@@ -175,7 +228,7 @@ def _write_shard(folder: Path, number: str, cuts: Iterator[dict]) -> int:
         open(folder / f"recording.{number}.tar", "wb") as tar,
     ):
         for cut in cuts:
-            lines.write(json.dumps(cut, ensure_ascii=False).encode() + b"\n")
+            lines.write(_to_json(cut).encode() + b"\n")
             if "recording" not in cut:
                 tar.write(_header(f"{cut['id']}.nodata", 0))
                 tar.write(_header(f"{cut['id']}.nometa", 0))
@@ -185,7 +238,7 @@ def _write_shard(folder: Path, number: str, cuts: Iterator[dict]) -> int:
             n_audio_bytes += size
             tar.write(_header(f"{cut['id']}.flac", size))
             tar.seek(-(-size // _BLOCK) * _BLOCK, 1)
-            manifest = json.dumps(cut["recording"]).encode()
+            manifest = _to_json(cut["recording"]).encode()
             tar.write(_header(f"{cut['id']}.json", len(manifest)))
             tar.write(manifest.ljust(-(-len(manifest) // _BLOCK) * _BLOCK, b"\0"))
         tar.write(bytes(2 * _BLOCK))

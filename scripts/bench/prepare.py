@@ -35,10 +35,12 @@ def run(script: str, *options: str) -> tuple[float, float]:
     return cpu_s, time.perf_counter() - start
 
 
-def measure(n_utts: int, nj: int, folder: Path) -> dict[str, float]:
+def measure(
+    n_utts: int, nj: int, folder: Path, new_words: bool = False
+) -> dict[str, float]:
     """Generate `n_utts` utterances in `folder`, then run stages 1 and 4 on them."""
     downloads, data, dump = folder / "downloads", folder / "data", folder / "dump"
-    n_audio_bytes = write_corpora(downloads, n_utts)
+    n_audio_bytes = write_corpora(downloads, n_utts, new_words=new_words)
     prepare = ("--downloads", str(downloads), "--data", str(data), "--nj", str(nj))
     stage1_cpu_s, stage1_s = run("prepare_data.py", *prepare)
     examples = ("--data", str(data), "--dump", str(dump), "--nj", str(nj))
@@ -72,10 +74,13 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where to work; default: a temporary folder"
     )
+    parser.add_argument(
+        "--new_words", action="store_true", help="the worst case: no word comes back"
+    )
     args = parser.parse_args()
     n_utts = 10_000 if args.quick else args.utterances
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-") as folder:
-        result = measure(n_utts, args.nj, Path(folder))
+        result = measure(n_utts, args.nj, Path(folder), args.new_words)
     from normaliser import measure as measure_normaliser  # large: after the others
 
     result |= measure_normaliser(2_000 if args.quick else 100_000)
