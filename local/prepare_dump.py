@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from powsm import ipa, orthography
-from powsm.dump import MAX_UNKNOWN_RATE, Settings, prepare_set
+from powsm.dump import Settings, prepare_set
 from powsm.files import naming
 from powsm.filters import MAX_PHONES, MIN_DURATION_S, SUBSET_HOURS, Limits
 from powsm.tasks import TASKS
+from powsm.unknown import MAX_UNKNOWN_RATE
 
 log = logging.getLogger("prepare_dump")
 

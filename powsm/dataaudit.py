@@ -20,7 +20,7 @@ from powsm.audio import SAMPLE_RATE, AudioRef
 from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.corpora import CORPORA
 from powsm.datadir import UTTERANCE_FILES
-from powsm.dump import Unknown, corpus_of
+from powsm.dump import corpus_of
 from powsm.filters import (
     Counts,
     Limits,
@@ -32,6 +32,7 @@ from powsm.ipa import Normaliser, strip_suprasegmentals, to_slashed
 from powsm.languages import TABLE
 from powsm.orthography import normalise_text
 from powsm.tasks import examples
+from powsm.unknown import Unknown
 
 N_EXTREMES = 5  # slowest and fastest utterances remembered a language
 N_FOREIGN = 3  # utterances with foreign letters remembered a language

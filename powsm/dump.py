@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import subprocess
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -31,32 +30,18 @@ from powsm.filters import (
     Subset,
     audio_drop_reason,
     phones_drop_reason,
-    ranked,
 )
-from powsm.ipa import (
-    SUPRASEGMENTALS,
-    UNKNOWN,
-    Normaliser,
-    Segmentation,
-    strip_suprasegmentals,
-    to_slashed,
-)
+from powsm.ipa import Normaliser, strip_suprasegmentals, to_slashed
 from powsm.orthography import normalise_text
 from powsm.tasks import TASKS, examples
+from powsm.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 
 DONE_FILE = "prepare.done.json"
 REFERENCE_FILES = ("ref.ipa", "ref.text")  # keyed by utt_id, for dev and test sets
-MAX_UNKNOWN_RATE = 0.01
-_N_CONTEXTS = 3  # examples kept of an unknown symbol
 _SORT_MEMORY = "256M"
-_MARKS = frozenset(SUPRASEGMENTALS)
 _CORPUS_NAME_PARTS = 3  # names like `mls_dutch` have an underscore
 
 log = logging.getLogger(__name__)
-
-
-class UnknownSymbolsError(ValueError):
-    """Too large a share of the IPA characters is not in the phone inventory."""
 
 
 @dataclass(frozen=True)
@@ -79,80 +64,6 @@ class Settings:
             values["limits"]["only_languages"] = only
         values["tasks"] = sorted(self.tasks)
         return values
-
-
-@dataclass
-class Unknown:
-    """Characters of the IPA strings that no phone was made of."""
-
-    n_characters: int = 0
-    symbols: Counter[str] = field(default_factory=Counter)
-    contexts: dict[str, list[str]] = field(default_factory=dict)
-    ignored: Counter[str] = field(
-        default_factory=Counter
-    )  # by kind: spaces, stress ...
-
-    @property
-    def n_unknown(self) -> int:
-        return self.symbols.total()
-
-    @property
-    def rate(self) -> float:
-        return self.n_unknown / self.n_characters if self.n_characters else 0.0
-
-    def add(self, utt_id: str, ipa: str, segments: Segmentation) -> None:
-        self.n_characters += len(ipa) - ipa.count(" ")
-        if not segments.unknown_count:
-            return
-        for drop in segments.dropped:
-            if drop.kind == UNKNOWN:
-                self.symbols[drop.char] += 1
-                seen = self.contexts.setdefault(drop.char, [])
-                if len(seen) < _N_CONTEXTS:
-                    seen.append(f"{utt_id}: {drop.context}")
-
-    def merge(self, other: "Unknown") -> None:
-        self.n_characters += other.n_characters
-        self.symbols.update(other.symbols)
-        for symbol, found in other.contexts.items():
-            seen = self.contexts.setdefault(symbol, [])
-            seen.extend(found[: _N_CONTEXTS - len(seen)])
-
-    def top(self, n: int = 10) -> str:
-        """The most frequent symbols, with code points.
-
-        >>> Unknown(symbols=Counter({"g": 3})).top()
-        "'g' (U+0067) 3 times"
-        """
-        return ", ".join(
-            f"'{symbol}' ({code_points(symbol)}) {count:,} times"
-            for symbol, count in ranked(self.symbols)[:n]
-        )
-
-    def as_dict(self) -> dict[str, object]:
-        return {
-            "n_characters": self.n_characters,
-            "n_unknown": self.n_unknown,
-            "rate": round(self.rate, 8),
-            "symbols": [
-                {
-                    "symbol": symbol,
-                    "code_points": code_points(symbol),
-                    "count": count,
-                    "examples": self.contexts[symbol],
-                }
-                for symbol, count in ranked(self.symbols)
-            ],
-        }
-
-
-def code_points(symbol: str) -> str:
-    """How Unicode writes the characters down.
-
-    >>> code_points("t͡")
-    'U+0074 U+0361'
-    """
-    return " ".join(f"U+{ord(character):04X}" for character in symbol)
 
 
 @dataclass
@@ -262,16 +173,6 @@ def prepare_set(
     return outcome
 
 
-def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
-    """Raise when too many IPA characters are unknown, and name the worst."""
-    if unknown.rate > max_rate:
-        raise UnknownSymbolsError(
-            f"{where}/text.ipa: {unknown.rate:.2%} of the IPA characters are unknown, "
-            f"at most {max_rate:.2%} are allowed (--max_unknown_rate): "
-            f"{unknown.top()}. Map them in powsm/data/phone_map.csv, or allow more"
-        )
-
-
 def _is_current(dump_dir: Path, made_from: dict[str, object]) -> bool:
     try:
         done = json.loads((dump_dir / DONE_FILE).read_text(encoding="utf-8"))
@@ -316,12 +217,11 @@ def _write_parts(
     subset: Subset | None,
     nj: int,
 ) -> Outcome:
-    names = EXAMPLE_FILES if dset.startswith("train") else _names_with_references()
     work = partial(
         _prepare_chunk, work_dir=work_dir, dset=dset, settings=settings, subset=subset
     )
     total = Outcome()
-    files = {name: open(work_dir / name, "wb") for name in names}
+    files = {name: open(work_dir / name, "wb") for name in _names_of_set(dset)}
     try:
         done = zip(chunks, map_in_order(work, chunks, nj), strict=True)
         bar = {"total": len(chunks), "unit": "chunk", "disable": None}
@@ -343,8 +243,8 @@ def _write_parts(
     return total
 
 
-def _names_with_references() -> tuple[str, ...]:
-    return (*EXAMPLE_FILES, *REFERENCE_FILES)
+def _names_of_set(dset: str) -> tuple[str, ...]:
+    return EXAMPLE_FILES + (() if dset.startswith("train") else REFERENCE_FILES)
 
 
 def _part(work_dir: Path, chunk: Chunk, name: str) -> Path:
@@ -372,9 +272,7 @@ def _prepare_chunk(
 ) -> Outcome:
     """Write the parts of one chunk; runs in a worker."""
     limits = settings.limits.for_set(dset)
-    with_references = not dset.startswith("train")
-    lines: dict[str, list[str]] = {name: [] for name in _names_with_references()}
-    texts, prompts = lines["text"], lines["text.prev"]
+    columns = {name: bytearray() for name in _names_of_set(dset)}
     outcome = Outcome()
     counts, unknown = outcome.counts, outcome.unknown
     for row in read_rows(chunk):
@@ -397,12 +295,10 @@ def _prepare_chunk(
         if not is_human:
             unknown.add(utt_id, ipa, segments)
         phones = segments.phones
-        if settings.policy != "strict":  # the public recipe segments twice
-            ctc_phones = normaliser.ctc_phones(ipa, lang)
-        elif _MARKS.isdisjoint("".join(phones)):
-            ctc_phones = phones
-        else:
+        if settings.policy == "strict":
             ctc_phones = strip_suprasegmentals(phones)
+        else:  # the public recipe segments twice
+            ctc_phones = normaliser.ctc_phones(ipa, lang)
         if reason := phones_drop_reason(
             limits, n_samples=n_samples, phones=phones, ctc_phones=ctc_phones
         ):
@@ -414,10 +310,10 @@ def _prepare_chunk(
             counts.drop("no_text", utt_id)
             continue
         counts.keep(utt_id, n_samples, bool(text))
+        for row in rows:
+            columns["text"] += _line(row.example_id, row.text)
+            columns["text.prev"] += _line(row.example_id, row.text_prev)
         ids = [row.example_id for row in rows]
-        for example in rows:
-            texts.append(f"{example.example_id} {example.text}\n")
-            prompts.append(f"{example.example_id} {example.text_prev}\n")
         for name, value in (
             ("wav.scp", audio),
             ("text.ctc", rows[0].text_ctc),
@@ -426,17 +322,18 @@ def _prepare_chunk(
             ("utt2num_samples", samples),
         ):
             tail = f" {value}\n"
-            lines[name].append(tail.join(ids) + tail)
-        if with_references:
+            columns[name] += (tail.join(ids) + tail).encode()
+        if "ref.ipa" in columns:
             reference = ipa if is_human else to_slashed(phones)
-            lines["ref.ipa"].append(f"{utt_id} {reference}\n")
-            lines["ref.text"].append(f"{utt_id} {text}\n" if text else f"{utt_id}\n")
-    for name, column in lines.items():
-        if column or name in EXAMPLE_FILES or with_references:
-            _part(work_dir, chunk, name).write_text(
-                "".join(column), encoding="utf-8", newline="\n"
-            )
+            columns["ref.ipa"] += _line(utt_id, reference)
+            columns["ref.text"] += _line(utt_id, text)
+    for name, column in columns.items():
+        _part(work_dir, chunk, name).write_bytes(column)
     return outcome
+
+
+def _line(key: str, value: str) -> bytes:
+    return f"{key} {value}\n".encode() if value else f"{key}\n".encode()
 
 
 def _write_spk2utt(work_dir: Path) -> None:

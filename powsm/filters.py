@@ -8,6 +8,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from operator import eq
 
 import numpy as np
 
@@ -54,7 +56,7 @@ def min_ctc_frames(ctc_phones: Sequence[str]) -> int:
     >>> min_ctc_frames(["p", "ɔ", "p"]), min_ctc_frames(["p", "p", "ɔ"])
     (4, 5)
     """
-    repeats = sum(a == b for a, b in zip(ctc_phones, ctc_phones[1:], strict=False))
+    repeats = sum(map(eq, ctc_phones, islice(ctc_phones, 1, None)))
     return 1 + len(ctc_phones) + repeats
 
 

@@ -29,7 +29,13 @@ from typing import NamedTuple
 
 from powsm.allophones import apply_english
 from powsm.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
-from powsm.segment import SUPRASEGMENTALS, Word, released_word, strict_word
+from powsm.segment import (
+    SUPRASEGMENTALS,
+    Word,
+    plain_word,
+    released_word,
+    strict_word,
+)
 
 __all__ = [
     "INVENTORY",
@@ -77,6 +83,42 @@ _WORD = {"strict": re.compile(r"\S+"), "released": re.compile("[^ ]+")}
 _WORD["powsm_fix"] = _WORD["released"]
 
 
+class _Words(dict):
+    """Phones of the words met so far; a missing word is segmented when asked for.
+
+    Attributes:
+        n_unknown: for a word that holds any, how many unknown characters it holds.
+    """
+
+    def __init__(
+        self,
+        plain: Callable[[str], tuple[str, ...] | None],
+        segment: Callable[[str], Word],
+    ) -> None:
+        super().__init__()
+        self.n_unknown: dict[str, int] = {}
+        self._plain = plain
+        self._segment = segment
+        self._accounts: dict[str, Word] = {}
+
+    def __missing__(self, text: str) -> tuple[str, ...]:
+        phones = self._plain(text)
+        if phones is None:
+            word = self.account(text)
+            phones = word.phones
+            if n_unknown := sum(kind == UNKNOWN for _, _, kind in word.dropped):
+                self.n_unknown[text] = n_unknown
+        self[text] = phones
+        return phones
+
+    def account(self, text: str) -> Word:
+        """Phones, drops and aliases of a word."""
+        word = self._accounts.get(text)
+        if word is None:
+            word = self._accounts[text] = self._segment(text)
+        return word
+
+
 @dataclass(slots=True)  # frozen would cost a tenth of the throughput
 class Segmentation:
     """Phones of a text, with an account of everything else that was in it.
@@ -90,7 +132,7 @@ class Segmentation:
     phones: tuple[str, ...]
     _text: str = field(repr=False)  # NFD
     _words: list[str] = field(repr=False)
-    _noted: dict[str, Word] = field(repr=False, compare=False)
+    _known: _Words = field(repr=False, compare=False)
     _policy: str = field(repr=False)
 
     @property
@@ -101,8 +143,8 @@ class Segmentation:
         for match in _WORD[self._policy].finditer(text):
             start = match.start()
             found += ((text[i], i, "space") for i in range(end, start))
-            if word := self._noted.get(match[0]):
-                found += ((char, start + i, kind) for char, i, kind in word.dropped)
+            word = self._known.account(match[0])
+            found += ((char, start + i, kind) for char, i, kind in word.dropped)
             end = match.end()
         found += ((text[i], i, "space") for i in range(end, len(text)))
         return tuple(
@@ -110,48 +152,30 @@ class Segmentation:
             for char, i, kind in found
         )
 
-    def _notes(self) -> Iterator[Word]:
-        noted = self._noted
-        return (noted[word] for word in self._words if word in noted)
+    def _accounts(self) -> Iterator[Word]:
+        return map(self._known.account, self._words)
 
     @property
     def aliases(self) -> tuple[str, ...]:
         """The source of each alias that went into a phone, repeats included."""
-        return tuple(chain.from_iterable(word.aliases for word in self._notes()))
+        return tuple(chain.from_iterable(word.aliases for word in self._accounts()))
 
     @property
     def unknown_count(self) -> int:
         """Dropped characters that are not known to be ignorable."""
-        return sum(
-            kind == UNKNOWN for word in self._notes() for _, _, kind in word.dropped
-        )
+        n_unknown = self._known.n_unknown
+        if n_unknown.keys().isdisjoint(self._words):
+            return 0
+        return sum(n_unknown.get(word, 0) for word in self._words)
 
     def dropped_by_kind(self) -> Counter[str]:
         """How many characters each kind of drop took; far cheaper than `dropped`."""
-        kinds = Counter(kind for word in self._notes() for _, _, kind in word.dropped)
+        kinds = Counter(
+            kind for word in self._accounts() for _, _, kind in word.dropped
+        )
         if n_spaces := len(self._text) - sum(map(len, self._words)):
             kinds["space"] += n_spaces
         return kinds
-
-
-class _Words(dict):
-    """Phones of the words met so far; a missing word is segmented when asked for.
-
-    Attributes:
-        noted: the words that hold anything but phones.
-    """
-
-    def __init__(self, segment: Callable[[str], Word]) -> None:
-        super().__init__()
-        self.noted: dict[str, Word] = {}
-        self._segment = segment
-
-    def __missing__(self, text: str) -> tuple[str, ...]:
-        word = self._segment(text)
-        self[text] = word.phones
-        if word.dropped or word.aliases:
-            self.noted[text] = word
-        return word.phones
 
 
 class Normaliser:
@@ -232,7 +256,7 @@ class Normaliser:
             # the recipe's word boundary is a space, and there is none before this word
             first = self._known_words(True, False, suprasegmentals)[texts[0]]
             phones[: len(first)] = first
-        return Segmentation(tuple(phones), ipa, texts, known.noted, self.policy)
+        return Segmentation(tuple(phones), ipa, texts, known, self.policy)
 
     def _known_words(
         self, english: bool, initial: bool, suprasegmentals: bool
@@ -240,10 +264,18 @@ class Normaliser:
         key = (english, initial, suprasegmentals)
         known = self._words.get(key)
         if known is None or len(known) > _CACHE_WORDS:
-            # a new memory: earlier segmentations still read their notes in the old one
-            known = _Words(lambda text: self._segment_word(text, *key))
+            # a new memory: earlier segmentations still read their account in the old
+            known = _Words(
+                lambda text: self._plain_word(text, english),
+                lambda text: self._segment_word(text, *key),
+            )
             self._words[key] = known
         return known
+
+    def _plain_word(self, text: str, english: bool) -> tuple[str, ...] | None:
+        """What `_segment_word` makes of a word that needs no account, at less cost."""
+        phones = plain_word(text) if self.policy == "strict" else None
+        return apply_english(phones) if english and phones is not None else phones
 
     def _segment_word(
         self, text: str, english: bool, initial: bool, suprasegmentals: bool
@@ -279,6 +311,7 @@ class _Stripped(dict):
 
 
 _STRIPPED = _Stripped()
+_MARKS = frozenset(SUPRASEGMENTALS)
 
 
 def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
@@ -287,6 +320,9 @@ def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
     >>> strip_suprasegmentals(("iː", "ă", "t͡ʃ"))
     ('i', 'a', 't͡ʃ')
     """
+    phones = tuple(phones)
+    if _MARKS.isdisjoint("".join(phones)):
+        return phones
     return tuple(chain.from_iterable(map(_STRIPPED.__getitem__, phones)))
 
 

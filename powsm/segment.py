@@ -46,13 +46,14 @@ _PHONES = frozenset(phone for phone in INVENTORY if phone not in KINDS)
 _PHONE_OR_CHAR = re.compile(
     f"({longest_match_pattern(build_trie(sorted(_PHONES)))})|.", re.DOTALL
 )
-# A letter with its marks, or two with a tie. Nearly every phone has this form, so a
-# maximal stretch that is a phone is the longest match, found at half the cost.
+# A letter with its marks, or two with a tie. Nearly every phone has this form, and a
+# maximal stretch that is a phone is the longest match.
 _TIE = "\u0361"
 _LETTERS = {phone[0] for phone in _PHONES} - {"ˀ"}
 _MARKS = {char for phone in _PHONES for char in phone} - _LETTERS - {_TIE}
 _LETTER = f"[{''.join(sorted(_LETTERS))}][{''.join(sorted(_MARKS))}]*"
 _LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{_TIE}{_LETTER})?")
+_SIGNS = "ˈˌ.|˥˦˧˨˩"  # in no phone and no alias, ignored, and frequent
 _ALIAS = re.compile(
     "|".join(sorted(map(re.escape, ALIASES), key=lambda s: (-len(s), s)))
 )
@@ -99,11 +100,30 @@ def _in_canonical_order(chars: list[str]) -> list[int]:
     return order
 
 
+def plain_word(word: str) -> tuple[str, ...] | None:
+    """Phones of a word with nothing else but stress, tones and breaks; None for others.
+
+    They are those of `strict_word`, at a fraction of the cost: no phone holds the end
+    of an alias, so there is none to look for.
+
+    >>> plain_word("ˈt͡ʃaː.na"), plain_word("ʧa")
+    (('t͡ʃ', 'aː', 'n', 'a'), None)
+    """
+    phones = _LETTERS_WITH_MARKS.findall(word)
+    if not _PHONES.issuperset(phones):
+        return None
+    n_others = len(word) - len("".join(phones))
+    if n_others and n_others != word.count("ˈ"):  # all signs take longer to count
+        if n_others != sum(map(word.count, _SIGNS)):
+            return None
+    return tuple(phones)
+
+
 def _match(text: str) -> tuple[tuple[str, ...], list[int]]:
     """Longest match with rewind: the phones, and where the other characters stand."""
-    candidates = _LETTERS_WITH_MARKS.findall(text)
-    if _PHONES.issuperset(candidates) and len("".join(candidates)) == len(text):
-        return tuple(candidates), []
+    plain = plain_word(text)
+    if plain is not None:
+        return plain, [i for i, char in enumerate(text) if char in _SIGNS]
     phones, others, position = [], [], 0
     for phone in _PHONE_OR_CHAR.findall(text):
         if phone:

@@ -27,6 +27,13 @@ NO_TIME_SYM = "<notimestamps>"
 NA_SYM = "<na>"  # stands where a prompt would
 WORD_START = "▁"  # U+2581, SentencePiece's mark for a space
 
+_PHONES, _TEXT, _NOTHING = "phones", "text", "nothing"
+_FILLINGS = {  # task -> what fills its target, its prompt
+    "pr": (_PHONES, _NOTHING),
+    "asr": (_TEXT, _NOTHING),
+    "g2p": (_PHONES, _TEXT),
+    "p2g": (_TEXT, _PHONES),
+}
 _TASKS_BY_SYM = {sym: task for task, sym in TASK_SYMS.items()}
 _LEADING_SYM = re.compile(r"\s*(<[^<>\s]+>)")
 _TIME_SYM = re.compile(r"<\d+\.\d\d>")
@@ -93,17 +100,30 @@ def examples(
         raise ValueError(f"{utt_id}: no phones; every task needs them, drop it before")
     slashed = _slashed(phones)
     ctc = slashed if ctc_phones == phones else _slashed(ctc_phones)
-    symbol = prompt_lang_sym(lang)
-    targets = {"pr": slashed, "asr": text, "g2p": slashed, "p2g": text}
-    prompts = {"pr": NA_SYM, "asr": NA_SYM, "g2p": text, "p2g": slashed}
-    rows = []
+    fillings = {_PHONES: slashed, _TEXT: text, _NOTHING: NA_SYM}
+    return [
+        Example(utt_id + end, start + fillings[target], fillings[prompt], ctc)
+        for end, start, target, prompt in _forms(lang, bool(text), tuple(tasks))
+    ]
+
+
+@cache
+def _forms(
+    lang: str, has_text: bool, tasks: tuple[str, ...]
+) -> list[tuple[str, str, str, str]]:
+    """What the examples of an utterance are made of, sorted by task.
+
+    Returns:
+        End of the id, start of the target; what fills target and prompt.
+    """
+    forms = []
     for task in sorted(tasks):
-        if task not in targets:
+        if task not in _FILLINGS:
             raise ValueError(f"no task {task!r}; the tasks are {' '.join(TASKS)}")
-        if text or task not in TEXT_TASKS:
-            target = f"{symbol}<{task}>{NO_TIME_SYM} {targets[task]}"
-            rows.append(Example(f"{utt_id}_{task}", target, prompts[task], ctc))
-    return rows
+        if has_text or task not in TEXT_TASKS:
+            start = f"{prompt_lang_sym(lang)}<{task}>{NO_TIME_SYM} "
+            forms.append((f"_{task}", start, *_FILLINGS[task]))
+    return forms
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from powsm.ipa import (
     strip_suprasegmentals,
     to_slashed,
 )
+from powsm.segment import plain_word
 
 STRICT = Normaliser()
 RELEASED = Normaliser("released")
@@ -423,6 +424,21 @@ def test_strict_equals_panphon_where_nothing_else_applies(panphon, text):
     tones = {symbol for symbol, kind in KINDS.items() if kind == "tone"}
     expected = [p for p in panphon.ipa_segs(text) if p not in tones]
     assert list(phones(STRICT, text)) == expected
+
+
+@settings(deadline=None)
+@given(IPA_TEXT)
+@example("ˈt͡ʃaː.na˥˩")
+@example("tˈʰa")  # a mark without its letter is no phone's
+@example("t͡ˌa")
+def test_plain_words_have_the_phones_of_the_longest_match_walk(text):
+    for word in nfd(text).split():
+        found = plain_word(word)
+        if found is not None:
+            assert found == longest_match_walk(word)
+            assert without_aliases(word)
+            signs = set(word) - set("".join(found))
+            assert {KINDS[sign] for sign in signs} <= {"stress", "tone", "break"}
 
 
 @settings(deadline=None)

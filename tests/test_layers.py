@@ -14,10 +14,10 @@ PACKAGE = ROOT / "powsm"
 LAYERS = """
 files hub download languages audio alphabets inventory segment allophones ipa
 orthography utterance datadir corpora tarindex shar chunks audiocopy parts filters tasks
-dump dataaudit dataplots datareport phonesets tokenizer index batches distance intervals
-rates transcripts alignments score tables ctc_prefix cached_decoder dataset packing
-model config checkpoint finetune stats litmodel epochs progress train beams search
-profile frames decode decodeset longform align transcribe report ablation costs
+unknown dump dataaudit dataplots datareport phonesets tokenizer index batches distance
+intervals rates transcripts alignments score tables ctc_prefix cached_decoder dataset
+packing model config checkpoint finetune stats litmodel epochs progress train beams
+search profile frames decode decodeset longform align transcribe report ablation costs
 preflight cli
 """.split()
 

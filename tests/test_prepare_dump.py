@@ -15,11 +15,11 @@ from powsm.datadir import EXAMPLE_FILES, DataDirError, validate
 from powsm.dump import (
     DONE_FILE,
     Settings,
-    UnknownSymbolsError,
     corpus_of,
     prepare_set,
 )
 from powsm.filters import Limits
+from powsm.unknown import UnknownSymbolsError
 
 SCRIPT = Path(__file__).parents[1] / "local" / "prepare_dump.py"
 SECOND = 16_000

@@ -1,0 +1,96 @@
+"""Characters of IPA text that become no phone: counted, with examples, and limited."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from powsm.filters import ranked
+from powsm.ipa import UNKNOWN, Segmentation
+
+MAX_UNKNOWN_RATE = 0.01  # of the IPA characters of a set
+_N_CONTEXTS = 3  # examples kept of an unknown symbol
+
+
+class UnknownSymbolsError(ValueError):
+    """Too large a share of the IPA characters is not in the phone inventory."""
+
+
+@dataclass
+class Unknown:
+    """Characters of the IPA strings that no phone was made of."""
+
+    n_characters: int = 0
+    symbols: Counter[str] = field(default_factory=Counter)
+    contexts: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def n_unknown(self) -> int:
+        return self.symbols.total()
+
+    @property
+    def rate(self) -> float:
+        return self.n_unknown / self.n_characters if self.n_characters else 0.0
+
+    def add(self, utt_id: str, ipa: str, segments: Segmentation) -> None:
+        self.n_characters += len(ipa) - ipa.count(" ")
+        if not segments.unknown_count:
+            return
+        for drop in segments.dropped:
+            if drop.kind == UNKNOWN:
+                self.symbols[drop.char] += 1
+                seen = self.contexts.setdefault(drop.char, [])
+                if len(seen) < _N_CONTEXTS:
+                    seen.append(f"{utt_id}: {drop.context}")
+
+    def merge(self, other: "Unknown") -> None:
+        self.n_characters += other.n_characters
+        self.symbols.update(other.symbols)
+        for symbol, found in other.contexts.items():
+            seen = self.contexts.setdefault(symbol, [])
+            seen.extend(found[: _N_CONTEXTS - len(seen)])
+
+    def top(self, n: int = 10) -> str:
+        """The most frequent symbols, with code points.
+
+        >>> Unknown(symbols=Counter({"g": 3})).top()
+        "'g' (U+0067) 3 times"
+        """
+        return ", ".join(
+            f"'{symbol}' ({code_points(symbol)}) {count:,} times"
+            for symbol, count in ranked(self.symbols)[:n]
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "n_characters": self.n_characters,
+            "n_unknown": self.n_unknown,
+            "rate": round(self.rate, 8),
+            "symbols": [
+                {
+                    "symbol": symbol,
+                    "code_points": code_points(symbol),
+                    "count": count,
+                    "examples": self.contexts[symbol],
+                }
+                for symbol, count in ranked(self.symbols)
+            ],
+        }
+
+
+def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
+    """Raise when too many IPA characters are unknown, and name the worst."""
+    if unknown.rate > max_rate:
+        raise UnknownSymbolsError(
+            f"{where}/text.ipa: {unknown.rate:.2%} of the IPA characters are unknown, "
+            f"at most {max_rate:.2%} are allowed (--max_unknown_rate): "
+            f"{unknown.top()}. Map them in powsm/data/phone_map.csv, or allow more"
+        )
+
+
+def code_points(symbol: str) -> str:
+    """How Unicode writes the characters down.
+
+    >>> code_points("t͡")
+    'U+0074 U+0361'
+    """
+    return " ".join(f"U+{ord(character):04X}" for character in symbol)
