@@ -72,7 +72,10 @@ def fetch(args: argparse.Namespace) -> None:
         logging.info("%s: %d files, %.1f GB", repository, len(files), size / 1e9)
         listed += files
     chosen = select(listed, args.include, args.exclude)
-    update_manifest(args.downloads, listed, chosen)
+    try:
+        update_manifest(args.downloads, listed, chosen)
+    except OSError as err:  # a complete copy may be one that only its owner writes
+        logging.warning("no manifest is kept: %s", err)
     fetched = download(chosen, args.downloads, nj=args.nj, patience=patience)
     logging.info("%d files, %d of them fetched now", len(chosen), fetched)
 

@@ -212,7 +212,7 @@ def list_files(
                 if entry["type"] == "file" and _SHARD.fullmatch(path):
                     if ".." in path.split("/"):
                         raise HubError(f"{repository}: {path} leads out of it")
-                    oid = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
+                    oid = (entry.get("lfs") or entry)["oid"]
                     size = entry["size"]
                     files.append(RemoteFile(repository, revision, path, size, oid))
             url = page.links.get("next", {}).get("url")

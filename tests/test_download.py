@@ -373,17 +373,32 @@ def test_recipe_takes_part_of_the_corpora(hub, tmp_path):
     assert set(tree(tmp_path / "downloads")) == {list(FILES)[-1]}
 
 
+def put(folder: Path) -> None:
+    """A complete copy that stage 0 did not make."""
+    for path, data in SHARDS.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+
+
 def test_recipe_uses_a_copy_of_ones_own_as_it_is(hub, tmp_path):
     hub.add_repo(NAME, FILES)
     copy = tmp_path / "copy"
-    for path, data in SHARDS.items():
-        (copy / path).parent.mkdir(parents=True, exist_ok=True)
-        (copy / path).write_bytes(data)
+    put(copy)
     (copy / TARS[2]).unlink()
     done = run_stage_0(hub, tmp_path, IPAPACK_PLUS=str(copy))
     assert done.returncode == 0, done.stderr
     assert tree(copy) == SHARDS
     assert hub.served == {TARS[2]: len(SHARDS[TARS[2]])}
+
+
+def test_copy_that_cannot_be_written_will_do_when_complete(hub, tmp_path):
+    hub.add_repo(NAME, FILES)
+    put(tmp_path)
+    (tmp_path / module.MANIFESTS).write_text("in the way of the folder")
+    done = run_stage_0(hub, tmp_path, IPAPACK_PLUS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "no manifest is kept: " in done.stderr
+    assert not hub.served
 
 
 def test_verify_finds_what_another_client_took_for_the_whole(hub, tmp_path):

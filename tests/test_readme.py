@@ -174,3 +174,35 @@ def test_plan_is_printed_on_a_bare_machine(recipe, tmp_path):
     assert check.returncode == 1
     assert check.stdout.startswith(plan.stdout)
     assert "run scripts/setup_env.sh" in check.stderr
+
+
+def test_every_path_of_the_paper_can_be_set_in_the_environment(tmp_path):
+    db = ROOT / "egs2/powsm/s2t1/db.sh"
+    names = re.findall(r"^(?:export )?(\w+)=\$\{(\w+):-", db.read_text(), re.M)
+    assert all(name == default for name, default in names)
+    paths = {name: f"/elsewhere/{name}" for name, _ in names}
+    assert len(paths) > 5
+    program = "set -eu; . ./db.sh; " + "".join(f'echo "${name}"; ' for name in paths)
+    done = subprocess.run(
+        ["bash", "-c", program],
+        cwd=db.parent,
+        env=paths,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == list(paths.values()), done.stderr
+    plan = subprocess.run(
+        ["bash", "run.sh", "--dry_run"],
+        cwd=db.parent,
+        env=os.environ | paths,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for option, name in (
+        ("downloads", "IPAPACK_PLUS"),
+        ("data", "POWSM_DATA"),
+        ("dump", "POWSM_DUMP"),
+        ("exp", "POWSM_EXP"),
+    ):
+        assert f"--{option} /elsewhere/{name}" in plan
+    assert "/elsewhere/POWSM_ROOT" not in plan

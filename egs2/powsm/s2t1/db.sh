@@ -6,6 +6,10 @@ POWSM_ROOT=${POWSM_ROOT:-.}
 # The Shar folders of IPAPack++. A copy that is there is used as it is; stage 0 adds
 # what it lacks, and --stage 1 does not ask.
 IPAPACK_PLUS=${IPAPACK_PLUS:-${POWSM_ROOT}/downloads}
+# What the stages make: lists of utterances, examples, experiments (README.md, "Cost").
+POWSM_DATA=${POWSM_DATA:-${POWSM_ROOT}/data}
+POWSM_DUMP=${POWSM_DUMP:-${POWSM_ROOT}/dump/raw}
+POWSM_EXP=${POWSM_EXP:-${POWSM_ROOT}/exp}
 
 # Evaluation sets that IPAPack++ does not hold: the folder of the corpus, or of a copy
 # as conf/tables/sets.yaml names it. Those that are set are prepared by --eval_sets and

@@ -13,9 +13,8 @@ decode_configs="conf/decode_paper.yaml conf/decode_ctc_greedy.yaml"
 decode_configs+=" conf/decode_attention.yaml conf/decode_lid.yaml"
 
 exec scripts/s2t.sh \
-    --downloads "${IPAPACK_PLUS}" \
-    --data "${POWSM_ROOT}/data" --dump "${POWSM_ROOT}/dump/raw" \
-    --expdir "${POWSM_ROOT}/exp" \
+    --downloads "${IPAPACK_PLUS}" --data "${POWSM_DATA}" \
+    --dump "${POWSM_DUMP}" --expdir "${POWSM_EXP}" \
     --download local/download_ipapack.py \
     --nj 32 --ngpu 4 \
     --nbpe 40000 --phones all --languages all --time_symbols true \
