@@ -12,7 +12,9 @@ from pathlib import Path
 
 from powsm import config
 from powsm.files import naming
+from powsm.guards import StoppedBySignal
 from powsm.litmodel import TrainingError
+from powsm.ranks import RankError
 from powsm.train import train
 
 
@@ -66,7 +68,10 @@ def main() -> None:
                 valid_folder=options.dump / options.valid_set,
                 exp=options.exp,
             )
-    except (ValueError, OSError, TrainingError) as err:
+    except StoppedBySignal as stop:
+        logging.getLogger("powsm").warning("%s", stop)
+        raise SystemExit(os.EX_TEMPFAIL) from stop
+    except (ValueError, OSError, TrainingError, RankError) as err:
         raise SystemExit(f"train.py: error: {err}") from err
 
 

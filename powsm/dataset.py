@@ -1,5 +1,6 @@
 """Utterances with audio and tokens, and the loader that gives them batch by batch."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -177,6 +178,7 @@ class UtteranceLoader:
                 batch_sampler=_Keys(self._keys, len(self) - self.first_step),
                 collate_fn=collate,
                 num_workers=self.num_workers,
+                worker_init_fn=_leave_signals,
                 pin_memory=torch.cuda.is_available(),
             )
         except AudioError as err:
@@ -184,6 +186,12 @@ class UtteranceLoader:
             message = str(err).rstrip().rpartition("\n")[2]
             kind = f"{AudioError.__module__}.{AudioError.__qualname__}: "
             raise AudioError(message.removeprefix(kind)) from err
+
+
+def _leave_signals(worker: int) -> None:
+    """Let the training process alone see signals: it saves, and needs its data."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Keys:

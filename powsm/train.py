@@ -21,7 +21,11 @@ import torch
 import yaml
 from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.fabric.plugins.environments import (
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -30,8 +34,10 @@ from powsm.config import stock_config
 from powsm.epochs import EpochModels
 from powsm.files import atomic_write
 from powsm.finetune import load_initial
+from powsm.guards import ResumableCheckpoint, Watchdog
 from powsm.litmodel import LitPowsm, TrainingError
 from powsm.progress import Clock
+from powsm.ranks import meet
 from powsm.tasks import TASKS
 
 log = logging.getLogger(__name__)
@@ -61,6 +67,8 @@ def train(
 
     Raises:
         TrainingError: gradients stay infinite, or a criterion does not exist.
+        RankError: a rank is missing or out of order.
+        StoppedBySignal: a signal asked for the end; all is saved.
     """
     if args.iterator == "published":
         raise TrainingError(
@@ -69,6 +77,8 @@ def train(
         )
     exp.mkdir(parents=True, exist_ok=True)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size > 1:
+        meet(cuda=args.ngpu > 0 and torch.cuda.is_available())
     args.output_dir = str(exp)
     set_all_random_seed(args.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
@@ -86,7 +96,7 @@ def train(
     clock = Clock(args.log_interval or 50)
     module.trained_seconds = lambda: clock.seconds
     models = EpochModels(exp, args.best_model_criterion, _nbest(args))
-    resumable = ModelCheckpoint(
+    resumable = ResumableCheckpoint(
         dirpath=exp / "checkpoints",
         filename="step{step:09d}",
         auto_insert_metric_name=False,
@@ -101,6 +111,8 @@ def train(
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=world_size // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         strategy=_strategy(world_size, args.ctc_only_updates > 0),
+        # not Lightning's guess: inside a Slurm job it would count Slurm's tasks
+        plugins=TorchElasticEnvironment() if world_size > 1 else LightningEnvironment(),
         precision="bf16-mixed" if args.use_amp else "32-true",
         max_epochs=args.max_epoch,
         accumulate_grad_batches=accumulate,
@@ -109,7 +121,7 @@ def train(
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         log_every_n_steps=10,
-        callbacks=[clock, models, resumable, LearningRateMonitor()],
+        callbacks=[clock, models, Watchdog(), resumable, LearningRateMonitor()],
         logger=TensorBoardLogger(exp, name="tensorboard", version=""),
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,

@@ -16,16 +16,16 @@ files hub download languages audio alphabets inventory segment allophones ipa
 orthography utterance datadir corpora tarindex shar chunks audiocopy parts filters tasks
 unknown dump dataaudit dataplots datareport phonesets tokenizer index batches distance
 intervals rates transcripts alignments score tables ctc_prefix cached_decoder dataset
-packing model config checkpoint finetune stats litmodel epochs progress train beams
-search profile frames decode decodeset longform align transcribe report ablation costs
-preflight cli
+packing model config checkpoint finetune stats litmodel epochs progress ranks guards
+train beams search profile frames decode decodeset longform align transcribe report
+ablation costs preflight cli
 """.split()
 
 # Preparing data and scoring do without torch, whose import takes seconds.
 WITH_TORCH = """
 ctc_prefix cached_decoder dataset packing model config checkpoint finetune stats
-litmodel epochs progress train beams search profile frames decode decodeset longform
-align ablation transcribe cli
+litmodel epochs progress ranks guards train beams search profile frames decode
+decodeset longform align ablation transcribe cli
 """.split()
 
 FILES = sorted(PACKAGE.rglob("*.py"))

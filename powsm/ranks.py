@@ -1,0 +1,220 @@
+"""The ranks of a run meet before the work: who came, and does an all-reduce work?
+
+Each rank reports to a key-value store at the address of rank 0, so that a missing or
+broken one can be named; torch.distributed alone says only that something timed out.
+"""
+
+import json
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+log = logging.getLogger(__name__)
+
+MEET_S = 300.0  # seconds for all ranks to come, and again for the all-reduce
+_LEAVE_S = 3.0  # seconds for the others to tell what they saw, and to read it
+
+
+class RankError(RuntimeError):
+    """Ranks that did not come, could not use their device, or broke the all-reduce."""
+
+
+def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:
+    """Wait for all ranks, and sum a number over them.
+
+    Rank, number of ranks and address come from RANK, WORLD_SIZE, LOCAL_RANK,
+    MASTER_ADDR and MASTER_PORT, as torchrun and `powsm.cluster` set them. The process
+    group is gone afterwards; the run makes its own.
+
+    Args:
+        cuda: sum on this rank's GPU through NCCL, otherwise on the CPU through gloo.
+        timeout_s: seconds to wait for the others, and for the sum.
+
+    Returns:
+        The host of each rank.
+
+    Raises:
+        RankError: names every rank at fault, with its host where that is known.
+    """
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = torch.device("cpu")
+    error = None
+    if cuda:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        try:
+            torch.cuda.set_device(device)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as err:  # as torch raises them
+            error = _first_line(err)
+    store = _open_store(rank, timeout_s)
+    call = _RollCall(store, rank, world_size)
+    try:
+        hosts = call.answer("came", error, timeout_s)
+        error = _all_reduce(store, rank, world_size, device, timeout_s)
+        call.answer("summed", error, 2 * timeout_s if error is None else _LEAVE_S)
+    finally:
+        call.leave()
+    log.info("%d ranks on %s", world_size, ", ".join(dict.fromkeys(hosts)))
+    return hosts
+
+
+def _open_store(rank: int, timeout_s: float) -> dist.Store:
+    """The store at the address of rank 0; torchrun's agent may hold it already."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        store = dist.TCPStore(
+            address,
+            port,
+            is_master=rank == 0 and not has_agent,
+            wait_for_workers=False,
+            multi_tenant=True,
+            timeout=timedelta(seconds=timeout_s),
+        )
+    except (dist.DistError, RuntimeError) as err:
+        raise RankError(
+            f"rank {rank} on host {socket.gethostname()} found no rank 0 at "
+            f"{address}:{port} within {timeout_s:.0f} s ({_first_line(err)}); look at "
+            "the log of rank 0, and whether the machines reach each other"
+        ) from err
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"powsm/meet/{attempt}", store)
+
+
+class _RollCall:
+    """Answers of all ranks, by topic, in a shared store."""
+
+    def __init__(self, store: dist.Store, rank: int, world_size: int):
+        self.store = store
+        self.rank = rank
+        self.world_size = world_size
+        self.hosts: dict[int, str] = {}
+
+    def answer(self, topic: str, error: str | None, timeout_s: float) -> list[str]:
+        """Give this rank's answer and wait for those of the others.
+
+        Returns:
+            The host of each rank.
+
+        Raises:
+            RankError: a rank answered with an error or not in time.
+        """
+        try:
+            silent, errors = self._collect(topic, error, timeout_s)
+        except (dist.DistError, RuntimeError) as err:
+            raise RankError(
+                f"{self._name(0)} is gone, the others have lost touch with it "
+                f"({_first_line(err)}); look at its log"
+            ) from err
+        if silent or errors:
+            raise RankError(self._describe(topic, silent, errors, timeout_s))
+        return [self.hosts[rank] for rank in range(self.world_size)]
+
+    def _collect(
+        self, topic: str, error: str | None, timeout_s: float
+    ) -> tuple[set[int], dict[int, str]]:
+        """Ranks that did not answer in time, and the errors of those that did."""
+        mine = {"host": socket.gethostname(), "error": error}
+        self.store.set(f"{topic}/{self.rank}", json.dumps(mine))
+        deadline = time.monotonic() + timeout_s
+        silent = set(range(self.world_size))
+        errors = {}
+        while True:
+            for rank in sorted(silent):
+                key = f"{topic}/{rank}"
+                if self.store.check([key]):
+                    answer = json.loads(self.store.get(key))
+                    self.hosts[rank] = answer["host"]
+                    if answer["error"]:
+                        errors[rank] = answer["error"]
+                    silent.discard(rank)
+            if not silent or time.monotonic() > deadline:
+                return silent, errors
+            time.sleep(0.05)
+
+    def _describe(
+        self, topic: str, silent: set[int], errors: dict[int, str], timeout_s: float
+    ) -> str:
+        if silent and topic == "came":
+            faults = [f"{self._name(rank)} did not come" for rank in sorted(silent)]
+            faults[-1] += f" within {timeout_s:.0f} s"
+        elif silent:  # the errors of the others come from its silence
+            faults = [
+                f"{self._name(rank)} came, but failed or stalled in the all-reduce"
+                for rank in sorted(silent)
+            ]
+            errors = {}
+        else:
+            faults = []
+        faults += [f"{self._name(rank)}: {errors[rank]}" for rank in sorted(errors)]
+        n_good = self.world_size - len(silent) - len(errors)
+        return (
+            f"{'; '.join(faults)} ({n_good} of {self.world_size} ranks are well); look "
+            "at the log and at the machine of each rank that is named"
+        )
+
+    def _name(self, rank: int) -> str:
+        """`rank 3 on host n2`; ranks are numbered machine by machine."""
+        per_host = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        first = rank - rank % per_host
+        neighbours = range(first, first + per_host)
+        host = next((self.hosts[r] for r in neighbours if r in self.hosts), None)
+        if host is None:
+            return f"rank {rank} (machine {rank // per_host} of the run)"
+        return f"rank {rank} on host {host}"
+
+    def leave(self) -> None:
+        """Let rank 0, which may hold the store, go last of those that came."""
+        deadline = time.monotonic() + _LEAVE_S
+        with suppress(dist.DistError, RuntimeError):  # it may be gone
+            left = self.store.add("left", 1)
+            while self.rank == 0 and left < len(self.hosts):
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.05)
+                left = self.store.add("left", 0)
+
+
+def _all_reduce(
+    store: dist.Store,
+    rank: int,
+    world_size: int,
+    device: torch.device,
+    timeout_s: float,
+) -> str | None:
+    """Sum rank + 1 over the ranks; what went wrong, or None."""
+    number = torch.tensor([rank + 1.0], device=device)
+    try:
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+        work = dist.all_reduce(number, async_op=True)
+        deadline = time.monotonic() + timeout_s
+        while not work.is_completed():
+            if time.monotonic() > deadline:
+                return f"no sum within {timeout_s:.0f} s"
+            time.sleep(0.005)
+        work.wait()
+    except (dist.DistError, RuntimeError) as err:
+        return _first_line(err)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    expected = world_size * (world_size + 1) / 2
+    if number.item() != expected:
+        return f"the sum is {number.item()}, expected {expected}"
+    return None
+
+
+def _first_line(err: BaseException) -> str:
+    return str(err).strip().partition("\n")[0]

@@ -1,0 +1,156 @@
+"""Training that is told to stop or hangs: saved and gone on with, or shown where."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from dump_builder import make_dump
+from tiny_model import SETTINGS, make_args, make_tokens
+
+from powsm.guards import StoppedBySignal, Watchdog
+from powsm.litmodel import LitPowsm
+from powsm.train import newest_checkpoint, train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    make_dump(root / "dump/train", [0.6, 0.8, 1.0, 0.7, 0.9, 1.1, 0.5, 1.2], seed=1)
+    make_dump(root / "dump/dev", [0.6, 0.9, 0.7], seed=2)
+    make_tokens(root / "dump/train", root / "tokens")
+    endless = SETTINGS | {"num_iters_per_epoch": 100_000, "log_interval": 1}
+    endless |= {"num_workers": 1, "checkpoint_every_n_updates": 100_000}
+    (root / "train.yaml").write_text(yaml.safe_dump(endless))
+    return root
+
+
+def run(corpus: Path, exp: Path) -> dict[str, torch.Tensor]:
+    """Train two epochs of three updates, or what is left of them."""
+    args = make_args(corpus / "tokens", exp, checkpoint_every_n_updates=1000)
+    folders = {"train_folder": corpus / "dump/train"}
+    train(args, **folders, valid_folder=corpus / "dump/dev", exp=exp)
+    return torch.load(exp / "2epoch.pth", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus, tmp_path_factory):
+    return run(corpus, tmp_path_factory.mktemp("exp"))
+
+
+@pytest.mark.parametrize(
+    ("number", "batch", "saved_at"),
+    [
+        (signal.SIGTERM, (0, 2), 2),  # first of the two batches of update 2
+        (signal.SIGUSR1, (0, 5), 3),  # last batch of an epoch: after validation
+        (signal.SIGUSR2, (1, 3), 5),
+        (signal.SIGTERM, (1, 5), 6),  # nothing is left to train
+    ],
+)
+def test_signal_saves_and_training_goes_on_exactly(
+    corpus, undisturbed, tmp_path, monkeypatch, number, batch, saved_at
+):
+    original = LitPowsm.on_train_batch_start
+
+    def with_signal(module, data, batch_idx):
+        if (module.current_epoch, batch_idx) == batch:
+            os.kill(os.getpid(), number)
+        original(module, data, batch_idx)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(LitPowsm, "on_train_batch_start", with_signal)
+        message = f"{number.name}: saved at update {saved_at} in "
+        with pytest.raises(StoppedBySignal, match=message):
+            run(corpus, tmp_path)
+    assert signal.getsignal(number) == before
+    assert newest_checkpoint(tmp_path).stem == f"step{saved_at:09d}"
+    weights = run(corpus, tmp_path)
+    assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
+
+
+def start(corpus: Path, exp: Path, launcher: list[str]) -> subprocess.Popen:
+    """Stage 11 with a loading process a rank, once it is in training."""
+    args = [
+        *(sys.executable, *launcher, str(ROOT / "local/train.py")),
+        *("--config", str(corpus / "train.yaml"), "--dump", str(corpus / "dump")),
+        *("--token_dir", str(corpus / "tokens"), "--exp", str(exp)),
+    ]
+    with open(exp / "stderr", "w") as log:
+        process = subprocess.Popen(args, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while "update 2/" not in (exp / "stderr").read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError((exp / "stderr").read_text()[-3000:])
+        time.sleep(0.05)
+    return process
+
+
+def test_signal_to_the_whole_process_group_spares_the_loading_process(corpus, tmp_path):
+    """As Slurm sends it: to every process of a job."""
+    process = start(corpus, tmp_path, [])
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == os.EX_TEMPFAIL
+    assert "SIGTERM: saved at update " in (tmp_path / "stderr").read_text()
+    assert newest_checkpoint(tmp_path) is not None
+
+
+def test_signal_to_one_of_two_ranks_stops_both(corpus, tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    process = start(corpus, tmp_path, torchrun)
+    listing = ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)]
+    children = subprocess.run(listing, capture_output=True, text=True, check=True)
+    ranks = [line for line in children.stdout.splitlines() if "train.py" in line]
+    assert len(ranks) == 2
+    os.kill(int(ranks[-1].split()[0]), signal.SIGUSR1)
+    assert process.wait(60) != 0
+    assert newest_checkpoint(tmp_path) is not None
+
+
+STALL = """
+import sys, time
+from types import SimpleNamespace
+from powsm.guards import StoppedBySignal, Watchdog
+from powsm.litmodel import LitPowsm
+dog = Watchdog(stall_s=0.3)
+dog.setup(SimpleNamespace(global_rank=int(sys.argv[1])), None, "fit")
+def wait_for_the_disk():
+    time.sleep(1.5)
+for _ in range(5):
+    time.sleep(0.1)
+    dog._beat()
+print("so far all moves", file=sys.stderr, flush=True)
+wait_for_the_disk()
+dog.teardown(None, None, "fit")
+"""
+
+
+def test_stalled_rank_prints_its_stack_with_rank_and_host():
+    done = subprocess.run(
+        [sys.executable, "-c", STALL, "3"], capture_output=True, text=True, check=True
+    )
+    before, _, after = done.stderr.partition("so far all moves\n")
+    assert "nothing moved" not in before
+    assert after.startswith(f"rank 3 on host {os.uname().nodename}: nothing moved for")
+    assert "in wait_for_the_disk" in after
+
+
+def test_watchdog_takes_every_step_as_a_sign_of_life():
+    dog = Watchdog()
+    for name in (
+        "on_train_batch_end",
+        "on_validation_batch_end",
+        "on_validation_end",
+        "on_save_checkpoint",
+    ):
+        dog._last = 0.0
+        getattr(dog, name)(None, None)
+        assert dog._last > 0.0, name
