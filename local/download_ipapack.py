@@ -35,7 +35,12 @@ def parse_args() -> argparse.Namespace:
     add("--include", **wanted, help="corpora, such as 'mls_*' or 'fleurs/hi_in-*'")
     add("--exclude", **wanted, help="all but these")
     add("--nj", type=int, default=8, help="files at once")
-    add("--tries", type=int, default=Patience.tries, help="of each file")
+    add(
+        "--tries",
+        type=int,
+        default=Patience.tries,
+        help="of each file, in a row that bring nothing new",
+    )
     add(
         "--first_pause",
         type=float,

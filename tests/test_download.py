@@ -1,5 +1,7 @@
 """Stage 0 against a hub on loopback with every fault that a network has."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -175,14 +177,30 @@ def test_part_of_another_version_is_not_gone_on_with(filled, tmp_path):
 
 
 def test_file_that_another_process_fetches_is_left_to_it(filled, tmp_path):
-    import fcntl
-
     file = next(f for f in list_files(NAME, AT_ONCE) if f.path == TARS[0])
     file.part(tmp_path).parent.mkdir(parents=True)
     with open(file.part(tmp_path), "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(HubError, match="another process is fetching it"):
             fetch_all(tmp_path)
+
+
+def test_file_system_without_locks_will_do(filled, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(module.fcntl, "flock", flock)
+    fetch_all(tmp_path)
+    assert tree(tmp_path) == SHARDS
+
+
+def test_part_that_only_wants_its_name_is_not_fetched(filled, tmp_path):
+    file = next(f for f in list_files(NAME, AT_ONCE) if f.path == TARS[0])
+    file.part(tmp_path).parent.mkdir(parents=True)
+    file.part(tmp_path).write_bytes(TAR)
+    fetch_all(tmp_path)
+    assert tree(tmp_path) == SHARDS
+    assert TARS[0] not in filled.served
 
 
 def test_token_stays_with_the_hub(filled, tmp_path, monkeypatch, caplog):
