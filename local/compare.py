@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Two experiments side by side, on the utterances that both decoded.
+"""Two experiments, or two profiles of one, on the utterances that both decoded.
 
 Prints Markdown: the rates of both, the difference with a paired interval and its p, the
 settings that differ, and what only one of them decoded.
@@ -25,8 +25,8 @@ NOT_COMPARED = ("token_list", "output_dir")  # long, or different by nature
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("first", type=Path, help="experiment folder")
-    add("second", type=Path, help="experiment folder")
+    add("first", type=Path, help="experiment folder, or one of a profile in it")
+    add("second", type=Path, help="the same")
     add("--dump", type=Path, default=Path("dump/raw"), help="default: dump/raw")
     add("--by_lang", action="store_true", help="each language as well")
     add("--out", type=Path, help="write the text to this file, too")
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> str:
     compared = []
     for what in common:
         task = what.name.partition("_")[0]
-        folder = options.dump / what.parts[1]
+        folder = options.dump / what.parts[-2]
         scores = [score(e / what / "hyp.jsonl", folder, task, None) for e in exps]
         compared += compare_scores(what, *scores, by_lang=options.by_lang)
     settings = [read_config(exp / "config.yaml") for exp in exps]

@@ -306,6 +306,19 @@ def test_compare_shows_paired_differences_and_settings(tmp_path):
     assert "- joint/test_tone/pr_joint" in done.stdout
 
 
+def test_compare_takes_two_profiles_of_one_experiment(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    refs = {utt_id: slashed(ref) for utt_id, (_, ref, _) in PHONES.items()}
+    write_hyps(exp, "decode_other", "test_tone", "pr_ctc", refs)  # without an error
+    done = run(
+        ROOT / "local/compare.py",
+        *(exp / "ctc_greedy", exp / "decode_other", "--dump", dump),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| test_tone: phone recognition | PFER | 31." in done.stdout
+    assert "| 0.00 | +31." in done.stdout
+
+
 def test_compare_of_nothing_in_common_says_so(tmp_path):
     done = run(ROOT / "local/compare.py", tmp_path / "a", tmp_path / "b")
     assert done.returncode == 1

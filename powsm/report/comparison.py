@@ -35,11 +35,16 @@ class Compared:
 
 
 def common_hyps(first: Path, second: Path) -> tuple[list[Path], list[Path]]:
-    """Decoded sets, `<profile>/<set>/<task>[_<decode>]`: in both, and in one alone."""
-    found = [
-        {path.parent.relative_to(exp) for path in exp.glob("*/*/*/hyp.jsonl")}
-        for exp in (first, second)
-    ]
+    """Decoded sets: in both, and in one alone.
+
+    Args:
+        first, second: experiments with `<profile>/<set>/<task>[_<decode>]`, or the
+            folders of two profiles in one, with `<set>/<task>[_<decode>]`.
+    """
+    found = []
+    for folder in (first, second):
+        hyps = list(folder.glob("*/*/*/hyp.jsonl")) or folder.glob("*/*/hyp.jsonl")
+        found.append({path.parent.relative_to(folder) for path in hyps})
     return sorted(found[0] & found[1]), sorted(found[0] ^ found[1])
 
 
@@ -51,15 +56,16 @@ def compare_scores(
     Raises:
         ScoreError: the utterances are not the same.
     """
-    task = what.name.partition("_")[0]
+    *profile, set_name, tag = what.parts
+    task = tag.partition("_")[0]
+    profile = [name.removeprefix("decode_") for name in profile]
     pairs = {"all": (first, second)}
     if by_lang:
         langs = second.by_lang()
         pairs |= {lang: (part, langs[lang]) for lang, part in first.by_lang().items()}
     return [
         Compared(
-            what=f"{what.parts[1]}: {TASKS.get(task, task)}, "
-            f"{what.parts[0].removeprefix('decode_')}",
+            what=", ".join((f"{set_name}: {TASKS.get(task, task)}", *profile)),
             lang=lang,
             metric=metric,
             first=a.value(metric),

@@ -10,18 +10,21 @@ Prints one JSON line. For each setting, in the same run and on the same utteranc
   ratio_batch8_padded
   identical            share of utterances with the same tokens in the padded window
   max_score_error      of these, in nats
+  max_tie              of the others: largest difference of the scores of the two
+                       outputs in nats; near 0 they are equally good
   rtf                  seconds a second of audio, encoder included; rtf_by_batch: of
                        powsm.search at true lengths, by batch size
 
 On one CPU thread (the default) seconds are CPU seconds, so other work on the machine
 does not count; otherwise they are seconds on the clock.
 
-The top level repeats the worst of the settings. Without --exp the model has the shape
-of a training config and random weights; every output is then cut at --n_tokens, the
-same amount of work for all.
+The top level repeats the worst of the settings; ratios of those with CTC, if there are
+any. Without --exp the model has the shape of a training config and random weights;
+every output is then cut at --n_tokens, the same amount of work for all.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import sys
@@ -52,8 +55,12 @@ def get_args() -> argparse.Namespace:
     )
     parser.add_argument("--exp", type=Path, help="experiment folder of stage 11")
     parser.add_argument("--data", type=Path, help="with --exp: a test set in dump/raw")
-    parser.add_argument("--quick", action="store_true", help="8 utterances, no --exp")
+    parser.add_argument(
+        "--quick", action="store_true", help="8 utterances of 12 tokens, no --exp"
+    )
     parser.add_argument("--config", type=Path, default=Path("conf/train_mini.yaml"))
+    change = "change a setting of the config, as in train.py"
+    parser.add_argument("--set", nargs="*", default=[], dest="overrides", help=change)
     parser.add_argument("--vocab_size", type=int, default=600, help="without --exp")
     parser.add_argument("--n_tokens", type=int, default=25, help="without --exp")
     parser.add_argument(
@@ -67,12 +74,12 @@ def get_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32, help="of powsm.search")
     parser.add_argument("--batch_sizes", type=int, nargs="*", default=[], help="table")
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--ctc_weight", type=float, default=0.3)
+    parser.add_argument("--ctc_weights", type=float, nargs="+", default=[0.3])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     if args.quick:
-        args.exp, args.data, args.n_utts = None, None, 8
+        args.exp, args.data, args.n_utts, args.n_tokens = None, None, 8, 12
     if bool(args.exp) != bool(args.data):
         parser.error("--exp and --data belong together")
     return args
@@ -80,7 +87,7 @@ def get_args() -> argparse.Namespace:
 
 def random_experiment(args: argparse.Namespace, folder: Path) -> Path:
     """Random weights, stretched so that distributions are peaked and never end."""
-    settings = config.load(args.config)
+    settings = config.load(args.config, args.overrides)
     parsed = config.parse(settings, folder / "settings.yaml")
     parsed.normalize, parsed.normalize_conf = "utterance_mvn", {}
     special = ["<eng>", "<pr>", "<na>", "<notimestamps>", "<0.00>", "<20.00>"]
@@ -188,14 +195,14 @@ def measure(stock: Speech2Text, options: SearchOptions, utterances: list, args) 
     true_s, _ = seconds_and_result(
         lambda: run_ours(stock, searcher, utterances, size, pad=False)
     )
-    errors, n_tokens = [], []
+    errors, ties, n_tokens = [], [], []
     for hyp, want in zip(got, expected, strict=True):
         ids = want.yseq.tolist()
         ids = ids[ids.index(model.sos) + 4 :]
         ids = tuple(i for i in ids if i != model.eos)
         n_tokens.append(len(ids))
-        if ids == hyp.tokens:
-            errors.append(abs(hyp.score - float(want.score)))
+        error = abs(hyp.score - float(want.score))
+        (errors if ids == hyp.tokens else ties).append(error)
     audio_s = sum(len(x) for x, _ in utterances) / SAMPLE_RATE
     by_batch = {
         n: seconds_and_result(
@@ -212,6 +219,7 @@ def measure(stock: Speech2Text, options: SearchOptions, utterances: list, args) 
         "ratio_batch8_padded": round(eight_s / padded_s, 1),
         "identical": len(errors) / len(utterances),
         "max_score_error": float(f"{max(errors, default=0):.1e}"),
+        "max_tie": float(f"{max(ties, default=0):.1e}"),
         "rtf": round(true_s / audio_s, 4),
         "rtf_by_batch": {n: round(s / audio_s, 4) for n, s in by_batch.items()},
         "rtf_padded": round(padded_s / audio_s, 4),
@@ -224,22 +232,24 @@ def measure(stock: Speech2Text, options: SearchOptions, utterances: list, args) 
 def run(args: argparse.Namespace, exp: Path, utterances: list) -> dict:
     maxlenratio = 0.0 if args.exp else -float(args.n_tokens)
     settings = []
-    for beam in args.beams:
+    for beam, weight in itertools.product(args.beams, args.ctc_weights):
         stock = Speech2Text(
             exp / "config.yaml",
             sorted(exp.glob("valid.*.pth"))[-1],
             beam_size=beam,
-            ctc_weight=args.ctc_weight,
+            ctc_weight=weight,
             maxlenratio=maxlenratio,
             task_sym="<pr>",
             device=args.device,
         )
-        options = SearchOptions(beam, args.ctc_weight, maxlenratio=maxlenratio)
+        options = SearchOptions(beam, weight, maxlenratio=maxlenratio)
         settings.append(measure(stock, options, utterances, args))
+    with_ctc = [s for s in settings if s["ctc_weight"] > 0] or settings
     return {
-        "ratio_batch1": min(s["ratio_batch1"] for s in settings),
-        "ratio_batch8": min(s["ratio_batch8"] for s in settings),
+        "ratio_batch1": min(s["ratio_batch1"] for s in with_ctc),
+        "ratio_batch8": min(s["ratio_batch8"] for s in with_ctc),
         "identical": min(s["identical"] for s in settings),
+        "max_tie": max(s["max_tie"] for s in settings),
         "rtf": max(s["rtf"] for s in settings),
         "settings": settings,
         "n_utts": len(utterances),
