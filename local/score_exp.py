@@ -67,7 +67,10 @@ def score(hyp_path: Path, folder: Path, task: str, cleaning: str | None) -> Scor
     langs = by_utterance(folder / "utt2lang")
     speakers = by_utterance(folder / "utt2spk")
     if task == "lid":
-        return score_lid(hyp=hyp, ref=langs, speakers=speakers)
+        with open(hyp_path, encoding="utf-8") as file:
+            rows = map(json.loads, file)
+            likeliest = {row["utt_id"]: [*row.get("languages", ())] for row in rows}
+        return score_lid(hyp=hyp, ref=langs, likeliest=likeliest, speakers=speakers)
     if task in ("pr", "g2p"):
         made_with = json.loads((folder / "normaliser.json").read_text("utf-8"))
         return score_phones(

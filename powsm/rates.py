@@ -72,6 +72,7 @@ RATES: dict[str, Rate] = {
     ),
     "CER": Rate(("char_substitutions", "char_deletions", "char_insertions"), "n_chars"),
     "accuracy": Rate(("n_correct",), "n_utts"),
+    "top_5": Rate(("n_in_top_5",), "n_utts"),  # the language is among the likeliest 5
 }
 PHONE_RATES = ("PER", "PFER", "PFER_hamming", "mean_hamming")
 TEXT_RATES = ("WER", "CER")

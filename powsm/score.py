@@ -176,16 +176,24 @@ def score_text(
     )
 
 
-def score_lid(*, hyp: Texts, ref: Texts, speakers: Texts | None = None) -> Scores:
+def score_lid(
+    *,
+    hyp: Texts,
+    ref: Texts,
+    likeliest: Mapping[str, Sequence[str]] | None = None,
+    speakers: Texts | None = None,
+) -> Scores:
     """Score language identification.
 
     Args:
         hyp: detected language of each utterance: a code, a name or a symbol (`<eng>`).
         ref: its language.
+        likeliest: the five likeliest languages of each utterance, where known.
         speakers: speaker of each utterance, for intervals over speakers.
 
     Returns:
-        Counts with the rate `accuracy`, by language of the reference.
+        Counts with the rate `accuracy`, and `top_5` if `likeliest` is given, by
+        language of the reference.
 
     Raises:
         ScoreError: not the same utterances on both sides, or none at all.
@@ -193,13 +201,22 @@ def score_lid(*, hyp: Texts, ref: Texts, speakers: Texts | None = None) -> Score
     utt_ids, hyps, refs = _paired(hyp, ref)
     langs = tuple(_code(lang) for lang in refs)
     right = [_code(h) == lang for h, lang in zip(hyps, langs, strict=True)]
+    columns = {
+        "n_utts": np.ones(len(utt_ids), np.int64),
+        "n_correct": np.array(right, np.int64),
+    }
+    rates = LID_RATES
+    if likeliest is not None:
+        rates = (*LID_RATES, "top_5")
+        among = [
+            lang in map(_code, likeliest[utt_id])
+            for utt_id, lang in zip(utt_ids, langs, strict=True)
+        ]
+        columns["n_in_top_5"] = np.array(among, np.int64)
     return Scores(
         utt_ids=utt_ids,
-        columns={
-            "n_utts": np.ones(len(utt_ids), np.int64),
-            "n_correct": np.array(right, np.int64),
-        },
-        rates=LID_RATES,
+        columns=columns,
+        rates=rates,
         langs=langs,
         speakers=None if speakers is None else aligned(speakers, utt_ids, "speakers"),
     )

@@ -167,6 +167,16 @@ def test_lid_by_hand():
     assert confusion["nld", "unk"] == 1
 
 
+def test_lid_counts_languages_among_the_likeliest():
+    scores = score_lid(
+        hyp={"a": "<deu>", "b": "<nld>", "c": "<ita>"},
+        ref={"a": "deu", "b": "deu", "c": "deu"},
+        likeliest={"a": ["<deu>"], "b": ["<nld>", "<deu>"], "c": ["<ita>"]},
+    )
+    assert scores.value("accuracy") == pytest.approx(100 / 3)
+    assert scores.value("top_5") == pytest.approx(200 / 3)
+
+
 def test_lid_all_right_is_not_certain():
     scores = score_lid(hyp=["eng"] * 20, ref=["eng"] * 20)
     low, high = scores.intervals()["accuracy"]
