@@ -19,7 +19,7 @@ import torch
 from prepare_data import share
 
 from powsm.checkpoint import MODEL_HELP, NORMALISER_FILE, ModelFiles, find_model
-from powsm.decode import Recogniser
+from powsm.decode import Recogniser, items
 from powsm.decodeset import decode_set, merge
 from powsm.files import atomic_write, naming, sha256_file
 from powsm.profile import Profile
@@ -93,6 +93,9 @@ def run(options, profiles, model, device, rank, world_size) -> None:
             if done.exists() and json.loads(done.read_text()) == made_from:
                 log.info("%s is current", out)
                 continue
+            if not items(folder, task):
+                log.info("%s: no %s example, nothing to decode", folder, task)
+                continue
             if not options.merge:
                 if recogniser is None:
                     recogniser = Recogniser.load(model, device)
@@ -133,6 +136,8 @@ def check_audio(options, profiles) -> None:
     for profile, name in itertools.product(profiles, options.sets):
         for task in profile.tasks:
             hyps = options.exp / profile.name / name / profile.tag(task) / "hyp.jsonl"
+            if not hyps.exists():
+                continue  # the set has nothing for this task
             with open(hyps, encoding="utf-8") as file:
                 rows = map(json.loads, file)
                 unread |= {row["utt_id"] for row in rows if "error" in row}
