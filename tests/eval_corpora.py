@@ -16,7 +16,7 @@ import pyarrow.parquet
 import soundfile
 import yaml
 from praatio import textgrid
-from shar_builder import make_cut, write_shard
+from shar_builder import make_cut, members_of, write_cuts, write_tar
 
 SECONDS = 1.0
 
@@ -88,8 +88,8 @@ def make_buckeye(root: Path) -> Path:
 
 
 def make_buckeye_shar(root: Path) -> Path:
-    """anyspeech's copy: IPA in `text`, orthography in `custom`, nothing else."""
-    cuts = [make_cut("s10_4829-0"), make_cut("s10_4830-1")]
+    """anyspeech's copy: IPA in `text`, orthography in `custom`; a cut without audio."""
+    cuts = [make_cut(f"s10_{number}") for number in ("4829-0", "4830-1", "4831-2")]
     for cut in cuts:
         (supervision,) = cut["supervisions"]
         supervision |= {
@@ -97,7 +97,11 @@ def make_buckeye_shar(root: Path) -> Path:
             "custom": {"orthographic": "hi n' "},
             "speaker": None,
         }
-    write_shard(root / "buckeye_shar", cuts)
+    folder = root / "buckeye_shar"
+    write_cuts(folder / "cuts.000000.jsonl.gz", cuts)
+    members = [member for cut in cuts[:2] for member in members_of(cut)]
+    nothing = [(f"{cuts[2]['id']}.{what}", b"") for what in ("nodata", "nometa")]
+    write_tar(folder / "recording.000000.tar", members + nothing)
     return root
 
 
@@ -125,7 +129,7 @@ def make_epadb(root: Path) -> Path:
     write_wav(first / "waveforms/spkr14_1.wav", rate=22_050)
     grid = first / "annotations_1/spkr14_1.TextGrid"
     write_grid(
-        grid, words=spread("a|tea"), annotation=spread("sil|AX|Th+|IY1|TH|0|err|sp")
+        grid, words=spread("a|tea"), annotation=spread("sil|AX|Th+|IY1*|TH|0|err|sp")
     )
     text = grid.read_text(encoding="utf-8").replace("item [2]", "item [1]")
     grid.write_bytes(text.encode("utf-16"))

@@ -18,6 +18,7 @@ from powsm.audio import (
     AudioScp,
     n_encoder_frames,
     n_samples_at_sample_rate,
+    n_samples_of,
     read_audio,
     register_with_espnet,
 )
@@ -211,3 +212,17 @@ def test_espnet_reads_shards(shard, tmp_path):
     streamed = dict(IterableESPnetDataset([triple]))
     assert list(streamed) == ["FLAC", "WAV", "OGG", "MP3"]
     np.testing.assert_array_equal(streamed["WAV"]["speech"], data["speech"])
+
+
+def test_length_is_read_from_the_header(tmp_path, shard):
+    for form in ("FLAC", "WAV"):
+        assert n_samples_of(shard[form]) == len(read_audio(shard[form])) == 8000
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(44_101, 44_100), 44_100)
+    assert n_samples_of(str(path)) == len(read_audio(str(path))) == 16_001
+    soundfile.write(path, np.zeros((10, 2)), 16_000)
+    with pytest.raises(AudioError, match="2 channels, expected 1"):
+        n_samples_of(str(path))
+    path.write_text("no audio")
+    with pytest.raises(AudioError, match="cannot be read as audio"):
+        n_samples_of(str(path))

@@ -61,7 +61,7 @@ CASES = {
             "text.asr": {"s10_4829-0": "hi n'"},
             "utt2spk": {"s10_4829-0": "s10"},
         },
-        "kept 2 of 2 utterances",
+        "kept 2 of 3 utterances (no_audio=1)",
     ),
     # perceived: DH heard as D, K not at all, an inserted AX, an ERR that is no phone
     "l2arctic": (
@@ -83,7 +83,7 @@ CASES = {
         eval_corpora.make_epadb,
         {
             "text.good": {"spkr14_1": "ə tʰ i θ", "spkr103_2": "t͡ʃ i"},
-            "text.raw": {"spkr14_1": "sil AX Th+ IY1 TH 0 err sp"},
+            "text.raw": {"spkr14_1": "sil AX Th+ IY1* TH 0 err sp"},
             "text.asr": {"spkr14_1": "a tea"},
             "utt2spk": {"spkr14_1": "spkr14"},
         },

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from powsm.files import atomic_write, naming, sha256_file
+from powsm.files import atomic_folder, atomic_write, naming, sha256_file
 
 
 def test_atomic_write_replaces_whole_files_only(tmp_path):
@@ -18,6 +18,20 @@ def test_atomic_write_replaces_whole_files_only(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old\n"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_atomic_folder_replaces_whole_folders_only(tmp_path):
+    path = tmp_path / "set"
+    with atomic_folder(path) as making:
+        (making / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as making:
+        (making / "b").write_text("half")
+        raise KeyboardInterrupt
+    assert [p.name for p in path.iterdir()] == ["a"]
+    with atomic_folder(path) as making:
+        (making / "c").write_text("new")
+    assert [p.name for p in path.iterdir()] == ["c"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_full_disk_names_the_file(tmp_path, monkeypatch):

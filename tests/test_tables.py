@@ -19,7 +19,14 @@ from powsm.tables.fill import Filled, Score, fill, hyp_file, score_of
 from powsm.tables.phone_set import PhoneSetError, write_phone_set
 from powsm.tables.plan import PUBLISHED_RTF, describe, plan, real_time_factor
 from powsm.tables.results import read_results
-from powsm.tables.spec import Cell, Query, TableError, load_sets, load_table
+from powsm.tables.spec import (
+    Cell,
+    Query,
+    TableError,
+    TestSet,
+    load_sets,
+    load_table,
+)
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -256,6 +263,23 @@ def test_plan_counts_hours_and_names_what_is_missing(tmp_path, small_table):
     # 0.6 s of computing for 6 s of audio, in two decodings
     assert real_time_factor(exp)[0] == pytest.approx(0.1)
     assert real_time_factor(None)[0] == PUBLISHED_RTF
+
+
+def test_plan_prepares_sets_whose_variable_names_a_folder(tmp_path, small_table):
+    exp, dump = make_experiment(tmp_path)
+    sets = {"test_absent": TestSet(2.0, "for money", variable="ABSENT")}
+    planned = plan(small_table, exp, dump, sets, {"ABSENT": "/corpora/absent"})
+    text = describe(planned, exp)
+    assert "prepare test_absent: from /corpora/absent" in text
+    assert "decode  ctc_greedy test_absent pr: 2.00 h of audio" in text
+    assert "up to 230 MB for recordings to be cut" in text  # 115 MB an hour
+    for environment in ({}, {"ABSENT": ""}):
+        (missing,) = (
+            p.why_not
+            for p in plan(small_table, exp, dump, sets, environment)
+            if p.query.set == "test_absent"
+        )
+        assert missing.endswith("(for money)")
 
 
 def test_profile_is_named_without_its_prefix(tmp_path):

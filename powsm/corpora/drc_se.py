@@ -32,7 +32,9 @@ _NO_PHONE = ("<", "[", "*")  # <p:> pause, <<fp>> filled pause, [INT], ****
 def prepare_drc_se(source: Path, out: Path) -> Written:
     """Write the set from KoelLabs' copy or the original."""
     left_out: Counter[str] = Counter()
-    segments = published_segments(source, "eng") or _segments(Path(source), left_out)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
     return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 

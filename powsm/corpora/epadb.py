@@ -26,13 +26,15 @@ from powsm.corpora.textgrid import read_tier
 ALPHABET = "epadb"
 NO_PHONE = frozenset({"", "sil", "sp", "spn", "err", "none", "0"})
 
-_MARKS = re.compile(r"[+*`]|(?<=[A-Za-z])[012]$")  # of doubt and of stress
+_MARKS = re.compile(r"(?<=[A-Za-z])[012]?[+*`]*$")  # of stress and of doubt
 
 
 def prepare_epadb(source: Path, out: Path) -> Written:
     """Write the set from KoelLabs' copy or the original."""
     left_out: Counter[str] = Counter()
-    segments = published_segments(source, "eng") or _segments(Path(source), left_out)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
     return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 

@@ -29,7 +29,9 @@ _SYMBOL = re.compile(r"[A-Za-z]+")
 def prepare_l2arctic(source: Path, out: Path) -> Written:
     """Write the set from a copy of anyspeech's or the original."""
     left_out: Counter[str] = Counter()
-    segments = published_segments(source, "eng") or _segments(Path(source), left_out)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
     return write_segments(out, segments, left_out)
 
 

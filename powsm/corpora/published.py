@@ -13,6 +13,7 @@ https://github.com/KoelLabs/ML (scripts/data_loaders/huggingface.py).
 import gzip
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +23,15 @@ from powsm.corpora.segments import CorpusError, Segment
 _CUTS = "cuts.*.jsonl.gz"
 
 
-def published_segments(source: Path, lang: str) -> Iterator[Segment] | None:
+def published_segments(
+    source: Path, lang: str, left_out: Counter[str]
+) -> Iterator[Segment] | None:
     """The utterances of a published copy, or None if the folder holds none.
 
     Args:
         source: folder; what is looked for may lie deeper in it.
         lang: ISO 639-3 of the set.
+        left_out: receives a count of the utterances without audio.
 
     Raises:
         CorpusError: no such folder.
@@ -36,13 +40,15 @@ def published_segments(source: Path, lang: str) -> Iterator[Segment] | None:
     if not source.is_dir():
         raise CorpusError(f"{source}: no such folder")
     if shards := sorted(source.rglob(_CUTS)):
-        return _from_shar(shards, lang)
+        return _from_shar(shards, lang, left_out)
     if tables := sorted(source.rglob("*.parquet")):
-        return _from_parquet(tables, lang)
+        return _from_parquet(tables, lang, left_out)
     return None
 
 
-def _from_shar(shards: list[Path], lang: str) -> Iterator[Segment]:
+def _from_shar(
+    shards: list[Path], lang: str, left_out: Counter[str]
+) -> Iterator[Segment]:
     for cuts in shards:
         recordings = cuts.with_name(
             cuts.name.replace("cuts.", "recording.").replace(".jsonl.gz", ".tar")
@@ -54,6 +60,8 @@ def _from_shar(shards: list[Path], lang: str) -> Iterator[Segment]:
         with tarfile.open(recordings, "r:") as tar:
             for member in tar:
                 cut_id, _, extension = member.name.rpartition(".")
+                if extension == "nodata":
+                    left_out["no_audio"] += 1
                 if extension in ("json", "nometa", "nodata"):
                     continue
                 if cut_id not in by_id:
@@ -77,7 +85,9 @@ def _from_shar(shards: list[Path], lang: str) -> Iterator[Segment]:
                 )
 
 
-def _from_parquet(tables: list[Path], lang: str) -> Iterator[Segment]:
+def _from_parquet(
+    tables: list[Path], lang: str, left_out: Counter[str]
+) -> Iterator[Segment]:
     import pyarrow.parquet
 
     for path in tables:
@@ -87,16 +97,19 @@ def _from_parquet(tables: list[Path], lang: str) -> Iterator[Segment]:
                 f"{path}: no column {' '.join(sorted(missing))}; found "
                 f"{' '.join(file.schema_arrow.names)}"
             )
-        number = 0
-        for batch in file.iter_batches(batch_size=64):
-            for row in batch.to_pylist():
-                yield Segment(
-                    key=f"{path.stem}-{number:05d}",
-                    audio=row["audio"]["bytes"],
-                    ipa=row["ipa"] or "",
-                    raw=row["ipa"] or "",
-                    lang=lang,
-                    speaker=str(row.get("speaker_code") or f"{path.stem}-{number:05d}"),
-                    text=row.get("text") or "",
-                )
-                number += 1
+        batches = file.iter_batches(batch_size=64)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows):
+            if not row["audio"] or not row["audio"]["bytes"]:
+                left_out["no_audio"] += 1
+                continue
+            key = f"{path.stem}-{number:05d}"
+            yield Segment(
+                key=key,
+                audio=row["audio"]["bytes"],
+                ipa=row["ipa"] or "",
+                raw=row["ipa"] or "",
+                lang=lang,
+                speaker=str(row.get("speaker_code") or key),
+                text=row.get("text") or "",
+            )

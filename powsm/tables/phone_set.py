@@ -110,13 +110,17 @@ def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSe
         rows.setdefault("ref.text", []).append((utt_id, text))
     if not rows:
         raise PhoneSetError(f"{folder}: no transcript holds a phone")
-    record = {"policy": normaliser.policy, "version": normaliser.version}
+    record = {
+        "policy": normaliser.policy,
+        "version": normaliser.version,
+        "text_policy": TEXT_POLICY if any(texts.values()) else "none",
+    }
     with atomic_folder(out) as making:
         for file, lines in rows.items():
             write_scp(making / file, sorted(lines))
         _write_spk2utt(making, rows["utt2spk"])
         with atomic_write(making / "normaliser.json") as json_file:
-            json.dump({**record, "text_policy": TEXT_POLICY}, json_file, indent=1)
+            json.dump(record, json_file, indent=1)
     n_utts = len(rows["ref.ipa"])
     return PhoneSet(n_utts, n_total / SAMPLE_RATE / 3600, tuple(dropped))
 

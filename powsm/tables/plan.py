@@ -13,6 +13,7 @@ from powsm.tables.results import read_timings
 from powsm.tables.spec import Query, Table, TestSet
 
 PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties
+_PCM_MB_AN_HOUR = 115  # 16 kHz, 16 bits; FLAC takes less
 _SIZE_TOLERANCE = 0.03  # between a set and its published size
 _BYTES_AN_HOUR = 750_000  # of hypotheses: 1.5 kB for each of 490 utterances
 
@@ -153,10 +154,13 @@ def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
         else:
             hours += decode.hours
             lines.append(f"decode  {what}: {decode.hours:.2f} h of audio")
+    sizes = {p.query.set: p.hours or 0 for p in planned if p.source is not None}
+    cut_mb = sum(sizes.values()) * _PCM_MB_AN_HOUR
     minutes = math.ceil(60 * hours * rtf)
     lines.append(
         f"in sum: {hours:.2f} h of audio to decode, about {minutes} min at a real-time "
         f"factor of {rtf:.3f} ({origin}); {hours * _BYTES_AN_HOUR / 1e6:.1f} MB of disk"
+        + (f" and up to {cut_mb:,.0f} MB for recordings to be cut" if cut_mb else "")
         + (f"; {unknown} sets of unknown size are not in this" if unknown else "")
     )
     return "\n".join(lines)
