@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-import soundfile
+if TYPE_CHECKING:  # stages that read no audio start in half the time without them
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def location_in_shard(path: Path, offset: int, size: int) -> str:
     return f"{path}:{offset}:{size}"
 
 
-def read_audio(location: str) -> np.ndarray:
+def read_audio(location: str) -> "np.ndarray":
     """Decode one utterance.
 
     Audio of another rate is resampled, and the first file of each such rate is logged.
@@ -98,6 +98,9 @@ def read_audio(location: str) -> np.ndarray:
         AudioError: no such file, bytes beyond the end of the shard, not decodable, no
             samples, more than one channel, or a sample that is not a finite number.
     """
+    import numpy as np
+    import soundfile
+
     data = _read_bytes(AudioRef.parse(location), location)
     try:
         speech, rate = soundfile.read(BytesIO(data), dtype="float32", always_2d=True)
@@ -131,6 +134,8 @@ def n_samples_of(location: str) -> int:
     Raises:
         AudioError: no such file, no audio, or more than one channel.
     """
+    import soundfile
+
     ref = AudioRef.parse(location)
     try:
         source = ref.path
@@ -179,7 +184,7 @@ def n_encoder_frames(n_samples: int) -> int:
     return max(n_frames, 0)
 
 
-class AudioScp(Mapping[str, np.ndarray]):
+class AudioScp(Mapping[str, "np.ndarray"]):
     """A `wav.scp` as a mapping from utt_id to speech, decoded when asked for.
 
     This is the reader ESPnet's own commands use for the type `powsm_audio`.
@@ -195,7 +200,7 @@ class AudioScp(Mapping[str, np.ndarray]):
                     raise AudioError(f"{path}:{number}: {utt_id!r} {fault}")
                 self._locations[utt_id] = location
 
-    def __getitem__(self, utt_id: str) -> np.ndarray:
+    def __getitem__(self, utt_id: str) -> "np.ndarray":
         return read_audio(self._locations[utt_id])
 
     def __iter__(self) -> Iterator[str]:
@@ -278,7 +283,7 @@ def _entry_of_ark(ref: AudioRef, head: bytes, location: str) -> AudioRef:
 _announced_rates: set[int] = set()
 
 
-def _resample(speech: np.ndarray, rate: int, location: str) -> np.ndarray:
+def _resample(speech: "np.ndarray", rate: int, location: str) -> "np.ndarray":
     import torch
     import torchaudio
 

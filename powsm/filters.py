@@ -5,13 +5,13 @@ can be scored, so that rates are over the same utterances for everybody.
 """
 
 import hashlib
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import accumulate, islice
 from operator import eq
-
-import numpy as np
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, n_encoder_frames
 from powsm.languages import DROPPED_LANGUAGES
@@ -207,17 +207,17 @@ class Subset:
             hours: wanted in total; more than there are takes everything.
             seed: of the lottery.
         """
-        samples: dict[str, np.ndarray] = {}
+        samples: dict[str, array[int]] = {}
         for utt_id, lang, n_samples in rows:
             if lang not in samples:
-                samples[lang] = np.zeros(_N_BINS, dtype=np.int64)
+                samples[lang] = array("q", bytes(8 * _N_BINS))
             samples[lang][subset_bin(utt_id, seed)] += n_samples
-        total = sum(int(bins.sum()) for bins in samples.values())
+        total = sum(sum(bins) for bins in samples.values())
         share = min(1.0, hours * 3600 * SAMPLE_RATE / total) if total else 0.0
         last_bin = {}
         for lang, bins in sorted(samples.items()):
-            filled = np.cumsum(bins)
+            filled = list(accumulate(bins))
             # at least one sample is asked for, so at least one utterance is taken
             wanted = max(1, share * filled[-1])
-            last_bin[lang] = int(np.searchsorted(filled, wanted))
+            last_bin[lang] = bisect_left(filled, wanted)
         return cls(seed, last_bin)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-import langcodes
-
 UNKNOWN_LANGUAGE = "und"  # ISO 639-3 "undetermined": no usable label on the recording
 UNKNOWN_LANG_SYM = "<unk>"  # what the model is told for a language it was not taught
 DROPPED_LANGUAGES = frozenset({"ina"})  # in the vocabulary, left out of training
@@ -119,6 +117,8 @@ def _from_table(spelling: str) -> str | None:
 def _ask_langcodes(key: str) -> str | None:
     if not key:
         return None
+    import langcodes  # slow to load, and seldom asked
+
     try:
         if langcodes.tag_is_valid(key):
             code = langcodes.get(key).to_alpha3()
@@ -152,5 +152,7 @@ def language_name(code: str) -> str:
         return TABLE[code].name
     if code == UNKNOWN_LANGUAGE:
         return "unknown language"
+    import langcodes
+
     name = langcodes.Language.make(language=code).display_name()
     return code if name.startswith("Unknown language") else name

@@ -43,17 +43,14 @@ class Word(NamedTuple):
 
 # tone letters are in the inventory, yet no phones of this policy
 _PHONES = frozenset(phone for phone in INVENTORY if phone not in KINDS)
-_PHONE_OR_CHAR = re.compile(
-    f"({longest_match_pattern(build_trie(sorted(_PHONES)))})|.", re.DOTALL
-)
 # A letter with its marks, or two with a tie. Nearly every phone has this form, and a
 # maximal stretch that is a phone is the longest match.
 _TIE = "\u0361"
-_LETTERS = {phone[0] for phone in _PHONES} - {"ˀ"}
-_MARKS = {char for phone in _PHONES for char in phone} - _LETTERS - {_TIE}
+_SIGNS = "ˈˌ.|˥˦˧˨˩"  # ignored and frequent; in no alias; in few phones, like ˩ˤ
+_LETTERS = {phone[0] for phone in _PHONES} - {"ˀ", *_SIGNS}
+_MARKS = {char for phone in _PHONES for char in phone} - _LETTERS - {_TIE, *_SIGNS}
 _LETTER = f"[{''.join(sorted(_LETTERS))}][{''.join(sorted(_MARKS))}]*"
 _LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{_TIE}{_LETTER})?")
-_SIGNS = "ˈˌ.|˥˦˧˨˩"  # in no phone and no alias, ignored, and frequent
 _ALIAS = re.compile(
     "|".join(sorted(map(re.escape, ALIASES), key=lambda s: (-len(s), s)))
 )
@@ -100,6 +97,13 @@ def _in_canonical_order(chars: list[str]) -> list[int]:
     return order
 
 
+@cache
+def _phone_or_char() -> re.Pattern:
+    """The longest phone, or one character to leave out; a tenth of a second to make."""
+    phone = longest_match_pattern(build_trie(sorted(_PHONES)))
+    return re.compile(f"({phone})|.", re.DOTALL)
+
+
 def plain_word(word: str) -> tuple[str, ...] | None:
     """Phones of a word with nothing else but stress, tones and breaks; None for others.
 
@@ -125,7 +129,7 @@ def _match(text: str) -> tuple[tuple[str, ...], list[int]]:
     if plain is not None:
         return plain, [i for i, char in enumerate(text) if char in _SIGNS]
     phones, others, position = [], [], 0
-    for phone in _PHONE_OR_CHAR.findall(text):
+    for phone in _phone_or_char().findall(text):
         if phone:
             phones.append(phone)
             position += len(phone)
@@ -146,8 +150,10 @@ def _strict_piece(piece: str, start: int) -> Word:
     chars = [chars[k] for k in order]
     origins = [origins[k] for k in order]
     phones, others = _match("".join(chars))
+    # in the order of the text, which the new order of the marks may not be
     dropped = tuple(
-        (piece[origins[i]], start + origins[i], kind_of(chars[i])) for i in others
+        (piece[origins[i]], start + origins[i], kind_of(chars[i]))
+        for i in sorted(others, key=origins.__getitem__)
     )
     lost = {origins[i] for i in others}
     aliases = tuple(source for origin, source in used if origin not in lost)

@@ -426,11 +426,18 @@ def test_strict_equals_panphon_where_nothing_else_applies(panphon, text):
     assert list(phones(STRICT, text)) == expected
 
 
+def test_every_inventory_phone_is_one_plain_word_or_none():
+    for phone in set(INVENTORY) - set(KINDS):
+        assert plain_word(phone) in ((phone,), None)
+        assert phones(STRICT, phone) == (phone,)
+
+
 @settings(deadline=None)
 @given(IPA_TEXT)
 @example("ˈt͡ʃaː.na˥˩")
 @example("tˈʰa")  # a mark without its letter is no phone's
 @example("t͡ˌa")
+@example("˩ˤ")  # a phone of PanPhon, while ˩ is a tone
 def test_plain_words_have_the_phones_of_the_longest_match_walk(text):
     for word in nfd(text).split():
         found = plain_word(word)
@@ -450,6 +457,8 @@ def test_released_words_equal_a_walk_over_the_whole_text(text, english):
 
 @settings(deadline=None)
 @given(ANY_TEXT)
+@example("˩ˤ")
+@example("˩\u033d\u030a")  # the alias of the ring goes before the other mark
 def test_strict_accounts_for_every_character(text):
     segmentation = STRICT.segment(text)
     drops = segmentation.dropped
