@@ -20,13 +20,10 @@ from threading import Event
 import httpx
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import (
-    build_hf_headers,
-    hf_raise_for_status,
-    parse_ratelimit_headers,
-)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 _SHARD = re.compile(r"([^/]+)_shar/([^/]+)/[^/]+")  # anything else is no speech
+_NONE_LEFT = re.compile(r";\s*r=0\s*;\s*t=(\d+)")  # of RateLimit: "api";r=0;t=55
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP states worth another try
 
 logger = logging.getLogger(__name__)
@@ -170,8 +167,8 @@ def asked_wait_s(err: Exception) -> float:
     if not isinstance(err, HfHubHTTPError):
         return 0.0
     headers = err.response.headers
-    limit = parse_ratelimit_headers(headers)
-    wait_s = float(limit.reset_in_seconds) if limit and not limit.remaining else 0.0
+    limit = _NONE_LEFT.search(headers.get("RateLimit", ""))
+    wait_s = float(limit[1]) if limit else 0.0
     if after := headers.get("Retry-After", "").strip():
         if after.isdigit():
             return max(wait_s, float(after))
