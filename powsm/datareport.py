@@ -285,12 +285,13 @@ def _estimates(sets: Mapping[str, SetStats]) -> Section:
     total = pooled(list(sets.values()))
     train = sets.get("train", SetStats())
     minutes = total.n_utts / STAGE_4_UTTS_PER_S / 60
+    time = f"{minutes:,.0f} min" if minutes >= 1 else "under a minute"
     frames = n_encoder_frames(train.filtered.kept_samples)
     audio = size(total.audio_bytes) if total.audio_bytes else "the size of the audio"
     rows = [
         ("3", "audio stays in its shards", "0 B", "none"),
         ("3", "copies, with --audio_format", audio, "as fast as the disk"),
-        ("4", "examples", size(total.dump_bytes), f"{minutes:,.1f} min of one core"),
+        ("4", "examples", size(total.dump_bytes), f"{time} of one core"),
         ("5", f"{train.filtered.kept - train.filtered.no_text:,} texts", "1 MB", "-"),
         ("10", "statistics", "1 kB", "a sample of the audio"),
         (

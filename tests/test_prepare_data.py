@@ -15,8 +15,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
-from shar_builder import encode, make_cut, members_of, write_shard, write_tar
+from shar_builder import (
+    encode,
+    make_cut,
+    members_of,
+    write_cuts,
+    write_shard,
+    write_tar,
+)
 
 from powsm import parts as parts_module
 from powsm.audio import read_audio
@@ -403,6 +411,55 @@ def test_compressed_tar_is_unpacked_once_and_counted(tmp_path, rounds):
     unpacked.unlink()
     make_parts(find_shards(downloads), data)
     assert unpacked.is_file()
+
+
+def prepared_locations(downloads: Path, data: Path) -> list[tuple[str, str]]:
+    """`wav.scp` of dev, whose second cut has no audio."""
+    summaries = merge_parts(make_parts(find_shards(downloads), data), data)
+    assert summaries["dev"].dropped == {"no_audio": 1}
+    return list(read_scp(data / "dev" / "wav.scp"))
+
+
+def test_compressed_shard_that_lhotse_wrote_is_read(tmp_path):
+    lhotse = pytest.importorskip("lhotse")
+    from lhotse.shar import AudioTarWriter, JsonlShardWriter
+
+    split = tmp_path / "cv_shar" / "dev"
+    split.mkdir(parents=True)
+    cuts = [make_cut("a"), make_cut("b")]
+    del cuts[1]["recording"]
+    speech = np.linspace(-0.5, 0.5, 1600, dtype=np.float32)
+    with (
+        JsonlShardWriter(f"{split}/cuts.%06d.jsonl.gz", shard_size=2) as lines,
+        AudioTarWriter(f"{split}/recording.%06d.tar.gz", shard_size=2) as audio,
+    ):
+        for cut in cuts:
+            lines.write(cut)
+        recording = lhotse.Recording.from_dict(cuts[0]["recording"])
+        audio.write("a", speech[None], 16_000, recording)
+        audio.write_placeholder("b")
+    ((utt_id, location),) = prepared_locations(tmp_path, tmp_path / "data")
+    assert utt_id == "cv_a_eng"
+    np.testing.assert_allclose(read_audio(location), speech, atol=2**-15)
+
+
+def test_lhotse_reads_a_shard_of_ours_that_is_compressed(tmp_path):
+    pytest.importorskip("lhotse")
+    from lhotse.shar.readers.lazy import LazySharIterator
+
+    split = tmp_path / "cv_shar" / "dev"
+    cuts = [make_cut("a"), make_cut("b")]
+    del cuts[1]["recording"]
+    write_cuts(split / "cuts.000000.jsonl.gz", cuts)
+    plain = split / "recording.000000.tar"
+    write_tar(plain, [*members_of(cuts[0]), ("b.nodata", b""), ("b.nometa", b"")])
+    packed = split / "recording.000000.tar.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    theirs = list(LazySharIterator(in_dir=str(split)))
+    assert [cut.has_recording for cut in theirs] == [True, False]
+    ((_, location),) = prepared_locations(tmp_path, tmp_path / "data")
+    np.testing.assert_array_equal(theirs[0].load_audio()[0], read_audio(location))
 
 
 def test_truncated_compressed_tar_is_named(tmp_path):
