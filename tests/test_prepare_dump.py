@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,23 @@ def test_leftovers_of_a_killed_run_do_no_harm(small, tmp_path):
     prepare_set(small, killed, Settings())
     assert contents(killed) == contents(clean)
     assert [path.name for path in killed.parent.iterdir()] == ["train"]
+
+
+@pytest.mark.parametrize("at", ["text", "text.ctc.000000", "utt2spk.by_speaker"])
+def test_same_bytes_after_a_kill(tmp_path, at):
+    """kill -9 when files are opened, when a part is written, when speakers are."""
+    data, out = generated(tmp_path / "data" / "dev"), tmp_path / "dump" / "dev"
+    command = [sys.executable, SCRIPT, "--data", data.parent, "--dump", out.parent]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        if (out.with_name(".dev.preparing") / at).exists():
+            process.kill()
+        time.sleep(0.001)
+    process.wait()
+    prepare_set(data, out, Settings())
+    prepare_set(data, tmp_path / "clean" / "dev", Settings())
+    assert contents(out) == contents(tmp_path / "clean" / "dev")
+    assert [path.name for path in out.parent.iterdir()] == ["dev"]
 
 
 def test_full_disk_leaves_the_older_set(small, tmp_path, monkeypatch):
