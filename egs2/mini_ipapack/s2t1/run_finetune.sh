@@ -14,11 +14,12 @@ dump=${root}/dump/finetune
 common=(
     --downloads "${root}/downloads" --data "${root}/data" --expdir "${exp}"
     --token_list "${exp}/token_list" --decode_configs conf/decode_ctc_greedy.yaml
-    --set "tasks=[pr]"
+    --set "tasks=[pr]" --set ctc_only_updates=100000  # phones are all that is compared
 )
-# the learning rate falls to zero over the updates of the run
+# the learning rate falls to zero over the updates of each run
 ./run.sh "${common[@]}" --langs "${old}" --dump "${dump}/old" --exp_name old \
-    --set max_epoch=7 --set "scheduler_conf.warmup_steps_list=[0,200,1400]" \
+    --set max_epoch=4 --set num_iters_per_epoch=200 \
+    --set "scheduler_conf.warmup_steps_list=[0,200,800]" \
     --set "scheduler_conf.warmup_lr_list=[0.0,0.0025,0.0]" "$@"
 ./run.sh "${common[@]}" --stage 4 --langs "${new}" --subset 10min --dump "${dump}/new" \
     --exp_name new --init_from "${exp}/old" --extend_vocab \
