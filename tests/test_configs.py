@@ -63,6 +63,12 @@ def test_decode_profiles_load_and_differ(path):
     assert profile.digest() not in {other.digest() for other in others}
 
 
+@pytest.mark.parametrize("path", DECODE, ids=lambda p: p.stem)
+def test_decode_profiles_stand_in_the_guide(path):
+    guide = (CONF.parent / "docs/decoding.md").read_text(encoding="utf-8")
+    assert f"`{path.stem.removeprefix('decode_')}`" in guide
+
+
 def write(tmp_path, text):
     path = tmp_path / "decode_x.yaml"
     path.write_text(text)

@@ -45,10 +45,3 @@ def test_a_file_of_phones_is_read_once_for_all(tmp_path, monkeypatch):
     (tmp_path / "mine.txt").write_text("p Q")
     with pytest.raises(PhoneSetError, match="mine.txt: Q is no IPA"):
         Profile.load("decode_x.yaml")
-
-
-def test_unknown_keys_are_all_named(tmp_path):
-    path = tmp_path / "decode_x.yaml"
-    path.write_text("beam: 3\nsearch: {ctc: 0.3}\n")
-    with pytest.raises(DecodeError, match=r"unknown beam search\.ctc"):
-        Profile.load(path)

@@ -62,7 +62,7 @@ def prepare(root: Path) -> Path:
 def finished(tmp_path_factory):
     """Stages 1 to 13, once."""
     root = prepare(tmp_path_factory.mktemp("recipe"))
-    run(root, "--stage", "1", "--stop_stage", "13")
+    run(root, "--stage", "1", "--stop_stage", "13", "--align", "true")
     return root
 
 
@@ -91,6 +91,17 @@ def test_results_page_and_curves_exist(finished):
         assert word.lower() in text.lower(), word
     assert list((exp / "images").glob("*.png"))
     assert (finished / "data/report/report.md").exists()
+
+
+def test_decoded_phones_have_times(finished):
+    decoded = finished / "exp/tiny/decode_ctc_greedy/test_asterisk/pr_ctc"
+    hyps = map(json.loads, (decoded / "hyp.jsonl").open(encoding="utf-8"))
+    times = map(json.loads, (decoded / "align/phones.jsonl").open(encoding="utf-8"))
+    found = {row["utt_id"]: row["segments"] for row in times}
+    for hyp in hyps:
+        phones = [token for token in hyp["tokens"] if token[0] == token[-1] == "/"]
+        assert len(found[hyp["utt_id"]]) == len(phones)
+        assert (decoded / f"align/{hyp['utt_id']}.TextGrid").exists()
 
 
 def test_stage_4_twice_gives_the_same_bytes(finished, tmp_path):
