@@ -85,6 +85,10 @@ class Profile:
                 f"languages {' '.join(unknown)} are no ISO 639-3 codes of a language "
                 "with a symbol"
             )
+        if self.languages and self.lang != "detected" and LID not in self.tasks:
+            raise self._error(
+                "languages is for the task lid and for lang: detected; it has neither"
+            )
         if self.phones != "all" and (words := set(self.tasks) - {"pr", "g2p"}):
             raise self._error(
                 f"phones: {self.phones} is for pr and g2p; {' '.join(sorted(words))} "

@@ -25,6 +25,7 @@ WITH_CTC = SearchOptions(ctc_weight=0.3)
         ({"decode": "joint"}, "joint is with CTC"),
         ({"search": WITH_CTC}, "attention without"),
         ({"languages": ("eng", "xx")}, "xx are no ISO 639-3 codes"),
+        ({"languages": ("eng",)}, "for the task lid and for lang: detected"),
         ({"tasks": ("pr", "asr"), "phones": "ita"}, "asr says no phones"),
     ],
 )
@@ -36,7 +37,9 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_a_file_of_phones_is_read_once_for_all(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("p a /t/ a\n")
-    (tmp_path / "decode_x.yaml").write_text("phones: mine.txt\nlanguages: [ita]\n")
+    (tmp_path / "decode_x.yaml").write_text(
+        "phones: mine.txt\nlang: detected\nlanguages: [ita]\n"
+    )
     profile = Profile.load("decode_x.yaml")
     assert (profile.phones, profile.languages) == (("p", "a", "t"), ("ita",))
     before = profile.digest()
