@@ -13,7 +13,7 @@ from pathlib import Path
 from powsm import config
 from powsm.files import naming
 from powsm.guards import StoppedBySignal
-from powsm.litmodel import TrainingError
+from powsm.memory import TrainingError
 from powsm.ranks import RankError
 from powsm.train import train
 

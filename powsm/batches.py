@@ -4,7 +4,7 @@ The unit is the utterance: its audio is read and encoded once, and all its examp
 (pr, asr, g2p, p2g) come with it; the published recipe has them as independent rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -19,9 +19,15 @@ class BatchOptions:
     """How utterances become batches and batches become updates.
 
     Args:
-        batch_seconds: most seconds of audio, padding included, in one batch.
+        batch_seconds: most seconds of audio, padding included, in one batch, or `auto`:
+            the largest part of `update_seconds` that fits into the GPU's memory.
         update_batches: batches per optimiser update, over all ranks together: the
             effective batch does not depend on how many GPUs there are.
+        update_seconds: most seconds of an update, instead of `update_batches`, where
+            batch_seconds is `auto`.
+        language_temperature: T of sampling languages by (their hours)^(1/T): 1 takes
+            every utterance once a pass, 2 the square root of the hours; a pass keeps
+            its hours.
         window_share: share of the utterances that get silence before and after, up
             to a random length within `window_s`, counted as real frames; stock
             ESPnet inference pads every clip to the window.
@@ -30,12 +36,39 @@ class BatchOptions:
         seed: of the order; with the pass it fixes every batch.
     """
 
-    batch_seconds: float = 100.0
+    batch_seconds: float | str = 100.0
     update_batches: int = 1
+    update_seconds: float | None = None
+    language_temperature: float = 1.0
     window_share: float = 0.0
     window_s: float = 20.0
     max_lead_s: float = 20.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batch_seconds, str) and self.batch_seconds != "auto":
+            raise ValueError(
+                f"batch_seconds is {self.batch_seconds!r}, expected a number or auto"
+            )
+        if (self.batch_seconds == "auto") != (self.update_seconds is not None):
+            raise ValueError(
+                f"batch_seconds is {self.batch_seconds}, update_seconds "
+                f"{self.update_seconds}: auto needs it, a number excludes it"
+            )
+        if not self.language_temperature > 0:
+            raise ValueError(
+                f"language_temperature is {self.language_temperature}, expected more "
+                "than 0: 1 leaves the languages as they are"
+            )
+
+    def cut_into(self, n_batches: int) -> "BatchOptions":
+        """These options with an update of `update_seconds` in `n_batches` batches."""
+        return replace(
+            self,
+            batch_seconds=self.update_seconds / n_batches,
+            update_batches=n_batches,
+            update_seconds=None,
+        )
 
 
 @numba.njit(cache=True)
@@ -88,14 +121,56 @@ class PassPlan:
         ]
 
 
+def sample_languages(
+    num_samples: np.ndarray,
+    langs: np.ndarray,
+    temperature: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Utterance numbers of a pass in which languages have hours^(1/temperature).
+
+    A language that is wanted 2.3 times comes whole twice, and three tenths of its
+    utterances, drawn anew for every pass, once more.
+
+    Args:
+        num_samples: length of each utterance (n,).
+        langs: a number for the language of each utterance (n,).
+        temperature: see `BatchOptions`.
+        rng: of this pass.
+
+    Returns:
+        About n utterance numbers int32, shuffled.
+    """
+    _, lang = np.unique(langs, return_inverse=True)
+    hours = np.bincount(lang, weights=num_samples)
+    wanted = hours ** (1.0 / temperature)
+    times = wanted / wanted.sum() * hours.sum() / hours
+    chosen = []
+    for number, often in enumerate(times):
+        mine = np.flatnonzero(lang == number)
+        whole = int(often)
+        rest = round((often - whole) * mine.size)
+        chosen += [np.tile(mine, whole), rng.permutation(mine)[:rest]]
+    return rng.permutation(np.concatenate(chosen)).astype(np.int32)
+
+
 def plan_pass(
-    num_samples: np.ndarray, options: BatchOptions, pass_number: int
+    num_samples: np.ndarray,
+    options: BatchOptions,
+    pass_number: int,
+    langs: np.ndarray | None = None,
 ) -> PassPlan:
     """Make the batches of pass `pass_number`; a pure function of its arguments.
 
     Utterances are shuffled, sorted by length within pools of 100,000, cut into
     batches of at most `batch_seconds`, and batches are shuffled by whole updates, so
     that the ranks of one update get batches of like length and finish together.
+
+    Args:
+        num_samples: length of each utterance (n,).
+        options: how batches are made.
+        pass_number: from 0.
+        langs: a number for each utterance's language (n,), for `language_temperature`.
 
     Raises:
         ValueError: an utterance alone is longer than `batch_seconds`.
@@ -110,7 +185,11 @@ def plan_pass(
             f"has {longest:.1f} s; raise batch_seconds or lower max_duration in stage 4"
         )
     # int32 throughout: with 8 million utterances every array counts
-    utts = rng.permutation(n).astype(np.int32)
+    if options.language_temperature == 1.0:
+        utts = rng.permutation(n).astype(np.int32)
+    else:
+        utts = sample_languages(num_samples, langs, options.language_temperature, rng)
+        n = utts.size
     total = np.asarray(num_samples)[utts].astype(np.int32)
     window = max(min(int(options.window_s * SAMPLE_RATE), most), 0)
     padded = rng.random(n) < options.window_share

@@ -16,6 +16,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet2.utils.nested_dict_action import NestedDictAction
 
 from powsm.batches import BatchOptions
+from powsm.dataset import CTC_TARGETS
 from powsm.files import atomic_write
 from powsm.model import PowsmTask
 
@@ -23,6 +24,8 @@ OUR_KEYS = (
     "iterator",
     "batch_conf",
     "tasks",
+    "ctc_target",
+    "ema_decay",
     "checkpoint_every_n_updates",
     "ctc_only_updates",
 )
@@ -31,6 +34,8 @@ _MODEL_KEYS = (
     "guided_attention_weight",
     "guided_attention_width",
     "share_encoder",
+    "ctc_weight_range",
+    "ctc_vocab",
 )
 
 
@@ -60,6 +65,19 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=None,
         help="train on these tasks only (pr asr g2p p2g); default all",
+    )
+    group.add_argument(
+        "--ctc_target",
+        choices=CTC_TARGETS,
+        default="phones",
+        help="what the CTC head learns; text is what the decoder says of each example",
+    )
+    group.add_argument(
+        "--ema_decay",
+        type=float,
+        default=0.0,
+        help="keep an exponential moving average of the weights, validate it and write "
+        "it to <epoch>epoch.pth; 0 does not",
     )
     group.add_argument(
         "--checkpoint_every_n_updates",
@@ -245,7 +263,8 @@ def stock_config(args: argparse.Namespace) -> dict:
     """The settings as stock ESPnet reads them, ours kept apart under `powsm`.
 
     The model becomes `espnet`: the parameters are the same, so ESPnet's inference
-    loads the experiment without this package.
+    loads the experiment without this package. With `ctc_vocab: phones` it stays
+    `powsm`, which stock ESPnet refuses by name.
     """
     config = dict(vars(args))
     config.pop("config", None)
@@ -255,7 +274,10 @@ def stock_config(args: argparse.Namespace) -> dict:
     ours["model_conf"] = {
         key: model_conf.pop(key) for key in _MODEL_KEYS if key in model_conf
     }
-    config["model"] = "espnet"
+    if ours["model_conf"].get("ctc_vocab") == "phones":
+        model_conf["ctc_vocab"] = "phones"
+    else:
+        config["model"] = "espnet"
     config["model_conf"] = model_conf
     config["powsm"] = ours
     return config

@@ -2,16 +2,21 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from powsm.audio import AudioError
-from powsm.batches import BatchOptions, plan_pass
+from powsm.batches import BatchOptions, PassPlan, plan_pass
 from powsm.index import ExampleIndex
+from powsm.tasks import NO_TIME_SYM
 
 IGNORE_ID = -1  # padding of token ids, as in ESPnet's collate function
+CTC_TARGETS = ("phones", "phones_with_length", "text")
+
+Batch = tuple[list[str], dict[str, torch.Tensor]]  # utterance ids and tensors
 
 
 class UtteranceDataset(Dataset):
@@ -22,6 +27,9 @@ class UtteranceDataset(Dataset):
         encode: from `text text_prev text_ctc` strings of one example to int64 ids
             under the same names: ESPnet's S2TPreprocessor text step.
         tasks: keep only the examples whose id ends in one of these; None keeps all.
+        ctc_target: what the CTC head learns: `phones` without length and break marks,
+            `phones_with_length`, or `text`: of each example what its decoder says,
+            phones for pr and g2p, orthography for asr and p2g (the paper's figure 2).
     """
 
     def __init__(
@@ -29,21 +37,30 @@ class UtteranceDataset(Dataset):
         index: ExampleIndex,
         encode: Callable[[dict[str, str]], dict[str, np.ndarray]],
         tasks: Sequence[str] | None = None,
+        ctc_target: str = "phones",
     ):
+        if ctc_target not in CTC_TARGETS:
+            raise ValueError(
+                f"ctc_target is {ctc_target!r}, expected one of {' '.join(CTC_TARGETS)}"
+            )
+        self.ctc_target = ctc_target
         self.index = index
         self.encode = encode
         self.tasks = None if tasks is None else frozenset(tasks)
+
+    @cached_property
+    def langs(self) -> np.ndarray:
+        """A number for the language of each utterance; read when first asked for."""
+        return self.index.langs()
 
     def __getitem__(self, key: tuple[int, int, int]) -> dict:
         utt, total, lead = key
         speech = self.index.speech(utt)
         padded = np.zeros(max(total, lead + speech.size), np.float32)
         padded[lead : lead + speech.size] = speech
-        rows = [
-            row
-            for row in self.index.examples(utt)
-            if self.tasks is None or row["id"].rpartition("_")[2] in self.tasks
-        ]
+        rows = self._with_ctc_targets(self.index.examples(utt))
+        if self.tasks is not None:
+            rows = [r for r in rows if r["id"].rpartition("_")[2] in self.tasks]
         tokens = [
             self.encode({k: v for k, v in row.items() if k != "id"}) for row in rows
         ]
@@ -54,6 +71,18 @@ class UtteranceDataset(Dataset):
             "examples": tokens,
         }
 
+    def _with_ctc_targets(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        said = {
+            row["id"].rpartition("_")[2]: row["text"].partition(NO_TIME_SYM)[2].strip()
+            for row in rows
+        }
+        for row in rows:
+            if self.ctc_target == "phones_with_length":
+                row["text_ctc"] = said["pr"]  # every utterance has it
+            elif self.ctc_target == "text":
+                row["text_ctc"] = said[row["id"].rpartition("_")[2]]
+        return rows
+
 
 def _pad(arrays: Sequence[np.ndarray], value: int) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(a) for a in arrays], dtype=torch.long)
@@ -63,13 +92,30 @@ def _pad(arrays: Sequence[np.ndarray], value: int) -> tuple[torch.Tensor, torch.
     return out, lengths
 
 
-def collate(items: Sequence[dict]) -> tuple[list[str], dict[str, torch.Tensor]]:
+def _ctc_targets(item: dict) -> tuple[list[np.ndarray], list[int]]:
+    """The different CTC targets of an utterance, and which of them each example has.
+
+    A target of phones comes first: it is the one that validation compares with.
+    """
+    keys = [example["text_ctc"].tobytes() for example in item["examples"]]
+    tasks = [example_id.rpartition("_")[2] for example_id in item["example_ids"]]
+    phones_first = sorted(range(len(keys)), key=lambda i: tasks[i] in ("asr", "p2g"))
+    different = dict.fromkeys(keys[i] for i in phones_first)
+    number = {key: n for n, key in enumerate(different)}
+    first = [keys.index(key) for key in number]
+    targets = [item["examples"][i]["text_ctc"] for i in first]
+    return targets, [number[key] for key in keys]
+
+
+def collate(items: Sequence[dict]) -> Batch:
     """One batch of U utterances with E examples in all.
 
     Returns:
         The utterance ids and a dict with `speech` (U, samples) float32, `text_ctc`
         (U, tokens), `text` and `text_prev` (E, tokens), their `*_lengths`, and
-        `example_audio` (E,): which row of `speech` an example belongs to.
+        `example_audio` (E,): which row of `speech` an example belongs to. Where the
+        examples of an utterance have different CTC targets, `text_ctc` has a row for
+        each of them and `example_ctc` (E,) says which one an example has.
     """
     items = [item for item in items if item["examples"]]
     speech_lengths = torch.tensor([item["speech"].size for item in items])
@@ -77,9 +123,15 @@ def collate(items: Sequence[dict]) -> tuple[list[str], dict[str, torch.Tensor]]:
     for row, item in zip(speech, items, strict=True):
         row[: item["speech"].size] = torch.from_numpy(item["speech"])
     batch = {"speech": speech, "speech_lengths": speech_lengths}
-    batch["text_ctc"], batch["text_ctc_lengths"] = _pad(
-        [item["examples"][0]["text_ctc"] for item in items], IGNORE_ID
-    )
+    targets: list[np.ndarray] = []
+    example_ctc: list[int] = []
+    for item in items:
+        different, which = _ctc_targets(item)
+        example_ctc += [len(targets) + number for number in which]
+        targets += different
+    batch["text_ctc"], batch["text_ctc_lengths"] = _pad(targets, IGNORE_ID)
+    if len(targets) > len(items):
+        batch["example_ctc"] = torch.tensor(example_ctc)
     examples = [example for item in items for example in item["examples"]]
     for name in ("text", "text_prev"):
         batch[name], batch[f"{name}_lengths"] = _pad(
@@ -89,6 +141,32 @@ def collate(items: Sequence[dict]) -> tuple[list[str], dict[str, torch.Tensor]]:
         torch.arange(len(items)), torch.tensor([len(i["examples"]) for i in items])
     )
     return [item["utt_id"] for item in items], batch
+
+
+def halves(utt_ids: list[str], tensors: dict[str, torch.Tensor]) -> list[Batch]:
+    """A batch of U >= 2 utterances as two, the first with the odd one."""
+    middle = (len(utt_ids) + 1) // 2
+    audio = tensors["example_audio"]
+    ctc = tensors.get("example_ctc", audio)
+    out = []
+    for first, last in ((0, middle), (middle, len(utt_ids))):
+        mine = (audio >= first) & (audio < last)
+        first_ctc, last_ctc = int(ctc[mine].min()), int(ctc[mine].max()) + 1
+        rows = {
+            "speech": slice(first, last),
+            "text_ctc": slice(first_ctc, last_ctc),
+            "text": mine,
+            "text_prev": mine,
+        }
+        part = {"example_audio": audio[mine] - first}
+        if "example_ctc" in tensors:
+            part["example_ctc"] = ctc[mine] - first_ctc
+        for name, chosen in rows.items():
+            lengths = tensors[f"{name}_lengths"][chosen]
+            part[f"{name}_lengths"] = lengths
+            part[name] = tensors[name][chosen][:, : int(lengths.max())]
+        out.append((utt_ids[first:last], part))
+    return out
 
 
 class UtteranceLoader:
@@ -135,18 +213,21 @@ class UtteranceLoader:
         self.first_step = first_step
         self.num_workers = num_workers
         self.batches_per_update = options.update_batches // world_size
-        lengths = dataset.index.num_samples
         if updates_per_epoch is None:
-            self._passes = [(epoch, plan_pass(lengths, options, epoch), 0)]
+            self._passes = [(epoch, self._plan(epoch), 0)]
             self._updates = len(self._passes[0][1]) // options.update_batches
         else:
-            self._passes = self._stretch(lengths, epoch * updates_per_epoch)
+            self._passes = self._stretch(epoch * updates_per_epoch)
             self._updates = updates_per_epoch
 
-    def _stretch(self, lengths: np.ndarray, skip: int) -> list:
+    def _plan(self, number: int) -> PassPlan:
+        samples = self.dataset.index.num_samples
+        return plan_pass(samples, self.options, number, self.dataset.langs)
+
+    def _stretch(self, skip: int) -> list:
         number = 0
         while True:
-            plan = plan_pass(lengths, self.options, number)
+            plan = self._plan(number)
             updates = len(plan) // self.options.update_batches
             if skip < updates:
                 return [(number, plan, skip)]
@@ -163,7 +244,7 @@ class UtteranceLoader:
         for step in range(len(self)):
             if (update + 1) * size > len(plan):
                 number += 1
-                plan = plan_pass(self.dataset.index.num_samples, self.options, number)
+                plan = self._plan(number)
                 update = 0
             part = step % self.batches_per_update
             if step >= self.first_step:
@@ -171,7 +252,7 @@ class UtteranceLoader:
             if part == self.batches_per_update - 1:
                 update += 1
 
-    def __iter__(self) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
+    def __iter__(self) -> Iterator[Batch]:
         try:
             yield from DataLoader(
                 self.dataset,

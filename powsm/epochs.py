@@ -9,7 +9,9 @@ import lightning as L
 import torch
 
 from powsm.files import atomic_write
-from powsm.litmodel import LitPowsm, TrainingError
+from powsm.litmodel import LitPowsm
+from powsm.memory import TrainingError
+from powsm.resume import save_whole
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,13 @@ class EpochModels(L.Callback):
         rows.sort(key=lambda r: (r[name] if mode == "min" else -r[name], r["epoch"]))
         return [row["epoch"] for row in rows[: self.nbest]]
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: LitPowsm) -> None:
+        """Save the weights that were validated: Lightning's averaging, which comes
+        after this callback, takes its own away again at this moment."""
+        if trainer.is_global_zero:
+            path = self.exp / f"{trainer.current_epoch + 1}epoch.pth"
+            save_whole(module.model.state_dict(), path)
+
     def on_validation_end(self, trainer: L.Trainer, module: LitPowsm) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -58,7 +67,6 @@ class EpochModels(L.Callback):
                 record[f"train_{key}"] = float(train[f"train/{key}"])
         record |= {k: float(v) for k, v in module.valid_metrics.items()}
         rows = [r for r in self.history() if r["epoch"] < epoch] + [record]
-        _save(module.model.state_dict(), self.exp / f"{epoch}epoch.pth")
         with atomic_write(self.history_file) as file:
             file.writelines(json.dumps(r) + "\n" for r in rows)
         keep = {epoch}
@@ -107,20 +115,10 @@ class EpochModels(L.Callback):
                     else:
                         average[key] = share
             path = self.exp / f"{phase}.{name}.ave_{len(epochs)}best.pth"
-            _save(average, path)
+            save_whole(average, path)
             link = self.exp / f"{phase}.{name}.ave.pth"
             link.unlink(missing_ok=True)
             link.symlink_to(path.name)
             written.append(path)
             log.info("averaged epochs %s into %s", epochs, path)
         return written[0]
-
-
-def _save(state: dict[str, torch.Tensor], path: Path) -> None:
-    with atomic_write(path, "wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as err:
-            if isinstance(err.__context__, OSError):  # which torch talks over
-                raise err.__context__ from None
-            raise

@@ -112,6 +112,23 @@ def _follow(files, at, begins, samples):
     return n
 
 
+@numba.njit(cache=True)
+def _langs(ids, begins) -> np.ndarray:
+    """The three letters before the last underscore of the id at each of `begins`."""
+    codes = np.empty(begins.size, np.int32)
+    for k in range(begins.size):
+        i = begins[k]
+        cut = i
+        while ids[i] != _SPACE and ids[i] != _NEWLINE:
+            if ids[i] == _UNDERSCORE:
+                cut = i
+            i += 1
+        codes[k] = 0
+        for letter in ids[max(0, cut - 3) : cut]:
+            codes[k] = codes[k] * 256 + letter
+    return codes
+
+
 def _stamp(folder: Path) -> dict:
     stat = {name: (folder / name).stat() for name in _FILES}
     return {
@@ -257,6 +274,12 @@ class ExampleIndex:
         if path not in self._open:
             self._open[path] = os.open(path, os.O_RDONLY)
         return os.pread(self._open[path], end - begin, begin)
+
+    def langs(self) -> np.ndarray:
+        """A number for the language of each utterance, int32, shape (n_utts,)."""
+        begins = np.memmap(self._index / "begins", _NUMBER, mode="r")
+        ids = np.memmap(self.folder / _INDEXED[0], np.uint8, mode="r")
+        return _langs(ids, begins.reshape(-1, len(_INDEXED))[: len(self), 0])
 
     def _lines(self, name: str, utt: int) -> list[tuple[str, str]]:
         """(example id, value) of an utterance's lines in one of the files."""

@@ -13,23 +13,24 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
+from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.train.lightning_espnet_model import LitESPnetModel
 
-from powsm.batches import BatchOptions
+from powsm.audio import SAMPLE_RATE
+from powsm.batches import BatchOptions, plan_pass
 from powsm.ctc_prefix import ctc_greedy
-from powsm.dataset import UtteranceDataset, UtteranceLoader
+from powsm.dataset import Batch, UtteranceDataset, UtteranceLoader
 from powsm.distance import PhonePairs
 from powsm.index import ExampleIndex
+from powsm.memory import TrainingError, UpdateInParts, nothing_more
 from powsm.model import PowsmTask
+from powsm.phone_ctc import is_phone
+from powsm.tasks import TASKS
 from powsm.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 MAX_BAD_STEPS = 20  # in a row, before a run stops itself
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says what to change."""
 
 
 def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
@@ -84,6 +85,8 @@ class LitPowsm(LitESPnetModel):
         )
         self.ctc_weight = self.model.ctc_weight
         self.bad_steps = 0
+        self._update = UpdateInParts(self)
+        self._has_gradients = False  # already, before the backward pass
         self.valid_totals: dict[str, float] = {}
         self.valid_phones: dict[str, list] = {}
         self._datasets: dict[str, UtteranceDataset] = {}
@@ -97,6 +100,7 @@ class LitPowsm(LitESPnetModel):
                 ExampleIndex(self.folders[mode]),
                 text_encoder(self.args),
                 self.args.tasks,
+                self.args.ctc_target,
             )
         return self._datasets[mode]
 
@@ -132,30 +136,102 @@ class LitPowsm(LitESPnetModel):
             del chosen["lr_scheduler"]
         return chosen
 
+    def on_fit_start(self) -> None:
+        if self.trainer.is_global_zero:
+            self._announce()
+
+    def _announce(self) -> None:
+        options = self.batch_options
+        index = self.dataset("train").index
+        plan = plan_pass(index.num_samples, options, 0, self.dataset("train").langs)
+        log.info(
+            "%.1f M parameters; %d utterances, %.1f h; a pass is %d batches of up to "
+            "%.0f s; an update is %d batches: %d rank(s) x %d accumulated; tasks: %s",
+            sum(p.numel() for p in self.model.parameters()) / 1e6,
+            len(index),
+            index.num_samples.sum() / SAMPLE_RATE / 3600,
+            len(plan),
+            options.batch_seconds,
+            options.update_batches,
+            self.trainer.world_size,
+            self.trainer.accumulate_grad_batches,
+            " ".join(self.args.tasks or TASKS),
+        )
+        if options.window_share and isinstance(self.model.normalize, UtteranceMVN):
+            log.warning(
+                "utterance_mvn normalises silence too; use global_mvn with padding"
+            )
+
     # ------------------------------------------------------------------ steps
 
-    def on_train_batch_start(self, batch, batch_idx: int) -> None:
-        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        seed = np.random.SeedSequence([self.args.seed, step, self.global_rank])
+    def seed_step(self, step: int, part: int = 0) -> None:
+        """Random numbers of a batch, or of a part of it, from counters."""
+        counters = [self.args.seed, step, self.global_rank] + ([part] if part else [])
+        seed = np.random.SeedSequence(counters)
         torch.manual_seed(int(seed.generate_state(1)[0]))
-        # a weight of 1 leaves the decoder out of the step altogether
-        ctc_alone = self.trainer.global_step < self.args.ctc_only_updates
-        self.model.ctc_weight = 1.0 if ctc_alone else self.ctc_weight
 
-    def training_step(self, batch, batch_idx: int) -> torch.Tensor | None:
-        utt_ids, batch = batch
-        loss, stats, weight = self.model(**batch)
-        self.audio_seconds = float(batch["speech_lengths"].sum()) / 16_000
+    def on_train_batch_start(self, batch, batch_idx: int) -> None:
+        self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        if self.global_step < self.args.ctc_only_updates:
+            # a weight of 1 leaves the decoder out of the step altogether
+            self.model.ctc_weight = 1.0
+        elif between := getattr(self.model, "ctc_weight_range", None):
+            rng = np.random.default_rng([self.args.seed, self.global_step])
+            self.model.ctc_weight = rng.uniform(*between)  # the same on every rank
+        else:
+            self.model.ctc_weight = self.ctc_weight
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        self._update.hold(batch, self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        utt_ids, tensors = batch
+        loss = None
+        try:
+            loss, stats, weight = self.model(**tensors)
+        except torch.OutOfMemoryError:
+            pass  # its frames hold tensors: go on outside of this clause
+        self._has_gradients = loss is None
+        if loss is None:
+            stats, weight = self._update.do_again()
+            loss = nothing_more(self.parameters())
+        self.audio_seconds = float(tensors["speech_lengths"].sum()) / SAMPLE_RATE
+        self.n_examples = int(weight)
         self.log_dict(
             {f"train/{k}": v for k, v in stats.items() if v is not None},
-            batch_size=int(weight),
+            batch_size=self.n_examples,
         )
         self._last_utt_ids = utt_ids
         return loss
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer) -> None:
+        """Called between `training_step` and `backward`."""
+        if not self._has_gradients:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of a batch, in parts where it does not fit.
+
+        Raises:
+            TrainingError: a single recording does not fit, or memory runs out while
+                ranks exchange gradients, which cannot be begun again.
+        """
+        try:
+            loss.backward()
+            return
+        except torch.OutOfMemoryError:
+            pass  # as above
+        wrapped = self.trainer.strategy.model
+        if getattr(wrapped, "require_backward_grad_sync", False):
+            raise TrainingError(
+                f"rank {self.global_rank}: out of memory while the ranks exchanged "
+                "gradients; lower batch_seconds (or let auto find it): training goes "
+                "on from the last checkpoint"
+            )
+        self._update.do_again()
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skip an update whose gradient is not finite, and stop after many."""
         grads = [p.grad for p in self.parameters() if p.grad is not None]
+        self._update.clear()
         norm = torch.nn.utils.get_total_norm(grads)
         self.log("train/grad_norm", norm)
         if torch.isfinite(norm):
@@ -199,13 +275,25 @@ class LitPowsm(LitESPnetModel):
         )
         memory = memory[0] if isinstance(memory, tuple) else memory
         tokens = self.model.token_list
+        refs = batch["text_ctc"]
+        ref_lens = batch["text_ctc_lengths"]
+        if "example_ctc" in batch:  # the first target of an utterance is its phones
+            rows = torch.zeros(len(utt_ids), dtype=torch.long, device=refs.device)
+            rows = rows.scatter_reduce(
+                0,
+                batch["example_audio"],
+                batch["example_ctc"],
+                reduce="amin",
+                include_self=False,
+            )
+            refs, ref_lens = refs[rows], ref_lens[rows]
         log_probs = self.model.ctc.log_softmax(memory)
         hyps = ctc_greedy(log_probs, memory_lens, blank=self.model.blank_id)
         for utt_id, hyp, ref, n in zip(
             utt_ids,
             hyps,
-            batch["text_ctc"].tolist(),
-            batch["text_ctc_lengths"].tolist(),
+            refs.tolist(),
+            ref_lens.tolist(),
             strict=True,
         ):
             pair = (
@@ -234,6 +322,8 @@ class LitPowsm(LitESPnetModel):
         if by_lang:
             by_lang["all"] = sum(by_lang.values())
             for lang, (edits, distance, n_ref) in sorted(by_lang.items()):
+                if n_ref == 0:  # trained on orthography alone
+                    continue
                 tail = "" if lang == "all" else f"_{lang}"
                 metrics[f"per_ctc{tail}"] = 100 * edits / n_ref
                 metrics[f"pfer_ctc{tail}"] = 100 * distance / n_ref
@@ -244,7 +334,7 @@ class LitPowsm(LitESPnetModel):
 
 def _phones(tokens: Iterable[str]) -> list[str]:
     """The phones among tokens `/x/`; the CTC head is taught nothing else."""
-    return [t[1:-1] for t in tokens if len(t) > 2 and t[0] == t[-1] == "/"]
+    return [t[1:-1] for t in tokens if is_phone(t)]
 
 
 def _counts(pairs: list[tuple[list[str], list[str]]]) -> np.ndarray:

@@ -16,6 +16,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.utils.checkpoint import checkpoint
 
 from powsm.packing import Packing
+from powsm.phone_ctc import PhoneLinear
 from powsm.tasks import TASKS
 
 
@@ -61,6 +62,9 @@ class PowsmModel(ESPnetS2TModel):
         share_encoder: False encodes a recording again for each of its examples, as
             the published recipe does: the same loss and gradients at several times
             the cost, for comparison.
+        ctc_weight_range: draw the CTC weight of every update evenly from between
+            these two; the trainer does, from a counter.
+        ctc_vocab: `all` tokens, or `phones`: see `powsm.phone_ctc`.
         **kwargs: those of `ESPnetS2TModel`.
     """
 
@@ -71,6 +75,8 @@ class PowsmModel(ESPnetS2TModel):
         guided_attention_weight: float = 0.0,
         guided_attention_width: float = 0.2,
         share_encoder: bool = True,
+        ctc_weight_range: tuple[float, float] | None = None,
+        ctc_vocab: str = "all",
         **kwargs,
     ):
         kwargs.setdefault("report_cer", False)
@@ -85,6 +91,19 @@ class PowsmModel(ESPnetS2TModel):
         self.guided_attention_weight = guided_attention_weight
         self.guided_attention_width = guided_attention_width
         self.share_encoder = share_encoder
+        self.ctc_weight_range = ctc_weight_range
+        if ctc_weight_range is not None:
+            low, high = ctc_weight_range
+            if not 0 < low < high < 1:
+                raise ValueError(
+                    f"ctc_weight_range is {list(ctc_weight_range)}, expected two "
+                    "rising numbers between 0 and 1"
+                )
+        if ctc_vocab not in ("all", "phones"):
+            raise ValueError(f"ctc_vocab is {ctc_vocab!r}, expected all or phones")
+        if ctc_vocab == "phones" and self.ctc is not None:
+            size = self.ctc.ctc_lo.in_features
+            self.ctc.ctc_lo = PhoneLinear(size, self.token_list)
         self._task_ids = {
             task: self.token_list.index(f"<{task}>")
             for task in TASKS
@@ -107,6 +126,7 @@ class PowsmModel(ESPnetS2TModel):
         text_ctc: torch.Tensor,
         text_ctc_lengths: torch.Tensor,
         example_audio: torch.Tensor | None = None,
+        example_ctc: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Loss of U recordings with E examples.
@@ -115,23 +135,29 @@ class PowsmModel(ESPnetS2TModel):
             speech: (U, samples), `speech_lengths` (U,).
             text: (E, tokens) with -1 as padding: language, task, time, words or phones.
             text_prev: (E, tokens): the prompt, or the `<na>` token.
-            text_ctc: (U, tokens): the phones, the same for all examples.
+            text_ctc: (M, tokens): the CTC targets, one for each recording or more.
             example_audio: (E,) rising row numbers of `speech`; None means one example
                 a recording, ESPnet's own layout.
+            example_ctc: (E,) row numbers of `text_ctc`; None means one target a
+                recording, the same for all its examples.
 
         Returns:
             Loss averaged over the E examples, statistics, and E as the weight.
         """
         if example_audio is None:
             example_audio = torch.arange(speech.size(0), device=speech.device)
+        if example_ctc is None:
+            example_ctc = example_audio
         if not self.share_encoder:
-            speech, speech_lengths, text_ctc, text_ctc_lengths = (
-                x[example_audio]
-                for x in (speech, speech_lengths, text_ctc, text_ctc_lengths)
+            speech, speech_lengths = (
+                x[example_audio] for x in (speech, speech_lengths)
+            )
+            text_ctc, text_ctc_lengths = (
+                x[example_ctc] for x in (text_ctc, text_ctc_lengths)
             )
             example_audio = torch.arange(speech.size(0), device=speech.device)
+            example_ctc = example_audio
         n_examples = text.size(0)
-        counts = torch.bincount(example_audio, minlength=speech.size(0))
         memory, memory_lens = self.encode(speech, speech_lengths)
         intermediate = []
         if isinstance(memory, tuple):
@@ -140,7 +166,10 @@ class PowsmModel(ESPnetS2TModel):
         stats: dict[str, torch.Tensor | None] = {}
         loss_ctc = loss_att = None
         if self.ctc_weight != 0.0:
-            ctc = (memory_lens, text_ctc, text_ctc_lengths, counts)
+            target_counts = torch.bincount(example_ctc, minlength=text_ctc.size(0))
+            target_audio = torch.zeros_like(target_counts)
+            target_audio[example_ctc] = example_audio
+            ctc = (memory_lens, text_ctc, text_ctc_lengths, target_counts, target_audio)
             loss_ctc = self._ctc_loss(memory, *ctc)
             stats["loss_ctc"] = loss_ctc.detach()
             if self.interctc_weight != 0.0 and intermediate:
@@ -180,16 +209,26 @@ class PowsmModel(ESPnetS2TModel):
         target: torch.Tensor,
         target_lengths: torch.Tensor,
         counts: torch.Tensor,
+        audio: torch.Tensor,
     ) -> torch.Tensor:
-        """CTC loss, each recording counted once per example, as four rows would be."""
+        """CTC loss, each target counted once per example, as four rows would be.
+
+        Target m of `target` (M, L) is heard in row `audio[m]` of `hidden`.
+        """
         valid = (target != self.na).all(1) & (counts > 0)
         if not valid.any():
             return hidden.sum() * 0.0
-        hidden, lengths, target, target_lengths, counts = (
-            x[valid] for x in (hidden, lengths, target, target_lengths, counts)
+        target, target_lengths, counts, audio = (
+            x[valid] for x in (target, target_lengths, counts, audio)
         )
-        logits = self.ctc.ctc_lo(F.dropout(hidden, p=self.ctc.dropout_rate))
+        hidden, lengths = hidden[audio], lengths[audio]
+        hidden = F.dropout(hidden, p=self.ctc.dropout_rate)
         labels = target[target != self.ignore_id]
+        head = self.ctc.ctc_lo
+        if isinstance(head, PhoneLinear):
+            logits, labels = head.compact(hidden), head.rows(labels)
+        else:
+            logits = head(hidden)
         log_probs = logits.transpose(0, 1).log_softmax(2).float()
         losses = self.ctc.ctc_loss(log_probs, labels, lengths, target_lengths)
         return (losses * counts).sum() / counts.sum()

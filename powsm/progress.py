@@ -1,17 +1,29 @@
-"""How far training is and how fast: seconds over all restarts, lines in the log."""
+"""How far training is and how fast: lines in the log, and a bar on a terminal."""
 
+import datetime
 import logging
 import time
+from collections import deque
+from typing import NamedTuple
 
 import lightning as L
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 from powsm.litmodel import LitPowsm
 
 log = logging.getLogger(__name__)
 
+_RECENT = 50  # batches over which speed is taken
+
+
+class _Batch(NamedTuple):
+    end: float  # seconds of the monotonic clock
+    audio_s: float
+    n_examples: int
+
 
 class Clock(L.Callback):
-    """Training time over all restarts, and a line in the log every so often.
+    """Training time over all restarts, speed, and a line in the log every so often.
 
     Args:
         every: updates between two lines.
@@ -21,15 +33,32 @@ class Clock(L.Callback):
         self.every = every
         self.before = 0.0  # seconds of earlier runs
         self.started = time.monotonic()
-        self._window = [time.monotonic(), 0.0]  # since when, seconds of audio
+        self._recent: deque[_Batch] = deque(maxlen=_RECENT + 1)
 
     @property
     def seconds(self) -> float:
         """Seconds of training, earlier runs included."""
         return self.before + time.monotonic() - self.started
 
+    def speed(self) -> tuple[float, float]:
+        """Seconds of audio, and examples, that this rank takes in a second."""
+        batches = list(self._recent)[1:]  # the first one's beginning is not known
+        if not batches:
+            return 0.0, 0.0
+        passed = max(batches[-1].end - self._recent[0].end, 1e-9)
+        audio_s = sum(b.audio_s for b in batches)
+        return audio_s / passed, sum(b.n_examples for b in batches) / passed
+
+    def seconds_left(self, trainer: L.Trainer) -> float:
+        """Until the last update, at the speed of all updates so far."""
+        total, step = trainer.estimated_stepping_batches, trainer.global_step
+        return (total - step) * self.seconds / max(step, 1)
+
     def on_train_start(self, trainer: L.Trainer, module: LitPowsm) -> None:
         self.started = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: LitPowsm) -> None:
+        self._recent.clear()  # validation lies between
 
     def state_dict(self) -> dict:
         return {"seconds": self.seconds}
@@ -38,28 +67,48 @@ class Clock(L.Callback):
         self.before = state["seconds"]
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-        self._window[1] += module.audio_seconds
+        self._recent.append(
+            _Batch(time.monotonic(), module.audio_seconds, module.n_examples)
+        )
         step = trainer.global_step
         last = batch_idx + 1 == trainer.num_training_batches
         at_update = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not at_update or (step % self.every and not last):
             return
-        passed = time.monotonic() - self._window[0]
-        speed = self._window[1] / max(passed, 1e-9)
         metrics = trainer.callback_metrics
         figures = " ".join(
             f"{key}={float(metrics[f'train/{key}']):.3f}"
             for key in ("loss", "loss_ctc", "loss_att", "acc", "grad_norm")
             if f"train/{key}" in metrics
         )
-        total = trainer.estimated_stepping_batches
-        left = (total - step) * self.seconds / max(step, 1)
         log.info(
             "update %d/%d: %s, %.0f s of audio a second, %.1f min left",
             step,
-            total,
+            trainer.estimated_stepping_batches,
             figures,
-            speed,
-            left / 60,
+            self.speed()[0],
+            self.seconds_left(trainer) / 60,
         )
-        self._window = [time.monotonic(), 0.0]
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar with examples and hours of audio a second, and time to the end.
+
+    Args:
+        clock: another callback of the same trainer.
+    """
+
+    def __init__(self, clock: Clock):
+        super().__init__()
+        self._clock = clock
+
+    def get_metrics(self, trainer: L.Trainer, module: LitPowsm) -> dict[str, str]:
+        audio_s, examples = (n * trainer.world_size for n in self._clock.speed())
+        left = datetime.timedelta(seconds=round(self._clock.seconds_left(trainer)))
+        loss = trainer.callback_metrics.get("train/loss")
+        return {
+            "loss": "" if loss is None else f"{float(loss):.2f}",
+            "examples/s": f"{examples:.1f}",
+            "audio": f"{audio_s / 3600:.3g} h/s",
+            "left": str(left),
+        }

@@ -13,43 +13,69 @@ import argparse
 import logging
 import os
 import sys
+import uuid
 import warnings
 from pathlib import Path
 
 import lightning as L
 import torch
 import yaml
-from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from lightning.fabric.plugins.environments import (
     LightningEnvironment,
     TorchElasticEnvironment,
 )
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from powsm.batches import plan_pass
 from powsm.config import stock_config
 from powsm.epochs import EpochModels
 from powsm.files import atomic_write
 from powsm.finetune import load_initial
 from powsm.guards import ResumableCheckpoint, Watchdog
-from powsm.litmodel import LitPowsm, TrainingError
-from powsm.progress import Clock
+from powsm.litmodel import LitPowsm
+from powsm.memory import BatchFinder, TrainingError
+from powsm.progress import Bar, Clock
 from powsm.ranks import meet
-from powsm.tasks import TASKS
+from powsm.resume import AtomicCheckpointIO, newest_checkpoint, remove_broken_off
 
 log = logging.getLogger(__name__)
 
 
-def _strategy(world_size: int, decoder_may_rest: bool):
+def _strategy(world_size: int, some_may_rest: bool):
     if world_size == 1:
         return "auto"
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     return DDPStrategy(
-        process_group_backend=backend, find_unused_parameters=decoder_may_rest
+        process_group_backend=backend, find_unused_parameters=some_may_rest
     )
+
+
+def _loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
+    """TensorBoard always; Weights & Biases where ESPnet's `use_wandb` asks for it."""
+    loggers: list[Logger] = [TensorBoardLogger(exp, name="tensorboard", version="")]
+    if args.use_wandb and int(os.environ.get("RANK", "0")) == 0:
+        run_id = exp / "wandb_id"  # a resumed training goes on in the same run
+        if not run_id.exists():
+            with atomic_write(run_id) as file:
+                file.write(args.wandb_id or uuid.uuid4().hex[:8])
+        try:
+            loggers.append(
+                WandbLogger(
+                    save_dir=exp,
+                    project=args.wandb_project or "powsm",
+                    name=args.wandb_name or exp.name,
+                    entity=args.wandb_entity,
+                    id=run_id.read_text(),
+                )
+            )
+        except ModuleNotFoundError as err:
+            raise TrainingError(
+                "use_wandb is true, but the package wandb is not installed: install it "
+                "beside this one (pip install wandb), or set use_wandb to false"
+            ) from err
+    return loggers
 
 
 def train(
@@ -87,12 +113,12 @@ def train(
         for init_param in args.init_param:
             load_initial(module.model, init_param)
     options = module.batch_options
-    if options.update_batches % world_size:
+    finder = [BatchFinder()] if options.batch_seconds == "auto" else []
+    if not finder and options.update_batches % world_size:
         raise TrainingError(
             f"batch_conf.update_batches is {options.update_batches}, not a multiple of "
             f"the {world_size} ranks; change one of them"
         )
-    accumulate = options.update_batches // world_size
     clock = Clock(args.log_interval or 50)
     module.trained_seconds = lambda: clock.seconds
     models = EpochModels(exp, args.best_model_criterion, _nbest(args))
@@ -106,24 +132,36 @@ def train(
         mode="max",
         save_last=False,
     )
+    # its on_validation_epoch_end comes after that of `models`, see there
+    averaging = [EMAWeightAveraging(decay=args.ema_decay)] if args.ema_decay else []
+    is_watched = sys.stdout.isatty()
+    bar = [Bar(clock)] if is_watched else []
+    if int(os.environ.get("RANK", "0")) == 0:
+        remove_broken_off(exp)
+    # not Lightning's guess: inside a Slurm job it would count Slurm's tasks
+    ranks = TorchElasticEnvironment() if world_size > 1 else LightningEnvironment()
     trainer = L.Trainer(
         accelerator="auto" if args.ngpu > 0 else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=world_size // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        strategy=_strategy(world_size, args.ctc_only_updates > 0),
-        # not Lightning's guess: inside a Slurm job it would count Slurm's tasks
-        plugins=TorchElasticEnvironment() if world_size > 1 else LightningEnvironment(),
+        strategy=_strategy(
+            world_size, args.unused_parameters or args.ctc_only_updates > 0
+        ),
+        plugins=[ranks, AtomicCheckpointIO()],
         precision="bf16-mixed" if args.use_amp else "32-true",
         max_epochs=args.max_epoch,
-        accumulate_grad_batches=accumulate,
+        accumulate_grad_batches=max(1, options.update_batches // world_size),
         gradient_clip_val=args.grad_clip if args.grad_clip > 0 else None,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         log_every_n_steps=10,
-        callbacks=[clock, models, Watchdog(), resumable, LearningRateMonitor()],
-        logger=TensorBoardLogger(exp, name="tensorboard", version=""),
-        enable_progress_bar=sys.stderr.isatty(),
+        callbacks=[
+            *(*finder, clock, models, *averaging, *bar, Watchdog()),
+            *(resumable, LearningRateMonitor()),
+        ],
+        logger=_loggers(args, exp),
+        enable_progress_bar=is_watched,
         enable_model_summary=False,
     )
     if trainer.is_global_zero:
@@ -131,7 +169,6 @@ def train(
             yaml.safe_dump(
                 stock_config(args), file, allow_unicode=True, sort_keys=False
             )
-        _announce(module, accumulate, world_size)
     # it is: train_dataloader starts where the checkpoint's counters say
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
     trainer.fit(module, ckpt_path=newest_checkpoint(exp))
@@ -141,32 +178,3 @@ def train(
 def _nbest(args: argparse.Namespace) -> int:
     nbest = args.keep_nbest_models
     return max(nbest) if isinstance(nbest, list) else nbest
-
-
-def newest_checkpoint(exp: Path) -> Path | None:
-    """The checkpoint with the most updates, or None before the first."""
-    checkpoints = sorted((exp / "checkpoints").glob("step*.ckpt"))
-    return checkpoints[-1] if checkpoints else None
-
-
-def _announce(module: LitPowsm, accumulate: int, world_size: int) -> None:
-    options = module.batch_options
-    index = module.dataset("train").index
-    plan = plan_pass(index.num_samples, options, 0)
-    hours = index.num_samples.sum() / 16_000 / 3600
-    parameters = sum(p.numel() for p in module.model.parameters())
-    log.info(
-        "%.1f M parameters; %d utterances, %.1f h; a pass is %d batches of up to "
-        "%.0f s; an update is %d batches: %d rank(s) x %d accumulated; tasks: %s",
-        parameters / 1e6,
-        len(index),
-        hours,
-        len(plan),
-        options.batch_seconds,
-        options.update_batches,
-        world_size,
-        accumulate,
-        " ".join(module.args.tasks or TASKS),
-    )
-    if isinstance(module.model.normalize, UtteranceMVN) and options.window_share:
-        log.warning("utterance_mvn normalises silence too; use global_mvn with padding")

@@ -96,7 +96,8 @@ fi
 if [[ -z ${exp_name} ]]; then
     exp_name=$(basename "${config}" .yaml)_bpe${nbpe}
     for change in "${set[@]}"; do
-        exp_name+=_${change//=/}
+        # more epochs go on in the same experiment
+        [[ ${change} == max_epoch=* ]] || exp_name+=_${change//=/}
     done
     [[ ${trainer} == "${config_trainer}" ]] || exp_name+=_${trainer}
     [[ -z ${init_from} ]] || exp_name+=_$(basename "${token_dir}")

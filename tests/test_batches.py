@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from powsm.batches import BatchOptions, plan_pass
+from powsm.batches import BatchOptions, plan_pass, sample_languages
 
 SECOND = 16_000
 
@@ -62,3 +62,36 @@ def test_silence_up_to_the_window_counts_as_length():
 def test_an_utterance_longer_than_a_batch_is_an_error():
     with pytest.raises(ValueError, match="batch_seconds is 10, the longest of 2"):
         plan_pass(np.array([SECOND, 11 * SECOND]), BatchOptions(batch_seconds=10), 0)
+
+
+def test_temperature_gives_languages_their_root_of_hours():
+    """16 h and 1 h at temperature 2: 4 to 1 of the 17 h."""
+    samples = np.full(170, 360 * SECOND)
+    langs = np.array([7] * 160 + [9] * 10)
+    chosen = sample_languages(samples, langs, 2.0, np.random.default_rng(0))
+    counts = np.bincount(chosen, minlength=170)
+    assert counts[:160].sum() == 136 and set(counts[:160]) == {0, 1}  # 17 h x 4/5
+    assert counts[160:].sum() == 34 and set(counts[160:]) == {3, 4}  # 17 h x 1/5
+
+
+def test_temperature_1_takes_every_utterance_once():
+    samples = random_lengths(50)
+    rng = np.random.default_rng(0)
+    chosen = sample_languages(samples, np.arange(50) % 3, 1.0, rng)
+    assert sorted(chosen) == list(range(50))
+
+
+def test_temperature_draws_anew_in_each_pass_and_the_same_again():
+    lengths, langs = random_lengths(300), np.arange(300) % 30 // 29
+    options = BatchOptions(batch_seconds=60, language_temperature=3.0)
+    first, again, other = (plan_pass(lengths, options, p, langs) for p in (0, 0, 1))
+    assert utterances(first) == utterances(again)
+    rare = [sorted(u for u in utterances(p) if langs[u]) for p in (first, other)]
+    assert len(rare[0]) == len(rare[1]) > 10 * 2  # of ten utterances
+    common = [{u for u in utterances(p) if not langs[u]} for p in (first, other)]
+    assert common[0] != common[1]
+
+
+def test_an_update_is_cut_into_equal_parts():
+    options = BatchOptions(batch_seconds="auto", update_seconds=480).cut_into(12)
+    assert (options.batch_seconds, options.update_batches) == (40.0, 12)

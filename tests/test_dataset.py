@@ -6,7 +6,7 @@ import torch
 from dump_builder import make_dump
 
 from powsm.batches import BatchOptions
-from powsm.dataset import UtteranceDataset, UtteranceLoader
+from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
 from powsm.index import ExampleIndex
 
 
@@ -86,3 +86,42 @@ def test_workers_give_the_same_batches(folder):
     for (ids, batch), (worked_ids, worked_batch) in zip(alone, worked, strict=True):
         assert ids == worked_ids
         assert all(torch.equal(batch[k], worked_batch[k]) for k in batch)
+
+
+def ctc_targets(folder, target, tasks=None):
+    dataset = UtteranceDataset(ExampleIndex(folder), encode, tasks, target)
+    _, batch = collate([dataset[(0, 0, 0)]])
+    lengths = batch["text_ctc_lengths"]
+    rows = zip(batch["text_ctc"], lengths, strict=True)
+    return ["".join(map(chr, row[:n])) for row, n in rows], batch
+
+
+def test_ctc_learns_phones_with_their_length_or_what_the_decoder_says(tmp_path):
+    folder = make_dump(tmp_path / "train", [0.5])
+    words = (folder / "ref.text").read_text().split(" ", 1)[1].strip()
+    plain = (folder / "ref.ipa").read_text().split(" ")[1].strip()
+    for name in ("text", "text.prev"):  # the recipe's data have length marks there
+        lines = (folder / name).read_text().replace("//", "ː//")
+        (folder / name).write_text(lines)
+    long = plain.replace("//", "ː//")
+    assert long != plain
+    assert ctc_targets(folder, "phones")[0] == [plain]
+    assert ctc_targets(folder, "phones_with_length")[0] == [long]
+    assert ctc_targets(folder, "phones_with_length", ["asr"])[0] == [long]
+    found, batch = ctc_targets(folder, "text")
+    assert found == [long, words]  # phones first
+    assert batch["example_ctc"].tolist() == [1, 0, 1, 0]  # asr g2p p2g pr
+    assert ctc_targets(folder, "text", ["asr"])[0] == [words]
+
+
+def test_languages_come_from_the_ids(folder):
+    langs = ExampleIndex(folder).langs()
+    assert langs.tolist() == [langs[0], langs[1]] * 2 + [langs[0]]
+    assert langs[0] != langs[1]
+
+
+def test_loader_with_temperature_starts_in_the_middle_as_if_it_had_run_there(folder):
+    options = BatchOptions(batch_seconds=2, update_batches=2, language_temperature=5.0)
+    whole = [ids for ids, _ in make_loader(folder, options=options)]
+    rest = [ids for ids, _ in make_loader(folder, options=options, first_step=1)]
+    assert rest == whole[1:]

@@ -12,20 +12,20 @@ PACKAGE = ROOT / "powsm"
 
 # A module imports only from earlier ones. A new module needs a place here.
 LAYERS = """
-files hub download languages audio alphabets inventory segment allophones ipa
+files archives hub download languages audio alphabets inventory segment allophones ipa
 orthography utterance datadir corpora tarindex shar chunks audiocopy parts filters tasks
 unknown dump dataaudit dataplots datareport phonesets tokenizer index batches distance
 intervals rates transcripts alignments score tables ctc_prefix cached_decoder dataset
-packing model config checkpoint finetune stats litmodel epochs progress ranks guards
-train beams search profile frames decode decodeset longform align transcribe report
-ablation costs preflight cli
+packing phone_ctc model config checkpoint finetune stats memory resume litmodel epochs
+progress ranks guards train beams search profile frames decode decodeset longform align
+transcribe report ablation costs preflight modelcard publish upload cli
 """.split()
 
 # Preparing data and scoring do without torch, whose import takes seconds.
 WITH_TORCH = """
-ctc_prefix cached_decoder dataset packing model config checkpoint finetune stats
-litmodel epochs progress ranks guards train beams search profile frames decode
-decodeset longform align ablation transcribe cli
+ctc_prefix cached_decoder dataset packing phone_ctc model config checkpoint finetune
+stats memory resume litmodel epochs progress ranks guards train beams search profile
+frames decode decodeset longform align transcribe ablation modelcard publish upload cli
 """.split()
 
 FILES = sorted(PACKAGE.rglob("*.py"))

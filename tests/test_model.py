@@ -23,6 +23,9 @@ PARTS = ("encoder", "encoder_conf", "decoder", "decoder_conf", "normalize")
 SETTINGS = {part: TINY[part] for part in PARTS} | {"init": "xavier_uniform"}
 
 
+QUIET = {"report_cer": False, "report_wer": False}
+
+
 def build(tmp_path, model_conf, model="powsm", encoder_conf=None):
     settings = SETTINGS | {"model": model, "model_conf": model_conf}
     if encoder_conf:
@@ -203,3 +206,68 @@ def test_gradient_checkpoints_change_nothing(tmp_path):
     plain(**batch)[0].backward()
     for p, grad in zip(plain.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, grad)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_ctc_targets_by_example_equal_espnet_on_separate_rows(tmp_path, share):
+    """Figure 2's mixed targets: phones for one example, orthography for another."""
+    ours = build(tmp_path, {"ctc_weight": 0.3, "share_encoder": share})
+    batch, rows = make_batches(samples=(12000, 12000, 12000))
+    targets = torch.tensor([[12, 13, 14, 9], [10, 11, -1, -1], [13, 12, 13, -1]])
+    lengths = torch.tensor([4, 2, 3])
+    # recordings have 4, 1 and 3 examples; the first has two targets
+    chosen = torch.tensor([1, 0, 1, 0, 2, 3, 3, 3])
+    targets, lengths = targets[[0, 1, 2, 0]], lengths[[0, 1, 2, 0]]
+    batch |= {"text_ctc": targets, "text_ctc_lengths": lengths, "example_ctc": chosen}
+    rows |= {"text_ctc": targets[chosen], "text_ctc_lengths": lengths[chosen]}
+    stock = build(tmp_path, {"ctc_weight": 0.3, **QUIET}, model="espnet")
+    stock.load_state_dict(ours.state_dict())
+    loss, theirs = ours(**batch)[0], stock(**rows)[0]
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_ctc_over_phones_equals_a_head_whose_other_tokens_never_speak(tmp_path):
+    small = build(tmp_path, {"ctc_weight": 0.5, "ctc_vocab": "phones"})
+    full = build(tmp_path, {"ctc_weight": 0.5})
+    kept = [0, 1, 12, 13, 14]  # blank, <unk> and three phones
+    state = small.state_dict()
+    assert state["ctc.ctc_lo.weight"].shape[0] == len(kept)
+    for name, never in (("ctc.ctc_lo.weight", 0.0), ("ctc.ctc_lo.bias", -1e4)):
+        whole = torch.full_like(full.state_dict()[name], never)
+        whole[kept] = state[name]
+        state[name] = whole
+    full.load_state_dict(state)
+    batch, _ = make_batches()
+    ours, theirs = small(**batch), full(**batch)
+    assert ours[0].item() == pytest.approx(theirs[0].item(), rel=1e-6)
+    memory, _ = small.encode(batch["speech"], batch["speech_lengths"])
+    torch.testing.assert_close(
+        small.ctc.log_softmax(memory), full.ctc.log_softmax(memory)
+    )
+    small.double(), full.double()  # and so do the gradients of the encoder
+    batch["speech"] = batch["speech"].double()
+    small(**batch)[0].backward()
+    full(**batch)[0].backward()
+    for (name, a), (_, b) in zip(
+        small.encoder.named_parameters(), full.encoder.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(a.grad, b.grad, msg=name, rtol=1e-4, atol=1e-6)
+
+
+def test_self_conditioning_feeds_the_phones_of_a_small_head_back(tmp_path):
+    encoder = {"interctc_layer_idx": [1], "interctc_use_conditioning": True}
+    conf = {"ctc_weight": 0.3, "interctc_weight": 0.5, "ctc_vocab": "phones"}
+    model = build(tmp_path, conf, encoder_conf=encoder)
+    batch, _ = make_batches()
+    loss, stats, _ = model(**batch)
+    loss.backward()
+    assert torch.isfinite(stats["loss_interctc"])
+    grad = model.encoder.conditioning_layer.weight.grad
+    spoken = grad.abs().sum(0) > 0
+    assert spoken[[0, 1, 12, 13, 14]].all() and spoken.sum() == 5
+
+
+@pytest.mark.parametrize("between", [[0.0, 0.5], [0.7, 0.3], [0.5, 1.0]])
+def test_ctc_weight_range_that_makes_no_sense(tmp_path, between):
+    with pytest.raises(ValueError, match="two rising numbers between 0 and 1"):
+        build(tmp_path, {"ctc_weight": 0.3, "ctc_weight_range": between})

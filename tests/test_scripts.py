@@ -400,6 +400,13 @@ def test_several_gpus_start_torchrun(recipe):
     assert "--set ngpu=4" in plan
 
 
+def test_more_epochs_go_on_in_the_same_experiment(recipe):
+    options = ["--dry_run", "--stage", "11", "--set", "seed=7"]
+    plan = recipe(*options, "--set", "max_epoch=9").stdout
+    assert "--exp exp/s2t_train_small_bpe30_seed7 " in plan
+    assert "--set ngpu=0 seed=7 max_epoch=9" in plan
+
+
 def test_stock_trainer_has_its_own_program_and_folder(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4", "--trainer", "espnet")
     assert "run:  python local/train_espnet.py" in plan.stdout

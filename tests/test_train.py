@@ -18,10 +18,15 @@ from espnet2.tasks.s2t import S2TTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from tiny_model import SETTINGS, make_args, make_tokens
 
+from powsm.decode import Recogniser
 from powsm.index import ExampleIndex
-from powsm.litmodel import TrainingError, text_encoder
-from powsm.model import PowsmTask
-from powsm.train import newest_checkpoint, train
+from powsm.litmodel import text_encoder
+from powsm.memory import TrainingError
+from powsm.model import PowsmModel, PowsmTask
+from powsm.phone_ctc import is_phone
+from powsm.progress import Clock
+from powsm.resume import newest_checkpoint
+from powsm.train import _loggers, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -117,9 +122,13 @@ def test_ctc_alone_comes_first_and_leaves_the_decoder_as_it_was(corpus, tmp_path
     assert "decoder.decoders.0.src_attn.linear_q.weight" in moved
 
 
-def test_more_epochs_later_equal_all_at_once(corpus, finished, tmp_path):
-    run(corpus, tmp_path, max_epoch=1)
-    run(corpus, tmp_path, max_epoch=2)
+@pytest.mark.parametrize("every", [2, 3])  # 3 is the last batch of an epoch
+def test_more_epochs_later_equal_all_at_once(corpus, finished, tmp_path, every):
+    run(corpus, tmp_path, max_epoch=1, checkpoint_every_n_updates=every)
+    assert newest_checkpoint(tmp_path).name == "step000000003.ckpt"
+    run(corpus, tmp_path, max_epoch=2, checkpoint_every_n_updates=every)
+    history = [json.loads(x)["epoch"] for x in (tmp_path / "history.jsonl").open()]
+    assert history == [1, 2]
     assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
 
 
@@ -206,3 +215,138 @@ def test_random_loss_of_prompts_is_refused(corpus, tmp_path):
 def test_published_iterator_is_left_to_espnet(corpus, tmp_path):
     with pytest.raises(TrainingError, match="--trainer espnet"):
         run(corpus, tmp_path, iterator="published")
+
+
+def test_kill_while_a_checkpoint_is_written_loses_nothing(corpus, finished, tmp_path):
+    """SIGKILL in the middle of the second checkpoint: the first one is resumed."""
+    args = command(corpus, tmp_path)
+    program = tmp_path / "killed.py"
+    program.write_text(
+        "import os, runpy, signal, sys\n"
+        "import powsm.resume\n"
+        "save, saved = powsm.resume.save_whole, []\n"
+        "class Killer:\n"
+        "    def __reduce__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def killed(state, path):\n"
+        "    saved.extend([path] if path.suffix == '.ckpt' else [])\n"
+        "    if len(saved) == 2:\n"
+        "        state = state | {'zz': Killer()}\n"
+        "    save(state, path)\n"
+        "powsm.resume.save_whole = killed\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n".replace(
+            "sys.argv[0]", repr(args[0])
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(program), *args[1:]], capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert newest_checkpoint(tmp_path).name == "step000000002.ckpt"
+    assert list((tmp_path / "checkpoints").glob(".step*"))  # half of one
+    subprocess.run([sys.executable, *args], check=True, capture_output=True)
+    assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
+    assert not list((tmp_path / "checkpoints").glob(".step*"))
+
+
+def test_average_of_weights_is_validated_written_and_resumed(
+    corpus, finished, tmp_path, monkeypatch
+):
+    updates = []
+    original = Clock.on_train_batch_end
+
+    def recorded(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step > len(updates):
+            state = module.model.state_dict()
+            updates.append({k: v.clone() for k, v in state.items()})
+        original(self, trainer, module, outputs, batch, batch_idx)
+
+    monkeypatch.setattr(Clock, "on_train_batch_end", recorded)
+    exp = tmp_path / "whole"
+    run(corpus, exp, ema_decay=0.5)
+    key = "decoder.output_layer.weight"
+    expected = updates[0][key]  # 0.5 of the average, 0.5 of the weights, six times
+    for state in updates[1:]:
+        expected = (expected + state[key]) / 2
+    torch.testing.assert_close(weights(exp / "2epoch.pth")[key], expected)
+    # training itself went its way: it is not the average that is trained on
+    torch.testing.assert_close(updates[-1][key], weights(finished / "2epoch.pth")[key])
+
+    # from the middle of the second epoch again
+    newest_checkpoint(exp).unlink()
+    assert newest_checkpoint(exp).name == "step000000004.ckpt"
+    (exp / "2epoch.pth").rename(tmp_path / "before.pth")
+    run(corpus, exp, ema_decay=0.5)
+    assert_same(exp / "2epoch.pth", tmp_path / "before.pth")
+
+
+def test_wandb_is_a_switch_and_says_when_it_is_missing(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    with pytest.raises(TrainingError, match="wandb is not installed.*use_wandb"):
+        run(corpus, tmp_path, use_wandb=True)
+
+
+def test_wandb_goes_on_in_the_same_run(corpus, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("powsm.train.WandbLogger", lambda **conf: made.append(conf))
+    args = make_args(corpus / "tokens", tmp_path, use_wandb=True)
+    _loggers(args, tmp_path)
+    _loggers(args, tmp_path)
+    first, second = made
+    assert first == second and first["id"]
+    assert (first["project"], first["name"]) == ("powsm", tmp_path.name)
+
+
+def test_random_ctc_weight_is_resumed_and_validation_keeps_its_own(
+    corpus, tmp_path, monkeypatch
+):
+    seen = []
+    forward = PowsmModel.forward
+
+    def recorded(self, *args, **kwargs):
+        seen.append((self.training, self.ctc_weight))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(PowsmModel, "forward", recorded)
+    conf = SETTINGS["model_conf"] | {"ctc_weight_range": [0.1, 0.9]}
+    run(corpus, tmp_path, model_conf=conf, ctc_only_updates=0)
+    drawn = [weight for training, weight in seen if training]
+    assert len(drawn) == 12  # 6 updates of 2 batches
+    assert drawn[::2] == drawn[1::2]  # both batches of an update
+    assert len(set(drawn)) == 6 and all(0.1 < w < 0.9 for w in drawn)
+    assert {weight for training, weight in seen if not training} == {0.3}
+    before = weights(tmp_path / "2epoch.pth")
+    newest_checkpoint(tmp_path).unlink()
+    seen.clear()
+    run(corpus, tmp_path, model_conf=conf, ctc_only_updates=0)
+    assert [w for training, w in seen if training] == drawn[8:]
+    after = weights(tmp_path / "2epoch.pth")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_ctc_over_phones_alone_is_decoded_here_and_refused_by_stock(corpus, tmp_path):
+    conf = SETTINGS["model_conf"] | {"ctc_vocab": "phones"}
+    run(corpus, tmp_path, model_conf=conf, max_epoch=1)
+    recogniser = Recogniser.load(tmp_path)
+    tokens = recogniser.model.token_list
+    head = weights(tmp_path / "1epoch.pth")["ctc.ctc_lo.weight"]
+    assert head.shape[0] == sum(map(is_phone, tokens)) + 2 < len(tokens)
+    with torch.inference_mode():
+        memory, _ = recogniser.encode([torch.zeros(16000)])
+        log_probs = recogniser.model.ctc.log_softmax(memory)
+    assert log_probs.shape[-1] == len(tokens)
+    stock = "import sys; from espnet2.tasks.s2t import S2TTask as T; "
+    stock += "T.build_model_from_file(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", stock, str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and "powsm" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("target", ["phones_with_length", "text"])
+def test_other_ctc_targets_train_and_validate(corpus, tmp_path, target):
+    run(corpus, tmp_path, ctc_target=target, max_epoch=1)
+    (record,) = [json.loads(x) for x in (tmp_path / "history.jsonl").open()]
+    assert np.isfinite(record["loss_ctc"]) and np.isfinite(record["per_ctc"])

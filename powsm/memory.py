@@ -1,0 +1,221 @@
+"""A batch that does not fit into memory: halved, or found before it is tried."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+
+from powsm.audio import SAMPLE_RATE
+from powsm.batches import BatchOptions, plan_pass
+from powsm.dataset import Batch, collate, halves
+
+log = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says what to change."""
+
+
+def split_in_half(batch: Batch) -> list[Batch]:
+    """A batch in two.
+
+    Raises:
+        TrainingError: it is a single recording; names it and its length.
+    """
+    utt_ids, tensors = batch
+    if len(utt_ids) == 1:
+        seconds = float(tensors["speech_lengths"].max()) / SAMPLE_RATE
+        raise TrainingError(
+            f"out of memory with one recording, {utt_ids[0]}: {seconds:.1f} s and "
+            f"{len(tensors['text'])} examples; take a smaller model, or lower "
+            "max_duration in stage 4"
+        )
+    return halves(utt_ids, tensors)
+
+
+@dataclass
+class _Held:
+    """A batch of the update under way, and the parts that it is taken in."""
+
+    step: int
+    parts: list[Batch]
+
+
+class UpdateInParts:
+    """The gradients of one update, batch by batch, for when one of them is too large.
+
+    It keeps the batches since the last optimiser step (audio and token ids, no
+    activations). When memory runs out, in the forward or the backward pass, gradients
+    of unknown completeness are dropped and the update so far is done again with the
+    offending batch in smaller parts: the losses of the parts, weighted by their share
+    of the examples, add up to the loss of the batch, and so do the gradients. (As in
+    any batch, the last frames of a recording see some of the padding beside them in
+    ESPnet's convolutions, and a part has less of it.)
+
+    Args:
+        module: with `model`, whose loss is a mean over examples, and `seed_step`.
+    """
+
+    def __init__(self, module: L.LightningModule):
+        self._module = module
+        self._held: list[_Held] = []
+        self._trying = (0, 0)  # which batch held, and which part of it
+
+    def hold(self, batch: Batch, step: int) -> None:
+        """Remember a batch before it is tried."""
+        self._held.append(_Held(step, [batch]))
+        self._trying = (len(self._held) - 1, 0)
+
+    def clear(self) -> None:
+        """Forget the batches of an update that is done."""
+        self._held.clear()
+
+    def do_again(self) -> tuple[dict[str, torch.Tensor], int]:
+        """Gradients of all batches held, what did not fit in halves or less.
+
+        Returns:
+            Statistics of the last batch, and its number of examples.
+
+        Raises:
+            TrainingError: a single recording does not fit.
+        """
+        while True:
+            number, part = self._trying
+            held = self._held[number]
+            held.parts[part : part + 1] = split_in_half(held.parts[part])
+            log.warning(
+                "out of memory at batch %d: taken in %d parts; utterances: %s",
+                held.step,
+                len(held.parts),
+                " ".join(utt_id for utt_ids, _ in held.parts for utt_id in utt_ids),
+            )
+            try:
+                return self._gradients()
+            except torch.OutOfMemoryError:
+                pass  # its frames hold tensors: go on outside of this clause
+
+    def _gradients(self) -> tuple[dict[str, torch.Tensor], int]:
+        module = self._module
+        for p in module.parameters():
+            p.grad = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        accumulate = module.trainer.accumulate_grad_batches
+        for place, held in enumerate(self._held):
+            whole = sum(len(tensors["text"]) for _, tensors in held.parts)
+            stats: dict[str, torch.Tensor] = {}
+            for number, (_, tensors) in enumerate(held.parts):
+                self._trying = (place, number)
+                module.seed_step(held.step, part=number)
+                share = len(tensors["text"]) / whole
+                with module.trainer.precision_plugin.train_step_context():
+                    loss, some, _ = module.model(**tensors)
+                (loss * (share / accumulate)).backward()
+                for key, value in some.items():
+                    stats[key] = stats.get(key, 0.0) + share * value
+        return stats, whole
+
+
+def nothing_more(parameters: Iterator[torch.nn.Parameter]) -> torch.Tensor:
+    """A loss of zero over the parameters that have a gradient.
+
+    Its backward pass adds nothing to them, and makes the ranks exchange what is there.
+    """
+    return sum(p.sum() * 0.0 for p in parameters if p.grad is not None)
+
+
+class BatchFinder(L.Callback):
+    """`batch_seconds: auto`: the fewest batches into which an update can be cut.
+
+    An update keeps its `update_seconds`, so what is found changes speed and not the
+    training. The longest and the fullest batch of a pass are tried, forward and back,
+    beside the room that an optimiser with two moments takes. What was found is kept in
+    the checkpoint, since the order of the data depends on it.
+
+    Attributes:
+        n_batches: batches of an update, or None before they are found.
+    """
+
+    def __init__(self) -> None:
+        self.n_batches: int | None = None
+
+    def state_dict(self) -> dict:
+        return {"n_batches": self.n_batches}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.n_batches = state["n_batches"]
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        ranks = trainer.world_size
+        options = module.batch_options
+        if self.n_batches is None:
+            n = self._search(trainer, module, options, ranks)
+            if ranks > 1:  # the rank with the least memory decides
+                found = torch.tensor(n, device=module.device)
+                torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+                n = int(found)
+            self.n_batches = n
+        if self.n_batches % ranks:
+            raise TrainingError(
+                f"this run cuts an update into {self.n_batches} batches, which "
+                f"{ranks} ranks cannot share; take a number of ranks that divides them"
+            )
+        module.batch_options = options.cut_into(self.n_batches)
+        trainer.accumulate_grad_batches = self.n_batches // ranks
+        log.info(
+            "batch_seconds: auto is %.1f s: %.0f s an update in %d batches over %d "
+            "rank(s)",
+            module.batch_options.batch_seconds,
+            options.update_seconds,
+            self.n_batches,
+            ranks,
+        )
+
+    def _search(self, trainer, module, options: BatchOptions, ranks: int) -> int:
+        n = 0
+        while True:
+            n += ranks
+            try:
+                batches = _hardest(module, options.cut_into(n))
+            except ValueError as err:
+                message = f"batch_seconds: auto finds no size: {err}"
+                raise TrainingError(message) from err
+            if _fit(trainer, module, batches):
+                return n
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _hardest(module: L.LightningModule, options: BatchOptions) -> list[Batch]:
+    """The batch with the longest recordings and the one with the most."""
+    dataset = module.dataset("train")
+    plan = plan_pass(dataset.index.num_samples, options, 0)
+    counts = plan.bounds[1:] - plan.bounds[:-1]
+    longest = plan.total[plan.bounds[1:] - 1]  # sorted by length within a batch
+    taken = plan.order
+    numbers = {
+        max(range(taken.size), key=lambda b: int(longest[taken[b]])),
+        max(range(taken.size), key=lambda b: int(counts[taken[b]])),
+    }
+    return [collate([dataset[key] for key in plan.batch(b)]) for b in sorted(numbers)]
+
+
+def _fit(trainer, module, batches: Sequence[Batch]) -> bool:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    moments = []
+    try:
+        moments = [torch.empty_like(p) for p in parameters for _ in range(2)]
+        for _, tensors in batches:
+            tensors = {k: v.to(module.device) for k, v in tensors.items()}
+            with trainer.precision_plugin.train_step_context():
+                loss = module.model(**tensors)[0]
+            loss.backward()
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        moments.clear()
+        for p in parameters:
+            p.grad = None

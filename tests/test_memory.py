@@ -1,0 +1,225 @@
+"""A batch that does not fit: halves that add up to the same step, or a clear error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from dump_builder import make_dump
+from tiny_model import SETTINGS, make_args, make_tokens
+
+from powsm.batches import BatchOptions
+from powsm.dataset import collate, halves
+from powsm.memory import TrainingError
+from powsm.model import PowsmModel
+from powsm.train import train
+
+ROOT = Path(__file__).parents[1]
+# plain gradient descent: unlike Adam's, its step shows the scale of the gradients
+CHANGES = {
+    "max_epoch": 1,
+    "num_iters_per_epoch": 2,
+    "optim": "sgd",
+    "optim_conf": {"lr": 0.01},
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    # of one length: where padding differs, ESPnet's convolutions see it, in any batch
+    make_dump(root / "dump/train", [0.8] * 8, seed=1)
+    make_dump(root / "dump/dev", [0.6, 0.9], seed=2)
+    make_tokens(root / "dump/train", root / "tokens")
+    return root
+
+
+def run(corpus: Path, exp: Path, **changes) -> dict[str, torch.Tensor]:
+    args = make_args(corpus / "tokens", exp, **(CHANGES | changes))
+    train(
+        args,
+        train_folder=corpus / "dump/train",
+        valid_folder=corpus / "dump/dev",
+        exp=exp,
+    )
+    return torch.load(exp / "1epoch.pth", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def expected(corpus, tmp_path_factory):
+    """Weights of a training that always had enough memory."""
+    return run(corpus, tmp_path_factory.mktemp("exp"))
+
+
+def assert_close(found, expected):
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+
+
+def small_memory(monkeypatch, fits):
+    """The model runs out of memory in its forward pass unless `fits(speech)`."""
+    forward = PowsmModel.forward
+    sizes = []
+
+    def limited(self, speech, *args, **kwargs):
+        if self.training and not fits(speech):
+            raise torch.OutOfMemoryError("injected")
+        sizes.append(len(speech))
+        return forward(self, speech, *args, **kwargs)
+
+    monkeypatch.setattr(PowsmModel, "forward", limited)
+    return sizes
+
+
+def test_halves_hold_the_rows_of_the_batch():
+    def item(name, samples, *lengths):
+        examples = [
+            {
+                "text": np.arange(n) + 10 * n,
+                "text_prev": np.arange(n),
+                "text_ctc": np.arange(samples),
+            }
+            for n in lengths
+        ]
+        return {
+            "utt_id": name,
+            "example_ids": [f"{name}_{t}" for t in ("asr", "pr")[: len(lengths)]],
+            "speech": np.ones(samples, np.float32),
+            "examples": examples,
+        }
+
+    items = [item("a", 4, 2, 3), item("b", 5, 6), item("c", 3, 1, 4)]
+    ids, batch = collate(items)
+    first, second = halves(ids, batch)
+    for part, these in ((first, items[:2]), (second, items[2:])):
+        part_ids, tensors = collate(these)
+        assert part[0] == part_ids and part[1].keys() == tensors.keys()
+        for key in tensors:
+            assert torch.equal(part[1][key], tensors[key]), key
+
+
+@pytest.mark.parametrize("most", [2, 1])
+def test_forward_out_of_memory_gives_the_same_step(
+    corpus, expected, tmp_path, monkeypatch, caplog, most
+):
+    """Where the second batch of an update adds to the gradients of the first."""
+    sizes = small_memory(monkeypatch, lambda speech: len(speech) <= most)
+    found = run(corpus, tmp_path)
+    assert_close(found, expected)
+    assert "out of memory at batch 0: taken in 2 parts" in caplog.text
+    assert max(sizes[:-2]) == most  # the last two are validation
+
+
+def test_backward_out_of_memory_gives_the_same_step(
+    corpus, expected, tmp_path, monkeypatch, caplog
+):
+    """The decoder has its gradient already when the encoder runs out."""
+    forward = PowsmModel.forward
+    state = {"armed": False, "failed": 0}
+
+    def fail_once(grad):
+        if state["armed"]:
+            state["armed"] = False
+            state["failed"] += 1
+            raise torch.OutOfMemoryError("injected")
+
+    def watched(self, speech, *args, **kwargs):
+        weight = next(self.encoder.parameters())
+        if self.training and not hasattr(self, "_hooked"):
+            self._hooked = weight.register_hook(fail_once)
+        # each second batch of an update fails, when there are gradients of the first
+        state["armed"] = self.training and len(speech) > 1 and weight.grad is not None
+        return forward(self, speech, *args, **kwargs)
+
+    monkeypatch.setattr(PowsmModel, "forward", watched)
+    found = run(corpus, tmp_path)
+    assert state["failed"] >= 2
+    assert_close(found, expected)
+    assert "out of memory at batch 1: taken in 2 parts" in caplog.text
+
+
+def test_single_recording_that_does_not_fit_is_named(corpus, tmp_path, monkeypatch):
+    small_memory(monkeypatch, lambda speech: False)
+    with pytest.raises(
+        TrainingError, match=r"one recording, tiny_u000\d_...: 0.8 s and 4 examples"
+    ):
+        run(corpus, tmp_path)
+
+
+def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path):
+    """Ranks still exchange gradients, and end with the weights of one rank alone."""
+    program = tmp_path / "limited.py"
+    program.write_text(
+        "import os, runpy, sys, torch\n"
+        "from powsm.model import PowsmModel\n"
+        "forward = PowsmModel.forward\n"
+        "def limited(self, speech, *args, **kwargs):\n"
+        "    if self.training and len(speech) > 1 and os.environ['RANK'] == '1':\n"
+        "        raise torch.OutOfMemoryError('injected')\n"
+        "    return forward(self, speech, *args, **kwargs)\n"
+        "PowsmModel.forward = limited\n"
+        f"sys.argv[0] = {str(ROOT / 'local/train.py')!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS | CHANGES))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node", "2", str(program), "--config", str(config)),
+            *("--dump", str(corpus / "dump"), "--exp", str(tmp_path / "exp")),
+            *("--token_dir", str(corpus / "tokens")),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = torch.load(tmp_path / "exp/1epoch.pth", weights_only=True)
+    assert_close(found, expected)
+
+
+AUTO = {"batch_seconds": "auto", "update_seconds": 6}
+
+
+def test_auto_takes_the_largest_part_of_an_update_that_fits(
+    corpus, tmp_path, monkeypatch, caplog
+):
+    # 6 s are a batch of 7, 3 s one of 3; three of 2 s have 2
+    small_memory(monkeypatch, lambda speech: len(speech) <= 2)
+    caplog.set_level("INFO", logger="powsm")
+    run(corpus, tmp_path, batch_conf=AUTO)
+    assert "batch_seconds: auto is 2.0 s: 6 s an update in 3 batches" in caplog.text
+    assert "1 rank(s) x 3 accumulated" in caplog.text
+    assert "out of memory" not in caplog.text  # the training itself had enough
+
+    # more memory later: the order of the data stays what it was
+    monkeypatch.undo()
+    caplog.clear()
+    run(corpus, tmp_path, batch_conf=AUTO, max_epoch=2)
+    assert "in 3 batches" in caplog.text
+    assert (tmp_path / "2epoch.pth").exists()
+
+
+def test_auto_says_when_nothing_fits(corpus, tmp_path, monkeypatch):
+    small_memory(monkeypatch, lambda speech: False)
+    with pytest.raises(TrainingError, match="auto finds no size.*longest of 8 utter"):
+        run(corpus, tmp_path, batch_conf=AUTO)
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"batch_seconds": "auto"}, "auto needs it"),
+        ({"batch_seconds": 3, "update_seconds": 6}, "a number excludes it"),
+        ({"batch_seconds": "most"}, "expected a number or auto"),
+        ({"language_temperature": 0}, "expected more than 0"),
+    ],
+)
+def test_batch_options_that_make_no_sense(conf, message):
+    with pytest.raises(ValueError, match=message):
+        BatchOptions(**conf)

@@ -1,0 +1,50 @@
+"""Checkpoints to resume from: a kill in the middle of writing loses nothing."""
+
+import subprocess
+import sys
+
+import torch
+
+from powsm.resume import AtomicCheckpointIO, newest_checkpoint, remove_broken_off
+
+KILLED = """
+import os, signal, sys
+from powsm.resume import AtomicCheckpointIO
+
+class Killer:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+big = [bytes(1000)] * 100
+AtomicCheckpointIO().save_checkpoint({"a": big, "b": Killer()}, sys.argv[1])
+"""
+
+
+def test_kill_while_writing_leaves_the_checkpoint_before(tmp_path):
+    folder = tmp_path / "checkpoints"
+    whole = folder / "step000000002.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": torch.ones(2)}, whole)
+    broken = str(folder / "step000000004.ckpt")
+    done = subprocess.run([sys.executable, "-c", KILLED, broken])
+    assert done.returncode == -9
+    assert newest_checkpoint(tmp_path) == whole
+    assert torch.equal(torch.load(whole)["a"], torch.ones(2))
+    assert len(list(folder.iterdir())) == 2  # what was begun stands beside it
+    remove_broken_off(tmp_path)
+    assert list(folder.iterdir()) == [whole]
+
+
+def test_nothing_is_written_outside_of_the_folder(tmp_path, monkeypatch):
+    """The system's temporary folder may be another disk: a move from it is a copy."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    path = tmp_path / "checkpoints/step000000001.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": 1}, path)
+    assert torch.load(path) == {"a": 1}
+
+
+def test_newest_is_the_one_with_the_most_updates(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for step in (2, 10, 9):
+        path = tmp_path / f"checkpoints/step{step:09d}.ckpt"
+        AtomicCheckpointIO().save_checkpoint({}, path)
+    assert newest_checkpoint(tmp_path).name == "step000000010.ckpt"

@@ -1,0 +1,64 @@
+"""`--trainer espnet`: ESPnet's own loop on the same files, to a model that decodes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from dump_builder import make_dump
+from tiny_model import SETTINGS, make_tokens
+
+from powsm.decode import Recogniser, decode_batch, items
+from powsm.profile import Profile
+from powsm.search import SearchOptions
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = {
+    "model": "espnet",
+    "iterator": "published",
+    "batch_type": "unsorted",
+    "batch_size": 4,
+    "accum_grad": 2,
+    "num_iters_per_epoch": 2,
+    "max_epoch": 2,
+    "valid_max_cache_size": 0,
+    "num_att_plot": 0,
+    "best_model_criterion": [["valid", "pfer_ctc", "min"]],  # ours alone
+    "keep_nbest_models": 2,
+    "use_matplotlib": False,
+}
+
+
+def test_stock_loop_ends_its_epochs_and_its_average_decodes(tmp_path):
+    for name, seed in (("train", 1), ("dev", 2), ("test", 3)):
+        make_dump(tmp_path / "dump" / name, [0.6, 0.8, 1.0], seed=seed)
+    tokens = make_tokens(tmp_path / "dump/train", tmp_path / "tokens")
+    left_out = ("batch_conf", "checkpoint_every_n_updates")
+    settings = {k: v for k, v in SETTINGS.items() if k not in left_out} | PUBLISHED
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
+    exp = tmp_path / "exp"
+    command = [
+        *(sys.executable, str(ROOT / "local/train_espnet.py")),
+        *("--config", str(tmp_path / "train.yaml"), "--dump", str(tmp_path / "dump")),
+        *("--token_dir", str(tokens), "--exp", str(exp)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "best_model_criterion [['valid', 'pfer_ctc', 'min']] becomes" in done.stderr
+    assert {"1epoch.pth", "2epoch.pth", "valid.acc.ave.pth"} <= {
+        path.name for path in exp.iterdir()
+    }
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    assert config["model"] == "espnet" and config["batch_size"] == 4
+
+    recogniser = Recogniser.load(exp)
+    search = SearchOptions(beam_size=1, maxlenratio=-5)
+    profile = Profile("decode_x", decode="attention", search=search)
+    for task in ("pr", "p2g"):
+        batch = items(tmp_path / "dump/test", task)
+        rng = np.random.default_rng(0)
+        speech = [torch.from_numpy(rng.normal(0, 0.1, 9600)).float() for _ in batch]
+        rows = decode_batch(recogniser, profile, task, batch, speech)
+        assert [row["task_sym"] for row in rows] == [f"<{task}>"] * 3
