@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from powsm import config
+from powsm.checkpoint import keep_normaliser
 from powsm.files import naming
 from powsm.guards import StoppedBySignal
 from powsm.memory import TrainingError
@@ -61,6 +62,8 @@ def main() -> None:
             settings["normalize_conf"] = {"stats_file": str(options.stats)}
         name = "settings.yaml" if rank == 0 else f".settings.{rank}.yaml"
         args = config.parse(settings, options.exp / name)
+        if rank == 0:
+            keep_normaliser(options.dump / options.train_set, options.exp)
         with naming(options.exp):
             train(
                 args,

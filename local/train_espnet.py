@@ -15,6 +15,7 @@ from espnet2.bin.s2t_train import main as s2t_train
 
 from powsm import config
 from powsm.audio import ESPNET_TYPE, register_with_espnet
+from powsm.checkpoint import keep_normaliser
 from powsm.files import atomic_write
 
 STOCK_CRITERIA = {"loss", "loss_ctc", "loss_att", "acc", "cer_ctc", "cer", "wer"}
@@ -73,6 +74,7 @@ def main() -> None:
     }
     with atomic_write(settings_file) as file:
         yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
+    keep_normaliser(options.dump / "train", options.exp)
     register_with_espnet()
     s2t_train(["--config", str(settings_file)])
 

@@ -9,17 +9,13 @@ the statistics. A Hub tag is `espnet/powsm`, `espnet/powsm@revision`, or a sub-f
 import argparse
 import json
 import logging
-import os
 import pickle
 import re
-import shutil
-import tarfile
-import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import httpx
 import torch
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from huggingface_hub import constants, snapshot_download
@@ -33,8 +29,9 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from powsm.archives import unpack
 from powsm.config import load_yaml
-from powsm.files import sha256_file
+from powsm.files import atomic_write
 from powsm.model import PowsmTask
 
 log = logging.getLogger(__name__)
@@ -43,7 +40,6 @@ CONFIG_KEY = "s2t_train_config"  # of meta.yaml, as espnet2.bin.pack writes it
 WEIGHTS_KEY = "s2t_model_file"
 SAFETENSORS = "model.safetensors"  # beside meta.yaml; the same weights, read faster
 NORMALISER_FILE = "normaliser.json"  # beside config.yaml; a copy of the training set's
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 MODEL_HELP = "experiment folder, packed folder or archive, or Hub tag"
 
@@ -116,6 +112,7 @@ def find_model(source: str | Path, model_file: Path | None = None) -> ModelFiles
 
     Raises:
         CheckpointError: there is no such model, or a part of it is missing.
+        ArchiveError: an archive that cannot be unpacked.
     """
     path = Path(source)
     name = str(source)
@@ -134,6 +131,14 @@ def find_model(source: str | Path, model_file: Path | None = None) -> ModelFiles
             "(espnet/powsm, espnet/powsm@revision, espnet/powsm/sub_folder)"
         )
     return _from_hub(name, *match.groups(), model_file)
+
+
+def keep_normaliser(train_set: Path, exp: Path) -> None:
+    """Let an experiment remember how the phones and text of its training set are."""
+    record = train_set / NORMALISER_FILE
+    if record.exists():
+        with atomic_write(exp / NORMALISER_FILE) as file:
+            file.write(record.read_text("utf-8"))
 
 
 def default_weights(exp: Path) -> Path:
@@ -210,29 +215,33 @@ def _download(name: str, repo: str, revision: str | None, patterns: list[str]) -
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=patterns, library_name="espnet"
         )
-    except RevisionNotFoundError as err:
-        raise CheckpointError(f"{name}: {repo} has no revision {revision}") from err
-    except GatedRepoError as err:
-        raise CheckpointError(
-            f"{name}: access to {repo} must be asked for on its page at "
-            f"{constants.ENDPOINT}, then set HF_TOKEN"
-        ) from err
-    except RepositoryNotFoundError as err:
-        raise CheckpointError(
-            f"{name}: no such folder here, and no such model at {constants.ENDPOINT}; "
-            "a private one needs HF_TOKEN"
-        ) from err
-    except LocalEntryNotFoundError as err:
-        raise CheckpointError(
-            f"{name}: no such folder here, not in the cache {constants.HF_HUB_CACHE}, "
-            f"and {constants.ENDPOINT} cannot be reached"
-        ) from err
-    except HfHubHTTPError as err:
-        raise CheckpointError(
-            f"{name}: {constants.ENDPOINT} answered {err.response.status_code}; "
-            "try again later"
-        ) from err
+    except (httpx.HTTPError, LocalEntryNotFoundError) as err:
+        raise CheckpointError(f"{name}: {_why(err, repo, revision)}") from err
     return Path(folder)
+
+
+def _why(err: Exception, repo: str, revision: str | None) -> str:
+    """Why a download failed, and what to do."""
+    hub = constants.ENDPOINT
+    if isinstance(err, RevisionNotFoundError):
+        return f"{repo} has no revision {revision}"
+    if isinstance(err, GatedRepoError):
+        return f"access to {hub}/{repo} must be asked for there; then set HF_TOKEN"
+    if isinstance(err, RepositoryNotFoundError):
+        return (
+            f"no such folder here, and no model {repo} at {hub}; a private one needs "
+            "HF_TOKEN"
+        )
+    if isinstance(err, HfHubHTTPError):
+        status = err.response.status_code
+        advice = "is HF_TOKEN right?" if status in (401, 403) else "try again later"
+        return f"{hub} answered {status}; {advice}"
+    if isinstance(err, LocalEntryNotFoundError):
+        return (
+            f"no such folder here, not in the cache {constants.HF_HUB_CACHE}, and "
+            f"{hub} cannot be reached"
+        )
+    return f"the transfer from {hub} failed ({err}); try again, it goes on where it was"
 
 
 def _model_files(
@@ -289,75 +298,6 @@ def _locate(
     raise CheckpointError(
         f"{config_file}: {key} is {value}, which is neither here nor below {roots[0]}"
     )
-
-
-# ---------------------------------------------------------------------- archives
-
-
-def unpack(archive: Path) -> Path:
-    """Unpack an archive once, into a cache folder named after its content.
-
-    Raises:
-        CheckpointError: it is no archive or a damaged one, a member would land
-            outside, is a link or a device, or there is no room.
-    """
-    if not archive.name.endswith(ARCHIVES):
-        raise CheckpointError(
-            f"{archive}: a model is a folder or one of {' '.join(ARCHIVES)}"
-        )
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    out = caches / "powsm" / sha256_file(archive)[:16]
-    if out.is_dir():
-        return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        if archive.name.endswith(".zip"):
-            with zipfile.ZipFile(archive) as file:
-                members = file.infolist()
-                plain = [m.is_dir() or _is_plain(m.external_attr) for m in members]
-                sizes = [(m.filename, m.file_size) for m in members]
-                _check_members(archive, sizes, plain, part)
-                file.extractall(part)
-        else:
-            with tarfile.open(archive) as file:
-                members = file.getmembers()
-                plain = [m.isfile() or m.isdir() for m in members]
-                sizes = [(m.name, m.size) for m in members]
-                _check_members(archive, sizes, plain, part)
-                file.extractall(part, filter="data")
-        try:
-            part.rename(out)
-        except OSError:
-            if not out.is_dir():  # else another process was faster
-                raise
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as err:
-        raise CheckpointError(f"{archive}: not an archive, or damaged: {err}") from err
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return out
-
-
-def _is_plain(external_attr: int) -> bool:
-    kind = external_attr >> 28  # file type of the Unix mode; 0 where there is none
-    return kind in (0, 0o10)
-
-
-def _check_members(
-    archive: Path, members: list[tuple[str, int]], plain: list[bool], out: Path
-) -> None:
-    for (name, _), is_plain in zip(members, plain, strict=True):
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in name[:3]:
-            raise CheckpointError(f"{archive}: member {name} would land outside")
-        if not is_plain:
-            raise CheckpointError(f"{archive}: member {name} is a link or a device")
-    needed, free = sum(size for _, size in members), shutil.disk_usage(out).free
-    if needed > free:
-        raise CheckpointError(
-            f"{archive}: needs {needed / 1e9:.1f} GB unpacked, {out.parent} has "
-            f"{free / 1e9:.1f} GB; set XDG_CACHE_HOME to a larger disk"
-        )
 
 
 # ----------------------------------------------------------------------- loading

@@ -12,6 +12,7 @@ for large files), and an upload (create, preupload, LFS batch and PUT, commit).
 """
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -34,6 +35,7 @@ def is_lfs(path: str) -> bool:
     return path.endswith(LFS_SUFFIXES)
 
 
+@functools.lru_cache(maxsize=64)  # a model of gigabytes is hashed once
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

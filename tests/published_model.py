@@ -1,15 +1,20 @@
-"""A model in the layout of the published checkpoints, from a tiny experiment."""
+"""Models in the layout of the published checkpoints: a tiny one, one of full size."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from sentencepiece import sentencepiece_model_pb2
 from tiny_model import make_args
 
-from powsm.config import stock_config
+from powsm import config
 from powsm.model import PowsmTask
+from powsm.tokenizer import write_tokenizer
+
+FULL_CONFIG = Path(__file__).parents[1] / "conf/train_powsm.yaml"
 
 NAME = "s2t_train_s2t_ebf_conv2d_raw_bpe40000"
 CONFIG = f"exp/{NAME}/config.yaml"
@@ -23,20 +28,21 @@ def old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {re.sub(r"embed\.out\.", "embed.out.0.", k): v for k, v in state.items()}
 
 
-def make_published(
-    root: Path,
-    token_dir: Path,
-    *,
-    meta: bool = True,
-    seed: int = 0,
-    **changes,
-) -> Path:
+def files_of(root: Path) -> dict[str, bytes]:
+    """What a hub is given: paths below `root` and their bytes."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def make_published(root: Path, token_dir: Path, *, seed: int = 0, **changes) -> Path:
     """Write a folder as `espnet/powsm` has it; random weights under their old names.
 
     Args:
         root: the folder, or a sub-folder of it.
         token_dir: of stage 5.
-        meta: write `meta.yaml`, ESPnet's index.
         changes: of the training configuration.
     """
     for name in (CONFIG, STATS, BPE_MODEL):
@@ -53,19 +59,58 @@ def make_published(
     torch.save(old_names(model.state_dict()), root / WEIGHTS)
     (root / "settings.yaml").unlink()
 
-    config = stock_config(args)
-    del config["powsm"]
-    config["normalize_conf"] = {"stats_file": STATS}
-    config["bpemodel"] = BPE_MODEL
+    stored = config.stock_config(args)
+    del stored["powsm"]
+    stored["normalize_conf"] = {"stats_file": STATS}
+    stored["bpemodel"] = BPE_MODEL
     for part in ("encoder_conf", "decoder_conf"):
-        config[part] = dict(config[part]) | {"use_flash_attn": True}
-        del config[part]["use_sdpa"]
-    (root / CONFIG).write_text(yaml.safe_dump(config))
-    if meta:
-        index = {
-            "yaml_files": {"s2t_train_config": CONFIG},
-            "files": {"s2t_model_file": WEIGHTS},
-            "espnet": "202503",
-        }
-        (root / "meta.yaml").write_text(yaml.safe_dump(index))
+        stored[part] = dict(stored[part]) | {"use_flash_attn": True}
+        del stored[part]["use_sdpa"]
+    (root / CONFIG).write_text(yaml.safe_dump(stored))
+    index = {
+        "yaml_files": {"s2t_train_config": CONFIG},
+        "files": {"s2t_model_file": WEIGHTS},
+        "espnet": "202503",
+    }
+    (root / "meta.yaml").write_text(yaml.safe_dump(index))
+    return root
+
+
+def extend_tokens(token_dir: Path, out: Path, n_tokens: int) -> Path:
+    """A copy of a token folder with made-up pieces up to `n_tokens` tokens."""
+    model = sentencepiece_model_pb2.ModelProto.FromString(
+        (token_dir / "bpe.model").read_bytes()
+    )
+    for number in range(n_tokens - 2 - len(model.pieces)):
+        model.pieces.add(piece=f"▁zz{number}", score=-20.0)
+    assert write_tokenizer(out, model.SerializeToString(), []) == n_tokens
+    return out
+
+
+def make_full_size(root: Path, token_dir: Path) -> Path:
+    """The published shape, 350 M parameters and 40,002 tokens; weights are noise."""
+    tokens = extend_tokens(token_dir, root / "tokens", 40_002)
+    conf = config.load(FULL_CONFIG)
+    parts = {key: conf[key] for key in ("encoder_conf", "decoder_conf")}
+    make_published(root, tokens)  # for the frontend and the small files
+    tiny = torch.load(root / WEIGHTS, weights_only=True)
+    args = make_args(tokens, root, **parts)
+    with torch.device("meta"):
+        model = PowsmTask.build_model(args)
+    noise = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02
+    state = {}
+    for name, value in old_names(model.state_dict()).items():
+        if name.startswith("frontend."):
+            state[name] = tiny[name]
+        elif value.dim() == 1:
+            state[name] = torch.full(value.shape, float("norm" in name))
+        else:
+            repeats = -(-value.numel() // len(noise))
+            state[name] = noise.repeat(repeats)[: value.numel()].view(value.shape)
+    state |= {name: tiny[name] for name in tiny if name.startswith("normalize.")}
+    torch.save(state, root / WEIGHTS)
+    stored = yaml.safe_load((root / CONFIG).read_text())
+    (root / CONFIG).write_text(yaml.safe_dump(stored | parts))
+    shutil.rmtree(root / "tokens")
+    (root / "settings.yaml").unlink()
     return root

@@ -1,0 +1,82 @@
+"""Archives of other people: checked member by member, then unpacked once."""
+
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from powsm.files import sha256_file
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+class ArchiveError(ValueError):
+    """An archive that is damaged, too large, or would write where it may not."""
+
+
+def unpack(archive: Path) -> Path:
+    """Unpack an archive once, into a cache folder named after its content.
+
+    Raises:
+        ArchiveError: it is no archive or a damaged one, a member would land
+            outside, is a link or a device, or there is no room.
+    """
+    if not archive.name.endswith(ARCHIVES):
+        raise ArchiveError(
+            f"{archive}: a model is a folder or one of {' '.join(ARCHIVES)}"
+        )
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    out = caches / "powsm" / sha256_file(archive)[:16]
+    if out.is_dir():
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        if archive.name.endswith(".zip"):
+            with zipfile.ZipFile(archive) as file:
+                members = file.infolist()
+                plain = [m.is_dir() or _is_plain(m.external_attr) for m in members]
+                sizes = [(m.filename, m.file_size) for m in members]
+                _check_members(archive, sizes, plain, part)
+                file.extractall(part)
+        else:
+            with tarfile.open(archive) as file:
+                members = file.getmembers()
+                plain = [m.isfile() or m.isdir() for m in members]
+                sizes = [(m.name, m.size) for m in members]
+                _check_members(archive, sizes, plain, part)
+                file.extractall(part, filter="data")
+        try:
+            part.rename(out)
+        except OSError:
+            if not out.is_dir():  # else another process was faster
+                raise
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as err:
+        raise ArchiveError(f"{archive}: not an archive, or damaged: {err}") from err
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def _is_plain(external_attr: int) -> bool:
+    kind = external_attr >> 28  # file type of the Unix mode; 0 where there is none
+    return kind in (0, 0o10)
+
+
+def _check_members(
+    archive: Path, members: list[tuple[str, int]], plain: list[bool], out: Path
+) -> None:
+    for (name, _), is_plain in zip(members, plain, strict=True):
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in name[:3]:
+            raise ArchiveError(f"{archive}: member {name} would land outside")
+        if not is_plain:
+            raise ArchiveError(f"{archive}: member {name} is a link or a device")
+    needed, free = sum(size for _, size in members), shutil.disk_usage(out).free
+    if needed > free:
+        raise ArchiveError(
+            f"{archive}: needs {needed / 1e9:.1f} GB unpacked, {out.parent} has "
+            f"{free / 1e9:.1f} GB; set XDG_CACHE_HOME to a larger disk"
+        )
