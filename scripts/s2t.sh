@@ -2,8 +2,9 @@
 # All stages of a POWSM recipe, with ESPnet's stage numbers. A recipe's run.sh calls it.
 #
 #    0 download   1 prepare   2 report   3 audio   4 filter, normalise, prompt   5 tokens
-#   10 statistics   11 train   12 decode   13 score
+#   10 statistics   11 train   12 decode   13 score   14 pack   15 upload
 #
+# The last two run when they are asked for: --stop_stage 14, or 15 with --hf_repo.
 # Usage: ./run.sh [--stage N] [--stop_stage N] [--skip_stages "N ..."] [--option value]...
 # A bare --flag means true. The value of an option stands in brackets:
 set -euo pipefail
@@ -57,9 +58,14 @@ exp_name=               # experiment folder in expdir; default: named after the 
 
 ## Decoding and scoring
 decode_configs=         # decoding profiles, YAML files
+download_model=         # decode this, train none: folder, archive or Hub tag of a model
 skip_bad_audio=false    # score recordings that cannot be read as all deletions
 test_sets=              # sets to decode; default: every test set of the dump folder
 align=false             # true: write when each decoded phone was said, for Praat too
+
+## Publishing
+hf_repo=                # user/model on the Hub: for the model card, and for stage 15
+hf_private=true         # whether stage 15 makes that repository a private one
 
 . scripts/common.sh         # log, die, in_stage, run_stage, run_once, finish_stages
 . scripts/parse_options.sh  # the variables above are the options
@@ -102,6 +108,18 @@ if [[ -z ${exp_name} ]]; then
     [[ ${trainer} == "${config_trainer}" ]] || exp_name+=_${trainer}
     [[ -z ${init_from} ]] || exp_name+=_$(basename "${token_dir}")
     exp_name=s2t_${exp_name//[^A-Za-z0-9._-]/_}
+fi
+model=()
+if [[ -n ${download_model} ]]; then
+    skip_stages+=" 5 10 11"
+    model=(--model "${download_model}")
+    exp_name=${download_model}
+    [[ ! -e ${download_model} ]] || exp_name=$(basename "${download_model}" .zip)
+    [[ ${exp_name} != packed ]] ||  # as stage 14 calls it
+        exp_name=$(basename "$(dirname "$(realpath "${download_model}")")")_packed
+    exp_name=${exp_name//[^A-Za-z0-9._-]/_}
+    ((stop_stage < 14)) || die "--download_model ${download_model} is published already:" \
+        "--stop_stage 13"
 fi
 exp=${expdir}/${exp_name}
 
@@ -225,12 +243,14 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
     ((ngpu > 0)) || device=cpu
     bad_audio=()
     [[ ${skip_bad_audio} == false ]] || bad_audio=(--skip_bad_audio)
-    run_stage "${exp}" "${exp}"/valid.*.ave.pth "${profiles[@]}" "${sets[@]/#/${dump}/}" \
-        -- "${launcher[@]}" local/decode.py --exp "${exp}" --dump "${dump}" \
-        --profiles "${profiles[@]}" --sets "${sets[@]}" --device "${device}" \
-        "${bad_audio[@]}"
+    weights=()
+    [[ -n ${download_model} ]] || weights=("${exp}"/valid.*.ave.pth)
+    run_stage "${exp}" "${weights[@]}" "${profiles[@]}" "${sets[@]/#/${dump}/}" \
+        -- "${launcher[@]}" local/decode.py --exp "${exp}" "${model[@]}" \
+        --dump "${dump}" --profiles "${profiles[@]}" --sets "${sets[@]}" \
+        --device "${device}" "${bad_audio[@]}"
     [[ ${align} == false ]] || run_stage "${exp}" -- python local/align.py \
-        --exp "${exp}" --dump "${dump}" --profiles "${profiles[@]}" \
+        --exp "${exp}" "${model[@]}" --dump "${dump}" --profiles "${profiles[@]}" \
         --sets "${sets[@]}" --device "${device}"
 fi
 
@@ -239,6 +259,19 @@ if in_stage 13 "score: ${exp} -> ${exp}/RESULTS.md"; then
         python local/score_exp.py --exp "${exp}" --dump "${dump}"
     run_stage "${exp}" "${exp}" "${dump}" -- \
         python local/report.py --exp "${exp}" --dump "${dump}"
+fi
+
+if in_stage 14 "pack: ${exp} -> ${exp}/packed, ${exp}/*.zip"; then
+    read -ra profiles <<<"${decode_configs}"
+    run_stage "${exp}/packed" "${exp}"/valid.*.ave.pth "${dump}" "${profiles[@]}" -- \
+        python local/pack.py --exp "${exp}" --dump "${dump}" --hf_repo "${hf_repo}" \
+        --profiles "${profiles[@]}"
+fi
+
+if in_stage 15 "upload: ${exp}/packed -> the Hub"; then
+    [[ -n ${hf_repo} ]] || die "stage 15 needs --hf_repo user/model"
+    run_stage "${exp}/packed" "${exp}/packed/meta.yaml" -- python local/upload.py \
+        --folder "${exp}/packed" --hf_repo "${hf_repo}" --private "${hf_private}"
 fi
 
 finish_stages

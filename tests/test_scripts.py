@@ -417,6 +417,23 @@ def test_stock_trainer_has_its_own_program_and_folder(recipe):
     assert "--exp exp/s2t_train_p_bpe30 " in plan.stdout
 
 
+def test_packing_and_uploading_run_when_asked_for(recipe):
+    assert "stage 14" not in recipe("--dry_run", "--stage", "13").stdout
+    plan = recipe("--dry_run", "--stage", "14", "--stop_stage", "15", "--hf_repo=a/b")
+    assert "run:  python local/pack.py --exp exp/s2t_train_small_bpe30" in plan.stdout
+    assert "packed --hf_repo a/b --private true" in plan.stdout
+    done = recipe("--dry_run", "--stage", "15", "--stop_stage", "15")
+    assert done.returncode == 1 and "stage 15 needs --hf_repo" in done.stderr
+
+
+def test_downloaded_model_is_decoded_and_not_trained(recipe):
+    tag = "espnet/powsm"
+    done = recipe("--dry_run", "--stage", "10", "--download_model", tag)
+    assert "local/train.py" not in done.stdout and "stage 11 is skipped" in done.stderr
+    assert "--exp exp/espnet_powsm --model espnet/powsm" in done.stdout
+    assert "score_exp.py --exp exp/espnet_powsm" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

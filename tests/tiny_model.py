@@ -14,6 +14,7 @@ SETTINGS = {
     "frontend_conf": {"fs": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160},
     "encoder": "e_branchformer",
     "encoder_conf": {
+        "input_layer": "conv2d",
         "output_size": 16,
         "attention_heads": 2,
         "attention_layer_type": "selfattn",

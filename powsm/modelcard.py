@@ -1,0 +1,120 @@
+"""The model card: what a packed model is, how to run it, and what it scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import espnet2
+from huggingface_hub import ModelCardData
+
+from powsm.checkpoint import ModelFiles
+from powsm.config import load_yaml
+from powsm.languages import LANGUAGES, language_name
+from powsm.report.markdown import with_interval
+from powsm.tables.render import markdown_table
+from powsm.tables.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
+
+SNIPPET = """\
+import soundfile
+from espnet2.bin.s2t_inference import Speech2Text
+
+model = Speech2Text.from_pretrained("{tag}", beam_size=3, ctc_weight=0.3)
+speech, rate = soundfile.read("speech.wav", dtype="float32")
+assert rate == 16000 and speech.ndim == 1, "16 kHz, one channel, up to {seconds:g} s"
+for task, prompt in [{prompts}]:
+    result = model(speech, prompt, lang_sym="{lang_sym}", task_sym=f"<{{task}}>")
+    print(task, result[0][3])
+"""
+PROMPTS = {"pr": "<na>", "asr": "<na>", "g2p": "tea", "p2g": "/t//i/"}
+
+
+def model_card(
+    files: ModelFiles, exp: Path, *, tag: str, profiles: Sequence[Path] = ()
+) -> str:
+    """The text of `README.md`.
+
+    Args:
+        files: the packed model.
+        exp: experiment folder, for its scores.
+        tag: what a user names the model by.
+        profiles: decode profiles that go along.
+    """
+    config = load_yaml(files.config_file)
+    tokens = set(config["token_list"])
+    codes = [code for code in LANGUAGES if f"<{code}>" in tokens]
+    tasks = [task for task in PROMPTS if f"<{task}>" in tokens]
+    name = files.config_file.parent.name
+    data = ModelCardData(
+        language=codes,
+        library_name="espnet",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["espnet", "phone-recognition", "powsm"],
+    )
+    snippet = SNIPPET.format(
+        tag=tag,
+        seconds=config["preprocessor_conf"]["speech_length"],
+        prompts=", ".join(f'("{task}", "{PROMPTS[task]}")' for task in tasks),
+        lang_sym=f"<{codes[0]}>" if codes else "<unk>",
+    )
+    languages = ", ".join(f"{language_name(code)} (`{code}`)" for code in codes)
+    policies = files.normaliser
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}",
+        "An encoder-decoder speech model with the tasks of POWSM "
+        "([arXiv 2510.24992](https://arxiv.org/abs/2510.24992)): "
+        + ", ".join(f"{TASKS[task]} (`<{task}>`)" for task in tasks)
+        + ".",
+        f"Languages: {languages or 'none by name; the language is `<unk>`'}.",
+        "Phones of the training set were normalised by policy "
+        f"`{policies['policy']}`"
+        + (f" (`{policies['version']}`)" if "version" in policies else "")
+        + f", text by policy `{policies['text_policy']}`.",
+        "## Use",
+        f"With `espnet=={espnet2.__version__}` or later:",
+        f"```python\n{snippet}```",
+        "With the recipe that trained it, batched and at any length:",
+        f"```bash\nlocal/transcribe.py --model {tag} --profile conf/decode_paper.yaml "
+        "--lang eng --out out.jsonl speech.wav\n```",
+        "## Scores",
+        _scores(exp),
+        "## Settings",
+        markdown_table(["", ""], _settings(config)),
+    ]
+    if profiles:
+        names = ", ".join(f"`conf/{path.name}`" for path in profiles)
+        parts.append(f"Decode profiles: {names}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _scores(exp: Path) -> str:
+    """Pooled scores by the main metric of each task."""
+    if not (exp / RESULTS_FILE).exists():
+        return "Not scored."
+    results = [r for r in read_results(exp / RESULTS_FILE) if r.lang == "all"]
+    metrics: dict[tuple[str, str], set[str]] = {}
+    for result in results:
+        metrics.setdefault((result.set, result.task), set()).add(result.metric)
+    rows = []
+    for result in results:
+        wanted = MAIN_METRICS.get(result.task, ())
+        found = [m for m in wanted if m in metrics[result.set, result.task]]
+        if found and result.metric == found[0]:
+            task = TASKS.get(result.task, result.task)
+            score = with_interval(result)
+            rows.append([result.set, task, result.system, result.metric, score])
+    if not rows:
+        return "Not scored."
+    note = "Percent, with 95 % bootstrap intervals; `RESULTS.md` has the rest."
+    return f"{note}\n\n{markdown_table(['set', 'task', 'decode', '', 'score'], rows)}"
+
+
+def _settings(config: dict) -> list[list[str]]:
+    encoder, decoder = config["encoder_conf"], config["decoder_conf"]
+    return [
+        ["encoder", f"{config['encoder']}, {encoder.get('num_blocks', '?')} blocks"],
+        ["width", str(encoder.get("output_size", "?"))],
+        ["decoder", f"{config['decoder']}, {decoder.get('num_blocks', '?')} blocks"],
+        ["tokens", f"{len(config['token_list']):,}"],
+        ["CTC weight in training", str(config["model_conf"].get("ctc_weight", "?"))],
+        ["epochs", str(config.get("max_epoch", "?"))],
+    ]

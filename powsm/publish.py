@@ -1,0 +1,284 @@
+"""Pack a trained model as ESPnet publishes them: a folder for the Hub and an archive.
+
+    README.md  meta.yaml  model.safetensors  RESULTS.md  results.json
+    exp/<name>/{config.yaml,<weights>.pth,normaliser.json}
+    exp/s2t_stats_raw/train/feats_stats.npz
+    data/token_list/<name>/{bpe.model,tokens.txt,phones_by_lang.json}
+    conf/decode_*.yaml
+
+`espnet2.bin.s2t_inference` loads both, and so does `powsm.checkpoint`.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from powsm.checkpoint import (
+    CONFIG_KEY,
+    NORMALISER_FILE,
+    SAFETENSORS,
+    WEIGHTS_KEY,
+    ModelFiles,
+    current_names,
+    find_model,
+    load_model,
+    read_weights,
+)
+from powsm.config import load_yaml
+from powsm.modelcard import model_card
+from powsm.phonesets import COUNTS_FILE
+from powsm.tables.results import RESULTS_FILE
+
+log = logging.getLogger(__name__)
+
+STATS = "exp/s2t_stats_raw/train/feats_stats.npz"
+CARD = "README.md"
+# What a configuration says of the machine of training and of its data
+_OF_THE_MACHINE = (
+    "output_dir",
+    "train_data_path_and_name_and_type",
+    "valid_data_path_and_name_and_type",
+    "train_shape_file",
+    "valid_shape_file",
+    "init_param",
+)
+
+
+class PackError(ValueError):
+    """A model that cannot be published as it is; the message says why."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written."""
+
+    folder: Path
+    archive: Path
+    n_parameters: int
+
+
+def pack(
+    exp: Path,
+    *,
+    model_file: Path | None = None,
+    train_set: Path | None = None,
+    profiles: Sequence[Path] = (),
+    hf_repo: str = "",
+) -> Packed:
+    """Write `<exp>/packed` and `<exp>/<name>_<weights>.zip`, whole or not at all.
+
+    Args:
+        exp: experiment folder.
+        model_file: weights; default the average.
+        train_set: its dump folder, for how the training set was normalised, if the
+            experiment folder does not say.
+        profiles: decode profiles to go along.
+        hf_repo: Hub tag that the model card speaks of; default: the archive.
+
+    Raises:
+        CheckpointError: the model does not load as it is.
+        PackError: it is not known how the training set was normalised, or the packed
+            model is not the one that was to be packed.
+    """
+    files = find_model(exp, model_file)
+    name = exp.resolve().name
+    weights_file = files.weights_file.resolve()  # behind valid.*.ave.pth
+    archive = exp / f"{name}_{weights_file.stem}.zip"
+    staging = Path(tempfile.mkdtemp(dir=exp, prefix=".packed."))
+    try:
+        folder = staging / "packed"
+        model = load_model(files)
+        state = current_names(read_weights(weights_file), model.state_dict())
+        members = _fill(folder, files, state, train_set)
+        for path in profiles:
+            _copy(path, folder / "conf" / path.name)
+        for file in ("RESULTS.md", RESULTS_FILE):
+            if (exp / file).exists():
+                _copy(exp / file, folder / file)
+        card = model_card(
+            find_model(folder), exp, tag=hf_repo or archive.name, profiles=profiles
+        )
+        (folder / CARD).write_text(card, encoding="utf-8")
+        _compare(folder, state)
+        written = _archive(folder, staging / archive.name, members)
+        shutil.rmtree(exp / "packed", ignore_errors=True)
+        folder.rename(exp / "packed")
+        written.replace(archive)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    return Packed(exp / "packed", archive, n_parameters)
+
+
+def _fill(
+    folder: Path,
+    files: ModelFiles,
+    state: dict[str, torch.Tensor],
+    train_set: Path | None,
+) -> dict[str, str]:
+    """Write the model itself; returns the entries of ESPnet's index."""
+    name = files.config_file.resolve().parent.name
+    config_file = f"exp/{name}/config.yaml"
+    weights_file = f"exp/{name}/{files.weights_file.resolve().stem}.pth"
+    token_dir = f"data/token_list/{files.bpe_model.parent.name}"
+    config = load_yaml(files.config_file)
+    for key in _OF_THE_MACHINE:
+        config.pop(key, None)
+    config["preprocessor_conf"] = _with_no_times(config)
+    config["bpemodel"] = f"{token_dir}/bpe.model"
+    _copy(files.bpe_model, folder / config["bpemodel"])
+    counts = files.bpe_model.with_name(COUNTS_FILE)
+    if counts.exists():
+        _copy(counts, folder / token_dir / COUNTS_FILE)
+    if files.stats_file is not None:
+        config["normalize_conf"] = {**config["normalize_conf"], "stats_file": STATS}
+        _copy(files.stats_file, folder / STATS)
+    (folder / config_file).parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+    (folder / config_file).write_text(text, encoding="utf-8")
+    tokens = "".join(f"{token}\n" for token in config["token_list"])
+    (folder / token_dir / "tokens.txt").write_text(tokens, encoding="utf-8")
+    normaliser = files.normaliser
+    record = train_set / NORMALISER_FILE if train_set is not None else None
+    if not normaliser and record is not None and record.exists():
+        normaliser = json.loads(record.read_text("utf-8"))
+    if not normaliser:
+        raise PackError(
+            f"{files.source}: no {NORMALISER_FILE} says how its training set was "
+            "normalised, which users need for g2p and p2g; name the set with --dump"
+        )
+    target = (folder / config_file).with_name(NORMALISER_FILE)
+    target.write_text(json.dumps(dict(normaliser), indent=1) + "\n", encoding="utf-8")
+    torch.save(state, folder / weights_file)
+    contiguous = {key: value.contiguous() for key, value in state.items()}
+    save_file(contiguous, folder / SAFETENSORS, metadata={"format": "pt"})
+    # which is for its owner alone; a model is for everybody
+    (folder / SAFETENSORS).chmod((folder / weights_file).stat().st_mode)
+    index = {
+        "yaml_files": {CONFIG_KEY: config_file},
+        "files": {WEIGHTS_KEY: weights_file},
+    }
+    (folder / "meta.yaml").write_text(yaml.safe_dump(index), encoding="utf-8")
+    return {CONFIG_KEY: config_file, WEIGHTS_KEY: weights_file}
+
+
+def _with_no_times(config: dict) -> dict:
+    """Preprocessor settings with which ESPnet's long-form decoding may leave out times.
+
+    `espnet phonemize` and `decode_long` let an encoder-decoder model begin with a time
+    symbol, and end only after another. This one saw none in training and would go on to
+    the longest output. `<notimestamps>` stands right before `<0.00>` in the token list,
+    and counts as a time if the range begins with it; the model then takes that.
+    """
+    conf = dict(config["preprocessor_conf"])
+    tokens = config["token_list"]
+    before = tokens[tokens.index(conf["first_time_symbol"]) - 1]
+    if before == conf["notime_symbol"]:
+        conf["first_time_symbol"] = before
+    return conf
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _compare(folder: Path, state: dict[str, torch.Tensor]) -> None:
+    """Read back what was written: it builds, and every parameter is the same."""
+    files = find_model(folder)
+    load_model(files)  # of the safetensors
+    pickled = next(files.config_file.parent.glob("*.pth"))
+    for path in (files.weights_file, pickled):
+        written = read_weights(path)
+        changed = [
+            key
+            for key in {*state, *written}
+            if key not in written or not torch.equal(written[key], state[key])
+        ]
+        if changed:
+            raise PackError(f"{path}: {sorted(changed)[0]} is not what was packed")
+
+
+def _archive(folder: Path, archive: Path, index: dict[str, str]) -> Path:
+    """ESPnet's archive of the folder; its paths are relative to the folder."""
+    named = {*index.values(), "meta.yaml", SAFETENSORS}
+    others = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    )
+    command = [sys.executable, "-m", "espnet2.bin.pack", "s2t"]
+    for key, value in index.items():
+        command += [f"--{key}", value]
+    for path in others:
+        if path not in named:
+            command += ["--option", path]
+    command += ["--outpath", str(archive.resolve())]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise PackError(f"espnet2.bin.pack failed: {done.stderr.strip()[-500:]}")
+    return archive
+
+
+# -------------------------------------------------------------- as others see it
+
+STOCK = Path(__file__).parents[1] / "local/stock_decode.py"
+
+
+def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -> dict:
+    """Compare packed and unpacked model on a clip, by stock ESPnet alone.
+
+    Args:
+        files: the unpacked model.
+        clip: an audio file, 16 kHz.
+        lang: ISO 639-3 of it, with a token of its own.
+
+    Returns:
+        What both say, by task, and under `phonemize` what that command of ESPnet says
+        to the packed one.
+
+    Raises:
+        PackError: they differ, or ESPnet cannot load or decode one of them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_yaml(files.config_file)
+        if files.stats_file is not None:
+            stats = {"stats_file": str(files.stats_file.resolve())}
+            config["normalize_conf"] = {**config["normalize_conf"], **stats}
+        config["bpemodel"] = str(files.bpe_model.resolve())
+        config_file = Path(folder) / "config.yaml"
+        config_file.write_text(yaml.safe_dump(config), encoding="utf-8")
+        command = [sys.executable, str(STOCK), "--lang", lang]
+        command += ["--clip", str(clip), "--config", str(config_file)]
+        command += ["--weights", str(files.weights_file.resolve())]
+        command += ["--archive", str(packed.archive.resolve())]
+        # ESPnet keeps unpacked archives at home, under the path of the archive alone
+        env = os.environ | {"HOME": folder, "XDG_CACHE_HOME": f"{folder}/.cache"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        last = " ".join(done.stderr.strip().splitlines()[-1:])
+        raise PackError(f"{packed.archive}: stock ESPnet fails on it: {last}")
+    said = json.loads(done.stdout.splitlines()[-1])
+    before, after = said["unpacked"], said["packed"]
+    heard = before.pop("phonemize")
+    if {**after, "phonemize": ""} != {**before, "phonemize": ""}:
+        raise PackError(
+            f"{packed.archive}: stock ESPnet says {after} to {clip}, and {before} with "
+            "the unpacked model"
+        )
+    if after["phonemize"] != heard:
+        log.warning(
+            "espnet phonemize says %s to %s, and not %s: does the model choose "
+            "<notimestamps> where a time could stand? It does once it is trained",
+            *(after["phonemize"], clip, heard),
+        )
+    return after

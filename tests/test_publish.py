@@ -1,0 +1,273 @@
+"""Packing: what is in the folder and the archive, and that stock ESPnet loads both."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from dump_builder import make_dump
+from hub_server import TOKEN
+from published_model import files_of, make_published
+from tiny_model import make_experiment, make_tokens
+
+from powsm import publish, upload
+from powsm.checkpoint import CheckpointError, find_model, read_weights
+from powsm.decode import Recogniser
+from powsm.publish import PackError, check_with_stock, pack
+from powsm.tokenizer import read_token_list
+
+PROFILE = Path(__file__).parents[1] / "conf/decode_joint.yaml"
+MADE_WITH = {"policy": "strict", "version": "strict/1", "text_policy": "powsm_fix"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A training set with its normaliser, tokens, and a clip beside them."""
+    root = tmp_path_factory.mktemp("publish")
+    folder = make_dump(root / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    (folder / "normaliser.json").write_text(json.dumps(MADE_WITH))
+    make_tokens(folder, root / "tokens")
+    speech = np.random.default_rng(0).normal(0, 0.1, 16_000)
+    soundfile.write(root / "speech.wav", speech, 16_000, subtype="FLOAT")
+    return root
+
+
+@pytest.fixture(scope="module")
+def exp(root):
+    """An experiment whose averaged model is a link, with weights that say something."""
+    exp = make_experiment(root, root / "tokens")
+    weights = exp / "valid.loss.ave.pth"
+    state = torch.load(weights, weights_only=True)
+    tokens = read_token_list(root / "tokens/tokens.txt")
+    bias = state["decoder.output_layer.bias"]
+    bias[tokens.index("<eos>")] += 3  # short outputs
+    bias[tokens.index("<notimestamps>")] += 9  # as a trained model begins
+    state["ctc.ctc_lo.bias"][0] += 10  # blank
+    torch.save(state, exp / "valid.loss.ave_2best.pth")
+    weights.unlink()
+    weights.symlink_to("valid.loss.ave_2best.pth")
+    (exp / "results.json").write_text("[]")
+    return exp
+
+
+@pytest.fixture(scope="module")
+def packed(root, exp):
+    return pack(
+        exp, train_set=root / "train", profiles=[PROFILE], hf_repo="user/tiny_powsm"
+    )
+
+
+def test_folder_has_espnets_layout_and_ours(packed):
+    assert set(files_of(packed.folder)) == {
+        "README.md",
+        "meta.yaml",
+        "model.safetensors",
+        "results.json",
+        "conf/decode_joint.yaml",
+        "data/token_list/tokens/bpe.model",
+        "data/token_list/tokens/phones_by_lang.json",
+        "data/token_list/tokens/tokens.txt",
+        "exp/exp/config.yaml",
+        "exp/exp/normaliser.json",
+        "exp/exp/valid.loss.ave_2best.pth",
+    }
+    assert all(p.stat().st_mode & 0o077 for p in packed.folder.rglob("*"))
+
+
+def test_archive_is_named_as_espnets_and_holds_the_weights_once(packed):
+    assert packed.archive.name == "exp_valid.loss.ave_2best.zip"
+    with zipfile.ZipFile(packed.archive) as file:
+        names = file.namelist()
+        meta = yaml.safe_load(file.read("meta.yaml"))
+    assert set(names) == set(files_of(packed.folder)) - {"model.safetensors"}
+    assert len(names) == len(set(names))
+    assert meta["files"] == {"s2t_model_file": "exp/exp/valid.loss.ave_2best.pth"}
+
+
+def test_packed_model_is_the_one_that_was_packed(exp, packed):
+    before = Recogniser.load(exp).model.state_dict()
+    found = find_model(packed.folder)
+    assert found.normaliser == MADE_WITH
+    for model in (packed.folder, packed.archive):
+        after = Recogniser.load(model).model.state_dict()
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_config_says_nothing_of_the_machine(root, packed):
+    text = (packed.folder / "exp/exp/config.yaml").read_text()
+    assert str(root) not in text
+    assert "output_dir" not in yaml.safe_load(text)
+    assert yaml.safe_load(text)["bpemodel"] == "data/token_list/tokens/bpe.model"
+
+
+def test_stock_espnet_decodes_packed_and_unpacked_alike(root, exp, packed, caplog):
+    """With `powsm` out of reach; all four tasks, and `espnet phonemize`."""
+    said = check_with_stock(packed, find_model(exp), root / "speech.wav", "eng")
+    assert said.keys() == {"pr", "asr", "g2p", "p2g", "phonemize"}
+    for task in ("pr", "asr", "g2p", "p2g"):
+        assert said[task].startswith(f"<eng><{task}><notimestamps>")
+    assert "espnet phonemize says" not in caplog.text  # it ends where it should
+
+
+def test_snippet_of_the_card_runs_on_the_tag(root, packed, hub, tmp_path):
+    """As a reader runs it: from the Hub, in a process that knows no `powsm`."""
+    hub.add_repo("user/tiny_powsm", files_of(packed.folder), repo_type="model")
+    card = (packed.folder / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert "powsm" not in snippet.replace("user/tiny_powsm", "")
+    blocked = f"import sys\nsys.modules['powsm'] = None\n{snippet}"
+    env = os.environ | hub.env | {"HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", blocked],
+        **{"cwd": root, "env": env, "capture_output": True, "text": True},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "pr",
+        "asr",
+        "g2p",
+        "p2g",
+    ]
+
+
+def test_card_tells_languages_policies_and_profiles(packed):
+    card = (packed.folder / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["language"] == ["eng", "ita"] and header["library_name"] == "espnet"
+    assert "policy `strict` (`strict/1`), text by policy `powsm_fix`" in card
+    assert "`conf/decode_joint.yaml`" in card
+
+
+def test_published_checkpoint_is_packed_under_todays_names(root, tmp_path):
+    """Old parameter names go in, those of this ESPnet come out; statistics go along."""
+    files = find_model(make_published(tmp_path / "old", root / "tokens"))
+    exp = files.config_file.parent
+    folder = pack(exp, model_file=files.weights_file, train_set=root / "train").folder
+    assert "encoder.embed.out.weight" in read_weights(folder / "model.safetensors")
+    config = yaml.safe_load(next(folder.glob("exp/*/config.yaml")).read_text())
+    stats = config["normalize_conf"]["stats_file"]
+    assert stats == "exp/s2t_stats_raw/train/feats_stats.npz"
+    assert (folder / stats).exists()
+
+
+def test_long_form_decoding_may_leave_out_times(packed):
+    """ESPnet's `phonemize` starts with a time or, so, with <notimestamps>."""
+    config = yaml.safe_load((packed.folder / "exp/exp/config.yaml").read_text())
+    conf, tokens = config["preprocessor_conf"], config["token_list"]
+    assert conf["first_time_symbol"] == conf["notime_symbol"] == "<notimestamps>"
+    assert tokens.index("<0.00>") == tokens.index("<notimestamps>") + 1
+
+
+def test_model_that_does_not_load_is_not_packed(root, tmp_path):
+    exp = make_experiment(tmp_path, root / "tokens")
+    state = read_weights(exp / "valid.loss.ave.pth")
+    del state["ctc.ctc_lo.bias"]
+    torch.save(state, exp / "valid.loss.ave.pth")
+    with pytest.raises(CheckpointError, match="ctc.ctc_lo.bias is missing"):
+        pack(exp, train_set=root / "train")
+    assert sorted(os.listdir(exp)) == [
+        "config.yaml",
+        "settings.yaml",
+        "valid.loss.ave.pth",
+    ]
+
+
+def test_unknown_normaliser_stops_the_packing(root, tmp_path):
+    exp = make_experiment(tmp_path, root / "tokens")
+    with pytest.raises(PackError, match="no normaliser.json says"):
+        pack(exp)
+    assert not list(exp.glob("*packed*"))
+
+
+def test_what_was_written_is_read_back(root, tmp_path, monkeypatch):
+    """A disk that turns a number round is noticed before the folder is in place."""
+    exp = make_experiment(tmp_path, root / "tokens")
+
+    def save_wrongly(state, path, **_):
+        torch_save({k: v + 1 if k == "ctc.ctc_lo.bias" else v
+                    for k, v in state.items()}, path)  # fmt: skip
+
+    torch_save = torch.save
+    monkeypatch.setattr(publish.torch, "save", save_wrongly)
+    with pytest.raises(PackError, match="ctc.ctc_lo.bias is not what was packed"):
+        pack(exp, train_set=root / "train")
+    assert not (exp / "packed").exists()
+
+
+# ------------------------------------------------------------------------- upload
+
+
+@pytest.fixture
+def client(hub, monkeypatch):
+    """A hub, and a client in this process that may write there."""
+    monkeypatch.setattr(upload.constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(upload.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+def test_upload_brings_every_byte(client, packed, caplog):
+    caplog.set_level("DEBUG")
+    address = upload.upload(packed.folder, "user/tiny_powsm", private=True)
+    repo = client.repos["models/user/tiny_powsm"]
+    assert repo.files == files_of(packed.folder)
+    assert repo.private and address.startswith(client.url)
+    assert TOKEN not in caplog.text
+
+
+def test_upload_again_sends_nothing_large_again(client, packed):
+    client.fail("POST .*/commit/", status=500, times=9)
+    with pytest.raises(upload.UploadError, match="answered 500; try again later"):
+        upload.upload(packed.folder, "user/tiny_powsm")
+    client.faults.clear()
+    n_sent = client.count("PUT /lfs/")
+    upload.upload(packed.folder, "user/tiny_powsm")
+    assert client.count("PUT /lfs/") == n_sent > 0
+    assert client.repos["models/user/tiny_powsm"].files == files_of(packed.folder)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "answered 401; set HF_TOKEN, or log in with `hf auth login`"),
+        (403, "answered 403; the token may not write to user/tiny_powsm"),
+        (429, "answered 429; too many requests"),
+    ],
+)
+def test_refusal_says_what_to_do_and_no_token(
+    client, packed, status, message, capfd, caplog
+):
+    caplog.set_level("DEBUG")
+    client.fail("POST /api/repos/create", status=status, times=9)
+    with pytest.raises(upload.UploadError, match=message) as caught:
+        upload.upload(packed.folder, "user/tiny_powsm")
+    everything = str(caught.getrepr()) + caplog.text + "".join(capfd.readouterr())
+    assert TOKEN not in everything.replace(f"TOKEN = {TOKEN!r}", "")
+
+
+def test_wrong_token_is_refused(client, packed, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_anothertoken")
+    with pytest.raises(upload.UploadError, match="answered 401; set HF_TOKEN"):
+        upload.upload(packed.folder, "user/tiny_powsm")
+
+
+def test_hub_that_is_down(client, packed):
+    client.stop()
+    with pytest.raises(upload.UploadError, match="connection to .* failed.*stage 15"):
+        upload.upload(packed.folder, "user/tiny_powsm")
+
+
+def test_half_a_folder_is_not_uploaded(client, tmp_path):
+    (tmp_path / "meta.yaml").write_text("yaml_files: {}\nfiles: {}\n")
+    with pytest.raises(CheckpointError):
+        upload.upload(tmp_path, "user/tiny_powsm")
+    assert not client.requests
