@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Fill a published table with the scores of an experiment.
+"""Fill a published table with the scores of a model.
 
 Prepares sets whose source is known (db.sh), decodes what is missing (local/decode.py),
-scores it as the paper did, and prints the
-published numbers beside ours, with intervals and verdicts, and the cells that stay
-empty and why. The same goes to <exp>/tables/<table>.{md,csv,tex}.
+scores it as the paper did, and prints the published numbers beside ours, with intervals
+and verdicts, and the cells that stay empty and why. The same goes to
+<exp>/tables/<table>.{md,csv,tex}.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from powsm.rates import Scores
 from powsm.tables import render
 from powsm.tables.eval_sets import prepare_eval_set
 from powsm.tables.fill import TAKEN_FOR, fill, hyp_file
-from powsm.tables.plan import PlannedDecode, describe, plan, size_faults
+from powsm.tables.plan import PlannedDecode, describe, plan, results_folder, size_faults
 from powsm.tables.spec import SETS_FILE, Query, Table, load_sets, load_table
 from powsm.transcripts import read_transcripts
 
@@ -36,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--table", required=True, help="4, lid, figure2, prism3 or a YAML file")
-    add("--exp", type=Path, help="experiment folder; without it, what it would take")
+    models = "experiment folder, packed folder or archive, or Hub tag"
+    add("--model", help=f"{models}; without it, what the table would take")
+    add("--exp", type=Path, help="for results; default: of the model, or exp/<name>")
     add("--dump", type=Path, default=Path("dump/raw"), help="default: dump/raw")
     add("--data", type=Path, default=Path("data"), help="for sets that are prepared")
     add("--conf", type=Path, default=ROOT / "conf", help="with decode_*.yaml, tables/")
@@ -44,6 +46,8 @@ def main() -> None:
     add("--dry_run", action="store_true", help="print the plan with time and disk")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.exp is None and options.model:
+        options.exp = results_folder(options.model)
     try:
         table = load_table(find_table(options.table, options.conf / "tables"))
         sets = load_sets(options.conf / "tables" / SETS_FILE)
@@ -88,6 +92,7 @@ def decode(planned: list[PlannedDecode], options: argparse.Namespace) -> None:
     for profile, names in missing.items():
         command = [sys.executable, str(ROOT / "local/decode.py")]
         command += ["--exp", str(options.exp), "--dump", str(options.dump)]
+        command += ["--model", options.model or str(options.exp)]
         command += ["--profiles", str(options.conf / f"{profile}.yaml")]
         command += ["--sets", *dict.fromkeys(names)]
         if options.device:

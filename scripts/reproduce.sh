@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fill a published table with the scores of an experiment.
-# Usage: scripts/reproduce.sh --table 4 [--exp DIR] [--dump dump/raw] [--dry_run]
+# Fill a published table with the scores of a model: an experiment, a packed folder or
+# archive, or a Hub tag.
+# Usage: scripts/reproduce.sh --table 4 [--model DIR_OR_TAG] [--dump dump/raw] [--dry_run]
 # Run it in a recipe folder, where dump/ is; --help lists every option.
 set -euo pipefail
 # -P: in a recipe folder, scripts/ is a link

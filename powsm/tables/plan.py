@@ -1,6 +1,7 @@
 """What a table still needs: sets and decodings, with their time and disk."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def plan(
             if known is not None:
                 why_not += f" ({known.access})"
         elif exp is None:
-            why_not = "no experiment given: --exp"
+            why_not = "no model given: --model"
         is_done = exp is not None and hyp_file(exp, query) is not None
         hours = _hours(folder, query.task) or (known.hours if known else None)
         planned.append(PlannedDecode(query, is_done, hours, why_not, source))
@@ -82,6 +83,23 @@ def _hours(folder: Path, task: str) -> float | None:
     suffix = "_pr" if task == "lid" else f"_{task}"
     n_samples = sum(int(n) for key, n in read_scp(path) if key.endswith(suffix))
     return n_samples / SAMPLE_RATE / 3600
+
+
+def results_folder(source: str, expdir: Path = Path("exp")) -> Path:
+    """Where results of a model go: into an experiment itself, else `exp/<name>`.
+
+    >>> str(results_folder("espnet/powsm")), str(results_folder("exp/x/packed"))
+    ('exp/espnet_powsm', 'exp/x_packed')
+    """
+    path = Path(source)
+    if (path / "config.yaml").exists():
+        return path
+    name = source
+    if path.name == "packed":  # as stage 14 calls it
+        name = f"{path.absolute().parent.name}_packed"
+    elif path.exists():
+        name = path.name.removesuffix(".zip")
+    return expdir / re.sub(r"[^\w.-]", "_", name)
 
 
 def size_faults(
