@@ -32,6 +32,9 @@ def main() -> None:
     add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add("--nj", type=int, default=1, help="processes on the CPU")
     add("--ngpu", type=int, default=0, help="GPUs of this machine")
+    add("--nproc", type=int, default=1, help="processes that train on the CPU")
+    add("--backend", choices=["local", "slurm"], default="local", help="of cmd.sh")
+    add("--cluster", type=Path, help="what Slurm jobs ask for")
     add("--trainer", choices=["powsm", "espnet"], default="powsm")
     add("--readme", type=Path, default=Path("README.md"), help="has the cost table")
     options = parser.parse_args()
@@ -41,8 +44,14 @@ def main() -> None:
     if all(finding.level == "ok" for finding in findings):
         if 11 in stages:
             findings += preflight.check_config(options.config)
-        if set(ON_GPUS) & set(stages):
-            findings += preflight.check_gpus(options.ngpu)
+        if options.backend == "slurm":
+            findings += preflight.check_cluster(options.cluster, stages)
+        elif set(ON_GPUS) & set(stages):
+            gpus = preflight.check_gpus(options.ngpu)
+            findings += gpus
+            n_ranks = options.ngpu or options.nproc
+            if n_ranks > 1 and gpus[0].level == "ok":
+                findings += preflight.check_ranks(n_ranks, cuda=options.ngpu > 0)
     findings += resources(options)
     if 11 in stages:
         findings += preflight.check_shared_memory()

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Literal
 
 import yaml
 
+from powsm.cluster import ClusterError, ask_slurm, load_resources
 from powsm.download import find_faults, read_manifest
 from powsm.hub import HubError
 
@@ -125,6 +127,41 @@ def check_gpus(wanted: int) -> list[Finding]:
     bf16 = "" if not wanted or torch.cuda.is_bf16_supported() else ", without bfloat16"
     message = f"{wanted} of {found}: {', '.join(names)}{bf16}" if wanted else "not used"
     return [Finding("ok", "GPUs", message)]
+
+
+def check_ranks(n_ranks: int, *, cuda: bool, timeout_s: float = 60.0) -> list[Finding]:
+    """Whether the processes of a run on this machine meet and sum a number."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(n_ranks), "local/meet.py"]
+    command += ["--cuda"] if cuda else []
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        message = f"{n_ranks} processes did not meet within {timeout_s:.0f} s"
+        return [Finding("fault", "ranks", message)]
+    backend = "NCCL" if cuda else "gloo"
+    if done.returncode == 0:
+        message = f"{done.stdout.splitlines()[0]}: all-reduce by {backend}"
+        return [Finding("ok", "ranks", message)]
+    told = [x for x in done.stderr.splitlines() if x.startswith("meet.py: error: ")]
+    message = told[0] if told else f"torchrun ended with status {done.returncode}"
+    message = message.removeprefix("meet.py: error: ")
+    return [Finding("fault", "ranks", f"all-reduce by {backend}: {message}")]
+
+
+def check_cluster(path: Path, stages: Iterable[int]) -> list[Finding]:
+    """Whether Slurm would take the jobs of the planned stages; nothing is submitted."""
+    findings = []
+    try:
+        for stage, resources in load_resources(path).items():
+            if stage in stages:
+                answer = ask_slurm(stage, resources)
+                findings.append(Finding("ok", "slurm", f"stage {stage}: {answer}"))
+    except ClusterError as err:
+        findings.append(Finding("fault", "slurm", " ".join(str(err).split())))
+    return findings
 
 
 def check_disk(needs: Mapping[Path, float]) -> list[Finding]:

@@ -16,8 +16,9 @@ skip_stages=            # stages to leave out, such as "3 10"
 dry_run=false           # print the plan (commands, inputs, outputs, cost) and stop
 check=false             # print the plan, look whether machine and data fit it, and stop
 nj=2                    # processes for the stages that run in parallel on the CPU
-ngpu=0                  # GPUs of each machine; 0 trains on the CPU
-num_nodes=1             # machines to train on
+ngpu=0                  # GPUs of this machine; 0 trains and decodes on the CPU
+nproc=1                 # processes that train and decode together on the CPU
+cluster=conf/cluster/default.yaml  # what Slurm jobs ask for, with cmd_backend=slurm
 
 ## Folders
 downloads=downloads     # what stage 0 fetches
@@ -72,6 +73,9 @@ hf_private=true         # whether stage 15 makes that repository a private one
 [[ ${check} == false ]] || dry_run=true
 . ./path.sh                 # the programs
 . ./cmd.sh                  # where jobs run: cmd_backend
+cmd_backend=${cmd_backend:-local}
+[[ ${cmd_backend} =~ ^(local|slurm)$ ]] ||
+    die "cmd.sh: cmd_backend is local or slurm: ${cmd_backend}"
 
 ((stage <= stop_stage)) || die "--stage ${stage} comes after --stop_stage ${stop_stage}"
 skip_stages=${skip_stages//,/ }
@@ -123,15 +127,31 @@ if [[ -n ${download_model} ]]; then
 fi
 exp=${expdir}/${exp_name}
 
+# What stands before a command that is to run as jobs: set_jobs FOLDER OPTION...
+set_jobs() {
+    jobs=(python local/submit.py --cluster "${cluster}" --stage "${current_stage}"
+        --log "$1/log/stage${current_stage}" "${@:2}" --)
+}
+
+# What starts a command on this machine: a process for each GPU, or --nproc without.
+launcher=(python)
+n_ranks=$((ngpu > 0 ? ngpu : nproc))
+((n_ranks == 1)) || launcher=(torchrun --standalone --nproc_per_node "${n_ranks}")
+
 if in_stage 0 "download: -> ${downloads}"; then
     run_stage "${downloads}" -- \
         python "${download}" --downloads "${downloads}" "${download_opts[@]}"
 fi
 
 if in_stage 1 "prepare: ${downloads} -> ${data}/{train,dev,test_*}"; then
-    run_stage "${data}" "${downloads}" -- \
-        python local/prepare_data.py --downloads "${downloads}" --data "${data}" \
-        --nj "${nj}"
+    prepare=(python local/prepare_data.py --downloads "${downloads}" --data "${data}")
+    if [[ ${cmd_backend} == slurm ]]; then
+        set_jobs "${expdir}"
+        run_stage "${data}" "${downloads}" -- \
+            "${jobs[@]}" "${prepare[@]}" --nj '{cpus}' --shards '{}'
+        prepare+=(--merge)
+    fi
+    run_stage "${data}" "${downloads}" -- "${prepare[@]}" --nj "${nj}"
 fi
 
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
@@ -150,8 +170,19 @@ if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
 fi
 
 if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
+    jobs=()
+    split=(--nj "${nj}")
+    if [[ ${cmd_backend} == slurm ]]; then
+        sets=()
+        for file in "${data}"/*/text.ipa; do
+            sets+=("$(basename "$(dirname "${file}")")")
+        done
+        set_jobs "${expdir}" --each "${sets[@]}"
+        split=(--nj '{cpus}' --sets '{}')
+    fi
     run_stage "${dump}" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
-        python local/prepare_dump.py --data "${data}" --dump "${dump}" --nj "${nj}" \
+        "${jobs[@]}" python local/prepare_dump.py --data "${data}" --dump "${dump}" \
+        "${split[@]}" \
         --policy "${ipa_policy}" --text_policy "${text_policy}" \
         --min_duration "${min_duration}" --max_duration "${max_duration}" \
         --max_phones "${max_phones}" --max_unknown_rate "${max_unknown_rate}" \
@@ -195,18 +226,6 @@ if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
 fi
 
 if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
-    launcher=(python)
-    if ((num_nodes > 1)); then
-        [[ ${cmd_backend:-local} == slurm ]] || die "--num_nodes ${num_nodes} needs" \
-            "cmd_backend=slurm in cmd.sh and an allocation of that many machines"
-        nodes=$(scontrol show hostnames "${SLURM_JOB_NODELIST}")
-        launcher=(srun --nodes "${num_nodes}" --ntasks-per-node 1
-            torchrun --nnodes "${num_nodes}" --nproc_per_node "${ngpu}"
-            --rdzv_id "${SLURM_JOB_ID}" --rdzv_backend c10d
-            --rdzv_endpoint "${nodes%%[[:space:]]*}:29400")
-    elif ((ngpu > 1)); then
-        launcher=(torchrun --standalone --nproc_per_node "${ngpu}")
-    fi
     if [[ ${dry_run} == false ]]; then
         mkdir -p "${exp}"
         # the same settings, from this stage on; ${exp}/run.sh takes more options
@@ -218,17 +237,23 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
         chmod +x "${exp}/run.sh"
         log "to go on after a break: ${exp}/run.sh"
     fi
-    program=local/train.py
+    start=("${launcher[@]}" local/train.py)
+    ranks=--ranks
     if [[ ${trainer} == espnet ]]; then  # starts the processes of its GPUs itself
-        ((num_nodes == 1)) || die "--trainer espnet runs on one machine here"
-        program=local/train_espnet.py
-        launcher=(python)
+        start=(python local/train_espnet.py)
+        ranks=
+    fi
+    gpus=${ngpu}
+    if [[ ${cmd_backend} == slurm ]]; then
+        set_jobs "${exp}" ${ranks:+"${ranks}"}
+        start=("${jobs[@]}" python "${start[-1]}")
+        gpus='{gpus}'
     fi
     run_once "${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}" \
         "${stats_dir}" "${config}" -- \
-        "${launcher[@]}" "${program}" --config "${config}" --dump "${dump}" \
+        "${start[@]}" --config "${config}" --dump "${dump}" \
         --token_dir "${token_dir}" --stats "${stats_file}" \
-        --exp "${exp}" --set "ngpu=${ngpu}" "${init[@]}" "${set[@]}"
+        --exp "${exp}" --set "ngpu=${gpus}" "${init[@]}" "${set[@]}"
 fi
 
 if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
@@ -237,18 +262,22 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
     [[ ${#sets[@]} -gt 0 ]] || for folder in "${dump}"/test_*; do
         sets+=("$(basename "${folder}")")
     done
-    launcher=(python)
-    ((ngpu <= 1)) || launcher=(torchrun --standalone --nproc_per_node "${ngpu}")
     device=cuda
     ((ngpu > 0)) || device=cpu
-    bad_audio=()
-    [[ ${skip_bad_audio} == false ]] || bad_audio=(--skip_bad_audio)
-    weights=()
-    [[ -n ${download_model} ]] || weights=("${exp}"/valid.*.ave.pth)
-    run_stage "${exp}" "${weights[@]}" "${profiles[@]}" "${sets[@]/#/${dump}/}" \
-        -- "${launcher[@]}" local/decode.py --exp "${exp}" "${model[@]}" \
-        --dump "${dump}" --profiles "${profiles[@]}" --sets "${sets[@]}" \
-        --device "${device}" "${bad_audio[@]}"
+    decode=(local/decode.py --exp "${exp}" "${model[@]}" --dump "${dump}"
+        --profiles "${profiles[@]}" --sets "${sets[@]}")
+    [[ ${skip_bad_audio} == false ]] || decode+=(--skip_bad_audio)
+    inputs=("${profiles[@]}" "${sets[@]/#/${dump}/}")
+    [[ -n ${download_model} ]] || inputs+=("${exp}"/valid.*.ave.pth)
+    if [[ ${cmd_backend} == slurm ]]; then
+        set_jobs "${exp}"
+        run_stage "${exp}" "${inputs[@]}" -- \
+            "${jobs[@]}" python "${decode[@]}" --shards '{}'
+        run_stage "${exp}" "${inputs[@]}" -- python "${decode[@]}" --merge
+    else
+        run_stage "${exp}" "${inputs[@]}" -- \
+            "${launcher[@]}" "${decode[@]}" --device "${device}"
+    fi
     [[ ${align} == false ]] || run_stage "${exp}" -- python local/align.py \
         --exp "${exp}" "${model[@]}" --dump "${dump}" --profiles "${profiles[@]}" \
         --sets "${sets[@]}" --device "${device}"
@@ -283,5 +312,6 @@ if [[ ${check} == true ]]; then
     python local/check.py --stage "${stage}" --stop_stage "${stop_stage}" \
         --downloads "${downloads}" --data "${data}" --dump "${dump}" \
         --expdir "${expdir}" --config "${config}" --test_sets "${sets[@]}" \
-        --nj "${nj}" --ngpu "${ngpu}" --trainer "${trainer}"
+        --nj "${nj}" --ngpu "${ngpu}" --nproc "${nproc}" --trainer "${trainer}" \
+        --backend "${cmd_backend}" --cluster "${cluster}"
 fi

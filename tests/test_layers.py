@@ -18,7 +18,7 @@ unknown dump dataaudit dataplots datareport phonesets tokenizer index batches di
 intervals rates transcripts alignments score tables ctc_prefix cached_decoder dataset
 packing phone_ctc model config checkpoint finetune stats memory resume litmodel epochs
 progress ranks guards train beams search profile frames decode decodeset longform align
-transcribe report ablation costs preflight modelcard publish upload cli
+transcribe report ablation costs cluster preflight modelcard publish upload cli
 """.split()
 
 # Preparing data and scoring do without torch, whose import takes seconds.

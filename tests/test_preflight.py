@@ -73,6 +73,30 @@ def test_flash_attention_that_is_not_installed_names_the_way_out(monkeypatch):
     assert "use_sdpa: true" in finding.message
 
 
+def test_ranks_of_this_machine_meet(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (finding,) = preflight.check_ranks(2, cuda=False, timeout_s=300)
+    assert finding.level == "ok", finding.message
+    assert finding.message == f"2 ranks on {os.uname().nodename}: all-reduce by gloo"
+
+
+def test_rank_that_cannot_work_is_named(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (finding,) = preflight.check_ranks(2, cuda=True, timeout_s=300)
+    assert finding.level == "fault"
+    name = f"all-reduce by NCCL: rank 0 on host {os.uname().nodename}: "
+    assert finding.message.startswith(name)
+
+
+def test_cluster_file_with_faults_is_one_line(tmp_path):
+    (tmp_path / "c.yaml").write_text("all: {cpu: 1}\n")
+    (finding,) = preflight.check_cluster(tmp_path / "c.yaml", [1])
+    assert finding.level == "fault"
+    assert "all.cpu: unknown; did you mean 'cpus'?" in finding.message
+    assert "\n" not in finding.message
+
+
 def test_disk_sums_folders_of_one_disk(tmp_path):
     free = preflight.shutil.disk_usage(tmp_path).free
     # each of the two would fit alone

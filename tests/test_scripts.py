@@ -454,27 +454,39 @@ def test_setting_that_cannot_be_is_told_before_stage_0(recipe, option, message):
     assert recipe.calls() == []
 
 
-def test_several_machines_need_slurm(recipe, tmp_path):
-    options = ["--dry_run", "--stage", "11", "--ngpu", "4", "--num_nodes", "2"]
-    done = recipe(*options)
-    assert done.returncode == 1
-    assert "--num_nodes 2 needs cmd_backend=slurm" in done.stderr
+def test_several_ranks_on_the_cpu_start_torchrun(recipe):
+    plan = recipe("--dry_run", "--stage", "11", "--nproc", "2").stdout
+    assert "torchrun --standalone --nproc_per_node 2 local/train.py" in plan
+    assert "torchrun --standalone --nproc_per_node 2 local/decode.py" in plan
+    assert "--set ngpu=0" in plan and "--device cpu" in plan
+
+
+def test_slurm_submits_stages_1_4_11_and_12(recipe):
     (recipe.folder / "cmd.sh").write_text("cmd_backend=slurm\n")
-    scontrol = tmp_path / "bin/scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text("#!/bin/sh\necho node7\necho node8\n")
-    scontrol.chmod(0o755)
-    done = recipe(
-        *options,
-        PATH=f"{scontrol.parent}:{os.environ['PATH']}",
-        SLURM_JOB_NODELIST="node[7-8]",
-        SLURM_JOB_ID="42",
+    plan = recipe("--dry_run", "--cluster", "c.yaml").stdout
+    submitted = re.findall(
+        r"submit.py --cluster c.yaml --stage (\d+) --log (\S+)", plan
     )
-    assert done.returncode == 0, done.stderr
-    assert (
-        "srun --nodes 2 --ntasks-per-node 1 torchrun --nnodes 2 --nproc_per_node 4 "
-        "--rdzv_id 42 --rdzv_backend c10d --rdzv_endpoint node7:29400 local/train.py"
-    ) in done.stdout
+    exp = "exp/s2t_train_small_bpe30"
+    assert submitted == [
+        ("1", "exp/log/stage1"),
+        ("4", "exp/log/stage4"),
+        ("11", f"{exp}/log/stage11"),
+        ("12", f"{exp}/log/stage12"),
+    ]
+    assert re.search(r"--ranks -- python local/train.py .*--set ngpu=\\{gpus\\}", plan)
+    assert re.search(r"run:  python local/prepare_data.py .* --merge", plan)
+    assert re.search(r"run:  python local/decode.py .* --merge", plan)
+    assert "torchrun" not in plan
+    plan = recipe("--dry_run", "--stage", "11", "--trainer", "espnet").stdout
+    assert re.search(r"/log/stage11 -- python local/train_espnet.py", plan)
+
+
+def test_unknown_backend_is_told(recipe):
+    (recipe.folder / "cmd.sh").write_text("cmd_backend=sge\n")
+    done = recipe("--dry_run")
+    assert done.returncode == 1
+    assert "cmd.sh: cmd_backend is local or slurm: sge" in done.stderr
 
 
 # --- the recipes --------------------------------------------------------------------

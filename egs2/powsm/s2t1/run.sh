@@ -16,7 +16,7 @@ exec scripts/s2t.sh \
     --downloads "${IPAPACK_PLUS}" --data "${POWSM_DATA}" \
     --dump "${POWSM_DUMP}" --expdir "${POWSM_EXP}" \
     --download local/download_ipapack.py \
-    --nj 32 --ngpu 4 \
+    --nj 32 --ngpu 4 --cluster conf/cluster/powsm.yaml \
     --nbpe 40000 --phones all --languages all --time_symbols true \
     --config conf/train_powsm.yaml \
     --decode_configs "${decode_configs}" --test_sets "${test_sets}" \

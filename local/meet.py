@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""Under torchrun or in a Slurm job with --ranks: do all ranks meet and sum a number?"""
+
+import argparse
+import sys
+
+from powsm.ranks import RankError, meet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cuda", action="store_true", help="on GPUs, through NCCL")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds")
+    options = parser.parse_args()
+    try:
+        hosts = meet(cuda=options.cuda, timeout_s=options.timeout)
+    except RankError as err:
+        sys.exit(f"meet.py: error: {err}")
+    print(f"{len(hosts)} ranks on {', '.join(dict.fromkeys(hosts))}")
+
+
+if __name__ == "__main__":
+    main()
