@@ -5,6 +5,7 @@ import pytest
 import sentencepiece
 import torch
 from dump_builder import make_dump
+from published_model import make_published
 from tiny_model import make_args, make_experiment, make_tokens
 
 from powsm.checkpoint import CheckpointError
@@ -107,9 +108,9 @@ def test_nothing_is_missing_from_the_own_training_set(corpus, tmp_path):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def build(token_dir, out):
+def build(token_dir, out, **changes):
     out.mkdir(exist_ok=True)
-    return PowsmTask.build_model(make_args(token_dir, out)).eval()
+    return PowsmTask.build_model(make_args(token_dir, out, **changes)).eval()
 
 
 def test_extended_model_gives_old_tokens_the_same_scores(corpus, tmp_path):
@@ -168,3 +169,14 @@ def test_weights_of_another_vocabulary_do_not_load(corpus, tmp_path):
     model = build(corpus / "tokens", tmp_path / "a")
     with pytest.raises(CheckpointError, match="differ first at token 3"):
         load_initial(model, str(tmp_path / "init.pth"))
+
+
+def test_a_published_model_is_taken_under_its_old_names(corpus, tmp_path):
+    published = make_published(tmp_path / "published", corpus / "tokens")
+    init = tmp_path / "init"
+    start_from(str(published), corpus / "old/train", init, extend_vocab=False)
+    mean = {"stats_file": str(init / "feats_stats.npz")}
+    model = build(init, tmp_path / "a", normalize="global_mvn", normalize_conf=mean)
+    before = model.encoder.embed.out.weight.clone()
+    load_initial(model, str(init / "init.pth"))
+    assert not torch.equal(model.encoder.embed.out.weight, before)
