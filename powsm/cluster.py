@@ -10,6 +10,7 @@ import difflib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -359,6 +360,7 @@ class JobArray:
         if state == "COMPLETED" or (state == "GONE" and paths.result_pickle.exists()):
             member.ended = True
             return False
+        member.log = log_of_first_failure(self.folder, member.job_id)
         line = last_line(member.log) or f"no output; exit status {status}"
         if state == "PREEMPTED" or (state == "FAILED" and status == os.EX_TEMPFAIL):
             member.requeues += 1
@@ -447,6 +449,19 @@ def query_states() -> dict[str, tuple[str, int]] | None:
         job_id, state, status = line.split()
         states[job_id] = (state, os.waitstatus_to_exitcode(int(status)))
     return states
+
+
+def log_of_first_failure(folder: Path, job_id: str) -> Path:
+    """The log of the rank that ended first, which srun tells in that of rank 0."""
+    first = submitit.core.utils.JobPaths(folder, job_id).stdout
+    if not first.is_file():
+        return first
+    told = first.read_text(encoding="utf-8", errors="replace")
+    task = re.search(r"^srun: error: \S+: tasks? (\d+)", told, re.MULTILINE)
+    if task is None:
+        return first
+    path = submitit.core.utils.JobPaths(folder, job_id, int(task[1])).stdout
+    return path if path.is_file() else first
 
 
 def last_line(path: Path | None) -> str:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from powsm.cluster import ClusterError, Command, Resources, last_line, load_resources
+from powsm.cluster import (
+    ClusterError,
+    Command,
+    Resources,
+    last_line,
+    load_resources,
+    log_of_first_failure,
+)
 
 ROOT = Path(__file__).parents[1]
 FULL = "all: {time_min: 60, cpus: 2, mem_gb: 4}\n"
@@ -101,3 +108,16 @@ def test_last_line_of_a_log_is_what_the_command_said(tmp_path):
     log.write_text("one\nValueError: no such set \n\nsrun: error: n1: task 0: Exited\n")
     assert last_line(log) == "ValueError: no such set"
     assert last_line(tmp_path / "none") == ""
+
+
+def test_log_is_that_of_the_rank_that_failed_first(tmp_path):
+    ranks = [tmp_path / f"17_{rank}_log.out" for rank in range(2)]
+    assert log_of_first_failure(tmp_path, "17") == ranks[0]  # not written yet
+    ranks[0].write_text("started\n")
+    assert log_of_first_failure(tmp_path, "17") == ranks[0]
+    ranks[0].write_text(
+        "started\nsrun: error: n2: task 1: Exited with exit code 1\n"
+        "srun: error: n1: task 0: Terminated\n"
+    )
+    ranks[1].write_text("train.py: error: no GPU\n")
+    assert log_of_first_failure(tmp_path, "17") == ranks[1]

@@ -124,6 +124,20 @@ def test_a_rerun_finds_everything_current(finished):
     assert "current" in done.stderr
 
 
+def test_two_ranks_train_and_decode_through_torchrun(finished):
+    settings = yaml.safe_load((finished / "train_tiny.yaml").read_text())
+    settings["batch_conf"]["update_batches"] = 2
+    (finished / "train_two.yaml").write_text(yaml.safe_dump(settings))
+    options = ("--config", str(finished / "train_two.yaml"), "--exp_name", "two")
+    profile = ("--decode_configs", "conf/decode_ctc_greedy.yaml", "--nproc", "2")
+    run(finished, "--stage", "11", "--stop_stage", "12", *options, *profile)
+    exp = finished / "exp/two"
+    assert "2 rank(s) x 1 accumulated" in (exp / "train.log").read_text()
+    (hyps,) = exp.glob("*/test_asterisk/pr_ctc*/hyp.jsonl")
+    n_utts = len((finished / "dump/raw/test_asterisk/ref.ipa").read_text().splitlines())
+    assert len(hyps.read_text().splitlines()) == n_utts
+
+
 def test_training_goes_on_with_more_epochs(finished):
     settings = yaml.safe_load((finished / "train_tiny.yaml").read_text())
     (finished / "train_tiny.yaml").write_text(
