@@ -6,7 +6,8 @@
 set -euo pipefail
 # -P: in a recipe folder, scripts/ is a link
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# where the sets lie
+# where the corpora lie, and what the stages make
 # shellcheck source=/dev/null
 [[ ! -f db.sh ]] || . ./db.sh
-exec "${root}/.venv/bin/python" "${root}/local/reproduce.py" "$@"
+exec "${root}/.venv/bin/python" "${root}/local/reproduce.py" \
+    ${POWSM_DATA:+--data "${POWSM_DATA}"} ${POWSM_DUMP:+--dump "${POWSM_DUMP}"} "$@"

@@ -279,7 +279,7 @@ def test_plan_prepares_sets_whose_variable_names_a_folder(tmp_path, small_table)
             for p in plan(small_table, exp, dump, sets, environment)
             if p.query.set == "test_absent"
         )
-        assert missing.endswith("(for money)")
+        assert missing.endswith("(ABSENT in db.sh says where; for money)")
 
 
 def test_profile_is_named_without_its_prefix(tmp_path):

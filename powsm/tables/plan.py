@@ -67,7 +67,8 @@ def plan(
         if source is None and not folder.is_dir():
             why_not = f"set not found: {folder}"
             if known is not None:
-                why_not += f" ({known.access})"
+                hint = f"{known.variable} in db.sh says where; " * bool(known.variable)
+                why_not += f" ({hint}{known.access})"
         elif exp is None:
             why_not = "no model given: --model"
         is_done = exp is not None and hyp_file(exp, query) is not None

@@ -188,8 +188,7 @@ def reproduce(root: Path, *options: str) -> subprocess.CompletedProcess:
             if not (root / "corpora" / name).exists():
                 build(root / "corpora" / name)
     command = ["scripts/reproduce.sh", "--table", "4", "--exp", str(root / "exp/tiny")]
-    folders = ["--dump", str(root / "dump/raw"), "--data", str(root / "data")]
-    return run(root, *command, *folders, *options, **sources)
+    return run(root, *command, *options, **sources)
 
 
 def test_plan_of_table_4_has_sets_time_and_disk(finished):
