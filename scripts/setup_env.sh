@@ -96,7 +96,7 @@ touch "${interrupted}"
 run_pip() { "${venv}/bin/python" -m pip --disable-pip-version-check "$@"; }
 if run_pip install --quiet "uv==${uv_version}" &&
     "${venv}/bin/uv" pip install --system-certs --python "${venv}/bin/python" \
-        --require-hashes "${reinstall[@]}" --requirement "${repo}/requirements.lock" >&2
+        --compile-bytecode --require-hashes "${reinstall[@]}" --requirement "${repo}/requirements.lock" >&2
 then
     say "packages installed"
 else
