@@ -73,7 +73,7 @@ def finished(tmp_path_factory) -> Path:
     changes = [f"--set={key}={value}" for key, value in SMALL.items()]
     options = ("--nj", "1", "--ngpu", "0", "--nbpe", str(NBPE), "--exp_name", "tiny")
     options += ("--eval_sets", "tusom2021", "--decode_configs", PROFILES)
-    stages = ("--stage", "1", "--stop_stage", "13")
+    stages = ("--stage", "1", "--stop_stage", "14")
     tusom = eval_corpora.make_tusom2021(root / "corpora/test_tusom2021")
     run(root, "./run.sh", *stages, *options, *changes, TUSOM2021=str(tusom))
     return root
@@ -81,6 +81,15 @@ def finished(tmp_path_factory) -> Path:
 
 def utt_ids(folder: Path, file: str = "text.ipa") -> list[str]:
     return [key for key, _ in read_scp(folder / file)]
+
+
+def test_packed_model_is_what_stock_espnet_reads(finished):
+    packed = finished / "exp/tiny/packed"
+    meta = yaml.safe_load((packed / "meta.yaml").read_text(encoding="utf-8"))
+    for path in [*meta["files"].values(), *meta["yaml_files"].values()]:
+        assert (packed / path).is_file(), path
+    assert (packed / "model.safetensors").is_file()
+    assert list((finished / "exp/tiny").glob("*.zip"))
 
 
 # --- train, dev and test --------------------------------------------------------------
