@@ -1,5 +1,7 @@
 """Utterances with audio and tokens, and the loader that gives them batch by batch."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -253,6 +255,9 @@ class UtteranceLoader:
                 update += 1
 
     def __iter__(self) -> Iterator[Batch]:
+        if self.num_workers:
+            atexit.unregister(_end_workers)
+            atexit.register(_end_workers)
         try:
             yield from DataLoader(
                 self.dataset,
@@ -273,6 +278,12 @@ def _leave_signals(worker: int) -> None:
     """Let the training process alone see signals: it saves, and needs its data."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """End what loads when an error ends training: Python would ask with SIGTERM."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 class _Keys:

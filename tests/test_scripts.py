@@ -359,7 +359,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(recipe):
     assert sorted(recipe.folder.rglob("*")) == before
     for name in PROGRAMS:
         assert f"local/{name}.py" in done.stdout
-    assert "from: exp/s2t_train_small_bpe30_optim_conf.lr0.1/valid" in done.stdout
+    assert " exp/s2t_train_small_bpe30_optim_conf.lr0.1/valid" in done.stdout
     assert "--set ngpu=0 optim_conf.lr=0.1" in done.stdout
 
 
