@@ -63,8 +63,9 @@ class Ended:
 
 def call(script: str, *options: object) -> Ended:
     """Run local/<script> in this process; an exception it does not catch comes out."""
-    before = sys.argv
+    before = sys.argv, sys.path
     sys.argv = [script, *map(str, options)]
+    sys.path = [str(ROOT / "local"), *sys.path]  # as Python does for a script
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -75,7 +76,7 @@ def call(script: str, *options: object) -> Ended:
         lines = stderr.getvalue().splitlines() or [""]
         return Ended(end.code or 0, lines[-1], stderr.getvalue())
     finally:
-        sys.argv = before
+        sys.argv, sys.path = before
     return Ended(0, "", stderr.getvalue())
 
 
