@@ -172,7 +172,8 @@ class LitPowsm(LitESPnetModel):
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
         self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
-        if self.global_step < self.args.ctc_only_updates:
+        begins = self.global_step < self.args.ctc_only_updates
+        if begins and self.model.ctc is not None:
             # a weight of 1 leaves the decoder out of the step altogether
             self.model.ctc_weight = 1.0
         elif between := getattr(self.model, "ctc_weight_range", None):
