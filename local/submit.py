@@ -11,7 +11,8 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.cluster import ClusterError, JobArray, exit_at_signals, load_resources
+from powsm.cluster import JobArray, exit_at_signals
+from powsm.resources import ClusterError, load_resources
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ Where to look; a module imports only from those before it (tests/test_layers.py)
     decoding, times      beams search profile frames decode decodeset longform align
                          transcribe
     reports              report ablation
-    cluster, costs       costs cluster preflight
+    cluster, costs       costs resources cluster preflight
     publishing           modelcard publish upload
 """
 

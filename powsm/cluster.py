@@ -6,7 +6,6 @@ announces the time limit to a job with a signal: its command saves and the job q
 itself again. The state of the jobs is asked of squeue, which needs no accounting.
 """
 
-import difflib
 import json
 import logging
 import os
@@ -19,14 +18,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
-import yaml
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment, clean_env
 
 from powsm.files import atomic_write
+from powsm.resources import ClusterError, Resources
 
 log = logging.getLogger(__name__)
 
@@ -38,115 +37,6 @@ _ENDED_STATES = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
     "REVOKED TIMEOUT".split()
 )
-_STAGES = (1, 4, 11, 12)
-
-
-class ClusterError(RuntimeError):
-    """Jobs cannot be submitted, or failed for good; the message names their logs."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What Slurm is asked for, for each job of a stage.
-
-    Attributes:
-        time_min: minutes until Slurm ends the job.
-        cpus: of each process; a job without GPUs starts as many workers.
-        mem_gb: of each machine.
-        gpus: of each machine; training and decoding run a process for each.
-        nodes: machines; only training takes more than one.
-        jobs: members of an array that run at once.
-        retries: how often a job that failed is submitted again.
-        partition, account, qos, constraint: as in sbatch; None: Slurm's default.
-    """
-
-    time_min: int
-    cpus: int
-    mem_gb: float
-    gpus: int = 0
-    nodes: int = 1
-    jobs: int = 1
-    retries: int = 2
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-
-    @property
-    def ranks(self) -> int:
-        """Processes of each machine in training."""
-        return max(1, self.gpus)
-
-
-def load_resources(path: Path) -> dict[int, Resources]:
-    """Read `conf/cluster/*.yaml`: `all` for every stage, `stages` for single ones.
-
-    Returns:
-        Stage number -> resources.
-
-    Raises:
-        ClusterError: lists every unknown key, wrong value and missing stage at once.
-    """
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ClusterError(f"{path}: {err.strerror}; see --cluster") from err
-    except yaml.YAMLError as err:
-        raise ClusterError(f"{path}: no YAML: {' '.join(str(err).split())}") from err
-    config = config if isinstance(config, dict) else {}
-    faults = [f"unknown key {key!r}" for key in config if key not in ("all", "stages")]
-    common = config.get("all") or {}
-    stages = config.get("stages") or {}
-    if not isinstance(common, dict) or not isinstance(stages, dict):
-        raise ClusterError(f"{path}: 'all' and 'stages' hold 'key: value' lines")
-    faults += [f"all.{fault}" for fault in _faults(common)]
-    faults += [
-        f"stages.{stage}: only stages {', '.join(map(str, _STAGES))} run as jobs"
-        for stage in stages
-        if stage not in _STAGES
-    ]
-    found = {}
-    for stage in _STAGES:
-        own = stages.get(stage) or {}
-        if not isinstance(own, dict):
-            faults.append(f"stages.{stage}: expected 'key: value' lines, found {own!r}")
-            continue
-        wrong = _faults(own)
-        merged = common | own
-        wrong += [
-            f"{name}: missing, here and in all"
-            for name in ("time_min", "cpus", "mem_gb")
-            if name not in merged
-        ]
-        if not wrong and stage != 11 and merged.get("nodes", 1) != 1:
-            wrong.append("nodes: only training, stage 11, runs on more than one")
-        faults += [f"stages.{stage}.{fault}" for fault in wrong]
-        if not faults:
-            found[stage] = Resources(**merged)
-    if faults:
-        raise ClusterError(f"{path}: {len(faults)} fault(s)\n  " + "\n  ".join(faults))
-    return found
-
-
-def _faults(section: Mapping) -> list[str]:
-    kinds = {f.name: f.type for f in fields(Resources)}
-    at_least = {"gpus": 0, "retries": 0}
-    found = []
-    for key, value in section.items():
-        if key not in kinds:
-            near = difflib.get_close_matches(str(key), kinds, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            found.append(f"{key}: unknown{hint}")
-        elif kinds[key] in (int, float):
-            numbers = (int,) if kinds[key] is int else (int, float)
-            low = at_least.get(key, 1)
-            is_number = isinstance(value, numbers) and not isinstance(value, bool)
-            if not is_number or value < low:
-                kind = "a whole number" if kinds[key] is int else "a number"
-                found.append(f"{key}: expected {kind} from {low} up, found {value!r}")
-        elif value is not None and not isinstance(value, str):
-            found.append(f"{key}: expected a text, found {value!r}")
-    return found
 
 
 class Command(Checkpointable):
@@ -202,7 +92,7 @@ class Member:
     state: str = "PENDING"
     log: Path | None = None
     fault: str | None = None
-    ended: bool = field(default=False)
+    ended: bool = False
 
 
 class JobArray:

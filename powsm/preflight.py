@@ -17,9 +17,10 @@ from typing import Literal
 
 import yaml
 
-from powsm.cluster import ClusterError, ask_slurm, load_resources
+from powsm.cluster import ask_slurm
 from powsm.download import find_faults, read_manifest
 from powsm.hub import HubError
+from powsm.resources import ClusterError, load_resources
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new

@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from powsm.cluster import (
-    ClusterError,
-    Command,
-    Resources,
-    last_line,
-    load_resources,
-    log_of_first_failure,
-)
+from powsm.cluster import Command, last_line, log_of_first_failure
+from powsm.resources import ClusterError, Resources, load_resources
 
 ROOT = Path(__file__).parents[1]
 FULL = "all: {time_min: 60, cpus: 2, mem_gb: 4}\n"
