@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from powsm import tasks
 from powsm.config import ConfigError, load, load_yaml
 from powsm.intervals import Comparison
 from powsm.profile import Profile
@@ -49,7 +50,7 @@ class Variant:
 
     def tasks(self) -> tuple[str, ...]:
         """The tasks it is trained on."""
-        return tuple(self.settings.get("tasks") or ("pr", "asr", "g2p", "p2g"))
+        return tuple(self.settings.get("tasks") or tasks.TASKS)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from powsm.checkpoint import (
 from powsm.config import load_yaml
 from powsm.files import atomic_write
 from powsm.languages import LANGUAGES, lang_sym
+from powsm.phonesets import is_phone
 from powsm.tokenizer import (
     WORD_START,
     asr_texts,
@@ -122,8 +123,7 @@ def token_kind(token: str) -> str:
     """
     if token in _LANGUAGE_SYMS:
         return "language"
-    is_phone = len(token) > 2 and token[0] == token[-1] == "/"
-    return "phone" if is_phone else "piece"
+    return "phone" if is_phone(token) else "piece"
 
 
 def regrow(

@@ -7,7 +7,7 @@ killed and resumed goes through the same steps as one that was not.
 import argparse
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -24,7 +24,7 @@ from powsm.distance import PhonePairs
 from powsm.index import ExampleIndex
 from powsm.memory import TrainingError, UpdateInParts, nothing_more
 from powsm.model import PowsmTask
-from powsm.phone_ctc import is_phone
+from powsm.phonesets import phones_of_tokens
 from powsm.tasks import TASKS
 from powsm.tokenizer import Tokenizer
 
@@ -298,8 +298,8 @@ class LitPowsm(LitESPnetModel):
             strict=True,
         ):
             pair = (
-                _phones(tokens[i] for i in hyp.tokens),
-                _phones(tokens[i] for i in ref[:n]),
+                phones_of_tokens(tokens[i] for i in hyp.tokens),
+                phones_of_tokens(tokens[i] for i in ref[:n]),
             )
             self.valid_phones[utt_id.rpartition("_")[2]].append(pair)
 
@@ -331,11 +331,6 @@ class LitPowsm(LitESPnetModel):
         # each rank has the same sums by now
         self.log_dict({f"valid/{k}": float(v) for k, v in metrics.items()})
         self.valid_metrics = metrics
-
-
-def _phones(tokens: Iterable[str]) -> list[str]:
-    """The phones among tokens `/x/`; the CTC head is taught nothing else."""
-    return [t[1:-1] for t in tokens if is_phone(t)]
 
 
 def _counts(pairs: list[tuple[list[str], list[str]]]) -> np.ndarray:

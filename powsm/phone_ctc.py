@@ -9,12 +9,9 @@ from collections.abc import Sequence
 
 import torch
 
+from powsm.phonesets import is_phone
+
 _NEVER = -1e4  # logit of a token that is not in the head; its probability is 0
-
-
-def is_phone(token: str) -> bool:
-    """Whether a token is a phone symbol, `/x/`."""
-    return len(token) > 2 and token[0] == token[-1] == "/"
 
 
 class PhoneLinear(torch.nn.Linear):

@@ -132,6 +132,11 @@ def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]
     return barred
 
 
+def is_phone(token: str) -> bool:
+    """Whether a token is a phone symbol, `/x/`."""
+    return _PHONE_TOKEN.fullmatch(token) is not None
+
+
 def phones_of_tokens(tokens: Iterable[str]) -> list[str]:
     """The phones among output tokens.
 

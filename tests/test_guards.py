@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from dump_builder import make_dump
-from tiny_model import SETTINGS, make_args, make_tokens
+from tiny_model import SETTINGS, make_args, make_corpus
 
 from powsm.guards import StoppedBySignal, Watchdog
 from powsm.litmodel import LitPowsm
@@ -22,10 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    make_dump(root / "dump/train", [0.6, 0.8, 1.0, 0.7, 0.9, 1.1, 0.5, 1.2], seed=1)
-    make_dump(root / "dump/dev", [0.6, 0.9, 0.7], seed=2)
-    make_tokens(root / "dump/train", root / "tokens")
+    root = make_corpus(tmp_path_factory.mktemp("corpus"))
     endless = SETTINGS | {"num_iters_per_epoch": 100_000, "log_interval": 1}
     endless |= {"num_workers": 1, "checkpoint_every_n_updates": 100_000}
     (root / "train.yaml").write_text(yaml.safe_dump(endless))

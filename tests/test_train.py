@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from dump_builder import make_dump
 from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
-from tiny_model import SETTINGS, make_args, make_tokens
+from tiny_model import SETTINGS, make_args, make_corpus
 
 from powsm.decode import Recogniser
 from powsm.index import ExampleIndex
 from powsm.litmodel import text_encoder
 from powsm.memory import TrainingError
 from powsm.model import PowsmModel, PowsmTask
-from powsm.phone_ctc import is_phone
+from powsm.phonesets import is_phone
 from powsm.progress import Clock
 from powsm.resume import newest_checkpoint
 from powsm.train import _loggers, train
@@ -33,11 +32,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    make_dump(root / "dump/train", [0.6, 0.8, 1.0, 0.7, 0.9, 1.1, 0.5, 1.2], seed=1)
-    make_dump(root / "dump/dev", [0.6, 0.9, 0.7], seed=2)
-    make_tokens(root / "dump/train", root / "tokens")
-    return root
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def run(corpus: Path, exp: Path, **changes) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from dump_builder import make_dump
 
 from powsm import config
 from powsm.model import PowsmTask
@@ -77,6 +78,14 @@ def make_tokens(train_folder: Path, out: Path) -> Path:
     )
     train_tokenizer(train_folder, out, settings)
     return out
+
+
+def make_corpus(root: Path) -> Path:
+    """Eight utterances of training, three of dev, and the tokens of the eight."""
+    make_dump(root / "dump/train", [0.6, 0.8, 1.0, 0.7, 0.9, 1.1, 0.5, 1.2], seed=1)
+    make_dump(root / "dump/dev", [0.6, 0.9, 0.7], seed=2)
+    make_tokens(root / "dump/train", root / "tokens")
+    return root
 
 
 def make_args(token_dir: Path, out: Path, **changes) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_stages import command, hashes, prepare, run
+from test_stages import RATES, command, hashes, prepare, run
 
 from powsm.preflight import check_cluster
 
@@ -143,15 +143,7 @@ def test_recipe_with_killed_jobs_equals_the_local_run(slurm, tmp_path, monkeypat
     assert "2 rank(s) x 1 accumulated" in (exp / "train.log").read_text()
     records = json.loads((exp / "results.json").read_text())
     got = {(r["task"], r["decode"], r["metric"]) for r in records}
-    assert {
-        ("pr", "ctc", "PFER"),
-        ("pr", "attention", "PER"),
-        ("pr", "joint", "PFER"),
-        ("g2p", "attention", "PFER"),
-        ("asr", "attention", "WER"),
-        ("p2g", "attention", "CER"),
-    } <= got
-    assert any(r["task"] == "lid" for r in records)
+    assert RATES <= got
     for stage, folder in ((1, "exp"), (4, "exp"), (11, "exp/tiny"), (12, "exp/tiny")):
         assert list((tmp_path / folder / f"log/stage{stage}").glob("*_log.out"))
 
