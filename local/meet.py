@@ -2,6 +2,7 @@
 """Under torchrun or in a Slurm job with --ranks: do all ranks meet and sum a number?"""
 
 import argparse
+import os
 import sys
 
 from powsm.ranks import RankError, meet
@@ -16,7 +17,8 @@ def main() -> None:
         hosts = meet(cuda=options.cuda, timeout_s=options.timeout)
     except RankError as err:
         sys.exit(f"meet.py: error: {err}")
-    print(f"{len(hosts)} ranks on {', '.join(dict.fromkeys(hosts))}")
+    if int(os.environ.get("RANK", 0)) == 0:  # torchrun gives all ranks one stdout
+        print(f"{len(hosts)} ranks on {', '.join(dict.fromkeys(hosts))}")
 
 
 if __name__ == "__main__":
