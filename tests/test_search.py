@@ -80,7 +80,7 @@ def experiment(tmp_path_factory):
     return folder
 
 
-def load_stock(experiment, options):
+def load_stock(experiment, options, dtype="float32"):
     return Speech2Text(
         experiment / "config.yaml",
         experiment / "model.pth",
@@ -93,6 +93,7 @@ def load_stock(experiment, options):
         nbest=options.nbest,
         lang_sym="<eng>",
         task_sym="<pr>",
+        dtype=dtype,
     )
 
 
@@ -110,6 +111,18 @@ def encoded():
     sop = TOKENS.index("<sop>")
     prompts = [PROMPT, [sop, 12, 14, 16, *PROMPT], [sop, *range(11, 30), *PROMPT]]
     return encoder_out, lens, [prompts[b % 3] for b in range(len(lens))]
+
+
+@pytest.fixture(scope="module")
+def tones():
+    """(4, 20 s) float32: melodies of one to two seconds, then silence."""
+    rng = np.random.default_rng(0)
+    speech = np.zeros((4, int(WINDOW_S * 16000)), dtype=np.float32)
+    for row, n in zip(speech, (9000, 32000, 15000, 27000), strict=True):
+        pitch = rng.uniform(100, 3000, size=n // 1000)
+        phase = np.cumsum(np.repeat(pitch, 1000)) * 2 * np.pi / 16000
+        row[: len(phase)] = 0.3 * np.sin(phase)
+    return speech
 
 
 def stock_search(stock, encoder_out, lens, prompts):
@@ -182,15 +195,9 @@ def test_settings_give_varied_outputs_that_end(model, encoded):
     ],
     ids=options_id,
 )
-def test_padded_window_equals_speech2text(experiment, options):
+def test_padded_window_equals_speech2text(experiment, tones, options):
     stock = load_stock(experiment, options)
-    rng = np.random.default_rng(0)
-    n_window = int(WINDOW_S * 16000)
-    speech = np.zeros((4, n_window), dtype=np.float32)
-    for row, n in zip(speech, (9000, 32000, 15000, 27000), strict=True):
-        pitch = rng.uniform(100, 3000, size=n // 1000)
-        phase = np.cumsum(np.repeat(pitch, 1000)) * 2 * np.pi / 16000
-        row[: len(phase)] = 0.3 * np.sin(phase)
+    speech, n_window = tones, tones.shape[1]
     expected = [read(stock(wav)[0][4], len(PROMPT)) for wav in speech]
     with torch.no_grad():
         encoder_out, lens = stock.s2t_model.encode(
@@ -200,6 +207,22 @@ def test_padded_window_equals_speech2text(experiment, options):
     assert [h[0].tokens for h in hyps] == [tokens for tokens, _ in expected]
     for (hyp,), (_, score) in zip(hyps, expected, strict=True):
         assert hyp.score == pytest.approx(score, abs=1e-3)
+
+
+def test_double_precision_scores_equal_speech2text(experiment, tones):
+    # in single precision both round, on a trained model stock by up to 2e-3
+    options = SearchOptions(ctc_weight=0.3, maxlenratio=0.4)
+    stock = load_stock(experiment, options, "float64")
+    speech, n_window = tones.astype(np.float64), tones.shape[1]
+    expected = [read(stock(wav)[0][4], len(PROMPT)) for wav in speech]
+    with torch.no_grad():
+        encoder_out, lens = stock.s2t_model.encode(
+            torch.from_numpy(speech), torch.full((4,), n_window)
+        )
+    hyps = Searcher(stock.s2t_model, options).search(encoder_out, lens, [PROMPT] * 4)
+    assert [h[0].tokens for h in hyps] == [tokens for tokens, _ in expected]
+    for (hyp,), (_, score) in zip(hyps, expected, strict=True):
+        assert hyp.score == pytest.approx(score, abs=1e-5)
 
 
 @pytest.mark.parametrize(

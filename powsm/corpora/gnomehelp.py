@@ -35,7 +35,7 @@ PACKAGES = (
     ),
 )
 ESTIMATE = "speaking 20 hours, 2.3 GB, in a quarter of an hour"
-REVISION = 1  # raise it when the choice of sentences or how they are spoken change
+REVISION = 2  # raise it when the choice of sentences or how they are spoken change
 PAGES = "usr/share/help"
 LANGUAGES = {  # folder -> ISO 639-1, ISO 639-3, script
     "C": ("en", "eng", "LATIN"),
@@ -47,7 +47,7 @@ LANGUAGES = {  # folder -> ISO 639-1, ISO 639-3, script
 VARIANTS = (*(f"m{i}" for i in range(1, 9)), *(f"f{i}" for i in range(1, 6)))
 RATES_WPM = (130, 210)
 PITCHES = (25, 75)  # espeak-ng's scale, 0 to 99; 50 is the voice's own
-MIN_WORDS, MAX_WORDS = 2, 20
+MIN_WORDS, MAX_WORDS = 2, 12  # prompts are short, and 20 would be twice the hours
 
 _MALLARD = "{http://projectmallard.org/1.0/}"
 _SPOKEN = {f"{_MALLARD}{tag}" for tag in ("p", "title", "desc")}
