@@ -1,7 +1,7 @@
 """GNOME's user guide, spoken by espeak-ng: synthetic speech in five languages.
 
 Sentences of `gnome-user-docs` (CC-BY-SA-3.0), each spoken once in one of thirteen
-voices, at its own rate and pitch: 15 hours of varied words for a decoder that
+voices, at its own rate and pitch: 7 hours of varied words for a decoder that
 memorises the hour of real prompts. All of it is for training; its phones are the
 synthesiser's own, so a score on it would say nothing about real speech.
 https://packages.debian.org/source/stable/gnome-user-docs
@@ -34,7 +34,7 @@ PACKAGES = (
         "0d635a840747958ca84da778b40d341f1155603851f922c9a171f5a181d6a39f",
     ),
 )
-ESTIMATE = "speaking 20 hours, 2.3 GB, in a quarter of an hour"
+ESTIMATE = "speaking 7 hours, 540 MB, in five minutes"
 REVISION = 2  # raise it when the choice of sentences or how they are spoken change
 PAGES = "usr/share/help"
 LANGUAGES = {  # folder -> ISO 639-1, ISO 639-3, script
