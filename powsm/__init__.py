@@ -5,7 +5,8 @@ Where to look; a module imports only from those before it (tests/test_layers.py)
     files, the Hub       files archives hub download
     languages, audio     languages audio
     phones, text         alphabets inventory segment allophones ipa orthography
-    corpora -> data/     utterance datadir corpora tarindex shar chunks audiocopy parts
+    corpora -> data/     utterance datadir corpora tarindex shar chunks bigsort
+                         audiocopy parts
     data/ -> dump/       filters tasks unknown dump
     data report          dataaudit dataplots datareport
     tokens, batches      phonesets tokenizer index batches

@@ -68,6 +68,7 @@ def plan_chunks(
                         "files need the same sorted keys: rerun stage 1"
                     )
                 cut.append(found)
+                data.madvise(mmap.MADV_DONTNEED)  # pages read count as memory used
             position = start + chunk_bytes
         for data, cut in zip(maps, cuts, strict=True):
             cut.append(len(data))

@@ -10,15 +10,14 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
-from itertools import groupby
 from pathlib import Path
 
 from tqdm import tqdm
 
+from powsm.bigsort import write_spk2utt
 from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.corpora import CORPORA
 from powsm.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
@@ -38,7 +37,6 @@ from powsm.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 
 DONE_FILE = "prepare.done.json"
 REFERENCE_FILES = ("ref.ipa", "ref.text")  # keyed by utt_id, for dev and test sets
-_SORT_MEMORY = "256M"
 _CORPUS_NAME_PARTS = 3  # names like `mls_dutch` have an underscore
 
 log = logging.getLogger(__name__)
@@ -150,7 +148,7 @@ def prepare_set(
                 "Check the limits of stage 4 against data/report"
             )
         judge_unknown(outcome.unknown, data_dir, settings.max_unknown_rate)
-        _write_spk2utt(work_dir)
+        write_spk2utt(work_dir / "utt2spk", work_dir / "spk2utt")
         _write_json(
             work_dir / "drops.json",
             {**outcome.counts.as_dict(), "unknown": outcome.unknown.as_dict()},
@@ -334,28 +332,6 @@ def _prepare_chunk(
 
 def _line(key: str, value: str) -> bytes:
     return f"{key} {value}\n".encode() if value else f"{key}\n".encode()
-
-
-def _write_spk2utt(work_dir: Path) -> None:
-    """Turn `utt2spk` round: a line a speaker, by an external sort in fixed memory."""
-    by_speaker = work_dir / "utt2spk.by_speaker"
-    environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(work_dir)}
-    command = ["sort", "-S", _SORT_MEMORY, "-k2,2", "-k1,1", "-o", str(by_speaker)]
-    command.append(str(work_dir / "utt2spk"))
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise OSError(f"sorting utt2spk by speaker failed: {done.stderr.strip()}")
-    with (
-        open(by_speaker, encoding="utf-8", newline="\n") as rows,
-        open(work_dir / "spk2utt", "w", encoding="utf-8", newline="\n") as file,
-    ):
-        pairs = (row.rstrip("\n").split(" ", 1) for row in rows)
-        for speaker, group in groupby(pairs, key=lambda pair: pair[1]):
-            file.write(speaker)
-            for example_id, _ in group:
-                file.write(f" {example_id}")
-            file.write("\n")
-    by_speaker.unlink()
 
 
 def _write_json(path: Path, value: object) -> None:

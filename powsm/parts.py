@@ -9,24 +9,24 @@ size of a shard, not on that of the corpus.
 
 import gzip
 import hashlib
-import heapq
 import json
 import logging
 import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
-from itertools import batched, chain, groupby
+from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
+from powsm.bigsort import merge_sorted, write_spk2utt
 from powsm.chunks import map_in_order
 from powsm.corpora import set_name
 from powsm.datadir import UTTERANCE_FILES
@@ -37,8 +37,6 @@ from powsm.tarindex import compression_of
 log = logging.getLogger(__name__)
 
 SUMMARY = "prepare.json"
-MAX_OPEN = 200  # part files open at once; a process may usually open 1,024
-PAIRS_IN_MEMORY = 400_000  # (speaker, utt_id) pairs sorted at once: about 100 MB
 _COPY_BYTES = 1 << 20
 # Code and tables that decide what a part holds: a change there makes parts anew.
 _SOURCES = (
@@ -352,7 +350,6 @@ def _merge_set(
     scratch = data / ".parts" / f"{name}.merging"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    pairs_of_set = _SortedPairs(scratch)
     with ExitStack() as stack:
         # in the order of the fields of a part's line
         columns = [
@@ -362,7 +359,7 @@ def _merge_set(
         lengths = stack.enter_context(open(scratch / "utt2num_samples", "wb"))
         columns.append(lengths)
         previous, previous_audio = b"", b""
-        merged = _merge_sorted(paths, scratch)
+        merged = merge_sorted(paths, scratch)
         total = record["kept"]
         for line in tqdm(merged, desc=name, total=total, unit="utt", disable=None):
             utt_id, *values = line[:-1].split(b"\t")
@@ -375,9 +372,7 @@ def _merge_set(
             previous, previous_audio = utt_id, values[0]
             for column, value in zip(columns, values, strict=True):
                 column.write(b"%b %b\n" % (utt_id, value) if value else utt_id + b"\n")
-            pairs_of_set.add(b"%b\t%b\n" % (values[4], utt_id))
-    with open(scratch / "spk2utt", "wb") as file:
-        _write_grouped(pairs_of_set.sorted(), file)
+    write_spk2utt(scratch / "utt2spk", scratch / "spk2utt")
     summary = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     (scratch / SUMMARY).write_text(summary, encoding="utf-8")
     target = data / name
@@ -388,55 +383,6 @@ def _merge_set(
             os.fsync(written.fileno())
         os.replace(scratch / file, target / file)
     shutil.rmtree(scratch)
-
-
-def _merge_sorted(paths: Sequence[Path], scratch: Path) -> Iterator[bytes]:
-    """Merge sorted files by their lines, opening at most `MAX_OPEN` at a time."""
-    generation = 0
-    while len(paths) > MAX_OPEN:
-        fewer = []
-        for i, group in enumerate(batched(paths, MAX_OPEN)):
-            fewer.append(scratch / f"merged.{generation}.{i}")
-            with open(fewer[-1], "wb") as file:
-                file.writelines(_merge_sorted(group, scratch))
-        if generation:
-            for path in paths:
-                path.unlink()
-        paths = fewer
-        generation += 1
-    with ExitStack() as stack:
-        files = [stack.enter_context(open(path, "rb")) for path in paths]
-        yield from heapq.merge(*files)
-
-
-class _SortedPairs:
-    """Sorts any number of `speaker<tab>utt_id` lines, a bounded number in memory."""
-
-    def __init__(self, scratch: Path):
-        self._scratch = scratch
-        self._pairs: list[bytes] = []
-        self._runs: list[Path] = []
-
-    def add(self, pair: bytes) -> None:
-        self._pairs.append(pair)
-        if len(self._pairs) >= PAIRS_IN_MEMORY:
-            self._pairs.sort()
-            self._runs.append(self._scratch / f"pairs.{len(self._runs)}")
-            with open(self._runs[-1], "wb") as file:
-                file.writelines(self._pairs)
-            self._pairs.clear()
-
-    def sorted(self) -> Iterator[bytes]:
-        self._pairs.sort()
-        return heapq.merge(_merge_sorted(self._runs, self._scratch), self._pairs)
-
-
-def _write_grouped(pairs: Iterable[bytes], file: BinaryIO) -> None:
-    split = (pair[:-1].split(b"\t") for pair in pairs)
-    for speaker, group in groupby(split, key=lambda pair: pair[0]):
-        file.write(speaker)
-        file.writelines(chain.from_iterable((b" ", utt_id) for _, utt_id in group))
-        file.write(b"\n")
 
 
 def _remove_leftovers(data: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 
 import pytest
 from datadir_builder import FILES, make_data_dir
@@ -33,6 +35,28 @@ def test_every_utterance_once_with_its_values(data, chunk_bytes):
     assert [chunk.index for chunk in plan] == list(range(len(plan)))
     if chunk_bytes == 1:
         assert len(plan) == len(rows)
+
+
+def test_memory_does_not_grow_with_the_files(tmp_path):
+    # pages of a mapped file that were read count as memory used
+    with open(tmp_path / "wav.scp", "w") as file:
+        for i in range(400_000):
+            file.write(f"utt{i:07d} {'x' * 200}\n")
+    command = """
+import resource, sys
+from pathlib import Path
+from powsm.chunks import plan_chunks
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+plan_chunks(Path(sys.argv[1]), ["wav.scp"], chunk_bytes=1 << 15)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", command, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 20 << 10  # KiB; the file has 85 MB
 
 
 def test_cut_whose_key_is_missing_elsewhere_is_named(data, tmp_path):

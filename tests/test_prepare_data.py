@@ -26,6 +26,7 @@ from shar_builder import (
     write_tar,
 )
 
+from powsm import bigsort
 from powsm import parts as parts_module
 from powsm.audio import read_audio
 from powsm.datadir import read_scp, validate
@@ -178,9 +179,7 @@ def test_same_bytes_for_any_file_order(corpus, expected, tmp_path, monkeypatch):
 
 
 def test_same_bytes_with_few_open_files(corpus, expected, tmp_path, monkeypatch):
-    """Merging in generations, and sorting speakers in runs on disk."""
-    monkeypatch.setattr(parts_module, "MAX_OPEN", 2)
-    monkeypatch.setattr(parts_module, "PAIRS_IN_MEMORY", 3)
+    monkeypatch.setattr(bigsort, "MAX_OPEN", 2)
     merge_parts(make_parts(find_shards(corpus), tmp_path), tmp_path)
     assert contents(tmp_path) == expected
 
@@ -268,7 +267,7 @@ def test_same_bytes_after_a_crash(corpus, expected, tmp_path, monkeypatch, at):
 
     module, name = {
         "parts": (parts_module, "read_shard"),
-        "merging": (parts_module, "_write_grouped"),
+        "merging": (parts_module, "write_spk2utt"),
         "moving": (os, "replace"),
     }[at]
     if at == "moving":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, AudioRef, n_samples_of
+from powsm.bigsort import write_spk2utt
 from powsm.datadir import write_scp
 from powsm.files import atomic_folder, atomic_write
 from powsm.ipa import Normaliser, strip_suprasegmentals
@@ -118,7 +119,7 @@ def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSe
     with atomic_folder(out) as making:
         for file, lines in rows.items():
             write_scp(making / file, sorted(lines))
-        _write_spk2utt(making, rows["utt2spk"])
+        write_spk2utt(making / "utt2spk", making / "spk2utt")
         with atomic_write(making / "normaliser.json") as json_file:
             json.dump(record, json_file, indent=1)
     n_utts = len(rows["ref.ipa"])
@@ -176,11 +177,3 @@ def _location(folder: Path, key: str, value: str) -> str:
         if (around / ref.path).is_file():
             return str(replace(ref, path=(around / ref.path).resolve()))
     raise PhoneSetError(f"{folder}/wav.scp: {key}: no file {value}")
-
-
-def _write_spk2utt(out: Path, utt2spk: list[tuple[str, str]]) -> None:
-    by_speaker: dict[str, list[str]] = {}
-    for example_id, speaker in sorted(utt2spk):
-        by_speaker.setdefault(speaker, []).append(example_id)
-    lines = sorted((spk, " ".join(ids)) for spk, ids in by_speaker.items())
-    write_scp(out / "spk2utt", lines)

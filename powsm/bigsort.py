@@ -1,0 +1,63 @@
+"""Lines in sorted order, more of them than fit in memory: GNU sort, by bytes."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+MEMORY = "256M"
+MAX_OPEN = 200  # files open at once; a process may usually open 1,024
+_BUFFER = 1 << 20
+
+
+def merge_sorted(paths: Sequence[Path], scratch: Path) -> Iterator[bytes]:
+    """The lines of sorted files in one order, as bytes with their newline.
+
+    Args:
+        paths: one file or more, each sorted by bytes.
+        scratch: folder for temporary files, which more than `MAX_OPEN` files need.
+
+    Raises:
+        OSError: a file cannot be read, or the disk is full.
+    """
+    options = ["-m", f"--batch-size={MAX_OPEN}", "--files0-from=-"]
+    return _sort(options, scratch, b"\0".join(map(os.fsencode, paths)))
+
+
+def write_spk2utt(utt2spk: Path, spk2utt: Path) -> None:
+    """Turn `utt2spk` round: a line a speaker, its ids in order behind it.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    current = None
+    with open(spk2utt, "wb", _BUFFER) as file:
+        for line in _sort(["-k2", "-k1,1", str(utt2spk)], spk2utt.parent):
+            utt_id, _, speaker = line[:-1].partition(b" ")
+            if speaker != current:
+                file.write(speaker if current is None else b"\n" + speaker)
+                current = speaker
+            file.write(b" " + utt_id)
+        if current is not None:
+            file.write(b"\n")
+
+
+def _sort(options: list[str], scratch: Path, names: bytes = b"") -> Iterator[bytes]:
+    """Run sort and give its lines; `names` goes to its standard input."""
+    with subprocess.Popen(
+        ["sort", "-S", MEMORY, "-T", str(scratch), *options],
+        bufsize=_BUFFER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C"},
+    ) as sort:
+        try:
+            sort.stdin.write(names)
+            sort.stdin.close()
+            yield from sort.stdout
+            fault = sort.stderr.read().decode(errors="replace").strip()
+            if sort.wait():
+                raise OSError(fault or f"sort ended with status {sort.returncode}")
+        finally:
+            sort.kill()  # its reader may have stopped early
