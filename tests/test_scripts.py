@@ -540,6 +540,16 @@ class TestRecipe:
 # --- all shell files, set-up, hooks -------------------------------------------------
 
 
+def test_longer_mini_recipe_keeps_to_its_own_folders():
+    done = run(ROOT / "egs2/mini_ipapack/s2t1/run_long.sh", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    targets = re.findall(r"^    to:   (\S+)$", done.stdout, re.M)
+    assert len(targets) >= 9
+    assert all(re.match("(downloads|data|dump|exp)/long", to) for to in targets)
+    assert "gnomehelp" in done.stdout
+    assert "conf/train_mini_long.yaml" in done.stdout
+
+
 @pytest.mark.parametrize("path", SHELL_FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_shell_file_parses(path):
     done = run("bash", "-n", path)
