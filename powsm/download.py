@@ -299,14 +299,14 @@ def _receive(
             start, digest = 0, file.hasher()
         # pieces as they arrive: those of a fixed size are lost when the line is cut
         for chunk in answer.iter_raw():
-            if stop.is_set():
-                raise StoppedError
             chunk = chunk[: file.size - start]
             out.write(chunk)
             out.flush()
             digest.update(chunk)
             start += len(chunk)
             advance(len(chunk))
+            if stop.is_set() and start < file.size:  # what has come is kept
+                raise StoppedError
     return digest
 
 

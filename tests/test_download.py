@@ -112,6 +112,15 @@ def test_line_cut_at_every_tenth_still_brings_the_file(filled, tmp_path):
     assert filled.served[TARS[0]] == len(TAR)
 
 
+def test_what_has_come_is_kept_when_told_to_stop(filled, tmp_path):
+    stop = Event()
+    stop.set()
+    path = list(FILES)[-1]
+    (file,) = (f for f in list_files(NAME, AT_ONCE) if f.path == path)
+    assert download([file], tmp_path, patience=AT_ONCE, stop=stop) == 1
+    assert tree(tmp_path) == {path: FILES[path]}
+
+
 def test_retry_after_is_waited_for(filled, tmp_path):
     class Pauses(Event):
         seconds = []
