@@ -249,14 +249,12 @@ class Normaliser:
         known = self._known_words(english, True, suprasegmentals)
         strict = self.policy == "strict"
         texts = ipa.split() if strict else [text for text in ipa.split(" ") if text]
-        phones: list[str] = []
-        for found in map(known.__getitem__, texts):
-            phones.extend(found)
+        phones = tuple(chain.from_iterable(map(known.__getitem__, texts)))
         if english and not strict and texts and ipa[0] != " ":
             # the recipe's word boundary is a space, and there is none before this word
             first = self._known_words(True, False, suprasegmentals)[texts[0]]
-            phones[: len(first)] = first
-        return Segmentation(tuple(phones), ipa, texts, known, self.policy)
+            phones = first + phones[len(first) :]
+        return Segmentation(phones, ipa, texts, known, self.policy)
 
     def _known_words(
         self, english: bool, initial: bool, suprasegmentals: bool
