@@ -308,9 +308,10 @@ def _prepare_chunk(
             counts.drop("no_text", utt_id)
             continue
         counts.keep(utt_id, n_samples, bool(text))
-        for row in rows:
-            columns["text"] += _line(row.example_id, row.text)
-            columns["text.prev"] += _line(row.example_id, row.text_prev)
+        texts = [f"{row.example_id} {row.text}\n" for row in rows]
+        prompts = [f"{row.example_id} {row.text_prev}\n" for row in rows]
+        columns["text"] += "".join(texts).encode()
+        columns["text.prev"] += "".join(prompts).encode()
         ids = [row.example_id for row in rows]
         for name, value in (
             ("wav.scp", audio),

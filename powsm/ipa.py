@@ -24,6 +24,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -54,7 +55,8 @@ POLICIES = ("strict", "released", "powsm_fix")
 
 _RULES_VERSION = 1  # raise it when a change of code changes what comes out
 _CONTEXT = 3  # characters kept on either side of a dropped one
-_CACHE_WORDS = 50_000  # remembered; tens of MiB, even in scripts without spaces
+# of words remembered, about 400,000 words: 150 MiB, less in scripts without spaces
+_CACHE_CHARS = 4_000_000
 
 
 class PhoneFormatError(ValueError):
@@ -88,6 +90,7 @@ class _Words(dict):
 
     Attributes:
         n_unknown: for a word that holds any, how many unknown characters it holds.
+        n_chars: of all words here.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class _Words(dict):
     ) -> None:
         super().__init__()
         self.n_unknown: dict[str, int] = {}
+        self.n_chars = 0
         self._plain = plain
         self._segment = segment
         self._accounts: dict[str, Word] = {}
@@ -109,6 +113,7 @@ class _Words(dict):
             if n_unknown := sum(kind == UNKNOWN for _, _, kind in word.dropped):
                 self.n_unknown[text] = n_unknown
         self[text] = phones
+        self.n_chars += len(text)
         return phones
 
     def account(self, text: str) -> Word:
@@ -176,6 +181,11 @@ class Segmentation:
         if n_spaces := len(self._text) - sum(map(len, self._words)):
             kinds["space"] += n_spaces
         return kinds
+
+
+def _plain_english_word(text: str) -> tuple[str, ...] | None:
+    phones = plain_word(text)
+    return None if phones is None else apply_english(phones)
 
 
 class Normaliser:
@@ -261,19 +271,19 @@ class Normaliser:
     ) -> _Words:
         key = (english, initial, suprasegmentals)
         known = self._words.get(key)
-        if known is None or len(known) > _CACHE_WORDS:
+        if known is None or known.n_chars > _CACHE_CHARS:
             # a new memory: earlier segmentations still read their account in the old
             known = _Words(
-                lambda text: self._plain_word(text, english),
-                lambda text: self._segment_word(text, *key),
+                self._plain_word(english), lambda text: self._segment_word(text, *key)
             )
             self._words[key] = known
         return known
 
-    def _plain_word(self, text: str, english: bool) -> tuple[str, ...] | None:
-        """What `_segment_word` makes of a word that needs no account, at less cost."""
-        phones = plain_word(text) if self.policy == "strict" else None
-        return apply_english(phones) if english and phones is not None else phones
+    def _plain_word(self, english: bool) -> Callable[[str], tuple[str, ...] | None]:
+        """What does `_segment_word` of words that need no account, at less cost."""
+        if self.policy != "strict":
+            return lambda text: None
+        return _plain_english_word if english else plain_word
 
     def _segment_word(
         self, text: str, english: bool, initial: bool, suprasegmentals: bool
@@ -294,22 +304,29 @@ class Normaliser:
 # --- phones as text -------------------------------------------------------------------
 
 
-class _Stripped(dict):
-    """Phones without suprasegmental marks, worked out once each."""
-
-    _INVENTORY = frozenset(INVENTORY)
-    _MARKS = str.maketrans("", "", SUPRASEGMENTALS)
-
-    def __missing__(self, phone: str) -> tuple[str, ...]:
-        bare = unicodedata.normalize("NFD", phone).translate(self._MARKS)
-        # jːʲ is in the inventory, jʲ is not: then what is left is segmented
-        found = (bare,) if bare in self._INVENTORY else strict_word(bare).phones
-        self[phone] = found
-        return found
+_INVENTORY = frozenset(INVENTORY)
+_MARKS = str.maketrans("", "", SUPRASEGMENTALS)
 
 
-_STRIPPED = _Stripped()
-_MARKS = frozenset(SUPRASEGMENTALS)
+@cache
+def _without_marks(phone: str) -> tuple[str, ...]:
+    bare = unicodedata.normalize("NFD", phone).translate(_MARKS)
+    # jːʲ is in the inventory, jʲ is not: then what is left is segmented
+    return (bare,) if bare in _INVENTORY else strict_word(bare).phones
+
+
+class _Bare(dict):
+    """Phones that are one phone without their marks as well."""
+
+    def __missing__(self, phone: str) -> str:
+        found = _without_marks(phone)
+        if len(found) != 1:
+            raise KeyError(phone)
+        self[phone] = found[0]
+        return found[0]
+
+
+_BARE = _Bare()
 
 
 def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
@@ -319,9 +336,10 @@ def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
     ('i', 'a', 't͡ʃ')
     """
     phones = tuple(phones)
-    if _MARKS.isdisjoint("".join(phones)):
-        return phones
-    return tuple(chain.from_iterable(map(_STRIPPED.__getitem__, phones)))
+    try:
+        return tuple(map(_BARE.__getitem__, phones))
+    except KeyError:
+        return tuple(chain.from_iterable(map(_without_marks, phones)))
 
 
 def to_slashed(phones: Iterable[str]) -> str:

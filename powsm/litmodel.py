@@ -196,6 +196,7 @@ class LitPowsm(LitESPnetModel):
             loss = nothing_more(self.parameters())
         self.audio_seconds = float(tensors["speech_lengths"].sum()) / SAMPLE_RATE
         self.n_examples = int(weight)
+        self.train_stats = stats
         self.log_dict(
             {f"train/{k}": v for k, v in stats.items() if v is not None},
             batch_size=self.n_examples,

@@ -4,9 +4,11 @@ import datetime
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from powsm.litmodel import LitPowsm
@@ -14,6 +16,7 @@ from powsm.litmodel import LitPowsm
 log = logging.getLogger(__name__)
 
 _RECENT = 50  # batches over which speed is taken
+_FIGURES = ("loss", "loss_ctc", "loss_att", "acc")
 
 
 class _Batch(NamedTuple):
@@ -34,6 +37,7 @@ class Clock(L.Callback):
         self.before = 0.0  # seconds of earlier runs
         self.started = time.monotonic()
         self._recent: deque[_Batch] = deque(maxlen=_RECENT + 1)
+        self._since_line: list[tuple[int, Mapping[str, torch.Tensor | None]]] = []
 
     @property
     def seconds(self) -> float:
@@ -70,25 +74,34 @@ class Clock(L.Callback):
         self._recent.append(
             _Batch(time.monotonic(), module.audio_seconds, module.n_examples)
         )
+        self._since_line.append((module.n_examples, module.train_stats))
         step = trainer.global_step
         last = batch_idx + 1 == trainer.num_training_batches
         at_update = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not at_update or (step % self.every and not last):
             return
-        metrics = trainer.callback_metrics
-        figures = " ".join(
-            f"{key}={float(metrics[f'train/{key}']):.3f}"
-            for key in ("loss", "loss_ctc", "loss_att", "acc", "grad_norm")
-            if f"train/{key}" in metrics
-        )
+        figures = {key: self._mean(key) for key in _FIGURES}
+        self._since_line.clear()
+        if (norm := trainer.callback_metrics.get("train/grad_norm")) is not None:
+            figures["grad_norm"] = float(norm)
         log.info(
             "update %d/%d: %s, %.0f s of audio a second, %.1f min left",
             step,
             trainer.estimated_stepping_batches,
-            figures,
+            " ".join(f"{k}={v:.3f}" for k, v in figures.items() if v is not None),
             self.speed()[0],
             self.seconds_left(trainer) / 60,
         )
+
+    def _mean(self, key: str) -> float | None:
+        """Over the examples since the last line; a batch differs by its length."""
+        found = [
+            (n, float(stats[key]))
+            for n, stats in self._since_line
+            if stats.get(key) is not None
+        ]
+        n_examples = sum(n for n, _ in found)
+        return sum(n * x for n, x in found) / n_examples if n_examples else None
 
 
 class Bar(TQDMProgressBar):

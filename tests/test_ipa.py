@@ -504,7 +504,7 @@ def test_remembered_words_come_out_as_new_ones(texts):
 
 
 def test_word_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("powsm.ipa._CACHE_WORDS", 3)
+    monkeypatch.setattr("powsm.ipa._CACHE_CHARS", 3)
     normaliser = Normaliser()
     for text in ("pa ta ˈka sa Qa", "ma na", "ˈka Qa"):
         segmentation = normaliser.segment(text)

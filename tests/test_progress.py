@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from dump_builder import make_dump
 from tiny_model import SETTINGS, make_tokens
@@ -31,7 +32,9 @@ def batches(clock, monkeypatch, ends, audio_s=6.0, n_examples=4):
         world_size=2,
         callback_metrics={"train/loss": 1.5},
     )
-    module = SimpleNamespace(audio_seconds=audio_s, n_examples=n_examples)
+    module = SimpleNamespace(
+        audio_seconds=audio_s, n_examples=n_examples, train_stats={}
+    )
     for end in ends:
         monkeypatch.setattr("time.monotonic", lambda end=end: end)
         clock.on_train_batch_end(trainer, module, None, None, 0)
@@ -57,6 +60,29 @@ def test_bar_shows_all_ranks_and_the_time_to_the_end(monkeypatch):
         "audio": "0.00167 h/s",  # two ranks of 6 s in 2 s
         "left": "0:00:09",
     }
+
+
+def test_line_gives_the_mean_over_the_examples_since_the_last(caplog):
+    caplog.set_level("INFO")
+    clock = Clock(2)
+    trainer = SimpleNamespace(
+        global_step=0,
+        num_training_batches=99,
+        accumulate_grad_batches=1,
+        estimated_stepping_batches=4,
+        callback_metrics={"train/grad_norm": torch.tensor(5.0)},
+    )
+    ctc_alone = [(1, {"loss": 7.0, "loss_att": None}), (3, {"loss": 3.0})]
+    together = [(2, {"loss": 4.0, "loss_att": 1.0}), (2, {"loss": 6.0, "loss_att": 2})]
+    for batch_idx, (n_examples, stats) in enumerate(ctc_alone + together):
+        trainer.global_step += 1
+        module = SimpleNamespace(
+            audio_seconds=6.0, n_examples=n_examples, train_stats=stats
+        )
+        clock.on_train_batch_end(trainer, module, None, None, batch_idx)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "update 2/4: loss=4.000 grad_norm=5.000," in first  # (7 + 3 * 3) / 4
+    assert "update 4/4: loss=5.000 loss_att=1.500 grad_norm=5.000," in second
 
 
 def test_bar_appears_on_a_terminal_and_nowhere_else(tmp_path):
