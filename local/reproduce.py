@@ -118,7 +118,7 @@ def report(
         scores = score(path, folder, query.task, table.cleaning)
         if query.task != "lid":
             return scores
-        return with_taken_for(scores, read_transcripts(path, "text"))
+        return with_taken_for(scores, read_transcripts(path))
 
     cells = fill(table, scored)
     system = options.exp.resolve().name if options.exp else "ours"

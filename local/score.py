@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Score anyone's hypotheses: phones, words, characters or languages.
 
-Files are Kaldi text, JSONL or CSV/TSV with a header. Rates are pooled over all
-utterances and, with --langs, also of each language, with 95 % intervals. What each rate
-means is in powsm/score.py.
+Files are Kaldi text, JSONL, or CSV/TSV with a header (told by the extension). Rates
+are pooled over all utterances and, with --langs or --by, also of each language or
+other label, with 95 % intervals. What each rate means is in powsm/score.py.
 """
 
 import argparse
@@ -14,9 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from powsm.alphabets import phone_maps
-from powsm.rates import LID_RATES, PHONE_RATES, RATES, TEXT_RATES, Scores
+from powsm.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores
 from powsm.score import score_lid, score_phones, score_text
-from powsm.transcripts import CLEANINGS, read_transcripts
+from powsm.transcripts import (
+    CLEANINGS,
+    HYP_FIELDS,
+    REF_FIELDS,
+    TEXT_FIELDS,
+    read_transcripts,
+)
+
+log = logging.getLogger("score")
 
 
 def main() -> None:
@@ -27,34 +35,45 @@ def main() -> None:
     add("--hyp", type=Path, required=True, help="hypotheses")
     add("--ref", type=Path, required=True, help="references")
     add("--langs", type=Path, help="language of each utterance")
+    add("--by", type=Path, help="another label of each utterance, such as a speaker")
     add("--utt2spk", type=Path, help="speakers: intervals over them, not utterances")
-    metrics = f"some of {' '.join(RATES)}; default: {' '.join(PHONE_RATES)}"
+    rates = (*PHONE_RATES, "FER", *TEXT_RATES, *LID_RATES)
+    metrics = f"some of {' '.join(rates)}; default: {' '.join(PHONE_RATES)}"
     add(
         "--metric",
         nargs="+",
-        choices=RATES,
+        choices=rates,
         default=PHONE_RATES,
         metavar="METRIC",
         help=metrics,
     )
-    cleaning = "how text becomes phones; prism compares with published tables"
+    cleaning = (
+        "how text becomes phones; strict leaves out stress and tones; prism, which "
+        "compares with published tables, leaves out what PanPhon does not know"
+    )
     add("--cleaning", choices=CLEANINGS, default="strict", help=cleaning)
     add("--phone_map", choices=phone_maps(), help="alphabet of --ref, if not IPA")
     add("--hyp_phone_map", choices=phone_maps(), help="the same for --hyp")
-    add("--hyp_field", help="field of JSONL or CSV to score; default text, hyp, ...")
+    add("--hyp_field", help="field of JSONL or CSV; default: hyp, pred, text, ...")
+    add("--ref_field", help="the same of --ref; default: ref, text, ...")
     add("--format", choices=("table", "json"), default="table")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     unit = "speaker" if options.utt2spk else "utterance"
     try:
         scored = dict(score(options))
-        records = [
-            record
-            for task, scores in scored.items()
-            for record in scores.records(
-                set_name=options.ref.stem, task=task, decode="", unit=unit
-            )
-        ]
+        labels = read_transcripts(options.by) if options.by else None
+        records = []
+        for task, scores in scored.items():
+            name = options.ref.stem
+            rows = scores.records(set_name=name, task=task, decode="", unit=unit)
+            for rate in scores.rates:
+                if not any(row["metric"] == rate for row in rows):
+                    log.warning("%s has no value: nothing to divide by", rate)
+            records += rows
+            for label, part in scores.by(labels).items() if labels else ():
+                place = {"set": name, "by": label, "task": task, "decode": ""}
+                records += [{**place, **row} for row in part.rate_rows(unit)]
     except (ValueError, OSError) as err:
         raise SystemExit(f"score.py: error: {err}") from err
     if options.format == "json":
@@ -73,8 +92,14 @@ def main() -> None:
 
 def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
     """Yield (task, scores) for each kind of metric that is asked for."""
-    hyp = read_transcripts(options.hyp, options.hyp_field)
-    ref = read_transcripts(options.ref)
+    hyp_fields = (*HYP_FIELDS, *TEXT_FIELDS)
+    ref_fields = (*REF_FIELDS, *TEXT_FIELDS)
+    if options.hyp_field:
+        hyp_fields = (options.hyp_field,)
+    if options.ref_field:
+        ref_fields = (options.ref_field,)
+    hyp = read_transcripts(options.hyp, hyp_fields)
+    ref = read_transcripts(options.ref, ref_fields)
     langs = read_transcripts(options.langs) if options.langs else None
     speakers = read_transcripts(options.utt2spk) if options.utt2spk else None
     phone_options = {
@@ -94,14 +119,16 @@ def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
 
 
 def print_table(records: list[dict]) -> None:
-    print(f"{'lang':<6}{'metric':<14}{'value':>9}  {'95 % interval':<20}utts  units")
-    for row in records:
+    labels = [row.get("lang") or row["by"] for row in records]
+    width = max([6, *(len(label) + 2 for label in labels)])
+    print(f"{'':<{width}}{'metric':<14}{'value':>9}  {'95 % interval':<20}utts  units")
+    for label, row in zip(labels, records, strict=True):
         low, high = (
             "?" if bound is None else f"{bound:.2f}"
             for bound in (row["low"], row["high"])
         )
         print(
-            f"{row['lang']:<6}{row['metric']:<14}{row['value']:>9.2f}  "
+            f"{label:<{width}}{row['metric']:<14}{row['value']:>9.2f}  "
             f"{f'[{low}, {high}]':<20}{row['n_utts']}  {row['n_units']}"
         )
 

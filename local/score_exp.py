@@ -2,19 +2,25 @@
 """Stage 13: score everything an experiment decoded.
 
 Reads <exp>/<profile>/<set>/<task>[_<decode>]/hyp.jsonl and the references of
-<dump>/<set>, and writes <exp>/results.json: a list of records.
+<dump>/<set>. Writes <exp>/results.json, a list of records of whole sets and of each
+language in them, and <exp>/results_by.csv, the same by corpus, speaker and duration.
 """
 
 import argparse
+import csv
 import json
 import logging
 from pathlib import Path
 
+from powsm.audio import SAMPLE_RATE
+from powsm.dump import corpus_of
 from powsm.files import atomic_write
-from powsm.rates import Scores
+from powsm.rates import Scores, duration_labels
 from powsm.score import score_lid, score_phones, score_text
 from powsm.tasks import TASKS
 from powsm.transcripts import CLEANINGS, read_transcripts
+
+PART_FIELDS = "profile set task decode by label metric value low high n_utts n_units"
 
 log = logging.getLogger("score_exp")
 
@@ -39,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     hyp_paths = sorted(options.exp.glob("*/*/*/hyp.jsonl"))
     if not hyp_paths:
         raise ValueError(f"{options.exp}: no */*/*/hyp.jsonl; run stage 12 first")
-    records = []
+    records, parts = [], []
     for hyp_path in hyp_paths:
         profile, set_name, tag = hyp_path.relative_to(options.exp).parts[:3]
         task, _, decode = tag.partition("_")
@@ -51,6 +57,11 @@ def run(options: argparse.Namespace) -> None:
             unit=options.unit,
         )
         records += [{**row, "profile": profile} for row in rows]
+        where = {"profile": profile, "set": set_name, "task": task, "decode": decode}
+        for by, labels in labels_of(options.dump / set_name, scores).items():
+            for label, part in scores.by(labels).items():
+                place = {**where, "by": by, "label": label}
+                parts += [{**place, **row} for row in part.rate_rows()]
         values = " ".join(f"{rate} {v:.2f}" for rate, v in scores.values.items())
         log.info(
             "%s %s %s: %s (%d utterances)", profile, set_name, tag, values, len(scores)
@@ -58,12 +69,38 @@ def run(options: argparse.Namespace) -> None:
     with atomic_write(options.exp / "results.json") as file:
         json.dump(records, file, ensure_ascii=False, indent=1)
         file.write("\n")
+    with atomic_write(options.exp / "results_by.csv") as file:
+        writer = csv.DictWriter(file, PART_FIELDS.split(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(parts)
     log.info("%d records in %s", len(records), options.exp / "results.json")
+
+
+def labels_of(folder: Path, scores: Scores) -> dict[str, dict[str, str]]:
+    """What scores are broken down by: kind -> label of each utterance."""
+    n_samples = by_utterance(folder / "utt2num_samples")
+    durations_s = {
+        utt_id: int(n_samples[utt_id]) / SAMPLE_RATE for utt_id in scores.utt_ids
+    }
+    labels = {
+        "corpus": {utt_id: _corpus_of(utt_id) for utt_id in scores.utt_ids},
+        "duration": duration_labels(durations_s),
+    }
+    if scores.speakers != scores.utt_ids:  # the speaker of an utterance is known
+        labels["speaker"] = dict(zip(scores.utt_ids, scores.speakers, strict=True))
+    return labels
+
+
+def _corpus_of(utt_id: str) -> str:
+    try:
+        return corpus_of(utt_id)
+    except ValueError:  # a set that stage 4 did not make
+        return utt_id.partition("_")[0]
 
 
 def score(hyp_path: Path, folder: Path, task: str, cleaning: str | None) -> Scores:
     """Score one hypothesis file against the references of its set."""
-    hyp = read_transcripts(hyp_path, "text")
+    hyp = read_transcripts(hyp_path)
     langs = by_utterance(folder / "utt2lang")
     speakers = by_utterance(folder / "utt2spk")
     if task == "lid":

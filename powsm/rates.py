@@ -198,28 +198,28 @@ class Scores:
         A rate with nothing to divide by has no row. Bounds are None where there are too
         few utterances for them.
         """
-        rows = []
-        for lang, scores in {"all": self, **self.by_lang()}.items():
-            intervals = scores.intervals(unit=unit)
-            for rate in self.rates:
-                value = scores.value(rate)
-                if math.isnan(value):
-                    continue
-                rows.append(
-                    {
-                        "set": set_name,
-                        "lang": lang,
-                        "task": task,
-                        "decode": decode,
-                        "metric": rate,
-                        "value": value,
-                        "low": _none_if_nan(intervals[rate].low),
-                        "high": _none_if_nan(intervals[rate].high),
-                        "n_utts": int(scores.columns[RATES[rate].n_utts].sum()),
-                        "n_units": int(scores.columns[RATES[rate].denominator].sum()),
-                    }
-                )
-        return rows
+        where = {"set": set_name, "lang": "all", "task": task, "decode": decode}
+        return [
+            {**where, "lang": lang, **row}
+            for lang, scores in {"all": self, **self.by_lang()}.items()
+            for row in scores.rate_rows(unit)
+        ]
+
+    def rate_rows(self, unit: Unit = "utterance") -> list[dict]:
+        """Every pooled rate that has something to divide by, with its bounds."""
+        intervals = self.intervals(unit=unit)
+        return [
+            {
+                "metric": rate,
+                "value": value,
+                "low": _none_if_nan(intervals[rate].low),
+                "high": _none_if_nan(intervals[rate].high),
+                "n_utts": int(self.columns[RATES[rate].n_utts].sum()),
+                "n_units": int(self.columns[RATES[rate].denominator].sum()),
+            }
+            for rate, value in self.values.items()
+            if not math.isnan(value)
+        ]
 
     def compare(
         self, other: "Scores", rate: str, *, unit: Unit = "utterance"
@@ -270,11 +270,6 @@ class Scores:
         )
 
 
-def corpus_labels(utt_ids: Iterable[str]) -> dict[str, str]:
-    """The corpus of each utterance, which is the head of its id."""
-    return {utt_id: utt_id.partition("_")[0] for utt_id in utt_ids}
-
-
 def duration_labels(
     durations_s: Mapping[str, float], edges_s: Sequence[float] = DURATION_EDGES_S
 ) -> dict[str, str]:
@@ -320,9 +315,9 @@ def _shown(ids: Iterable[str]) -> str:
     return " ".join(ids[:_SHOWN]) + (" ..." if len(ids) > _SHOWN else "")
 
 
-def aligned(
-    labels: Mapping[str, str] | Sequence[str], utt_ids: tuple[str, ...], what: str
-) -> tuple[str, ...]:
+def aligned[Label](
+    labels: Mapping[str, Label] | Sequence[Label], utt_ids: tuple[str, ...], what: str
+) -> tuple[Label, ...]:
     """Labels in the order of `utt_ids`, from a mapping or from a list in that order.
 
     Raises:

@@ -180,7 +180,7 @@ def score_lid(
     *,
     hyp: Texts,
     ref: Texts,
-    likeliest: Mapping[str, Sequence[str]] | None = None,
+    likeliest: Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | None = None,
     speakers: Texts | None = None,
 ) -> Scores:
     """Score language identification.
@@ -209,8 +209,10 @@ def score_lid(
     if likeliest is not None:
         rates = (*LID_RATES, "top_5")
         among = [
-            lang in map(_code, likeliest[utt_id])
-            for utt_id, lang in zip(utt_ids, langs, strict=True)
+            lang in map(_code, five)
+            for five, lang in zip(
+                aligned(likeliest, utt_ids, "likeliest"), langs, strict=True
+            )
         ]
         columns["n_in_top_5"] = np.array(among, np.int64)
     return Scores(
@@ -236,14 +238,20 @@ def _paired(hyp: Texts, ref: Texts) -> tuple[tuple[str, ...], list[str], list[st
     """Ids in the order of the references, hypotheses, references."""
     if isinstance(hyp, Mapping) != isinstance(ref, Mapping):
         raise ScoreError("give hyp and ref both by utt_id or both as lists")
-    if not ref:
-        raise ScoreError("no utterance to score; a set without any has no score")
+    if isinstance(hyp, str) or isinstance(ref, str):
+        raise ScoreError("found one text; give a list of texts, or a dict by utt_id")
     if not isinstance(ref, Mapping):
+        hyp, ref = list(hyp), list(ref)
         if len(hyp) != len(ref):
             raise ScoreError(f"{len(hyp)} hypotheses for {len(ref)} references")
-        utt_ids = tuple(map(str, range(len(ref))))
-        return utt_ids, list(hyp), list(ref)
+        hyp, ref = ({str(i): x for i, x in enumerate(side)} for side in (hyp, ref))
+    if not ref:
+        raise ScoreError("no utterance to score; a set without any has no score")
     check_same_ids(hyp, ref, "hyp", "ref")
+    for name, texts in (("hyp", hyp), ("ref", ref)):
+        for utt_id, text in texts.items():
+            if not isinstance(text, str):
+                raise ScoreError(f"{name} of {utt_id}: found {text!r}, expected text")
     return tuple(ref), [hyp[utt_id] for utt_id in ref], list(ref.values())
 
 

@@ -9,10 +9,10 @@ import json
 import re
 import string
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from powsm.alphabets import AlphabetError, to_ipa
 from powsm.inventory import INVENTORY, UNKNOWN, build_trie, longest_match_pattern
@@ -23,16 +23,9 @@ CLEANINGS = (*POLICIES, PRISM)
 
 # Names under which public tools store the key and the transcript, in order.
 ID_FIELDS = ("utt_id", "id", "key", "utt", "audio_id", "file")
-TEXT_FIELDS = (
-    "text",
-    "hyp",
-    "ref",
-    "pred",
-    "prediction",
-    "ipa",
-    "phones",
-    "transcript",
-)
+HYP_FIELDS = ("hyp", "hypothesis", "pred", "prediction", "pred_text")
+REF_FIELDS = ("ref", "reference", "gold", "target")
+TEXT_FIELDS = ("text", "ipa", "phones", "transcript")
 
 # <eng><pr><notimestamps> before the text; other systems write <unk> for a word
 _PROMPT = re.compile(r"^(<[^<>\s]+>)*<(pr|asr|g2p|p2g)>(<[^<>\s]+>)*")
@@ -43,7 +36,7 @@ class TranscriptError(ValueError):
     """A file or text that cannot be read; the message says where and what to do."""
 
 
-def read_transcripts(path: Path, field: str | None = None) -> dict[str, str]:
+def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[str, str]:
     """Read `utt_id -> text` from Kaldi text, JSONL, CSV or TSV.
 
     CSV and TSV are told by their extension, JSONL by its first character, and anything
@@ -52,16 +45,18 @@ def read_transcripts(path: Path, field: str | None = None) -> dict[str, str]:
 
     Args:
         path: UTF-8 file.
-        field: name of the transcript in JSONL and CSV; by default the first of
-            `TEXT_FIELDS` that is there. The id is the first of `ID_FIELDS`.
+        fields: names of the transcript in JSONL and CSV; the first that is there
+            counts. A list of words or phones is joined by spaces. The id is the first
+            of `ID_FIELDS`.
 
     Raises:
-        TranscriptError: no such field, an id given twice, bad JSON, an empty file.
+        TranscriptError: no such field, an id given twice, bad JSON, a row of another
+            length than its header, something that is no text, an empty file.
         FileNotFoundError: no such file.
     """
     path = Path(path)
     transcripts: dict[str, str] = {}
-    for where, utt_id, text in _read_rows(path, field):
+    for where, utt_id, text in _read_rows(path, fields):
         if utt_id in transcripts:
             raise TranscriptError(f"{where}: {utt_id!r} is given twice; keep one")
         transcripts[utt_id] = strip_prompt(text)
@@ -175,30 +170,55 @@ def _panphon_segments() -> re.Pattern:
     )
 
 
-def _read_rows(path: Path, field: str | None) -> Iterator[tuple[str, str, str]]:
+def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield (where, id, text) of each transcript."""
     try:
         # "\n" alone ends a line: a transcript may hold U+2028 and its like
         with open(path, encoding="utf-8-sig", newline="\n") as file:
-            if path.suffix in _CSV_DELIMITERS:
-                reader = csv.DictReader(file, delimiter=_CSV_DELIMITERS[path.suffix])
-                for row in reader:
-                    where = f"{path}:{reader.line_num}"
-                    yield where, *_fields_of(row, field, where)
+            if delimiter := _CSV_DELIMITERS.get(path.suffix.lower()):
+                for where, row in _csv_rows(path, file, delimiter):
+                    yield where, *_fields_of(row, fields, where)
                 return
-            first = file.read(1)
-            file.seek(0)
+            first = ""
             for number, line in enumerate(file, 1):
                 where = f"{path}:{number}"
                 if not line.strip():
                     continue
+                first = first or line.lstrip()[0]
+                if first == "[":
+                    raise TranscriptError(
+                        f"{where}: a JSON list, expected an object a line (JSONL)"
+                    )
                 if first == "{":
-                    yield where, *_fields_of(_parse_json(line, where), field, where)
+                    yield where, *_fields_of(_parse_json(line, where), fields, where)
                 else:
                     utt_id, *text = line.split(maxsplit=1)
                     yield where, utt_id, text[0].rstrip() if text else ""
     except UnicodeDecodeError as err:
         raise TranscriptError(f"{path}: not UTF-8 text ({err})") from err
+
+
+def _csv_rows(
+    path: Path, file: TextIO, delimiter: str
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where, row) of a table with a header."""
+    reader = csv.reader(file, delimiter=delimiter)
+    header: list[str] = []
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            header = header or row
+            if row is header or not row:
+                continue
+            if len(row) != len(header):
+                raise TranscriptError(
+                    f"{where}: {len(row)} fields where the header has {len(header)}; "
+                    f"a text that holds {delimiter!r} needs quotes"
+                )
+            yield where, dict(zip(header, row, strict=True))
+    except csv.Error as err:
+        where = f"{path}:{reader.line_num}"
+        raise TranscriptError(f"{where}: not CSV ({err}); a quote left open?") from err
 
 
 def _parse_json(line: str, where: str) -> dict:
@@ -211,15 +231,22 @@ def _parse_json(line: str, where: str) -> dict:
     return row
 
 
-def _fields_of(row: dict, field: str | None, where: str) -> tuple[str, str]:
-    names = TEXT_FIELDS if field is None else (field,)
+def _fields_of(row: dict, fields: Sequence[str], where: str) -> tuple[str, str]:
     id_field = next((name for name in ID_FIELDS if name in row), None)
-    text_field = next((name for name in names if name in row), None)
+    text_field = next((name for name in fields if name in row), None)
     if id_field is None or text_field is None:
-        wanted = ID_FIELDS if id_field is None else names
+        wanted = ID_FIELDS if id_field is None else fields
         raise TranscriptError(
             f"{where}: fields {' '.join(map(str, row))}; expected one of "
             f"{' '.join(wanted)}"
         )
     text = row[text_field]
-    return str(row[id_field]), "" if text is None else str(text)
+    if isinstance(text, list) and all(isinstance(part, str) for part in text):
+        text = " ".join(text)
+    if text is None:
+        text = ""
+    if not isinstance(text, str):
+        raise TranscriptError(
+            f"{where}: {text_field} is {text!r:.40}, expected text or a list of texts"
+        )
+    return str(row[id_field]), text

@@ -275,7 +275,7 @@ def test_decode_profile_is_the_published_one(name):
 TABLES = {
     "table3": {"decode_asr_lowres", "decode_pr_p2g"},  # beam 1, CTC 0
     "table4": {"decode_paper"},
-    "table5": {"decode_recipe", "decode_ctc_greedy"},  # beam 1
+    "table5": {"decode_recipe", "decode_ctc_paper"},  # beam 1
     "table11": {"decode_asr_lowres"},  # beam 1, CTC 0
     "table12": {"decode_recipe"},  # beam 1
     "table13": {"decode_recipe"},  # beam 1, CTC 0.3
@@ -291,3 +291,9 @@ def test_table_is_decoded_as_published(name):
             assert profile.search.beam_size == 1
         if profile.tasks != ("pr",):
             assert profile.search.ctc_weight == 0.0
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "tables").glob("*.yaml")), ids=str)
+def test_tables_are_decoded_in_the_published_window(path):
+    for name in set(re.findall(r"decode_\w+", path.read_text())):
+        assert Profile.load(CONF / f"{name}.yaml").window == "published", name

@@ -1,5 +1,6 @@
 """Scores: every rate worked out by hand, PanPhon's and jiwer's values, awkward sets."""
 
+import csv
 import json
 import random
 import runpy
@@ -287,6 +288,64 @@ def test_score_script_prints_a_table_of_what_is_asked_for(files, run_script, cap
     assert lines[2].split()[:2] == ["all", "CER"]
 
 
+def test_score_script_reads_both_sides_from_one_table(tmp_path, run_script, capsys):
+    table = tmp_path / "both.CSV"
+    table.write_text("id,hyp,ref,spk\nu1,bat,pat,a\nu2,o,a,b\nu3,ta,ta,b\n")
+    by = tmp_path / "utt2spk"
+    by.write_text("u1 a\nu2 b\nu3 b\n")
+    run_script(
+        *("score.py", "--hyp", table, "--ref", table, "--by", by, "--metric", "PER")
+    )
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:4] == [
+        ["all", "PER", "33.33"],
+        ["a", "PER", "33.33"],
+        ["b", "PER", "33.33"],
+    ]
+    fields = ("--hyp_field", "ref", "--ref_field", "hyp", "--metric", "PER")
+    run_script("score.py", "--hyp", table, "--ref", table, *fields, "--format", "json")
+    result = json.loads(capsys.readouterr().out)
+    assert result["counts"]["pr"]["substitutions"] == 2
+
+
+def test_score_script_says_when_a_rate_has_no_value(
+    tmp_path, run_script, caplog, capsys
+):
+    hyp, ref = tmp_path / "hyp", tmp_path / "ref"
+    hyp.write_text("u1 pa\n")
+    ref.write_text("u1\n")
+    run_script("score.py", "--hyp", hyp, "--ref", ref, "--metric", "PER")
+    assert "PER has no value: nothing to divide by" in caplog.text
+    assert "insertions=2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("hyp", "ref", "message"),
+    [
+        ("bat", "pat", "found one text; give a list"),
+        ([["p", "a"]], ["pa"], r"hyp of 0: found \['p', 'a'\], expected text"),
+        ({"u": "pa"}, {"u": None}, "ref of u: found None"),
+    ],
+)
+def test_what_is_no_text_is_named(hyp, ref, message):
+    for scorer in (score_phones, score_text, score_lid):
+        with pytest.raises(ScoreError, match=message):
+            scorer(hyp=hyp, ref=ref)
+
+
+def test_any_sequence_of_texts_is_scored():
+    refs = np.array(["pat", "ta"])
+    scores = score_phones(hyp=(text for text in ("bat", "ta")), ref=refs)
+    assert scores.value("PER") == 20.0
+
+
+def test_likeliest_languages_may_be_a_list():
+    scores = score_lid(hyp=["eng"], ref=["deu"], likeliest=[["eng", "deu"]])
+    assert scores.value("top_5") == 100.0
+    with pytest.raises(ScoreError, match="likeliest lack 1 of 1 utterances: a"):
+        score_lid(hyp={"a": "eng"}, ref={"a": "deu"}, likeliest={})
+
+
 def test_score_script_fails_in_one_line(files, run_script):
     hyp, ref = files
     ref.write_text("u1 pa\n")
@@ -305,7 +364,8 @@ def test_score_exp_script(tmp_path, run_script):
         "ref.ipa": "a_1_eng /p//a/\nb_2_deu /d//a/\n",
         "ref.text": "a_1_eng pa\nb_2_deu da da\n",
         "utt2lang": langs,
-        "utt2spk": "".join(f"{e} {e}\n" for e in examples),
+        "utt2spk": "".join(f"{e} s1\n" for e in examples),
+        "utt2num_samples": "".join(f"{e} 48000\n" for e in examples),
         "normaliser.json": '{"policy": "strict"}',
     }.items():
         (dump / name).write_text(content)
@@ -329,6 +389,16 @@ def test_score_exp_script(tmp_path, run_script):
     assert values["pr", "ctc", "PFER", "eng"] == pytest.approx(100 / 24 / 2)
     assert values["asr", "joint", "WER", "all"] == pytest.approx(100 / 3)
     assert values["lid", "attention", "accuracy", "deu"] == 0.0
+    with open(exp / "results_by.csv") as file:
+        parts = {
+            (r["task"], r["by"], r["label"], r["metric"]): r
+            for r in csv.DictReader(file)
+        }
+    assert float(parts["pr", "corpus", "a", "PER"]["value"]) == 50.0
+    assert float(parts["pr", "speaker", "s1", "PER"]["value"]) == 25.0
+    assert float(parts["asr", "duration", "02-05 s", "WER"]["value"]) == pytest.approx(
+        100 / 3
+    )
     assert set(records[0]) == {
         "set", "lang", "task", "decode", "metric", "value", "low", "high", "n_utts",
         "n_units", "profile",

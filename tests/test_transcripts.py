@@ -6,6 +6,7 @@ import pytest
 
 from powsm.alphabets import phone_maps
 from powsm.transcripts import (
+    HYP_FIELDS,
     PhoneReader,
     TranscriptError,
     read_transcripts,
@@ -30,6 +31,8 @@ ROWS = [{"utt_id": utt_id, "text": text} for utt_id, text in EXPECTED.items()]
         # told by the first character, whatever the name
         ("hyp", "\n".join(json.dumps(r, ensure_ascii=False) for r in ROWS) + "\n\n"),
         ("bom.csv", "\ufeff" + CSV),
+        ("hyp.CSV", CSV),
+        ("blank.jsonl", "\n\n" + "\n".join(json.dumps(row) for row in ROWS)),
     ],
 )
 def test_formats_say_the_same(tmp_path, name, content):
@@ -41,9 +44,30 @@ def test_formats_say_the_same(tmp_path, name, content):
 def test_fields_of_other_tools(tmp_path):
     path = tmp_path / "pred.jsonl"
     path.write_text('{"key": "a", "pred": "pa", "lang_sym": "<eng>", "n": null}\n')
-    assert read_transcripts(path) == {"a": "pa"}
-    assert read_transcripts(path, "lang_sym") == {"a": "<eng>"}
-    assert read_transcripts(path, "n") == {"a": ""}
+    assert read_transcripts(path, HYP_FIELDS) == {"a": "pa"}
+    assert read_transcripts(path, ["lang_sym"]) == {"a": "<eng>"}
+    assert read_transcripts(path, ["n"]) == {"a": ""}
+
+
+def test_listed_phones_are_joined(tmp_path):
+    path = tmp_path / "hyp.jsonl"
+    path.write_text('{"id": 7, "phones": ["p", "a"]}\n')
+    assert read_transcripts(path) == {"7": "p a"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,text\nu1,the cat, sat\n", r"hyp.csv:2: 3 fields where the header has 2"),
+        ("id,text\nu1,a\nu2\n", r"hyp.csv:3: 1 fields where the header has 2"),
+        ('id,text\nu1,"' + "a" * 200_000, r"hyp.csv:2: not CSV \(field larger"),
+    ],
+)
+def test_faults_of_tables_are_named(tmp_path, content, message):
+    path = tmp_path / "hyp.csv"
+    path.write_text(content)
+    with pytest.raises(TranscriptError, match=message):
+        read_transcripts(path)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +78,9 @@ def test_fields_of_other_tools(tmp_path):
         ('{"utt_id": "a", "text": "x"}\n{"utt_id"\n', r"hyp:2: not JSON"),
         ('{"utt_id": "a", "said": "x"}\n', r"fields utt_id said; expected one of text"),
         ('{"text": "x"}\n', r"expected one of utt_id id"),
+        ('[{"id": "a", "text": "x"}]', r"hyp:1: a JSON list, expected an object a li"),
+        ('{"id": "a", "text": 3}', r"hyp:1: text is 3, expected text or a list of te"),
+        ('{"id": "a", "text": ["p", 3]}', r"hyp:1: text is \['p', 3\], expected text"),
     ],
 )
 def test_faults_are_named(tmp_path, content, message):

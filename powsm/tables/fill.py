@@ -143,7 +143,8 @@ def _cell(
 def score_of(scores: Scores, metric: str) -> Score:
     """Value and interval of a metric, in percent."""
     if metric.startswith(TAKEN_FOR):
-        n_taken = int(scores.columns[metric].sum())
+        # no column: no utterance was taken for that language
+        n_taken = int(scores.columns[metric].sum()) if metric in scores.columns else 0
         low, high = wilson_interval(n_taken, len(scores))
         return Score(100 * n_taken / len(scores), 100 * low, 100 * high)
     low, high = scores.intervals()[metric]

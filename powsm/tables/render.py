@@ -72,6 +72,25 @@ def _grid(table: Table, cells: Sequence[Filled], system: str) -> list[list[str]]
     return lines
 
 
+_COMPARISON = ("cell", "paper", "ours", "difference", "95 % interval", "verdict")
+
+
+def _comparison(table: Table, cells: Sequence[Filled]) -> list[list[str]]:
+    """A line of `_COMPARISON` for every cell that has a score of ours."""
+    return [
+        [
+            f"{cell.row}: {cell.column}",
+            cell.paper.text if cell.paper else BLANK,
+            _number(cell.ours.value),
+            f"{cell.difference:+.2f}" if cell.difference is not None else "",
+            _interval(cell.ours),
+            cell.verdict(_metric(table, cell)),
+        ]
+        for cell in cells
+        if cell.ours is not None
+    ]
+
+
 def markdown(table: Table, cells: Sequence[Filled], system: str) -> str:
     """The table as published with our rows in it, the comparison, and what is empty.
 
@@ -89,21 +108,8 @@ def markdown(table: Table, cells: Sequence[Filled], system: str) -> str:
         markdown_table(["system", *names], _grid(table, cells, system)),
         "## Paper and ours",
     ]
-    compared = [
-        [
-            f"{cell.row}: {cell.column}",
-            cell.paper.text if cell.paper else BLANK,
-            _number(cell.ours.value),
-            f"{cell.difference:+.2f}" if cell.difference is not None else "",
-            _interval(cell.ours),
-            cell.verdict(_metric(table, cell)),
-        ]
-        for cell in cells
-        if cell.ours is not None
-    ]
-    if compared:
-        header = ["cell", "paper", "ours", "difference", "95 % interval", "verdict"]
-        parts.append(markdown_table(header, compared))
+    if compared := _comparison(table, cells):
+        parts.append(markdown_table(_COMPARISON, compared))
         parts.append(
             "`agrees`: the published number lies in our interval; `undecided`: it "
             "does, but the interval is wider than the number itself. Published numbers "
@@ -195,23 +201,31 @@ _LATEX = str.maketrans(
 
 
 def to_latex(table: Table, cells: Sequence[Filled], system: str) -> str:
-    """The grid as a LaTeX table; needs the package booktabs.
+    """The grid, and the comparison, as LaTeX tables; needs the package booktabs.
 
     >>> "test_x < 5 %".translate(_LATEX)
     'test\\\\_x \\\\textless{} 5 \\\\%'
     """
-    names = [column.name.translate(_LATEX) for column in table.columns]
-    lines = [
-        f"% {table.paper}",
-        r"\begin{tabular}{l" + "r" * len(names) + "}",
+    names = [column.name for column in table.columns]
+    lines = [f"% {table.paper}"]
+    lines += _tabular(["System", *names], _grid(table, cells, system))
+    if compared := _comparison(table, cells):
+        lines += ["", *_tabular(_COMPARISON, compared)]
+    lines += ["", "% cells that stay empty:"]
+    lines += [f"% {line}" for line in _reasons(cells).splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
+
+    return [
+        r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
         r"\toprule",
-        " & ".join(["System", *names]) + r" \\",
+        line(header),
         r"\midrule",
-        *(
-            " & ".join(cell.translate(_LATEX) for cell in line) + r" \\"
-            for line in _grid(table, cells, system)
-        ),
+        *map(line, rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    return "\n".join(lines) + "\n"

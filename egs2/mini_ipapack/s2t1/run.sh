@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./db.sh
 
 decode_configs="conf/decode_ctc_greedy.yaml conf/decode_joint.yaml"
-decode_configs+=" conf/decode_attention.yaml conf/decode_unk_lang.yaml"
+decode_configs+=" conf/decode_attention.yaml conf/decode_joint_unk.yaml"
 decode_configs+=" conf/decode_lid.yaml"
 
 exec scripts/s2t.sh \
