@@ -93,6 +93,8 @@ def test_results_page_and_curves_exist(finished):
     for word in ("PFER", "PER", "WER", "CER", "lid", "eng", "ita", "python"):
         assert word.lower() in text.lower(), word
     assert list((exp / "images").glob("*.png"))
+    assert "<html" in (exp / "report/index.html").read_text()
+    assert "duration" in (exp / "results_by.csv").read_text()
     assert (finished / "data/report/report.md").exists()
 
 

@@ -1,0 +1,72 @@
+"""The programs of scripts/bench work, and find ours equal to what they compare with.
+
+On a few examples, and without a look at any time.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "scripts/bench"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """The module of a program."""
+    monkeypatch.syspath_prepend(BENCH)
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(
+            f"bench_{name}", BENCH / f"{name}.py"
+        )
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # workers look it up
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_scores_equal_panphon(load):
+    result = load("score").compare_with_panphon(rounds=1)
+    assert result["max_abs_diff"] < 1e-9
+    assert result["ratio_kernel"] > 0 and result["ratio_text"] > 0
+
+
+def test_stages_1_and_4_write_no_audio(load, tmp_path):
+    result = load("prepare").measure(600, 1, tmp_path)
+    assert result["utterances"] == 600
+    assert result["audio_bytes_present"] > 0
+    assert result["audio_bytes_written"] == 0
+    assert result["peak_rss_mib"] < 1024
+
+
+def test_normaliser_is_compared_with_panphon(load):
+    assert load("normaliser").measure(50)["normaliser_ratio"] > 0
+
+
+def test_index_is_built_and_read_by_workers(load, tmp_path):
+    result = load("index").measure(30_000, 2, tmp_path)
+    assert result["examples"] == 120_000
+    assert 0 <= result["worker_private_mib"] < 300
+
+
+def test_training_step_equals_stock(load, tmp_path):
+    bench = load("train_step")
+    bench.register_with_espnet()
+    size = bench.QUICK[0]
+    loss, grad = bench.check(size, bench.make_data(tmp_path, size))
+    assert loss < 1e-4 and grad < 1e-3
+
+
+def test_decoding_equals_stock():
+    command = [sys.executable, str(BENCH / "decode.py"), "--n_utts", "2"]
+    command += ["--beams", "1", "--n_tokens", "4", "--mean_s", "1"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["identical"] == 1.0
