@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The mini recipe for two hours instead of half of one, with more speech: volunteers in
-# ten languages (tuxpaint) and seven hours of a synthesiser (gnomehelp) for training.
+# The mini recipe for 80 to 120 minutes instead of 30, with more speech: volunteers in nine
+# languages (tuxpaint) and seven hours of a synthesiser (gnomehelp) for training.
 # Usage: ./run_long.sh [option of run.sh]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
