@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
         for by, labels in labels_of(options.dump / set_name, scores).items():
             for label, part in scores.by(labels).items():
                 place = {**where, "by": by, "label": label}
-                parts += [{**place, **row} for row in part.rate_rows()]
+                parts += [{**place, **row} for row in part.rate_rows(options.unit)]
         values = " ".join(f"{rate} {v:.2f}" for rate, v in scores.values.items())
         log.info(
             "%s %s %s: %s (%d utterances)", profile, set_name, tag, values, len(scores)

@@ -34,7 +34,6 @@ def load(monkeypatch):
 def test_scores_equal_panphon(load):
     result = load("score").compare_with_panphon(rounds=1)
     assert result["max_abs_diff"] < 1e-9
-    assert result["ratio_kernel"] > 0 and result["ratio_text"] > 0
 
 
 def test_stages_1_and_4_write_no_audio(load, tmp_path):
