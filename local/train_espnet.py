@@ -7,6 +7,7 @@ What only our loop knows is left out of the settings, and said.
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -19,6 +20,12 @@ from powsm.checkpoint import keep_normaliser
 from powsm.files import atomic_write
 
 STOCK_CRITERIA = {"loss", "loss_ctc", "loss_att", "acc", "cer_ctc", "cer", "wer"}
+
+
+def keeps_no_attention(settings: Mapping) -> bool:
+    """Whether attention is flash-attn's or PyTorch's: ESPnet's plots fail on both."""
+    parts = [settings["encoder_conf"], settings["decoder_conf"]]
+    return any(part.get(f"use_{x}") for part in parts for x in ("flash_attn", "sdpa"))
 
 
 def main() -> None:
@@ -52,6 +59,9 @@ def main() -> None:
         known = known or [["valid", "acc", "max"]]
         logging.info("best_model_criterion %s becomes %s", criteria, known)
     settings["best_model_criterion"] = known
+    if settings["num_att_plot"] and keeps_no_attention(settings):
+        logging.info("num_att_plot becomes 0: this attention keeps no weights to plot")
+        settings["num_att_plot"] = 0
     if settings["normalize"] == "global_mvn":
         settings["normalize_conf"] = {"stats_file": str(options.stats)}
     for name, folder in (("train", "train"), ("valid", "dev")):

@@ -146,7 +146,8 @@ class LitPowsm(LitESPnetModel):
         plan = plan_pass(index.num_samples, options, 0, self.dataset("train").langs)
         log.info(
             "%.1f M parameters; %d utterances, %.1f h; a pass is %d batches of up to "
-            "%.0f s; an update is %d batches: %d rank(s) x %d accumulated; tasks: %s",
+            "%.0f s; an update is %d batches: %d rank(s) on %s x %d accumulated; "
+            "tasks: %s",
             sum(p.numel() for p in self.model.parameters()) / 1e6,
             len(index),
             index.num_samples.sum() / SAMPLE_RATE / 3600,
@@ -154,6 +155,7 @@ class LitPowsm(LitESPnetModel):
             options.batch_seconds,
             options.update_batches,
             self.trainer.world_size,
+            self.device.type,
             self.trainer.accumulate_grad_batches,
             " ".join(self.args.tasks or TASKS),
         )

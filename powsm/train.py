@@ -140,6 +140,9 @@ def train(
         remove_broken_off(exp)
     # not Lightning's guess: inside a Slurm job it would count Slurm's tasks
     ranks = TorchElasticEnvironment() if world_size > 1 else LightningEnvironment()
+    # what Lightning tells is in our own lines, but for an advertisement
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     trainer = L.Trainer(
         accelerator="auto" if args.ngpu > 0 else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),

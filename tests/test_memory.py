@@ -194,7 +194,7 @@ def test_auto_takes_the_largest_part_of_an_update_that_fits(
     caplog.set_level("INFO", logger="powsm")
     run(corpus, tmp_path, batch_conf=AUTO)
     assert "batch_seconds: auto is 2.0 s: 6 s an update in 3 batches" in caplog.text
-    assert "1 rank(s) x 3 accumulated" in caplog.text
+    assert "1 rank(s) on cpu x 3 accumulated" in caplog.text
     assert "out of memory" not in caplog.text  # the training itself had enough
 
     # more memory later: the order of the data stays what it was

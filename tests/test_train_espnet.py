@@ -24,10 +24,8 @@ PUBLISHED = {
     "num_iters_per_epoch": 2,
     "max_epoch": 2,
     "valid_max_cache_size": 0,
-    "num_att_plot": 0,
     "best_model_criterion": [["valid", "pfer_ctc", "min"]],  # ours alone
     "keep_nbest_models": 2,
-    "use_matplotlib": False,
 }
 
 
@@ -47,6 +45,7 @@ def test_stock_loop_ends_its_epochs_and_its_average_decodes(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "best_model_criterion [['valid', 'pfer_ctc', 'min']] becomes" in done.stderr
+    assert "num_att_plot becomes 0" in done.stderr
     assert {"1epoch.pth", "2epoch.pth", "valid.acc.ave.pth"} <= {
         path.name for path in exp.iterdir()
     }

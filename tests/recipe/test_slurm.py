@@ -140,7 +140,7 @@ def test_recipe_with_killed_jobs_equals_the_local_run(slurm, tmp_path, monkeypat
     data = hashes(tmp_path / "data")  # and the report of stage 2
     assert hashes(tmp_path / "local/data").items() <= data.items()
 
-    assert "2 rank(s) x 1 accumulated" in (exp / "train.log").read_text()
+    assert "2 rank(s) on cpu x 1 accumulated" in (exp / "train.log").read_text()
     records = json.loads((exp / "results.json").read_text())
     got = {(r["task"], r["decode"], r["metric"]) for r in records}
     assert RATES <= got

@@ -137,7 +137,7 @@ def test_two_ranks_train_and_decode_through_torchrun(finished):
     profile = ("--decode_configs", "conf/decode_ctc_greedy.yaml", "--nproc", "2")
     run(finished, "--stage", "11", "--stop_stage", "12", *options, *profile)
     exp = finished / "exp/two"
-    assert "2 rank(s) x 1 accumulated" in (exp / "train.log").read_text()
+    assert "2 rank(s) on cpu x 1 accumulated" in (exp / "train.log").read_text()
     (hyps,) = exp.glob("*/test_asterisk/pr_ctc*/hyp.jsonl")
     n_utts = len((finished / "dump/raw/test_asterisk/ref.ipa").read_text().splitlines())
     assert len(hyps.read_text().splitlines()) == n_utts
