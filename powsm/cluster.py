@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEUES = 100  # after a time limit or preemption: each one gets further
 SIGNAL_S = 120  # seconds from the signal to the time limit
+_OWN_SIGNAL_S = 10  # seconds after which a command's signal came to it alone
 _POLL_S = (0.5, 15.0)  # seconds between two looks at the queue, at first and later
 _RECORD = "jobs.json"
 _ENDED_STATES = frozenset(
@@ -64,8 +65,11 @@ class Command(Checkpointable):
         process = subprocess.Popen(self.argv)
         self.pid = process.pid
         status = process.wait()
-        if status == os.EX_TEMPFAIL and os.environ["SLURM_PROCID"] != "0":
-            return  # rank 0 decides whether the job queues again
+        if status == os.EX_TEMPFAIL:
+            if os.environ["SLURM_PROCID"] != "0":
+                return  # rank 0 decides whether the job queues again
+            # Slurm signals the command and us one by one: ours, which requeues, is due
+            time.sleep(_OWN_SIGNAL_S)
         if status != 0:
             raise SystemExit(status if status > 0 else 128 - status)
 

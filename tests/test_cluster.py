@@ -1,12 +1,14 @@
 """Jobs on a cluster without one: resources, commands, logs. tests/recipe has Slurm."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from powsm import cluster
 from powsm.cluster import Command, last_line, log_of_first_failure
 from powsm.resources import ClusterError, Resources, load_resources
 
@@ -87,9 +89,25 @@ def test_machine_without_slurm_says_what_to_do(tmp_path):
 )
 def test_command_fails_with_the_status_of_its_program(script, status, monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setattr(cluster, "_OWN_SIGNAL_S", 0)
     with pytest.raises(SystemExit) as caught:
         Command(["bash", "-c", script])()
     assert caught.value.code == status
+
+
+def test_signal_that_comes_after_the_command_saved_still_requeues(monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+
+    def requeue(number, frame):  # submitit's ends the process, too
+        raise InterruptedError("requeued")
+
+    earlier = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        script = "{ sleep 0.5; kill -USR2 $PPID; } >/dev/null & exit 75"
+        with pytest.raises(InterruptedError, match="requeued"):
+            Command(["bash", "-c", script])()
+    finally:
+        signal.signal(signal.SIGUSR2, earlier)
 
 
 def test_rank_that_saved_leaves_the_requeue_to_rank_0(monkeypatch):
