@@ -5,7 +5,7 @@ import argparse
 import os
 import sys
 
-from powsm.ranks import RankError, meet
+from powsm.ranks import RankError, leaving_at_errors, meet
 
 
 def main() -> None:
@@ -13,10 +13,11 @@ def main() -> None:
     parser.add_argument("--cuda", action="store_true", help="on GPUs, through NCCL")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds")
     options = parser.parse_args()
-    try:
-        hosts = meet(cuda=options.cuda, timeout_s=options.timeout)
-    except RankError as err:
-        sys.exit(f"meet.py: error: {err}")
+    with leaving_at_errors():
+        try:
+            hosts = meet(cuda=options.cuda, timeout_s=options.timeout)
+        except RankError as err:
+            sys.exit(f"meet.py: error: {err}")
     if int(os.environ.get("RANK", 0)) == 0:  # torchrun gives all ranks one stdout
         print(f"{len(hosts)} ranks on {', '.join(dict.fromkeys(hosts))}")
 

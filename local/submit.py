@@ -35,6 +35,12 @@ def main() -> None:
     command = options.command[1:]
     try:
         resources = load_resources(options.cluster)[options.stage]
+        if resources.nodes > 1 and not options.ranks:
+            raise ClusterError(
+                f"{options.cluster}: stages.{options.stage}.nodes is "
+                f"{resources.nodes}, but this trainer (--trainer espnet) starts its "
+                "processes on one machine: set it to 1, or take --trainer powsm"
+            )
         items = options.each or [f"{i}/{resources.jobs}" for i in range(resources.jobs)]
         if "{}" not in command:
             items = ["the job"]

@@ -15,7 +15,7 @@ from powsm.checkpoint import keep_normaliser
 from powsm.files import naming
 from powsm.guards import StoppedBySignal
 from powsm.memory import TrainingError
-from powsm.ranks import RankError
+from powsm.ranks import RankError, leaving_at_errors
 from powsm.train import train
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(
         level=logging.WARNING if rank == 0 else logging.ERROR,
-        format="%(asctime)s %(message)s",
+        format=f"%(asctime)s {f'rank {rank}: ' if rank else ''}%(message)s",
         handlers=[
             logging.StreamHandler(),
             logging.FileHandler(
@@ -51,8 +51,8 @@ def main() -> None:
             ),
         ],
     )
-    if rank == 0:
-        logging.getLogger("powsm").setLevel(logging.INFO)  # ESPnet tells every tensor
+    # ours alone: ESPnet tells every tensor
+    logging.getLogger("powsm").setLevel(logging.WARNING if rank else logging.INFO)
     try:
         settings = config.load(options.config, options.overrides)
         settings["token_list"] = str(options.token_dir / "tokens.txt")
@@ -72,11 +72,12 @@ def main() -> None:
                 exp=options.exp,
             )
     except StoppedBySignal as stop:
-        logging.getLogger("powsm").warning("%s", stop)
+        logging.getLogger("powsm").info("%s", stop)
         raise SystemExit(os.EX_TEMPFAIL) from stop
     except (ValueError, OSError, TrainingError, RankError) as err:
         raise SystemExit(f"train.py: error: {err}") from err
 
 
 if __name__ == "__main__":
-    main()
+    with leaving_at_errors():
+        main()

@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -180,14 +181,16 @@ class UtteranceLoader:
     Args:
         dataset: what is read.
         options: how batches are made.
-        updates_per_epoch: length of an epoch in updates; None takes one whole pass.
+        updates_per_epoch: length of an epoch in updates; None takes every batch of
+            one pass, by length, whatever `update_batches` is.
         epoch: number of the epoch, from 0.
         rank, world_size: this process among the ranks.
         first_step: how many of the epoch's batches on this rank are already done.
         num_workers: loading processes.
 
     Raises:
-        ValueError: `update_batches` is not a multiple of `world_size`.
+        ValueError: `update_batches` is not a multiple of `world_size`, for epochs of
+            updates.
     """
 
     def __init__(
@@ -201,8 +204,9 @@ class UtteranceLoader:
         world_size: int = 1,
         first_step: int = 0,
         num_workers: int = 0,
+        pin_memory: bool = False,
     ):
-        if options.update_batches % world_size:
+        if updates_per_epoch is not None and options.update_batches % world_size:
             raise ValueError(
                 f"update_batches ({options.update_batches}) must be a multiple of the "
                 f"number of ranks ({world_size})"
@@ -214,17 +218,31 @@ class UtteranceLoader:
         self.world_size = world_size
         self.first_step = first_step
         self.num_workers = num_workers
-        self.batches_per_update = options.update_batches // world_size
+        self.pin_memory = pin_memory
         if updates_per_epoch is None:
-            self._passes = [(epoch, self._plan(epoch), 0)]
-            self._updates = len(self._passes[0][1]) // options.update_batches
+            self.batches_per_update = 1
+            self._passes = [(epoch, self._plan_whole(epoch), 0)]
+            self._updates = len(self._passes[0][1]) // world_size
         else:
+            self.batches_per_update = options.update_batches // world_size
             self._passes = self._stretch(epoch * updates_per_epoch)
             self._updates = updates_per_epoch
 
     def _plan(self, number: int) -> PassPlan:
         samples = self.dataset.index.num_samples
         return plan_pass(samples, self.options, number, self.dataset.langs)
+
+    def _plan_whole(self, number: int) -> PassPlan:
+        """Every batch, and to even the ranks out the first ones again."""
+        plan = self._plan(number)
+        self._n_batches = plan.bounds.size - 1
+        rounds = -(-self._n_batches // self.world_size)
+        order = np.resize(np.arange(self._n_batches), rounds * self.world_size)
+        return replace(plan, order=order)
+
+    def is_repeated(self, step: int) -> bool:
+        """Whether batch `step` of a whole pass on this rank evens the ranks out."""
+        return step * self.world_size + self.rank >= self._n_batches
 
     def _stretch(self, skip: int) -> list:
         number = 0
@@ -242,7 +260,7 @@ class UtteranceLoader:
 
     def _keys(self) -> Iterator[list[tuple[int, int, int]]]:
         number, plan, update = self._passes[0]
-        size = self.options.update_batches
+        size = self.batches_per_update * self.world_size
         for step in range(len(self)):
             if (update + 1) * size > len(plan):
                 number += 1
@@ -265,7 +283,7 @@ class UtteranceLoader:
                 collate_fn=collate,
                 num_workers=self.num_workers,
                 worker_init_fn=_leave_signals,
-                pin_memory=torch.cuda.is_available(),
+                pin_memory=self.pin_memory,
             )
         except AudioError as err:
             # a loading process sends its whole traceback; the message ends it

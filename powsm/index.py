@@ -137,6 +137,13 @@ def _stamp(folder: Path) -> dict:
     }
 
 
+def _is_current(index: Path, stamp: dict) -> bool:
+    try:
+        return json.loads((index / "stamp.json").read_text()) == stamp
+    except (OSError, ValueError):
+        return False
+
+
 def build_index(folder: Path) -> Path:
     """Index a dump folder; a current index is left as it is.
 
@@ -160,11 +167,8 @@ def build_index(folder: Path) -> Path:
             )
     stamp = _stamp(folder)
     index = folder / ".index"
-    try:
-        if json.loads((index / "stamp.json").read_text()) == stamp:
-            return index
-    except (OSError, ValueError):
-        pass
+    if _is_current(index, stamp):
+        return index
     building = Path(tempfile.mkdtemp(dir=folder, prefix=".index."))
     try:
         n_utts = _write_numbers(folder, building)
@@ -174,6 +178,8 @@ def build_index(folder: Path) -> Path:
     except BaseException as err:
         shutil.rmtree(building, ignore_errors=True)
         if isinstance(err, OSError):  # numpy's says neither where nor why
+            if _is_current(index, stamp):  # another process was faster
+                return index
             raise OSError(f"{index}: not written ({err}); is the disk full?") from err
         raise
     log.info("indexed %s: %d utterances", folder, n_utts)
@@ -275,11 +281,18 @@ class ExampleIndex:
             self._open[path] = os.open(path, os.O_RDONLY)
         return os.pread(self._open[path], end - begin, begin)
 
+    def _begins(self) -> np.ndarray:
+        begins = np.memmap(self._index / "begins", _NUMBER, mode="r")
+        return begins.reshape(-1, len(_INDEXED))
+
     def langs(self) -> np.ndarray:
         """A number for the language of each utterance, int32, shape (n_utts,)."""
-        begins = np.memmap(self._index / "begins", _NUMBER, mode="r")
         ids = np.memmap(self.folder / _INDEXED[0], np.uint8, mode="r")
-        return _langs(ids, begins.reshape(-1, len(_INDEXED))[: len(self), 0])
+        return _langs(ids, self._begins()[: len(self), 0])
+
+    def text_bytes(self) -> np.ndarray:
+        """Length of the targets of each utterance in bytes, shape (n_utts,)."""
+        return np.diff(self._begins()[:, _INDEXED.index("text")])
 
     def _lines(self, name: str, utt: int) -> list[tuple[str, str]]:
         """(example id, value) of an utterance's lines in one of the files."""

@@ -87,6 +87,7 @@ class LitPowsm(LitESPnetModel):
         self.bad_steps = 0
         self._update = UpdateInParts(self)
         self._has_gradients = False  # already, before the backward pass
+        self._seen: list[tuple[list[str], torch.Tensor]] = []  # in this update
         self.valid_totals: dict[str, float] = {}
         self.valid_phones: dict[str, list] = {}
         self._datasets: dict[str, UtteranceDataset] = {}
@@ -116,17 +117,23 @@ class LitPowsm(LitESPnetModel):
             world_size=self.trainer.world_size,
             first_step=done if self.trainer.fit_loop.restarting else 0,
             num_workers=self.args.num_workers,
+            pin_memory=self.device.type == "cuda",
         )
 
     def val_dataloader(self) -> UtteranceLoader:
-        """All of the validation data, in the same batches every time."""
+        """All of the validation data, in the same batches every time.
+
+        The ranks take equally many: at the end some take a batch of another rank
+        again, which `validation_step` does not count.
+        """
         seconds = self.batch_options.batch_seconds
         return UtteranceLoader(
             self.dataset("valid"),
-            BatchOptions(batch_seconds=seconds, update_batches=self.trainer.world_size),
+            BatchOptions(batch_seconds=seconds),
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             num_workers=self.args.num_workers,
+            pin_memory=self.device.type == "cuda",
         )
 
     def configure_optimizers(self):
@@ -172,6 +179,12 @@ class LitPowsm(LitESPnetModel):
         seed = np.random.SeedSequence(counters)
         torch.manual_seed(int(seed.generate_state(1)[0]))
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Count while the lengths are on the CPU: a GPU would be waited for."""
+        self.audio_seconds = float(batch[1]["speech_lengths"].sum()) / SAMPLE_RATE
+        self.n_examples = len(batch[1]["text"])
+        return batch
+
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
         self.seed_step(self.trainer.fit_loop.epoch_loop.total_batch_idx)
         begins = self.global_step < self.args.ctc_only_updates
@@ -189,21 +202,19 @@ class LitPowsm(LitESPnetModel):
         utt_ids, tensors = batch
         loss = None
         try:
-            loss, stats, weight = self.model(**tensors)
+            loss, stats, _ = self.model(**tensors)
         except torch.OutOfMemoryError:
             pass  # its frames hold tensors: go on outside of this clause
         self._has_gradients = loss is None
         if loss is None:
-            stats, weight = self._update.do_again()
+            stats = self._update.do_again()
             loss = nothing_more(self.parameters())
-        self.audio_seconds = float(tensors["speech_lengths"].sum()) / SAMPLE_RATE
-        self.n_examples = int(weight)
         self.train_stats = stats
+        self._seen.append((utt_ids, stats["loss"]))
         self.log_dict(
             {f"train/{k}": v for k, v in stats.items() if v is not None},
             batch_size=self.n_examples,
         )
-        self._last_utt_ids = utt_ids
         return loss
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer) -> None:
@@ -230,25 +241,22 @@ class LitPowsm(LitESPnetModel):
                 "gradients; lower batch_seconds (or let auto find it): training goes "
                 "on from the last checkpoint"
             )
+        # the caller holds the loss, and it the graph, whose memory is wanted
+        loss.detach_()
         self._update.do_again()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skip an update whose gradient is not finite, and stop after many."""
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         self._update.clear()
+        seen, self._seen = self._seen, []
         norm = torch.nn.utils.get_total_norm(grads)
         self.log("train/grad_norm", norm)
         if torch.isfinite(norm):
             self.bad_steps = 0
             return
         self.bad_steps += 1
-        log.warning(
-            "step %d: gradient norm %s, update skipped (%d in a row); utterances: %s",
-            self.global_step,
-            float(norm),
-            self.bad_steps,
-            " ".join(self._last_utt_ids),
-        )
+        self._tell_skipped(float(norm), seen)
         if self.bad_steps >= MAX_BAD_STEPS:
             raise TrainingError(
                 f"{MAX_BAD_STEPS} updates in a row had no finite gradient; lower the "
@@ -256,6 +264,21 @@ class LitPowsm(LitESPnetModel):
             )
         for p in self.parameters():
             p.grad = None  # the optimiser leaves a parameter without gradient alone
+
+    def _tell_skipped(
+        self, norm: float, seen: list[tuple[list[str], torch.Tensor]]
+    ) -> None:
+        """Each rank names those in batches without a finite loss, or all if none is."""
+        bad = [ids for ids, loss in seen if not torch.isfinite(loss)]
+        is_known = self.trainer.strategy.reduce_boolean_decision(bool(bad), all=False)
+        named = bad if is_known else [ids for ids, _ in seen]
+        if named:
+            log.warning(
+                "rank %d, step %d: gradient norm %s, update skipped (%d in a row); "
+                "utterances: %s",
+                *(self.global_rank, self.global_step, norm, self.bad_steps),
+                " ".join(utt_id for ids in named for utt_id in ids),
+            )
 
     # ------------------------------------------------------------- validation
 
@@ -267,6 +290,8 @@ class LitPowsm(LitESPnetModel):
     def validation_step(self, batch, batch_idx: int) -> None:
         utt_ids, batch = batch
         _, stats, weight = self.model(**batch)
+        if self.trainer.val_dataloaders.is_repeated(batch_idx):
+            return
         totals = self.valid_totals
         for key, value in stats.items():
             if value is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import lightning as L
+import numpy as np
 import torch
 
 from powsm.audio import SAMPLE_RATE
@@ -12,6 +13,8 @@ from powsm.batches import BatchOptions, plan_pass
 from powsm.dataset import Batch, collate, halves
 
 log = logging.getLogger(__name__)
+
+_MOST_OF_GPU = 0.9  # of its memory, for a size that is to last through the training
 
 
 class TrainingError(RuntimeError):
@@ -72,11 +75,11 @@ class UpdateInParts:
         """Forget the batches of an update that is done."""
         self._held.clear()
 
-    def do_again(self) -> tuple[dict[str, torch.Tensor], int]:
+    def do_again(self) -> dict[str, torch.Tensor]:
         """Gradients of all batches held, what did not fit in halves or less.
 
         Returns:
-            Statistics of the last batch, and its number of examples.
+            Statistics of the last batch.
 
         Raises:
             TrainingError: a single recording does not fit.
@@ -96,7 +99,7 @@ class UpdateInParts:
             except torch.OutOfMemoryError:
                 pass  # its frames hold tensors: go on outside of this clause
 
-    def _gradients(self) -> tuple[dict[str, torch.Tensor], int]:
+    def _gradients(self) -> dict[str, torch.Tensor]:
         module = self._module
         for p in module.parameters():
             p.grad = None
@@ -115,7 +118,7 @@ class UpdateInParts:
                 (loss * (share / accumulate)).backward()
                 for key, value in some.items():
                     stats[key] = stats.get(key, 0.0) + share * value
-        return stats, whole
+        return stats
 
 
 def nothing_more(parameters: Iterator[torch.nn.Parameter]) -> torch.Tensor:
@@ -130,9 +133,10 @@ class BatchFinder(L.Callback):
     """`batch_seconds: auto`: the fewest batches into which an update can be cut.
 
     An update keeps its `update_seconds`, so what is found changes speed and not the
-    training. The longest and the fullest batch of a pass are tried, forward and back,
-    beside the room that an optimiser with two moments takes. What was found is kept in
-    the checkpoint, since the order of the data depends on it.
+    training. The longest and the fullest batches of a pass are tried, forward and
+    back, beside the room that an optimiser with two moments takes, in nine tenths of
+    the GPU's memory. What was found is kept in the checkpoint, since the order of the
+    data depends on it.
 
     Attributes:
         n_batches: batches of an update, or None before they are found.
@@ -189,22 +193,22 @@ class BatchFinder(L.Callback):
 
 
 def _hardest(module: L.LightningModule, options: BatchOptions) -> list[Batch]:
-    """The batch with the longest recordings and the one with the most."""
+    """The batches with the longest recordings, the most of them, and the most text."""
     dataset = module.dataset("train")
-    plan = plan_pass(dataset.index.num_samples, options, 0)
-    counts = plan.bounds[1:] - plan.bounds[:-1]
+    plan = plan_pass(dataset.index.num_samples, options, 0, dataset.langs)
     longest = plan.total[plan.bounds[1:] - 1]  # sorted by length within a batch
-    taken = plan.order
-    numbers = {
-        max(range(taken.size), key=lambda b: int(longest[taken[b]])),
-        max(range(taken.size), key=lambda b: int(counts[taken[b]])),
-    }
+    counts = np.diff(plan.bounds)
+    text = np.add.reduceat(dataset.index.text_bytes()[plan.utts], plan.bounds[:-1])
+    numbers = {int(np.argmax(size[plan.order])) for size in (longest, counts, text)}
     return [collate([dataset[key] for key in plan.batch(b)]) for b in sorted(numbers)]
 
 
 def _fit(trainer, module, batches: Sequence[Batch]) -> bool:
     parameters = [p for p in module.parameters() if p.requires_grad]
     moments = []
+    cuda = module.device.type == "cuda"
+    if cuda:
+        torch.cuda.set_per_process_memory_fraction(_MOST_OF_GPU, module.device)
     try:
         moments = [torch.empty_like(p) for p in parameters for _ in range(2)]
         for _, tensors in batches:
@@ -219,3 +223,5 @@ def _fit(trainer, module, batches: Sequence[Batch]) -> bool:
         moments.clear()
         for p in parameters:
             p.grad = None
+        if cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0, module.device)

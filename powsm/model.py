@@ -111,7 +111,8 @@ class PowsmModel(ESPnetS2TModel):
         }
         for layer in self.decoder.decoders if self.decoder is not None else ():
             # flash-attn's kernel knows the causal mask only, not one of packed rows
-            layer.self_attn.use_sdpa |= layer.self_attn.use_flash_attn
+            if layer.self_attn.use_flash_attn:
+                layer.self_attn.use_sdpa = True
             if guided_attention_weight > 0:
                 layer.src_attn.use_sdpa = False  # the penalty reads the weights
 

@@ -125,8 +125,11 @@ def check_gpus(wanted: int) -> list[Finding]:
             message = f"number {number} does not compute: {err}".splitlines()[0]
             return [Finding("fault", "GPUs", f"{message}: see nvidia-smi")]
     names = sorted({torch.cuda.get_device_name(i) for i in range(wanted)})
-    bf16 = "" if not wanted or torch.cuda.is_bf16_supported() else ", without bfloat16"
-    message = f"{wanted} of {found}: {', '.join(names)}{bf16}" if wanted else "not used"
+    if not wanted:
+        return [Finding("ok", "GPUs", "not used")]
+    message = f"{wanted} of {found}: {', '.join(names)}"
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        message += ", without bfloat16 (slow with use_amp: true)"
     return [Finding("ok", "GPUs", message)]
 
 

@@ -8,8 +8,12 @@ import json
 import logging
 import os
 import socket
+import sys
+import threading
 import time
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -18,6 +22,7 @@ import torch.distributed as dist
 log = logging.getLogger(__name__)
 
 MEET_S = 300.0  # seconds for all ranks to come, and again for the all-reduce
+_LONGER_S = 120.0  # more for NCCL, so that it is this module that tells
 _LEAVE_S = 3.0  # seconds for the others to tell what they saw, and to read it
 
 
@@ -25,12 +30,38 @@ class RankError(RuntimeError):
     """Ranks that did not come, could not use their device, or broke the all-reduce."""
 
 
+@contextmanager
+def leaving_at_errors() -> Iterator[None]:
+    """End this process at once if an error comes, where it is one of several ranks.
+
+    The usual end of a process waits for NCCL, whose other ranks wait for this one: the
+    fault would show after half an hour, and as theirs. SystemExit with a status of its
+    own passes: all ranks leave together then.
+    """
+    try:
+        yield
+    except BaseException as err:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        if isinstance(err, SystemExit):
+            if not isinstance(err.code, str):
+                raise
+            sys.stderr.write(f"{err.code}\n")
+        else:
+            traceback.print_exc()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
 def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:
     """Wait for all ranks, and sum a number over them.
 
     Rank, number of ranks and address come from RANK, WORLD_SIZE, LOCAL_RANK,
     MASTER_ADDR and MASTER_PORT, as torchrun and `powsm.cluster` set them. The process
-    group is gone afterwards; the run makes its own.
+    group is gone afterwards; the run makes its own. After an error a thread may still
+    wait in it, and the process is to end by `leaving_at_errors`.
 
     Args:
         cuda: sum on this rank's GPU through NCCL, otherwise on the CPU through gloo.
@@ -188,32 +219,48 @@ def _all_reduce(
     device: torch.device,
     timeout_s: float,
 ) -> str | None:
-    """Sum rank + 1 over the ranks; what went wrong, or None."""
+    """Sum rank + 1 over the ranks; what went wrong, or None.
+
+    In a thread: NCCL may wait in a call that knows no time limit of ours.
+    """
+    answers: list[str | None] = []
+
+    def run() -> None:
+        answers.append(_sum_ranks(store, rank, world_size, device, timeout_s))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answers[0] if answers else f"no sum within {timeout_s:.0f} s"
+
+
+def _sum_ranks(
+    store: dist.Store,
+    rank: int,
+    world_size: int,
+    device: torch.device,
+    timeout_s: float,
+) -> str | None:
     number = torch.tensor([rank + 1.0], device=device)
     try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # of this thread
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore("group", store),
+            # a connection of its own: one that waits lets nobody else speak
+            store=dist.PrefixStore("group", store.clone()),
             rank=rank,
             world_size=world_size,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timedelta(seconds=timeout_s + _LONGER_S),
         )
-        work = dist.all_reduce(number, async_op=True)
-        deadline = time.monotonic() + timeout_s
-        while not work.is_completed():
-            if time.monotonic() > deadline:
-                return f"no sum within {timeout_s:.0f} s"
-            time.sleep(0.005)
-        work.wait()
+        dist.all_reduce(number)
+        total = number.item()  # waits for it
+        # not after an error: it would wait for the others
+        dist.destroy_process_group()
     except (dist.DistError, RuntimeError) as err:
         return _first_line(err)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
     expected = world_size * (world_size + 1) / 2
-    if number.item() != expected:
-        return f"the sum is {number.item()}, expected {expected}"
-    return None
+    return None if total == expected else f"the sum is {total}, expected {expected}"
 
 
 def _first_line(err: BaseException) -> str:

@@ -12,6 +12,7 @@ was not.
 import argparse
 import logging
 import os
+import socket
 import sys
 import uuid
 import warnings
@@ -34,6 +35,7 @@ from powsm.epochs import EpochModels
 from powsm.files import atomic_write
 from powsm.finetune import load_initial
 from powsm.guards import ResumableCheckpoint, Watchdog
+from powsm.index import build_index
 from powsm.litmodel import LitPowsm
 from powsm.memory import BatchFinder, TrainingError
 from powsm.progress import Bar, Clock
@@ -43,10 +45,10 @@ from powsm.resume import AtomicCheckpointIO, newest_checkpoint, remove_broken_of
 log = logging.getLogger(__name__)
 
 
-def _strategy(world_size: int, some_may_rest: bool):
+def _strategy(world_size: int, some_may_rest: bool, cuda: bool):
     if world_size == 1:
         return "auto"
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if cuda else "gloo"
     return DDPStrategy(
         process_group_backend=backend, find_unused_parameters=some_may_rest
     )
@@ -92,7 +94,8 @@ def train(
         The averaged model of the first criterion.
 
     Raises:
-        TrainingError: gradients stay infinite, or a criterion does not exist.
+        TrainingError: gradients stay infinite, a criterion does not exist, or a GPU
+            is wanted and there is none.
         RankError: a rank is missing or out of order.
         StoppedBySignal: a signal asked for the end; all is saved.
     """
@@ -103,8 +106,17 @@ def train(
         )
     exp.mkdir(parents=True, exist_ok=True)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    cuda = args.ngpu > 0
+    if int(os.environ.get("RANK", "0")) == 0:
+        for folder in (train_folder, valid_folder):
+            build_index(folder)  # the other ranks find it when they have met
     if world_size > 1:
-        meet(cuda=args.ngpu > 0 and torch.cuda.is_available())
+        meet(cuda=cuda)
+    elif cuda and not torch.cuda.is_available():
+        raise TrainingError(
+            f"ngpu is {args.ngpu}, but PyTorch finds no GPU on {socket.gethostname()}: "
+            "see nvidia-smi, or set --ngpu 0 to train on the CPU"
+        )
     args.output_dir = str(exp)
     set_all_random_seed(args.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
@@ -133,7 +145,9 @@ def train(
         save_last=False,
     )
     # its on_validation_epoch_end comes after that of `models`, see there
-    averaging = [EMAWeightAveraging(decay=args.ema_decay)] if args.ema_decay else []
+    averaging = []
+    if args.ema_decay:  # of weights: the numbers of rows of PhoneLinear are buffers
+        averaging = [EMAWeightAveraging(decay=args.ema_decay, use_buffers=False)]
     is_watched = sys.stdout.isatty()
     bar = [Bar(clock)] if is_watched else []
     if int(os.environ.get("RANK", "0")) == 0:
@@ -144,11 +158,11 @@ def train(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     trainer = L.Trainer(
-        accelerator="auto" if args.ngpu > 0 else "cpu",
+        accelerator="cuda" if cuda else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=world_size // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         strategy=_strategy(
-            world_size, args.unused_parameters or args.ctc_only_updates > 0
+            world_size, args.unused_parameters or args.ctc_only_updates > 0, cuda
         ),
         plugins=[ranks, AtomicCheckpointIO()],
         precision="bf16-mixed" if args.use_amp else "32-true",

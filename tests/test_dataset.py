@@ -50,17 +50,39 @@ def test_loader_keeps_only_the_named_tasks(folder):
 
 
 def test_ranks_share_the_batches_of_one_rank(folder):
-    alone = [ids for ids, _ in make_loader(folder)]
-    ranks = [
-        [ids for ids, _ in make_loader(folder, rank=r, world_size=2)] for r in range(2)
-    ]
+    def ids(**kwargs):
+        return [ids for ids, _ in make_loader(folder, updates_per_epoch=3, **kwargs)]
+
+    alone = ids()
+    ranks = [ids(rank=r, world_size=2) for r in range(2)]
     assert len(ranks[0]) == len(ranks[1]) == len(alone) // 2
     assert [ids for pair in zip(*ranks, strict=True) for ids in pair] == alone
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_whole_pass_has_every_utterance_once_for_any_number_of_ranks(
+    folder, world_size
+):
+    loaders = [
+        make_loader(folder, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    taken = [[ids for ids, _ in loader] for loader in loaders]
+    assert {len(batches) for batches in taken} == {len(loaders[0])}
+    counted = [
+        utt_id
+        for loader, batches in zip(loaders, taken, strict=True)
+        for step, ids in enumerate(batches)
+        if not loader.is_repeated(step)
+        for utt_id in ids
+    ]
+    assert sorted(counted) == sorted(id for ids, _ in make_loader(folder) for id in ids)
+    assert len(counted) == 5
+
+
 def test_ranks_that_do_not_divide_an_update_are_refused(folder):
     with pytest.raises(ValueError, match=r"update_batches \(2\) must be a multiple"):
-        make_loader(folder, world_size=3)
+        make_loader(folder, world_size=3, updates_per_epoch=1)
 
 
 def test_loader_starts_in_the_middle_as_if_it_had_run_there(folder):
