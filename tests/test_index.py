@@ -1,5 +1,6 @@
 """The index of a dump folder: built once, refused when files disagree."""
 
+import os
 import pickle
 
 import pytest
@@ -83,3 +84,19 @@ def test_a_file_with_more_lines_at_its_end_is_refused(folder):
         file.write("tiny_u0005_eng_pr <eng><pr><notimestamps> /p/\n")
     with pytest.raises(IndexMismatchError, match="17 lines, text has 18"):
         build_index(folder)
+
+
+def test_of_two_that_build_at_once_the_slower_takes_what_is_there(
+    tmp_path, monkeypatch
+):
+    folder = make_dump(tmp_path / "train", [0.5, 1.0])
+    rename = os.rename
+
+    def overtaken(source, target):
+        monkeypatch.undo()
+        build_index(folder)  # the faster one
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", overtaken)
+    assert len(ExampleIndex(folder)) == 2
+    assert [path.name for path in folder.glob(".index*")] == [".index"]

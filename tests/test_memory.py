@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import yaml
 from dump_builder import make_dump
 from tiny_model import SETTINGS, make_args, make_tokens
 
+from powsm import memory
 from powsm.batches import BatchOptions
 from powsm.dataset import collate, halves
-from powsm.memory import TrainingError
+from powsm.index import ExampleIndex
+from powsm.memory import TrainingError, UpdateInParts
 from powsm.model import PowsmModel
 from powsm.train import train
 
@@ -142,6 +145,43 @@ def test_backward_out_of_memory_gives_the_same_step(
     assert "out of memory at batch 1: taken in 2 parts" in caplog.text
 
 
+class Kept(torch.autograd.Function):
+    """Stands for the activations of a loss, and runs out of memory going back."""
+
+    @staticmethod
+    def forward(ctx, x, activations):
+        ctx.activations = activations
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise torch.OutOfMemoryError("injected")
+
+
+def test_activations_are_gone_when_the_update_is_done_again(
+    corpus, tmp_path, monkeypatch
+):
+    """What did not fit must not take up the memory of what is to fit."""
+    forward, do_again = PowsmModel.forward, UpdateInParts.do_again
+    kept = []
+
+    def large(self, speech, *args, **kwargs):
+        loss, stats, weight = forward(self, speech, *args, **kwargs)
+        if self.training and len(speech) > 1:
+            activations = {"a"}  # a set can be referred to weakly
+            kept.append(weakref.ref(activations))
+            loss = Kept.apply(loss, activations)
+        return loss, stats, weight
+
+    def watched(self):
+        assert kept and kept[-1]() is None
+        return do_again(self)
+
+    monkeypatch.setattr(PowsmModel, "forward", large)
+    monkeypatch.setattr(UpdateInParts, "do_again", watched)
+    run(corpus, tmp_path)
+
+
 def test_single_recording_that_does_not_fit_is_named(corpus, tmp_path, monkeypatch):
     small_memory(monkeypatch, lambda speech: False)
     with pytest.raises(
@@ -203,6 +243,28 @@ def test_auto_takes_the_largest_part_of_an_update_that_fits(
     run(corpus, tmp_path, batch_conf=AUTO, max_epoch=2)
     assert "in 3 batches" in caplog.text
     assert (tmp_path / "2epoch.pth").exists()
+
+
+def test_auto_tries_the_batch_with_most_text_and_samples_languages(
+    tmp_path, monkeypatch
+):
+    """Where sizes differ in text alone, and languages are drawn by temperature."""
+    make_dump(tmp_path / "dump/train", [0.8] * 8, seed=1)
+    make_dump(tmp_path / "dump/dev", [0.6], seed=2)
+    make_tokens(tmp_path / "dump/train", tmp_path / "tokens")
+    index = ExampleIndex(tmp_path / "dump/train")
+    wordiest = index.utt_id(int(np.argmax(index.text_bytes())))
+    tried = []
+    fit = memory._fit
+
+    def recorded(trainer, module, batches):
+        tried.append({utt_id for utt_ids, _ in batches for utt_id in utt_ids})
+        return fit(trainer, module, batches)
+
+    monkeypatch.setattr(memory, "_fit", recorded)
+    one_a_batch = AUTO | {"update_seconds": 0.8, "language_temperature": 2.0}
+    run(tmp_path, tmp_path / "exp", batch_conf=one_a_batch)
+    assert len(tried) == 1 and wordiest in tried[0]
 
 
 def test_auto_says_when_nothing_fits(corpus, tmp_path, monkeypatch):

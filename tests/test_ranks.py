@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -87,3 +89,39 @@ def test_a_rank_that_stalls_in_the_all_reduce_is_named():
     got = run({0: "", 1: "stall"})
     expected = f"rank 1 on host {HOST} came, but failed or stalled in the all-reduce"
     assert got[0].startswith(expected)
+
+
+# as NCCL does when a rank ends alone: it waits for the others, who wait for it
+HANG = "import atexit, sys, time\natexit.register(time.sleep, 600)\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("sys.exit('train.py: error: no room')", "train.py: error: no room\n"),
+        ("{}['a']", "KeyError: 'a'\n"),
+    ],
+)
+def test_a_rank_with_an_error_does_not_wait_for_the_others(fault, message):
+    program = f"{HANG}from powsm.ranks import leaving_at_errors\n"
+    program += f"with leaving_at_errors(): {fault}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"WORLD_SIZE": "2"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "end"), [("1", ValueError("x")), ("2", SystemExit(75))]
+)
+def test_one_process_alone_and_ranks_that_stop_together_end_as_usual(
+    monkeypatch, world_size, end
+):
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    with pytest.raises(type(end)), ranks.leaving_at_errors():
+        raise end

@@ -19,9 +19,10 @@ from tiny_model import SETTINGS, make_args, make_corpus
 
 from powsm.decode import Recogniser
 from powsm.index import ExampleIndex
-from powsm.litmodel import text_encoder
+from powsm.litmodel import LitPowsm, text_encoder
 from powsm.memory import TrainingError
 from powsm.model import PowsmModel, PowsmTask
+from powsm.phone_ctc import PhoneLinear
 from powsm.phonesets import is_phone
 from powsm.progress import Clock
 from powsm.resume import newest_checkpoint
@@ -273,6 +274,31 @@ def test_average_of_weights_is_validated_written_and_resumed(
     (exp / "2epoch.pth").rename(tmp_path / "before.pth")
     run(corpus, exp, ema_decay=0.5)
     assert_same(exp / "2epoch.pth", tmp_path / "before.pth")
+
+
+def test_average_of_weights_leaves_the_rows_of_the_phones_alone(
+    corpus, tmp_path, monkeypatch
+):
+    """They are whole numbers; their mean in floats was one too low in validation."""
+    step = LitPowsm.validation_step
+    validated = []
+
+    def recorded(self, batch, batch_idx):
+        validated.append(self.model.ctc.ctc_lo.kept.tolist())
+        step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LitPowsm, "validation_step", recorded)
+    conf = SETTINGS["model_conf"] | {"ctc_vocab": "phones"}
+    run(corpus, tmp_path, ema_decay=0.9995, model_conf=conf)
+    tokens = (corpus / "tokens/tokens.txt").read_text().splitlines()
+    expected = PhoneLinear(1, tokens).kept.tolist()
+    assert len(validated) >= 2
+    assert all(kept == expected for kept in validated)
+
+
+def test_gpu_that_is_not_there_is_not_replaced_by_the_cpu(corpus, tmp_path):
+    with pytest.raises(TrainingError, match="ngpu is 1, but PyTorch finds no GPU on"):
+        run(corpus, tmp_path, ngpu=1)
 
 
 def test_wandb_is_a_switch_and_says_when_it_is_missing(corpus, tmp_path, monkeypatch):
