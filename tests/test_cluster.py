@@ -68,6 +68,17 @@ def test_file_of_another_shape_is_refused(tmp_path, text):
         load_resources(path)
 
 
+def test_stock_training_on_several_machines_is_refused(tmp_path):
+    """It would start a training of its own on each, in one folder."""
+    path = tmp_path / "c.yaml"
+    path.write_text(FULL + "stages: {11: {nodes: 2}}\n")
+    command = [sys.executable, str(ROOT / "local/submit.py"), "--log", str(tmp_path)]
+    command += ["--cluster", str(path), "--stage", "11", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "stages.11.nodes is 2, but this trainer (--trainer espnet)" in done.stderr
+
+
 def test_machine_without_slurm_says_what_to_do(tmp_path):
     command = [sys.executable, str(ROOT / "local/submit.py"), "--log", str(tmp_path)]
     command += ["--cluster", str(ROOT / "conf/cluster/default.yaml"), "--stage", "1"]

@@ -177,6 +177,14 @@ def test_two_ranks_train_to_the_weights_of_one(corpus, finished, tmp_path):
     alone, together = weights(finished / "2epoch.pth"), weights(tmp_path / "2epoch.pth")
     for key in alone:
         torch.testing.assert_close(together[key], alone[key], rtol=1e-3, atol=1e-4)
+    # and validate on the same utterances, each counted once
+    alone, together = (
+        [json.loads(line) for line in (exp / "history.jsonl").read_text().splitlines()]
+        for exp in (finished, tmp_path)
+    )
+    for one, two in zip(alone, together, strict=True):
+        for key in ("loss", "loss_ctc", "loss_pr", "per_ctc", "pfer_ctc"):
+            assert two[key] == pytest.approx(one[key], rel=1e-4), key
 
 
 def test_settings_with_faults_are_all_named_and_nothing_is_trained(corpus, tmp_path):

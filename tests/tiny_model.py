@@ -81,9 +81,12 @@ def make_tokens(train_folder: Path, out: Path) -> Path:
 
 
 def make_corpus(root: Path) -> Path:
-    """Eight utterances of training, three of dev, and the tokens of the eight."""
+    """Eight utterances of training, five of dev, and the tokens of the eight.
+
+    Those of dev are three batches of up to 3 s, which two ranks do not share evenly.
+    """
     make_dump(root / "dump/train", [0.6, 0.8, 1.0, 0.7, 0.9, 1.1, 0.5, 1.2], seed=1)
-    make_dump(root / "dump/dev", [0.6, 0.9, 0.7], seed=2)
+    make_dump(root / "dump/dev", [0.6, 0.9, 0.7, 1.5, 1.6], seed=2)
     make_tokens(root / "dump/train", root / "tokens")
     return root
 
