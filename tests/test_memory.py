@@ -245,12 +245,11 @@ def test_auto_takes_the_largest_part_of_an_update_that_fits(
 
 
 def test_auto_tries_the_batch_with_most_text_and_samples_languages(
-    tmp_path, monkeypatch
+    corpus, tmp_path, monkeypatch
 ):
     """Where sizes differ in text alone, and languages are drawn by temperature."""
     make_dump(tmp_path / "dump/train", [0.8] * 8, no_text=(0, 1, 2, 3, 4, 6, 7))
     make_dump(tmp_path / "dump/dev", [0.6], seed=2)
-    make_tokens(tmp_path / "dump/train", tmp_path / "tokens")
     tried = []
     fit = memory._fit
 
@@ -260,6 +259,7 @@ def test_auto_tries_the_batch_with_most_text_and_samples_languages(
 
     monkeypatch.setattr(memory, "_fit", recorded)
     one_a_batch = AUTO | {"update_seconds": 0.8, "language_temperature": 2.0}
+    (tmp_path / "tokens").symlink_to(corpus / "tokens")
     run(tmp_path, tmp_path / "exp", batch_conf=one_a_batch)
     assert len(tried) == 1 and len(tried[0]) == 2 and "tiny_u0005_ita" in tried[0]
 
