@@ -38,7 +38,8 @@ def main() -> None:
     add("--table", required=True, help="4, lid, figure2, prism3 or a YAML file")
     models = "experiment folder, packed folder or archive, or Hub tag"
     add("--model", help=f"{models}; without it, what the table would take")
-    add("--exp", type=Path, help="for results; default: of the model, or exp/<name>")
+    add("--exp", type=Path, help="for results; default: the model's, or in --expdir")
+    add("--expdir", type=Path, default=Path("exp"), help="default: exp")
     add("--dump", type=Path, default=Path("dump/raw"), help="default: dump/raw")
     add("--data", type=Path, default=Path("data"), help="for sets that are prepared")
     add("--conf", type=Path, default=ROOT / "conf", help="with decode_*.yaml, tables/")
@@ -47,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.exp is None and options.model:
-        options.exp = results_folder(options.model)
+        options.exp = results_folder(options.model, options.expdir)
     try:
         table = load_table(find_table(options.table, options.conf / "tables"))
         sets = load_sets(options.conf / "tables" / SETS_FILE)

@@ -8,6 +8,7 @@ A configuration holds ESPnet's own keys (`encoder_conf`, `optim`, ...) and the f
 import argparse
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -95,6 +96,17 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML of settings, in which 1e-4 is a number; PyYAML wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
 def load_yaml(path: Path) -> dict:
     """A YAML file that holds a mapping.
 
@@ -102,7 +114,8 @@ def load_yaml(path: Path) -> dict:
         ConfigError: not readable as YAML, or not a mapping.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        config = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as err:
         fault = " ".join(str(err).split())  # which spans lines
         raise ConfigError(f"{path}: not valid YAML: {fault}") from err
@@ -169,7 +182,7 @@ def apply_overrides(config: Mapping, overrides: Iterable[str]) -> dict:
                     f"--set {pair}: {parent} is {place!r}, it has no keys below it"
                 )
         try:
-            place[last] = yaml.safe_load(value)
+            place[last] = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError as err:
             fault = " ".join(str(err).split())
             raise ConfigError(f"--set {pair}: not a YAML value: {fault}") from err

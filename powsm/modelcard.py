@@ -73,8 +73,8 @@ def model_card(
         f"With `espnet=={espnet2.__version__}` or later:",
         f"```python\n{snippet}```",
         "With the recipe that trained it, batched and at any length:",
-        f"```bash\nlocal/transcribe.py --model {tag} --profile conf/decode_paper.yaml "
-        "--lang eng --out out.jsonl speech.wav\n```",
+        f"```bash\n.venv/bin/python local/transcribe.py --model {tag} "
+        "--profile conf/decode_paper.yaml --lang eng --out out.jsonl speech.wav\n```",
         "## Scores",
         _scores(exp),
         "## Settings",

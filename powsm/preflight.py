@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from powsm.cluster import ask_slurm
 from powsm.download import find_faults, read_manifest
 from powsm.hub import HubError
@@ -302,8 +300,10 @@ def check_sets(dump: Path, test_sets: Iterable[str], *, planned: bool) -> list[F
 
 def check_config(path: Path) -> list[Finding]:
     """`check_attention` for a YAML file; a file that is not there is a fault."""
+    from powsm.config import ConfigError, load_with_base
+
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as err:
+        settings = load_with_base(path)
+    except (OSError, ConfigError) as err:
         return [Finding("fault", "config", f"{path}: {err}")]
     return [Finding("ok", "config", str(path)), *check_attention(settings)]

@@ -22,7 +22,7 @@ class Resources:
         time_min: minutes until Slurm ends the job.
         cpus: of each process; a job without GPUs starts as many workers.
         mem_gb: of each machine.
-        gpus: of each machine; training and decoding run a process for each.
+        gpus: of each machine; training runs a process for each, decoding takes one.
         nodes: machines; only training takes more than one.
         jobs: members of an array that run at once.
         retries: how often a job that failed is submitted again.

@@ -10,4 +10,5 @@ root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=/dev/null
 [[ ! -f db.sh ]] || . ./db.sh
 exec "${root}/.venv/bin/python" "${root}/local/reproduce.py" \
-    ${POWSM_DATA:+--data "${POWSM_DATA}"} ${POWSM_DUMP:+--dump "${POWSM_DUMP}"} "$@"
+    ${POWSM_DATA:+--data "${POWSM_DATA}"} ${POWSM_DUMP:+--dump "${POWSM_DUMP}"} \
+    ${POWSM_EXP:+--expdir "${POWSM_EXP}"} "$@"

@@ -45,7 +45,7 @@ eval_sets=              # sets to make of the corpora that db.sh names: "timit b
 ## Tokens
 nbpe=40000              # pieces of the SentencePiece model
 phones=all              # phone symbols: all of PanPhon, or observed: those of training
-languages=all           # language symbols: all 88, or observed: those of training
+languages=all           # language symbols: all 87, or observed: those of training
 time_symbols=true       # a symbol for every 0.02 s of the window, or only the two ends
 
 ## Training
@@ -230,7 +230,8 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
         mkdir -p "${exp}"
         # the same settings, from this stage on; ${exp}/run.sh takes more options
         {
-            printf '#!/usr/bin/env bash\ncd %q\nexec scripts/s2t.sh' "${PWD}"
+            printf '#!/usr/bin/env bash\ncd %q\n' "${PWD}"
+            printf 'cmd_backend=%q exec scripts/s2t.sh' "${cmd_backend}"
             printf ' %q' "$@"
             printf ' --stage 11 "$@"\n'
         } >"${exp}/run.sh"
@@ -263,7 +264,7 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
         sets+=("$(basename "${folder}")")
     done
     device=cuda
-    ((ngpu > 0)) || device=cpu
+    [[ ${ngpu} -gt 0 && ${cmd_backend} == local ]] || device=cpu
     decode=(local/decode.py --exp "${exp}" "${model[@]}" --dump "${dump}"
         --profiles "${profiles[@]}" --sets "${sets[@]}")
     [[ ${skip_bad_audio} == false ]] || decode+=(--skip_bad_audio)

@@ -149,3 +149,19 @@ def test_bases_that_make_no_sense(tmp_path, text, message):
 def test_overrides_that_make_no_sense(pair, message):
     with pytest.raises(config.ConfigError, match=message):
         config.apply_overrides({"seed": 1}, [pair])
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("optim_conf:\n    lr: 1e-4\n    eps: 1.0e-6\n    name: 1e\n")
+    assert config.load_yaml(path)["optim_conf"] == {
+        "lr": 1e-4,
+        "eps": 1e-6,
+        "name": "1e",
+    }
+    changes = ["a=-2E5", "b=[0.0,1e-4]", "c=e5"]
+    assert config.apply_overrides({}, changes) == {
+        "a": -2e5,
+        "b": [0.0, 1e-4],
+        "c": "e5",
+    }

@@ -231,3 +231,9 @@ def test_check_command_ends_with_the_number_of_faults(tmp_path):
     assert done.stdout.splitlines()[-1].endswith("fault(s)")
     assert done.returncode == 1
     assert "GB needed" in done.stdout and "cost: 50 h" in done.stdout
+
+
+def test_attention_is_looked_up_in_the_base_of_a_configuration():
+    findings = preflight.check_config(ROOT / "conf/tuning/ema.yaml")
+    assert [finding.level for finding in findings] == ["ok", "ok"]
+    assert "scaled_dot_product_attention" in findings[1].message

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The mini recipe for 80 to 120 minutes instead of 30, with more speech: volunteers in nine
+# The mini recipe for 80 to 120 minutes instead of 20, with more speech: volunteers in nine
 # languages (tuxpaint) and seven hours of a synthesiser (gnomehelp) for training.
 # Usage: ./run_long.sh [option of run.sh]...
 set -euo pipefail
