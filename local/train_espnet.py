@@ -19,6 +19,9 @@ from powsm.audio import ESPNET_TYPE, register_with_espnet
 from powsm.checkpoint import keep_normaliser
 from powsm.files import atomic_write
 
+# here and not in main: ESPnet spawns a process for each GPU, which imports this file
+register_with_espnet()
+
 STOCK_CRITERIA = {"loss", "loss_ctc", "loss_att", "acc", "cer_ctc", "cer", "wer"}
 
 
@@ -85,7 +88,6 @@ def main() -> None:
     with atomic_write(settings_file) as file:
         yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
     keep_normaliser(options.dump / "train", options.exp)
-    register_with_espnet()
     s2t_train(["--config", str(settings_file)])
 
 

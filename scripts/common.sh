@@ -132,8 +132,9 @@ run_once() {
         [[ ${#inputs[@]} -eq 0 ]] || describe_inputs "${inputs[@]}"
     )
     wanted=$(sha256sum <<<"${wanted}")
-    code=$(find -L "$(dirname "${BASH_SOURCE[0]}")/../powsm" local -type f \
-        ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum)
+    code=$(find -L "$(dirname "${BASH_SOURCE[0]}")/../powsm" local \
+        -name __pycache__ -prune -o -type f -print0 |
+        LC_ALL=C sort -z | xargs -0 cat | sha256sum)
 
     if [[ -f ${marker} && $(head -n 1 "${marker}") == "${wanted}" ]]; then
         log "$1 is current"

@@ -323,6 +323,16 @@ def test_changed_program_is_told_not_run(finished):
     )
 
 
+def test_compiled_code_is_no_change_of_the_program(finished):
+    """Numba's, which comes and goes beside a run, in powsm/__pycache__ and here."""
+    cache = finished.folder / "local/__pycache__"
+    cache.mkdir()
+    (cache / "train.f.nbi").write_text("compiled")
+    done = finished("--stage", "10", "--stop_stage", "10")
+    assert "exp/s2t_stats_raw is current" in done.stderr
+    assert "the program changed" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("program", "stage"), [("collect_stats", 10), ("train", 11), ("decode", 12)]
 )
