@@ -204,14 +204,20 @@ def plan_pass(
         for values in (utts, total, lead):
             values[pool] = values[pool][by_length]
     bounds = _cut(total, most)
-    # whole updates only: what is left over is small and differs in every pass
-    n_batches = bounds.size - 1
+    return PassPlan(utts, total, lead, bounds, _order(bounds.size - 1, options, rng))
+
+
+def _order(n: int, options: BatchOptions, rng: np.random.Generator) -> np.ndarray:
+    """In which order n batches are taken, by whole updates of neighbours.
+
+    What is left over is drawn anew in every pass, long and short alike. Where there is
+    less than an update, batches are taken again, none twice more than another.
+    """
     size = options.update_batches
-    if n_batches < size:
-        # less data than one update: batches are taken again
-        order = np.resize(np.arange(n_batches), size)
+    updates = rng.permutation(max(n // size, 1))
+    if n < size:
+        again = [rng.permutation(n) for _ in range(-(-size // n))]
+        taken = np.sort(np.concatenate(again)[:size])
     else:
-        updates = rng.permutation(n_batches // size)
-        first = rng.integers(n_batches % size + 1)
-        order = (first + updates[:, None] * size + np.arange(size)).ravel()
-    return PassPlan(utts, total, lead, bounds, order)
+        taken = np.delete(np.arange(n), rng.choice(n, n % size, replace=False))
+    return taken.reshape(-1, size)[updates].ravel()

@@ -40,6 +40,20 @@ _MODEL_KEYS = (
 )
 
 
+# what our loop and the model it builds read; ESPnet's parser knows many more
+_READ_KEYS = {
+    *OUR_KEYS,
+    *("config", "output_dir", "seed", "ngpu", "num_workers", "log_interval"),
+    *("max_epoch", "num_iters_per_epoch", "grad_clip", "use_amp", "init", "init_param"),
+    *("freeze_param", "best_model_criterion", "keep_nbest_models", "input_size"),
+    *("use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
+    *("optim", "optim_conf", "scheduler", "scheduler_conf", "ctc_conf"),
+    *("token_list", "token_type", "bpemodel"),
+    *(choice.name for choice in PowsmTask.class_choices_list),
+    *(f"{choice.name}_conf" for choice in PowsmTask.class_choices_list),
+}
+
+
 class ConfigError(ValueError):
     """A configuration with faults; the message lists every one of them."""
 
@@ -270,6 +284,16 @@ def parse(config: Mapping, config_file: Path) -> argparse.Namespace:
     with atomic_write(config_file) as file:
         yaml.safe_dump(dict(config), file, allow_unicode=True, sort_keys=False)
     return get_parser().parse_args(["--config", str(config_file)])
+
+
+def not_read(args: argparse.Namespace) -> list[str]:
+    """Settings as `key=value` that our loop would pass over, where not ESPnet's own."""
+    parser = get_parser()
+    return [
+        f"{key}={value}"
+        for key, value in sorted(vars(args).items())
+        if key not in _READ_KEYS and value != parser.get_default(key)
+    ]
 
 
 def stock_config(args: argparse.Namespace) -> dict:

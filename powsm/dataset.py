@@ -52,9 +52,35 @@ class UtteranceDataset(Dataset):
         self.tasks = None if tasks is None else frozenset(tasks)
 
     @cached_property
-    def langs(self) -> np.ndarray:
-        """A number for the language of each utterance; read when first asked for."""
-        return self.index.langs()
+    def _utts(self) -> np.ndarray | None:
+        """Numbers of the utterances with an example of `tasks`; None is all."""
+        if self.tasks is None:
+            return None
+        utts = np.flatnonzero(self.index.has_task(self.tasks)).astype(np.int32)
+        if not utts.size:
+            raise ValueError(
+                f"{self.index.folder}: no utterance has an example of tasks "
+                f"{' '.join(sorted(self.tasks))}; is there orthography in the data?"
+            )
+        return utts
+
+    @cached_property
+    def _langs(self) -> np.ndarray:
+        langs = self.index.langs()
+        return langs if self._utts is None else langs[self._utts]
+
+    def plan(self, options: BatchOptions, pass_number: int) -> PassPlan:
+        """The batches of a pass: `plan_pass` over the utterances of `tasks`.
+
+        Raises:
+            ValueError: there is none, or one is longer than a batch.
+        """
+        samples, utts = self.index.num_samples, self._utts
+        if utts is not None:
+            samples = samples[utts]
+        langs = None if options.language_temperature == 1.0 else self._langs
+        plan = plan_pass(samples, options, pass_number, langs)
+        return plan if utts is None else replace(plan, utts=utts[plan.utts])
 
     def __getitem__(self, key: tuple[int, int, int]) -> dict:
         utt, total, lead = key
@@ -120,7 +146,6 @@ def collate(items: Sequence[dict]) -> Batch:
         examples of an utterance have different CTC targets, `text_ctc` has a row for
         each of them and `example_ctc` (E,) says which one an example has.
     """
-    items = [item for item in items if item["examples"]]
     speech_lengths = torch.tensor([item["speech"].size for item in items])
     speech = torch.zeros(len(items), int(speech_lengths.max()))
     for row, item in zip(speech, items, strict=True):
@@ -176,21 +201,22 @@ class UtteranceLoader:
     """Batches of one epoch for one rank, beginning at any of them at once.
 
     An epoch is a stretch of the endless series of passes: epoch e of n updates
-    begins at update e x n, wherever in a pass that is.
+    begins at update e x n, wherever in a pass that is. Without a number of updates it
+    is the whole updates of pass e.
 
     Args:
         dataset: what is read.
         options: how batches are made.
-        updates_per_epoch: length of an epoch in updates; None takes every batch of
-            one pass, by length, whatever `update_batches` is.
+        updates_per_epoch: length of an epoch in updates; None makes it a pass.
+        whole: every batch of one pass instead, by length, whatever `update_batches`
+            is: for validation.
         epoch: number of the epoch, from 0.
         rank, world_size: this process among the ranks.
         first_step: how many of the epoch's batches on this rank are already done.
         num_workers: loading processes.
 
     Raises:
-        ValueError: `update_batches` is not a multiple of `world_size`, for epochs of
-            updates.
+        ValueError: `update_batches` is not a multiple of `world_size`, unless `whole`.
     """
 
     def __init__(
@@ -199,6 +225,7 @@ class UtteranceLoader:
         options: BatchOptions,
         *,
         updates_per_epoch: int | None = None,
+        whole: bool = False,
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -206,7 +233,7 @@ class UtteranceLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
     ):
-        if updates_per_epoch is not None and options.update_batches % world_size:
+        if not whole and options.update_batches % world_size:
             raise ValueError(
                 f"update_batches ({options.update_batches}) must be a multiple of the "
                 f"number of ranks ({world_size})"
@@ -219,18 +246,21 @@ class UtteranceLoader:
         self.first_step = first_step
         self.num_workers = num_workers
         self.pin_memory = pin_memory
-        if updates_per_epoch is None:
+        if whole:
             self.batches_per_update = 1
-            self._passes = [(epoch, self._plan_whole(epoch), 0)]
-            self._updates = len(self._passes[0][1]) // world_size
+            self._first = (epoch, self._plan_whole(epoch), 0)
+            self._updates = len(self._first[1]) // world_size
+            return
+        self.batches_per_update = options.update_batches // world_size
+        if updates_per_epoch is None:
+            self._first = (epoch, self._plan(epoch), 0)
+            self._updates = len(self._first[1]) // options.update_batches
         else:
-            self.batches_per_update = options.update_batches // world_size
-            self._passes = self._stretch(epoch * updates_per_epoch)
+            self._first = self._find(epoch * updates_per_epoch)
             self._updates = updates_per_epoch
 
     def _plan(self, number: int) -> PassPlan:
-        samples = self.dataset.index.num_samples
-        return plan_pass(samples, self.options, number, self.dataset.langs)
+        return self.dataset.plan(self.options, number)
 
     def _plan_whole(self, number: int) -> PassPlan:
         """Every batch, and to even the ranks out the first ones again."""
@@ -241,16 +271,17 @@ class UtteranceLoader:
         return replace(plan, order=order)
 
     def is_repeated(self, step: int) -> bool:
-        """Whether batch `step` of a whole pass on this rank evens the ranks out."""
+        """Whether batch `step` of a `whole` pass on this rank evens the ranks out."""
         return step * self.world_size + self.rank >= self._n_batches
 
-    def _stretch(self, skip: int) -> list:
+    def _find(self, skip: int) -> tuple[int, PassPlan, int]:
+        """Where the update after the first `skip` is: pass, its plan, update there."""
         number = 0
         while True:
             plan = self._plan(number)
             updates = len(plan) // self.options.update_batches
             if skip < updates:
-                return [(number, plan, skip)]
+                return number, plan, skip
             skip -= updates
             number += 1
 
@@ -259,7 +290,7 @@ class UtteranceLoader:
         return self._updates * self.batches_per_update
 
     def _keys(self) -> Iterator[list[tuple[int, int, int]]]:
-        number, plan, update = self._passes[0]
+        number, plan, update = self._first
         size = self.batches_per_update * self.world_size
         for step in range(len(self)):
             if (update + 1) * size > len(plan):

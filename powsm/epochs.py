@@ -28,6 +28,11 @@ class EpochModels(L.Callback):
     def __init__(self, exp: Path, criteria: list, nbest: int):
         self.exp = exp
         self.criteria = [c for c in criteria if c[0] == "valid"]
+        if not self.criteria:
+            raise TrainingError(
+                f"best_model_criterion {criteria}: expected one of validation, such as "
+                "[[valid, loss, min]]"
+            )
         self.nbest = nbest
         self.history_file = exp / "history.jsonl"
 
@@ -39,8 +44,16 @@ class EpochModels(L.Callback):
         return [json.loads(line) for line in lines]
 
     def best(self, name: str, mode: str) -> list[int]:
-        """Epochs with the n best values of a criterion, best first."""
-        rows = [r for r in self.history() if math.isfinite(r.get(name, math.nan))]
+        """Epochs with the n best values of a criterion, best first.
+
+        Those whose weights are gone, since fewer or others were kept, do not count.
+        """
+        rows = [
+            row
+            for row in self.history()
+            if math.isfinite(row.get(name, math.nan))
+            and (self.exp / f"{row['epoch']}epoch.pth").exists()
+        ]
         rows.sort(key=lambda r: (r[name] if mode == "min" else -r[name], r["epoch"]))
         return [row["epoch"] for row in rows[: self.nbest]]
 
@@ -66,6 +79,9 @@ class EpochModels(L.Callback):
             if f"train/{key}" in train:
                 record[f"train_{key}"] = float(train[f"train/{key}"])
         record |= {k: float(v) for k, v in module.valid_metrics.items()}
+        for _, name, _ in self.criteria:
+            if name not in record:
+                raise self._no_figure(name, sorted(module.valid_metrics))
         rows = [r for r in self.history() if r["epoch"] < epoch] + [record]
         with atomic_write(self.history_file) as file:
             file.writelines(json.dumps(r) + "\n" for r in rows)
@@ -84,6 +100,12 @@ class EpochModels(L.Callback):
             " ".join(f"{k}={record[k]:.3f}" for k in shown if k in record),
         )
 
+    def _no_figure(self, name: str, known: list[str]) -> TrainingError:
+        return TrainingError(
+            f"best_model_criterion valid {name}: validation has no such figure, but "
+            f"{' '.join(known)}"
+        )
+
     def average(self) -> Path:
         """Write `valid.<criterion>.ave_<n>best.pth` for each criterion.
 
@@ -91,15 +113,15 @@ class EpochModels(L.Callback):
             The file of the first criterion.
 
         Raises:
-            TrainingError: no epoch has a value of a criterion.
+            TrainingError: no epoch that was kept has a value of a criterion.
         """
         written = []
         for phase, name, mode in self.criteria:
             epochs = self.best(name, mode)
             if not epochs:
                 raise TrainingError(
-                    f"best_model_criterion {phase} {name}: no epoch has it; the "
-                    f"validation figures are {sorted(self.history()[-1])}"
+                    f"best_model_criterion {phase} {name}: none of the epochs kept has "
+                    f"a finite value; see {self.history_file}"
                 )
             average: dict[str, torch.Tensor] = {}
             for epoch in epochs:

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
@@ -127,6 +128,26 @@ def _langs(ids, begins) -> np.ndarray:
         for letter in ids[max(0, cut - 3) : cut]:
             codes[k] = codes[k] * 256 + letter
     return codes
+
+
+@numba.njit(cache=True)
+def _has_suffix(ids, begins, suffixes) -> np.ndarray:
+    """Whether a line between two of `begins` has an id with one of the suffixes."""
+    found = np.zeros(begins.size - 1, np.bool_)
+    for k in range(found.size):
+        i = begins[k]
+        while i < begins[k + 1]:
+            start = i
+            while ids[i] != _SPACE and ids[i] != _NEWLINE:
+                i += 1
+            for suffix in suffixes:
+                if i - start >= suffix.size:
+                    same = True
+                    for n in range(suffix.size):
+                        same &= ids[i - suffix.size + n] == suffix[n]
+                    found[k] |= same
+            i = _next_line(ids, i)
+    return found
 
 
 def _stamp(folder: Path) -> dict:
@@ -289,6 +310,12 @@ class ExampleIndex:
         """A number for the language of each utterance, int32, shape (n_utts,)."""
         ids = np.memmap(self.folder / _INDEXED[0], np.uint8, mode="r")
         return _langs(ids, self._begins()[: len(self), 0])
+
+    def has_task(self, tasks: Iterable[str]) -> np.ndarray:
+        """Which utterances have an example of one of these, bool, shape (n_utts,)."""
+        ids = np.memmap(self.folder / _INDEXED[0], np.uint8, mode="r")
+        suffixes = tuple(np.frombuffer(f"_{t}".encode(), np.uint8) for t in tasks)
+        return _has_suffix(ids, self._begins()[:, 0], suffixes)
 
     def text_bytes(self) -> np.ndarray:
         """Length of the targets of each utterance in bytes, shape (n_utts,)."""

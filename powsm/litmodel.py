@@ -17,12 +17,13 @@ from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
-from powsm.batches import BatchOptions, plan_pass
+from powsm.batches import BatchOptions
 from powsm.ctc_prefix import ctc_greedy
 from powsm.dataset import Batch, UtteranceDataset, UtteranceLoader
 from powsm.distance import PhonePairs
+from powsm.exchange import average_gradients
 from powsm.index import ExampleIndex
-from powsm.memory import TrainingError, UpdateInParts, nothing_more
+from powsm.memory import TrainingError, UpdateInParts
 from powsm.model import PowsmTask
 from powsm.phonesets import phones_of_tokens
 from powsm.tasks import TASKS
@@ -91,6 +92,7 @@ class LitPowsm(LitESPnetModel):
         self.valid_totals: dict[str, float] = {}
         self.valid_phones: dict[str, list] = {}
         self._datasets: dict[str, UtteranceDataset] = {}
+        self._resumed: dict | None = None  # a checkpoint, until its loops are restored
 
     # ---------------------------------------------------------------- data
 
@@ -130,6 +132,7 @@ class LitPowsm(LitESPnetModel):
         return UtteranceLoader(
             self.dataset("valid"),
             BatchOptions(batch_seconds=seconds),
+            whole=True,
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             num_workers=self.args.num_workers,
@@ -144,13 +147,36 @@ class LitPowsm(LitESPnetModel):
         return chosen
 
     def on_fit_start(self) -> None:
+        if self._resumed is not None:
+            self._count_anew(self._resumed)
+            self._resumed = None
         if self.trainer.is_global_zero:
             self._announce()
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["batches_per_update"] = self.trainer.accumulate_grad_batches
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._resumed = checkpoint
+
+    def _count_anew(self, checkpoint: dict) -> None:
+        """Turn a rank's batches so far into those of this run's ranks, by updates.
+
+        Lightning counts batches, of which a rank has more or fewer in an update when
+        the number of ranks is another, or `update_batches`.
+        """
+        before = checkpoint["batches_per_update"]
+        now = self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            more = counts["ready"] // before * now - counts["ready"]
+            for key in counts:  # "completed" is one behind while a checkpoint is made
+                counts[key] += more
 
     def _announce(self) -> None:
         options = self.batch_options
         index = self.dataset("train").index
-        plan = plan_pass(index.num_samples, options, 0, self.dataset("train").langs)
+        plan = self.dataset("train").plan(options, 0)
         log.info(
             "%.1f M parameters; %d utterances, %.1f h; a pass is %d batches of up to "
             "%.0f s; an update is %d batches: %d rank(s) on %s x %d accumulated; "
@@ -208,7 +234,7 @@ class LitPowsm(LitESPnetModel):
         self._has_gradients = loss is None
         if loss is None:
             stats = self._update.do_again()
-            loss = nothing_more(self.parameters())
+            loss = torch.zeros((), device=self.device, requires_grad=True)
         self.train_stats = stats
         self._seen.append((utt_ids, stats["loss"]))
         self.log_dict(
@@ -226,29 +252,23 @@ class LitPowsm(LitESPnetModel):
         """Gradients of a batch, in parts where it does not fit.
 
         Raises:
-            TrainingError: a single recording does not fit, or memory runs out while
-                ranks exchange gradients, which cannot be begun again.
+            TrainingError: a single recording does not fit.
         """
         try:
             loss.backward()
             return
         except torch.OutOfMemoryError:
             pass  # as above
-        wrapped = self.trainer.strategy.model
-        if getattr(wrapped, "require_backward_grad_sync", False):
-            raise TrainingError(
-                f"rank {self.global_rank}: out of memory while the ranks exchanged "
-                "gradients; lower batch_seconds (or let auto find it): training goes "
-                "on from the last checkpoint"
-            )
         # the caller holds the loss, and it the graph, whose memory is wanted
         loss.detach_()
         self._update.do_again()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skip an update whose gradient is not finite, and stop after many."""
-        grads = [p.grad for p in self.parameters() if p.grad is not None]
         self._update.clear()
+        if self.trainer.world_size > 1:
+            average_gradients(self.parameters())
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
         seen, self._seen = self._seen, []
         norm = torch.nn.utils.get_total_norm(grads)
         self.log("train/grad_norm", norm)
@@ -289,14 +309,16 @@ class LitPowsm(LitESPnetModel):
 
     def validation_step(self, batch, batch_idx: int) -> None:
         utt_ids, batch = batch
-        _, stats, weight = self.model(**batch)
+        _, stats, _ = self.model(**batch)
         if self.trainer.val_dataloaders.is_repeated(batch_idx):
             return
         totals = self.valid_totals
+        counts = self.model.count_tasks(batch["text"])
         for key, value in stats.items():
-            if value is not None:
-                totals[key] += float(value) * float(weight)
-                totals[f"weight of {key}"] += float(weight)
+            # the mean over all examples, or over those of a task
+            n = counts.get(key.rpartition("_")[2], len(batch["text"]))
+            totals[key] += float(value) * n
+            totals[f"weight of {key}"] += n
         if self.model.ctc is None:
             return
         memory, memory_lens = self.model.encode(

@@ -1,7 +1,7 @@
 """A batch that does not fit into memory: halved, or found before it is tried."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from powsm.audio import SAMPLE_RATE
-from powsm.batches import BatchOptions, plan_pass
+from powsm.batches import BatchOptions
 from powsm.dataset import Batch, collate, halves
 
 log = logging.getLogger(__name__)
@@ -121,14 +121,6 @@ class UpdateInParts:
         return stats
 
 
-def nothing_more(parameters: Iterator[torch.nn.Parameter]) -> torch.Tensor:
-    """A loss of zero over the parameters that have a gradient.
-
-    Its backward pass adds nothing to them, and makes the ranks exchange what is there.
-    """
-    return sum(p.sum() * 0.0 for p in parameters if p.grad is not None)
-
-
 class BatchFinder(L.Callback):
     """`batch_seconds: auto`: the fewest batches into which an update can be cut.
 
@@ -195,7 +187,7 @@ class BatchFinder(L.Callback):
 def _hardest(module: L.LightningModule, options: BatchOptions) -> list[Batch]:
     """The batches with the longest recordings, the most of them, and the most text."""
     dataset = module.dataset("train")
-    plan = plan_pass(dataset.index.num_samples, options, 0, dataset.langs)
+    plan = dataset.plan(options, 0)
     longest = plan.total[plan.bounds[1:] - 1]  # sorted by length within a batch
     counts = np.diff(plan.bounds)
     text = np.add.reduceat(dataset.index.text_bytes()[plan.utts], plan.bounds[:-1])

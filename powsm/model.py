@@ -201,6 +201,13 @@ class PowsmModel(ESPnetS2TModel):
         stats = {k: v.detach() for k, v in stats.items()}
         return force_gatherable((loss, stats, n_examples), loss.device)
 
+    def count_tasks(self, text: torch.Tensor) -> dict[str, int]:
+        """How many of the examples `text` (E, tokens) each task of the tokens has."""
+        return {
+            name: int((text[:, 1] == token).sum())
+            for name, token in self._task_ids.items()
+        }
+
     # ------------------------------------------------------------------- CTC
 
     def _ctc_loss(

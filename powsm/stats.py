@@ -28,7 +28,7 @@ def sample_by_language(index: ExampleIndex, hours: float, seed: int) -> np.ndarr
     Returns:
         Utterance numbers, sorted. Each language gives at least one.
     """
-    langs = np.array([index.utt_id(u).rpartition("_")[2] for u in range(len(index))])
+    langs = index.langs()
     seconds = np.asarray(index.num_samples) / SAMPLE_RATE
     share = min(1.0, hours * 3600 / seconds.sum())
     rng = np.random.default_rng(seed)

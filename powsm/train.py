@@ -16,6 +16,7 @@ import socket
 import sys
 import uuid
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import lightning as L
@@ -28,10 +29,10 @@ from lightning.fabric.plugins.environments import (
 )
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.strategies import DDPStrategy
 
-from powsm.config import stock_config
+from powsm.config import ConfigError, not_read, stock_config
 from powsm.epochs import EpochModels
+from powsm.exchange import RankStrategy
 from powsm.files import atomic_write
 from powsm.finetune import load_initial
 from powsm.guards import ResumableCheckpoint, Watchdog
@@ -45,13 +46,21 @@ from powsm.resume import AtomicCheckpointIO, newest_checkpoint, remove_broken_of
 log = logging.getLogger(__name__)
 
 
-def _strategy(world_size: int, some_may_rest: bool, cuda: bool):
-    if world_size == 1:
-        return "auto"
-    backend = "nccl" if cuda else "gloo"
-    return DDPStrategy(
-        process_group_backend=backend, find_unused_parameters=some_may_rest
-    )
+def _freeze(model: torch.nn.Module, prefixes: Iterable[str]) -> None:
+    """ESPnet's `freeze_param`: parameters of these names, or below them, stay."""
+    for prefix in prefixes:
+        frozen = [
+            p
+            for name, p in model.named_parameters()
+            if name == prefix or name.startswith(prefix + ".")
+        ]
+        if not frozen:
+            parts = " ".join(name for name, _ in model.named_children())
+            raise TrainingError(
+                f"freeze_param {prefix}: no parameter has that name; its parts: {parts}"
+            )
+        for p in frozen:
+            p.requires_grad = False
 
 
 def _loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
@@ -94,6 +103,7 @@ def train(
         The averaged model of the first criterion.
 
     Raises:
+        ConfigError: a setting is one that only ESPnet's own loop reads.
         TrainingError: gradients stay infinite, a criterion does not exist, or a GPU
             is wanted and there is none.
         RankError: a rank is missing or out of order.
@@ -103,6 +113,11 @@ def train(
         raise TrainingError(
             "iterator: published is ESPnet's own sampler with one row per example; "
             "train with --trainer espnet, or set iterator=utterances"
+        )
+    if unread := not_read(args):
+        raise ConfigError(
+            f"only ESPnet's own loop reads {', '.join(unread)}: remove them, or train "
+            "with --trainer espnet"
         )
     exp.mkdir(parents=True, exist_ok=True)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -124,6 +139,7 @@ def train(
     if newest_checkpoint(exp) is None:
         for init_param in args.init_param:
             load_initial(module.model, init_param)
+    _freeze(module.model, args.freeze_param)
     options = module.batch_options
     finder = [BatchFinder()] if options.batch_seconds == "auto" else []
     if not finder and options.update_batches % world_size:
@@ -134,6 +150,12 @@ def train(
     clock = Clock(args.log_interval or 50)
     module.trained_seconds = lambda: clock.seconds
     models = EpochModels(exp, args.best_model_criterion, _nbest(args))
+    for _, name, _ in models.criteria:
+        if "ctc" in name and module.model.ctc is None:
+            raise TrainingError(
+                f"best_model_criterion valid {name}: there is no CTC with "
+                "model_conf.ctc_weight 0; take another, such as acc"
+            )
     resumable = ResumableCheckpoint(
         dirpath=exp / "checkpoints",
         filename="step{step:09d}",
@@ -161,8 +183,10 @@ def train(
         accelerator="cuda" if cuda else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=world_size // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        strategy=_strategy(
-            world_size, args.unused_parameters or args.ctc_only_updates > 0, cuda
+        strategy=(
+            "auto"
+            if world_size == 1
+            else RankStrategy(process_group_backend="nccl" if cuda else "gloo")
         ),
         plugins=[ranks, AtomicCheckpointIO()],
         precision="bf16-mixed" if args.use_amp else "32-true",

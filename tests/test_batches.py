@@ -64,6 +64,37 @@ def test_an_utterance_longer_than_a_batch_is_an_error():
         plan_pass(np.array([SECOND, 11 * SECOND]), BatchOptions(batch_seconds=10), 0)
 
 
+def times_taken(lengths, options, n_passes):
+    counts = np.zeros(len(lengths))
+    for number in range(n_passes):
+        chosen = utterances(plan_pass(lengths, options, number))
+        counts += np.bincount(chosen, minlength=len(lengths))
+    return counts / n_passes
+
+
+def test_what_is_left_over_is_long_as_often_as_short():
+    """Twelve batches and updates of eight: two thirds of each length are taken."""
+    lengths = np.sort(random_lengths(80))
+    options = BatchOptions(batch_seconds=60, update_batches=8)
+    assert 8 < len(plan_pass(lengths, BatchOptions(batch_seconds=60), 0)) < 16
+    taken = times_taken(lengths, options, 600)
+    for part in np.split(taken, 5):  # by length
+        assert part.mean() == pytest.approx(taken.mean(), abs=0.1)
+    assert taken.max() <= 1
+
+
+def test_less_than_an_update_is_taken_evenly_more_than_once():
+    lengths = np.sort(random_lengths(35))
+    n = len(plan_pass(lengths, BatchOptions(batch_seconds=60), 0))
+    assert 4 < n < 8
+    options = BatchOptions(batch_seconds=60, update_batches=8)
+    counts = np.bincount(utterances(plan_pass(lengths, options, 0)))
+    assert counts.min() == 1 and counts.max() == 2
+    taken = times_taken(lengths, options, 600)
+    for part in np.split(taken, 5):
+        assert part.mean() == pytest.approx(8 / n, abs=0.1)
+
+
 def test_temperature_gives_languages_their_root_of_hours():
     """16 h and 1 h at temperature 2: 4 to 1 of the 17 h."""
     samples = np.full(170, 360 * SECOND)

@@ -64,7 +64,7 @@ def test_whole_pass_has_every_utterance_once_for_any_number_of_ranks(
     folder, world_size
 ):
     loaders = [
-        make_loader(folder, rank=rank, world_size=world_size)
+        make_loader(folder, whole=True, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     taken = [[ids for ids, _ in loader] for loader in loaders]
@@ -76,13 +76,49 @@ def test_whole_pass_has_every_utterance_once_for_any_number_of_ranks(
         if not loader.is_repeated(step)
         for utt_id in ids
     ]
-    assert sorted(counted) == sorted(id for ids, _ in make_loader(folder) for id in ids)
+    everything = make_loader(folder, whole=True)
+    assert sorted(counted) == sorted(id for ids, _ in everything for id in ids)
     assert len(counted) == 5
 
 
-def test_ranks_that_do_not_divide_an_update_are_refused(folder):
+@pytest.mark.parametrize("updates", [1, None])
+def test_ranks_that_do_not_divide_an_update_are_refused(folder, updates):
     with pytest.raises(ValueError, match=r"update_batches \(2\) must be a multiple"):
-        make_loader(folder, world_size=3, updates_per_epoch=1)
+        make_loader(folder, world_size=3, updates_per_epoch=updates)
+
+
+def test_epoch_without_a_number_of_updates_is_a_pass_in_its_order(tmp_path):
+    folder = make_dump(tmp_path / "train", [0.5 + 0.1 * n for n in range(9)])
+    options = BatchOptions(batch_seconds=1.4, update_batches=2)
+    epochs = [
+        [ids for ids, _ in make_loader(folder, options=options, epoch=epoch)]
+        for epoch in range(4)
+    ]
+    for ids in epochs:
+        assert len(ids) == 8 and len({i for batch in ids for i in batch}) >= 8
+    assert epochs[0] != epochs[1]
+    shortest_first = [sorted(ids) == ids for ids in epochs]
+    assert not all(shortest_first)
+
+
+def test_utterances_without_the_tasks_are_in_no_batch(tmp_path):
+    """Each batch here holds one utterance; three of five have no orthography."""
+    folder = make_dump(tmp_path / "train", [1, 1.2, 1, 1.1, 1], no_text=(0, 2, 4))
+    options = BatchOptions(batch_seconds=1.3)
+    for tasks, expected in ((["asr"], [1, 3]), (["g2p", "pr"], range(5))):
+        loader = make_loader(folder, options=options, tasks=tasks)
+        numbers = sorted(int(ids[0].split("_")[1][1:]) for ids, _ in loader)
+        assert numbers == list(expected)
+        assert all(len(batch["text"]) for _, batch in loader)
+    languages = BatchOptions(batch_seconds=1.3, language_temperature=2.0)
+    loader = make_loader(folder, options=languages, tasks=["p2g"])
+    assert {ids[0][-9:] for ids, _ in loader} == {"u0001_ita", "u0003_ita"}
+
+
+def test_tasks_that_no_utterance_has_are_an_error(tmp_path):
+    folder = make_dump(tmp_path / "train", [0.5, 0.6], no_text=(0, 1))
+    with pytest.raises(ValueError, match="no utterance has an example of tasks asr p2"):
+        make_loader(folder, tasks=["asr", "p2g"])
 
 
 def test_loader_starts_in_the_middle_as_if_it_had_run_there(folder):

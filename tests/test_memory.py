@@ -189,7 +189,16 @@ def test_single_recording_that_does_not_fit_is_named(corpus, tmp_path, monkeypat
         run(corpus, tmp_path)
 
 
-def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path):
+FORWARD = "raise torch.OutOfMemoryError('injected')"
+BACKWARD = """weight = next(self.encoder.parameters())
+        def fail(grad):
+            handle.remove()
+            raise torch.OutOfMemoryError('injected')
+        handle = weight.register_hook(fail)"""
+
+
+@pytest.mark.parametrize("fault", [FORWARD, BACKWARD], ids=["forward", "backward"])
+def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path, fault):
     """Ranks still exchange gradients, and end with the weights of one rank alone."""
     program = tmp_path / "limited.py"
     program.write_text(
@@ -198,7 +207,7 @@ def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path):
         "forward = PowsmModel.forward\n"
         "def limited(self, speech, *args, **kwargs):\n"
         "    if self.training and len(speech) > 1 and os.environ['RANK'] == '1':\n"
-        "        raise torch.OutOfMemoryError('injected')\n"
+        f"        {fault}\n"
         "    return forward(self, speech, *args, **kwargs)\n"
         "PowsmModel.forward = limited\n"
         f"sys.argv[0] = {str(ROOT / 'local/train.py')!r}\n"
@@ -218,6 +227,7 @@ def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "taken in 2 parts" in done.stderr
     found = torch.load(tmp_path / "exp/1epoch.pth", weights_only=True)
     assert_close(found, expected)
 

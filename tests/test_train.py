@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from dump_builder import make_dump
 from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from tiny_model import SETTINGS, make_args, make_corpus
 
+from powsm.config import ConfigError
+from powsm.dataset import UtteranceDataset, collate
 from powsm.decode import Recogniser
 from powsm.index import ExampleIndex
 from powsm.litmodel import LitPowsm, text_encoder
@@ -163,28 +167,57 @@ def test_kill_in_mid_epoch_and_resume_gives_the_same_weights(
     assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
 
 
-def test_two_ranks_train_to_the_weights_of_one(corpus, finished, tmp_path):
-    args = command(corpus, tmp_path)
+def run_two_ranks(corpus: Path, exp: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", *args],
-        env=env,
+        [*torchrun, "--nproc_per_node", "2", *command(corpus, exp)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    alone, together = weights(finished / "2epoch.pth"), weights(tmp_path / "2epoch.pth")
-    for key in alone:
-        torch.testing.assert_close(together[key], alone[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(corpus, tmp_path_factory):
+    """The same experiment trained by two ranks."""
+    exp = tmp_path_factory.mktemp("two_ranks")
+    run_two_ranks(corpus, exp)
+    return exp
+
+
+def assert_close(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=1e-4)
+
+
+def test_two_ranks_train_to_the_weights_of_one(finished, two_ranks):
+    assert_close(two_ranks / "2epoch.pth", finished / "2epoch.pth")
     # and validate on the same utterances, each counted once
     alone, together = (
         [json.loads(line) for line in (exp / "history.jsonl").read_text().splitlines()]
-        for exp in (finished, tmp_path)
+        for exp in (finished, two_ranks)
     )
     for one, two in zip(alone, together, strict=True):
         for key in ("loss", "loss_ctc", "loss_pr", "per_ctc", "pfer_ctc"):
             assert two[key] == pytest.approx(one[key], rel=1e-4), key
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_other_number_of_ranks_goes_on_where_the_epoch_was(
+    corpus, finished, two_ranks, tmp_path, ranks
+):
+    """From update 4 of 6, in the middle of the second epoch."""
+    earlier = two_ranks if ranks == 1 else finished
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(earlier / "checkpoints/step000000004.ckpt", tmp_path / "checkpoints")
+    for name in ("history.jsonl", "1epoch.pth"):
+        shutil.copy(earlier / name, tmp_path)
+    run(corpus, tmp_path) if ranks == 1 else run_two_ranks(corpus, tmp_path)
+    history = [json.loads(x) for x in (tmp_path / "history.jsonl").open()]
+    assert [(r["epoch"], r["updates"]) for r in history] == [(1, 3), (2, 6)]
+    assert_close(tmp_path / "2epoch.pth", finished / "2epoch.pth")
 
 
 def test_settings_with_faults_are_all_named_and_nothing_is_trained(corpus, tmp_path):
@@ -214,6 +247,97 @@ def test_random_loss_of_prompts_is_refused(corpus, tmp_path):
     args = make_args(corpus / "tokens", tmp_path, preprocessor_conf=conf)
     with pytest.raises(TrainingError, match="text_prev_apply_prob is 0.5"):
         text_encoder(args)
+
+
+def test_settings_that_only_espnets_loop_reads_are_refused(corpus, tmp_path):
+    with pytest.raises(ConfigError, match="accum_grad=4, patience=3: remove them"):
+        run(corpus, tmp_path, patience=3, accum_grad=4)
+
+
+def test_frozen_parameters_stay_and_the_others_move(corpus, tmp_path):
+    run(corpus, tmp_path, freeze_param=["encoder", "ctc.ctc_lo.bias"], max_epoch=1)
+    set_all_random_seed(SETTINGS["seed"])
+    fresh = PowsmTask.build_model(make_args(corpus / "tokens", tmp_path)).state_dict()
+    trained = weights(tmp_path / "1epoch.pth")
+    moved = {key for key in fresh if not torch.equal(fresh[key], trained[key])}
+    assert {"ctc.ctc_lo.weight", "decoder.output_layer.weight"} <= moved
+    assert not [
+        key for key in moved if key.startswith("encoder.") or "bias" in key[:16]
+    ]
+
+
+def test_frozen_parameters_that_are_not_there_are_named(corpus, tmp_path):
+    with pytest.raises(TrainingError, match="freeze_param encodr: no parameter has"):
+        run(corpus, tmp_path, freeze_param=["encodr"])
+
+
+def test_criterion_that_validation_does_not_have_ends_the_first_epoch(corpus, tmp_path):
+    criterion = [["valid", "pfer_ctcx", "min"]]
+    with pytest.raises(TrainingError, match="valid pfer_ctcx: .* no such figure.*acc"):
+        run(corpus, tmp_path, best_model_criterion=criterion)
+    assert not (tmp_path / "2epoch.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {
+                "best_model_criterion": [["valid", "pfer_ctc", "min"]],
+                "model_conf": {"ctc_weight": 0.0},
+            },
+            "valid pfer_ctc: there is no CTC",
+        ),
+        ({"best_model_criterion": [["train", "loss", "min"]]}, "expected one of valid"),
+    ],
+)
+def test_criterion_that_cannot_be_is_told_before_training(
+    corpus, tmp_path, changes, message
+):
+    with pytest.raises(TrainingError, match=message):
+        run(corpus, tmp_path, **changes)
+    assert not (tmp_path / "history.jsonl").exists()
+
+
+def test_phone_error_rates_choose_the_epochs(corpus, tmp_path):
+    criteria = [["valid", "pfer_ctc_eng", "min"], ["valid", "per_ctc", "max"]]
+    run(corpus, tmp_path, best_model_criterion=criteria, keep_nbest_models=1)
+    history = [json.loads(x) for x in (tmp_path / "history.jsonl").open()]
+    for name, best in (("pfer_ctc_eng", min), ("per_ctc", max)):
+        chosen = best(history, key=lambda row, name=name: row[name])["epoch"]
+        average = weights(tmp_path / f"valid.{name}.ave_1best.pth")
+        kept = weights(tmp_path / f"{chosen}epoch.pth")
+        assert all(torch.equal(average[key], kept[key]) for key in kept)
+
+
+def test_more_models_are_averaged_later_of_those_that_are_left(corpus, tmp_path):
+    run(corpus, tmp_path, keep_nbest_models=1, max_epoch=3)
+    assert {p.name for p in tmp_path.glob("?epoch.pth")} <= {"1epoch.pth", "3epoch.pth"}
+    history = [json.loads(x) for x in (tmp_path / "history.jsonl").open()]
+    losses = [row["loss"] for row in history]
+    assert losses[2] < losses[1] < losses[0]  # so that only the last one is left
+    run(corpus, tmp_path, keep_nbest_models=3, max_epoch=4)
+    assert (tmp_path / "valid.loss.ave_2best.pth").exists()
+
+
+def test_loss_of_a_task_is_the_mean_over_its_examples(corpus, tmp_path):
+    """One utterance with all tasks and three with pr alone: two batches of two."""
+    make_dump(tmp_path / "dump/dev", [1.0, 1.0, 1.4, 1.4], no_text=(1, 2, 3), seed=3)
+    args = make_args(corpus / "tokens", tmp_path / "exp", max_epoch=1)
+    folders = {
+        "train_folder": corpus / "dump/train",
+        "valid_folder": tmp_path / "dump/dev",
+    }
+    train(args, exp=tmp_path / "exp", **folders)
+    record = json.loads((tmp_path / "exp/history.jsonl").read_text())
+    model = PowsmTask.build_model(args).eval()
+    model.load_state_dict(weights(tmp_path / "exp/1epoch.pth"))
+    dataset = UtteranceDataset(ExampleIndex(tmp_path / "dump/dev"), text_encoder(args))
+    losses = []
+    for utt in range(4):
+        _, batch = collate([dataset[(utt, 0, 0)]])
+        losses.append(float(model(**batch)[1]["loss_pr"]))
+    assert record["loss_pr"] == pytest.approx(np.mean(losses), rel=1e-3)
 
 
 def test_published_iterator_is_left_to_espnet(corpus, tmp_path):
