@@ -20,8 +20,9 @@ LAYERS = " ".join(MAP).split()
 # Preparing data and scoring do without torch, whose import takes seconds.
 WITH_TORCH = """
 ctc_prefix cached_decoder dataset packing phone_ctc model config checkpoint finetune
-stats memory resume litmodel epochs progress ranks guards train beams search profile
-frames decode decodeset longform align transcribe ablation modelcard publish upload
+stats memory exchange resume litmodel epochs progress ranks guards train beams search
+profile frames decode decodeset longform align transcribe ablation modelcard publish
+upload
 """.split()
 
 FILES = sorted(PACKAGE.rglob("*.py"))
