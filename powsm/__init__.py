@@ -13,8 +13,8 @@ Where to look; a module imports only from those before it (tests/test_layers.py)
     scores, tables       distance intervals rates transcripts alignments score tables
     the model            ctc_prefix cached_decoder dataset packing phone_ctc model
                          config checkpoint finetune
-    training             stats memory exchange resume litmodel epochs progress ranks guards
-                         train
+    training             stats memory exchange resume litmodel epochs progress ranks
+                         guards train
     decoding, times      beams search profile frames decode decodeset longform align
                          transcribe
     reports              report ablation
