@@ -213,6 +213,9 @@ class UtteranceLoader:
         epoch: number of the epoch, from 0.
         rank, world_size: this process among the ranks.
         first_step: how many of the epoch's batches on this rank are already done.
+        updates_of_passes: updates of the passes from the first on, as far as they are
+            known; those are not planned again to find where an epoch begins. What is
+            found is added.
         num_workers: loading processes.
 
     Raises:
@@ -230,6 +233,7 @@ class UtteranceLoader:
         rank: int = 0,
         world_size: int = 1,
         first_step: int = 0,
+        updates_of_passes: list[int] | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
     ):
@@ -256,7 +260,8 @@ class UtteranceLoader:
             self._first = (epoch, self._plan(epoch), 0)
             self._updates = len(self._first[1]) // options.update_batches
         else:
-            self._first = self._find(epoch * updates_per_epoch)
+            known = [] if updates_of_passes is None else updates_of_passes
+            self._first = self._find(epoch * updates_per_epoch, known)
             self._updates = updates_per_epoch
 
     def _plan(self, number: int) -> PassPlan:
@@ -274,16 +279,18 @@ class UtteranceLoader:
         """Whether batch `step` of a `whole` pass on this rank evens the ranks out."""
         return step * self.world_size + self.rank >= self._n_batches
 
-    def _find(self, skip: int) -> tuple[int, PassPlan, int]:
+    def _find(self, skip: int, known: list[int]) -> tuple[int, PassPlan, int]:
         """Where the update after the first `skip` is: pass, its plan, update there."""
-        number = 0
-        while True:
-            plan = self._plan(number)
-            updates = len(plan) // self.options.update_batches
+        for number, updates in enumerate(known):
             if skip < updates:
-                return number, plan, skip
+                return number, self._plan(number), skip
             skip -= updates
-            number += 1
+        while True:
+            plan = self._plan(len(known))
+            known.append(len(plan) // self.options.update_batches)
+            if skip < known[-1]:
+                return len(known) - 1, plan, skip
+            skip -= known[-1]
 
     def __len__(self) -> int:
         """Batches of the whole epoch on this rank, those already done included."""

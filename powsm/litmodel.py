@@ -92,6 +92,7 @@ class LitPowsm(LitESPnetModel):
         self.valid_totals: dict[str, float] = {}
         self.valid_phones: dict[str, list] = {}
         self._datasets: dict[str, UtteranceDataset] = {}
+        self._updates_of_passes: list[int] = []
         self._resumed: dict | None = None  # a checkpoint, until its loops are restored
 
     # ---------------------------------------------------------------- data
@@ -118,6 +119,7 @@ class LitPowsm(LitESPnetModel):
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             first_step=done if self.trainer.fit_loop.restarting else 0,
+            updates_of_passes=self._updates_of_passes,
             num_workers=self.args.num_workers,
             pin_memory=self.device.type == "cuda",
         )
@@ -155,9 +157,11 @@ class LitPowsm(LitESPnetModel):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["batches_per_update"] = self.trainer.accumulate_grad_batches
+        checkpoint["updates_of_passes"] = self._updates_of_passes
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self._resumed = checkpoint
+        self._updates_of_passes = checkpoint["updates_of_passes"]
 
     def _count_anew(self, checkpoint: dict) -> None:
         """Turn a rank's batches so far into those of this run's ranks, by updates.

@@ -138,6 +138,26 @@ def test_epochs_follow_one_another_through_the_passes(folder):
     assert ids(updates_per_epoch=3, epoch=0) + ids(updates_per_epoch=3, epoch=1) == long
 
 
+def test_passes_that_are_known_are_not_planned_again(folder, monkeypatch):
+    """Where an epoch begins costs a plan, however many passes came before."""
+    options = {"updates_per_epoch": 3, "epoch": 5}
+    passes = []
+    first = make_loader(folder, updates_of_passes=passes, **options)
+    expected = [ids for ids, _ in first]
+    assert len(passes) > 5 and sum(passes[:-1]) <= 15 < sum(passes)
+
+    planned = []
+    plan = UtteranceDataset.plan
+    monkeypatch.setattr(
+        UtteranceDataset,
+        "plan",
+        lambda self, options, n: planned.append(n) or plan(self, options, n),
+    )
+    loader = make_loader(folder, updates_of_passes=list(passes), **options)
+    assert planned == [len(passes) - 1]
+    assert [ids for ids, _ in loader] == expected
+
+
 def test_workers_give_the_same_batches(folder):
     alone = list(make_loader(folder))
     worked = list(make_loader(folder, num_workers=1))

@@ -132,6 +132,26 @@ def test_more_epochs_later_equal_all_at_once(corpus, finished, tmp_path, every):
     assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
 
 
+def test_resuming_plans_no_pass_that_is_over(corpus, tmp_path, monkeypatch):
+    """But the first, whose length the log tells."""
+    run(corpus, tmp_path, max_epoch=4)
+    checkpoint = torch.load(newest_checkpoint(tmp_path), weights_only=False)
+    updates_of_passes = checkpoint["updates_of_passes"]  # up to that of epoch 4
+    assert len(updates_of_passes) >= 4 and sum(updates_of_passes) > 9
+    planned = []
+    plan = UtteranceDataset.plan
+
+    def note(self, options, number):
+        if self.index.folder == corpus / "dump/train":
+            planned.append(number)
+        return plan(self, options, number)
+
+    monkeypatch.setattr(UtteranceDataset, "plan", note)
+    run(corpus, tmp_path, max_epoch=5)
+    assert planned.count(0) == 1
+    assert min(set(planned) - {0}) >= len(updates_of_passes) - 1
+
+
 def test_a_finished_run_is_not_trained_again(corpus, finished):
     before = (finished / "2epoch.pth").stat().st_mtime_ns
     run(corpus, finished)
