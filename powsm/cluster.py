@@ -30,7 +30,7 @@ from powsm.resources import ClusterError, Resources
 log = logging.getLogger(__name__)
 
 MAX_REQUEUES = 100  # after a time limit or preemption: each one gets further
-SIGNAL_S = 120  # seconds from the signal to the time limit
+SIGNAL_S = 480  # seconds from the signal to the time limit: room for a validation
 _OWN_SIGNAL_S = 10  # seconds after which a command's signal came to it alone
 _POLL_S = (0.5, 15.0)  # seconds between two looks at the queue, at first and later
 _RECORD = "jobs.json"
@@ -188,7 +188,7 @@ class JobArray:
             ),
             array_parallelism=self.resources.jobs,
             stderr_to_stdout=True,
-            signal_delay_s=SIGNAL_S,
+            signal_delay_s=signal_delay_s(self.resources.time_min),
             additional_parameters={"requeue": True},
             # srun takes no --cpus-per-task from its job; one rank lost ends the rest
             srun_args=[f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"],
@@ -268,6 +268,14 @@ class JobArray:
             *(self.stage, member.name, member.job_id, state, line, member.log),
         )
         return True
+
+
+def signal_delay_s(time_min: int) -> int:
+    """Seconds before a job's time limit at which it is told to save.
+
+    At most a sixth of its time: submitit takes an earlier signal for a preemption.
+    """
+    return min(SIGNAL_S, 10 * time_min)
 
 
 def _parameters(

@@ -20,9 +20,14 @@ class RankStrategy(DDPStrategy):
     """Lightning's ranks without DistributedDataParallel; see `average_gradients`."""
 
     def configure_ddp(self) -> None:
-        """Begin with the weights of rank 0."""
+        """Begin with the weights of rank 0.
+
+        NCCL takes contiguous tensors only, and ESPnet's mel matrix is a transposed one.
+        """
         for tensor in self.model.state_dict().values():
-            dist.broadcast(tensor, src=0)
+            whole = tensor.contiguous()
+            dist.broadcast(whole, src=0)
+            tensor.copy_(whole)
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -8,6 +8,7 @@ import argparse
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning as L
@@ -92,7 +93,7 @@ class LitPowsm(LitESPnetModel):
         self.valid_totals: dict[str, float] = {}
         self.valid_phones: dict[str, list] = {}
         self._datasets: dict[str, UtteranceDataset] = {}
-        self._updates_of_passes: list[int] = []
+        self._passes: dict = {}  # what they are of, and their "updates"
         self._resumed: dict | None = None  # a checkpoint, until its loops are restored
 
     # ---------------------------------------------------------------- data
@@ -119,10 +120,22 @@ class LitPowsm(LitESPnetModel):
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             first_step=done if self.trainer.fit_loop.restarting else 0,
-            updates_of_passes=self._updates_of_passes,
+            updates_of_passes=self._updates_of_passes(),
             num_workers=self.args.num_workers,
             pin_memory=self.device.type == "cuda",
         )
+
+    def _updates_of_passes(self) -> list[int]:
+        """Those known; none when the data, or how batches are made of them, changed."""
+        num_samples = self.dataset("train").index.num_samples
+        made_of = asdict(self.batch_options) | {
+            "tasks": self.args.tasks,
+            "utterances": len(num_samples),
+            "samples": int(num_samples.sum()),
+        }
+        if self._passes.get("made_of") != made_of:
+            self._passes = {"made_of": made_of, "updates": []}
+        return self._passes["updates"]
 
     def val_dataloader(self) -> UtteranceLoader:
         """All of the validation data, in the same batches every time.
@@ -157,11 +170,11 @@ class LitPowsm(LitESPnetModel):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["batches_per_update"] = self.trainer.accumulate_grad_batches
-        checkpoint["updates_of_passes"] = self._updates_of_passes
+        checkpoint["passes"] = self._passes
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self._resumed = checkpoint
-        self._updates_of_passes = checkpoint["updates_of_passes"]
+        self._passes = checkpoint.get("passes", {})
 
     def _count_anew(self, checkpoint: dict) -> None:
         """Turn a rank's batches so far into those of this run's ranks, by updates.
@@ -169,8 +182,8 @@ class LitPowsm(LitESPnetModel):
         Lightning counts batches, of which a rank has more or fewer in an update when
         the number of ranks is another, or `update_batches`.
         """
-        before = checkpoint["batches_per_update"]
         now = self.trainer.accumulate_grad_batches
+        before = checkpoint.get("batches_per_update", now)  # earlier files lack it
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
             more = counts["ready"] // before * now - counts["ready"]
@@ -317,11 +330,8 @@ class LitPowsm(LitESPnetModel):
         if self.trainer.val_dataloaders.is_repeated(batch_idx):
             return
         totals = self.valid_totals
-        counts = self.model.count_tasks(batch["text"])
-        for key, value in stats.items():
-            # the mean over all examples, or over those of a task
-            n = counts.get(key.rpartition("_")[2], len(batch["text"]))
-            totals[key] += float(value) * n
+        for key, n in self.model.stat_weights(stats, batch["text"]).items():
+            totals[key] += float(stats[key]) * n
             totals[f"weight of {key}"] += n
         if self.model.ctc is None:
             return

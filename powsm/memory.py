@@ -1,6 +1,7 @@
 """A batch that does not fit into memory: halved, or found before it is tried."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,12 +54,13 @@ class UpdateInParts:
     activations). When memory runs out, in the forward or the backward pass, gradients
     of unknown completeness are dropped and the update so far is done again with the
     offending batch in smaller parts: the losses of the parts, weighted by their share
-    of the examples, add up to the loss of the batch, and so do the gradients. (As in
-    any batch, the last frames of a recording see some of the padding beside them in
-    ESPnet's convolutions, and a part has less of it.)
+    of the examples, add up to the loss of the batch, and so do the gradients. (Nearly:
+    as in any batch, the last frames of a recording see some of the padding beside them
+    in ESPnet's convolutions, and a part has less of it; and with ESPnet's
+    `length_normalized_loss` a token counts by the length of its part.)
 
     Args:
-        module: with `model`, whose loss is a mean over examples, and `seed_step`.
+        module: with `model`, a `PowsmModel`, and `seed_step`.
     """
 
     def __init__(self, module: L.LightningModule):
@@ -108,17 +110,20 @@ class UpdateInParts:
         accumulate = module.trainer.accumulate_grad_batches
         for place, held in enumerate(self._held):
             whole = sum(len(tensors["text"]) for _, tensors in held.parts)
-            stats: dict[str, torch.Tensor] = {}
+            sums: dict[str, torch.Tensor] = {}
+            weights: Counter[str] = Counter()
             for number, (_, tensors) in enumerate(held.parts):
                 self._trying = (place, number)
                 module.seed_step(held.step, part=number)
                 share = len(tensors["text"]) / whole
                 with module.trainer.precision_plugin.train_step_context():
                     loss, some, _ = module.model(**tensors)
-                (loss * (share / accumulate)).backward()
-                for key, value in some.items():
-                    stats[key] = stats.get(key, 0.0) + share * value
-        return stats
+                with torch.autocast(module.device.type, enabled=False):
+                    (loss * (share / accumulate)).backward()
+                for key, n in module.model.stat_weights(some, tensors["text"]).items():
+                    sums[key] = sums.get(key, 0.0) + n * some[key]
+                    weights[key] += n
+        return {key: value / weights[key] for key, value in sums.items()}
 
 
 class BatchFinder(L.Callback):

@@ -8,6 +8,8 @@ runs on every example; loss and gradients equal ESPnet's on the four rows
 between `model: espnet` and `model: powsm` both ways.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from espnet2.s2t.espnet_model import ESPnetS2TModel
@@ -201,12 +203,16 @@ class PowsmModel(ESPnetS2TModel):
         stats = {k: v.detach() for k, v in stats.items()}
         return force_gatherable((loss, stats, n_examples), loss.device)
 
-    def count_tasks(self, text: torch.Tensor) -> dict[str, int]:
-        """How many of the examples `text` (E, tokens) each task of the tokens has."""
-        return {
-            name: int((text[:, 1] == token).sum())
-            for name, token in self._task_ids.items()
+    def stat_weights(self, stats: Iterable[str], text: torch.Tensor) -> dict[str, int]:
+        """How many of the examples `text` (E, tokens) each statistic speaks for.
+
+        All of them, but those of a task where its name ends in one, as `loss_g2p` does.
+        """
+        counts = {
+            task: int((text[:, 1] == token).sum())
+            for task, token in self._task_ids.items()
         }
+        return {key: counts.get(key.rpartition("_")[2], len(text)) for key in stats}
 
     # ------------------------------------------------------------------- CTC
 

@@ -169,7 +169,11 @@ def train(
     # its on_validation_epoch_end comes after that of `models`, see there
     averaging = []
     if args.ema_decay:  # of weights: the numbers of rows of PhoneLinear are buffers
-        averaging = [EMAWeightAveraging(decay=args.ema_decay, use_buffers=False)]
+        # Lightning makes the average before it moves the model to a GPU
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else "cpu"
+        averaging = [
+            EMAWeightAveraging(device, decay=args.ema_decay, use_buffers=False)
+        ]
     is_watched = sys.stdout.isatty()
     bar = [Bar(clock)] if is_watched else []
     if int(os.environ.get("RANK", "0")) == 0:

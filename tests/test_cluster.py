@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from submitit.core.job_environment import SignalHandler
 
 from powsm import cluster
 from powsm.cluster import Command, last_line, log_of_first_failure
@@ -93,6 +96,16 @@ def test_machine_without_slurm_says_what_to_do(tmp_path):
         "submit.py: error: cmd_backend is slurm, but this machine has no sbatch: log "
         "in to the cluster, or set cmd_backend=local in cmd.sh\n"
     )
+
+
+@pytest.mark.parametrize(("time_min", "least_s"), [(5, 30), (60, 480), (1440, 480)])
+def test_time_limit_is_told_early_and_known_from_a_preemption(time_min, least_s):
+    """Submitit counts the one against its limit, and the other as often as it comes."""
+    delay_s = cluster.signal_delay_s(time_min)
+    assert delay_s >= least_s
+    handler = SignalHandler(None, None, SimpleNamespace(_timeout_min=time_min))
+    handler._start_time = time.time() - 60 * time_min + delay_s
+    assert handler.has_timed_out()
 
 
 @pytest.mark.parametrize(

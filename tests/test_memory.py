@@ -16,6 +16,7 @@ from tiny_model import SETTINGS, make_args, make_tokens
 from powsm import memory
 from powsm.batches import BatchOptions
 from powsm.dataset import collate, halves
+from powsm.litmodel import LitPowsm
 from powsm.memory import TrainingError, UpdateInParts
 from powsm.model import PowsmModel
 from powsm.train import train
@@ -114,6 +115,43 @@ def test_forward_out_of_memory_gives_the_same_step(
     assert_close(found, expected)
     assert "out of memory at batch 0: taken in 2 parts" in caplog.text
     assert max(sizes[:-2]) == most  # the last two are validation
+
+
+def test_statistics_of_parts_are_those_of_the_batch(corpus, tmp_path, monkeypatch):
+    """Where a task has examples in one part and none in the other."""
+    (tmp_path / "tokens").symlink_to(corpus / "tokens")
+    make_dump(tmp_path / "dump/train", [0.8] * 8, no_text=(0, 2, 3, 5, 6))
+    make_dump(tmp_path / "dump/dev", [0.6], seed=2)
+    logged = []
+
+    def note(self, figures, **options):
+        losses = {k: float(v) for k, v in figures.items() if "loss" in k}
+        logged.append(losses)
+
+    monkeypatch.setattr(LitPowsm, "log_dict", note)
+    frozen = {"optim_conf": {"lr": 0.0}}
+    run(tmp_path, tmp_path / "whole", **frozen)
+    expected, logged[:] = list(logged), []
+    small_memory(monkeypatch, lambda speech: len(speech) <= 1)
+    run(tmp_path, tmp_path / "parts", **frozen)
+    assert any("train/loss_g2p" in figures for figures in expected)
+    for found, whole in zip(logged, expected, strict=True):
+        assert found == pytest.approx(whole, rel=1e-4)
+
+
+def test_what_did_not_fit_goes_back_without_autocast(corpus, tmp_path, monkeypatch):
+    """As all backward passes do; Lightning calls the step inside of it."""
+    backward = torch.Tensor.backward
+    states = []
+
+    def note(self, *args, **options):
+        states.append(torch.is_autocast_enabled("cpu"))
+        return backward(self, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", note)
+    small_memory(monkeypatch, lambda speech: len(speech) <= 2)
+    run(corpus, tmp_path, use_amp=True)
+    assert states and not any(states)
 
 
 def test_backward_out_of_memory_gives_the_same_step(

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -17,10 +18,11 @@ from dump_builder import make_dump
 from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny_model import SETTINGS, make_args, make_corpus
 
 from powsm.config import ConfigError
-from powsm.dataset import UtteranceDataset, collate
+from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
 from powsm.decode import Recogniser
 from powsm.index import ExampleIndex
 from powsm.litmodel import LitPowsm, text_encoder
@@ -136,7 +138,7 @@ def test_resuming_plans_no_pass_that_is_over(corpus, tmp_path, monkeypatch):
     """But the first, whose length the log tells."""
     run(corpus, tmp_path, max_epoch=4)
     checkpoint = torch.load(newest_checkpoint(tmp_path), weights_only=False)
-    updates_of_passes = checkpoint["updates_of_passes"]  # up to that of epoch 4
+    updates_of_passes = checkpoint["passes"]["updates"]  # up to that of epoch 4
     assert len(updates_of_passes) >= 4 and sum(updates_of_passes) > 9
     planned = []
     plan = UtteranceDataset.plan
@@ -150,6 +152,64 @@ def test_resuming_plans_no_pass_that_is_over(corpus, tmp_path, monkeypatch):
     run(corpus, tmp_path, max_epoch=5)
     assert planned.count(0) == 1
     assert min(set(planned) - {0}) >= len(updates_of_passes) - 1
+
+
+@pytest.mark.parametrize(
+    ("earlier", "n_utts"),
+    [({"batch_conf": {"batch_seconds": 100}}, 6), ({"tasks": ["asr"]}, 6), ({}, 3)],
+    ids=["batches", "tasks", "data"],
+)
+def test_epochs_begin_where_they_would_when_what_passes_are_made_of_changed(
+    corpus, tmp_path, monkeypatch, earlier, n_utts
+):
+    """Long passes taken for the short ones of before begin all epochs in one place."""
+    dump = tmp_path / "dump"
+    (tmp_path / "tokens").symlink_to(corpus / "tokens")
+    make_dump(dump / "dev", [0.6], seed=2)
+    make_dump(dump / "train", [0.6] * n_utts, no_text=range(3))
+    settings = {"num_iters_per_epoch": 2, "batch_conf": {"batch_seconds": 0.6}}
+    run(tmp_path, tmp_path / "exp", max_epoch=2, **(settings | earlier))
+    shutil.rmtree(dump / "train")
+    make_dump(dump / "train", [0.6] * 6, no_text=range(3))
+    begins = []
+    find = UtteranceLoader._find
+
+    def note(self, skip, known):
+        begins.append(find(self, skip, known)[::2])
+        return find(self, skip, known)
+
+    monkeypatch.setattr(UtteranceLoader, "_find", note)
+    run(tmp_path, tmp_path / "exp", max_epoch=5, **settings)
+    # six updates a pass; the first is of the epoch that the checkpoint ends
+    assert begins == [(0, 2), (0, 4), (1, 0), (1, 2)]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken(corpus, finished, tmp_path):
+    run(corpus, tmp_path, max_epoch=1)
+    path = newest_checkpoint(tmp_path)
+    checkpoint = torch.load(path, weights_only=False)
+    del checkpoint["passes"], checkpoint["batches_per_update"]
+    torch.save(checkpoint, path)
+    run(corpus, tmp_path, max_epoch=2)
+    assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
+
+
+def test_average_of_weights_is_kept_on_the_gpu(corpus, tmp_path, monkeypatch):
+    """Lightning would make it where the model is before it moves to the GPU."""
+
+    class Made(Exception):
+        pass
+
+    def trainer(callbacks, **options):
+        raise Made(callbacks)
+
+    monkeypatch.setattr(L, "Trainer", trainer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(Made) as made:
+        run(corpus, tmp_path, ngpu=1, ema_decay=0.9)
+    (average,) = (c for c in made.value.args[0] if isinstance(c, EMAWeightAveraging))
+    assert average._device == torch.device("cuda:1")
 
 
 def test_a_finished_run_is_not_trained_again(corpus, finished):

@@ -1,0 +1,37 @@
+"""What ranks send one another; test_train.py and test_memory.py train on two."""
+
+import torch
+import torch.distributed as dist
+from tiny_model import make_args, make_corpus
+
+from powsm.exchange import RankStrategy, average_gradients
+from powsm.model import PowsmTask
+
+
+def test_nccl_could_send_all_of_a_model(tmp_path, monkeypatch):
+    """It refuses tensors that are not contiguous; gloo, which tests have, does not."""
+    corpus = make_corpus(tmp_path)
+    model = PowsmTask.build_model(make_args(corpus / "tokens", tmp_path))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert not all(value.is_contiguous() for value in model.state_dict().values())
+
+    def broadcast(tensor, src):
+        assert tensor.is_contiguous() and src == 0
+        tensor += 1
+
+    def all_reduce(tensor, op=dist.ReduceOp.SUM):
+        assert tensor.is_contiguous()
+
+    monkeypatch.setattr(dist, "broadcast", broadcast)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    strategy = RankStrategy()
+    strategy._model = model
+    strategy.configure_ddp()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key] + 1), key
+
+    weight = next(p for p in model.parameters() if p.dim() == 2)
+    weight.grad = torch.ones(weight.shape[::-1]).t()
+    average_gradients(model.parameters())
+    assert torch.equal(weight.grad, torch.full_like(weight, 0.5))
