@@ -11,7 +11,7 @@ help:  ## list the targets
 env:  ## make or update .venv
 	@scripts/setup_env.sh
 
-mini: env  ## train, decode and score on a small real corpus: about 25 min on two cores
+mini: env  ## train, decode and score on a small real corpus: 20 to 35 min on two cores
 	egs2/mini_ipapack/s2t1/run.sh
 
 test: env  ## run the tests
