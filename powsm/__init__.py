@@ -10,7 +10,8 @@ Where to look; a module imports only from those before it (tests/test_layers.py)
     data/ -> dump/       filters tasks unknown dump
     data report          dataaudit dataplots datareport
     tokens, batches      phonesets tokenizer index batches
-    scores, tables       distance intervals rates transcripts alignments score tables
+    scores, tables       features distance intervals rates transcripts alignments
+                         score tables
     the model            ctc_prefix cached_decoder dataset packing phone_ctc model
                          config checkpoint finetune
     training             stats memory exchange resume litmodel epochs progress ranks

@@ -175,8 +175,9 @@ def test_epochs_begin_where_they_would_when_what_passes_are_made_of_changed(
     find = UtteranceLoader._find
 
     def note(self, skip, known):
-        begins.append(find(self, skip, known)[::2])
-        return find(self, skip, known)
+        found = find(self, skip, known)
+        begins.append(found[::2])
+        return found
 
     monkeypatch.setattr(UtteranceLoader, "_find", note)
     run(tmp_path, tmp_path / "exp", max_epoch=5, **settings)

@@ -75,6 +75,7 @@ class Size:
 
 
 SIZES = [Size(144, 4, 4, 8_000, 12), Size(256, 4, 6, 8_000, 8)]
+# three recordings alone do not fill a batch of like lengths: no batch takes all three
 QUICK = [Size(64, 4, 2, 1_000, 3, 20.0), Size(96, 4, 2, 1_000, 3, 20.0)]
 FULL = [Size(768, 12, 9, 40_000, 1)]  # one step: four rows, 7.4 s
 
