@@ -1,26 +1,19 @@
 """POWSM: a phonetic Whisper-style speech model, from data to scores.
 
-Where to look; a module imports only from those before it (tests/test_layers.py):
+The package is a stair: a row imports only from the rows below it, and rooms of one
+row do not know each other (tests/test_layers.py). docs/map.md is the longer guide.
 
-    files, the Hub       files archives hub download
-    languages, audio     languages audio
-    phones, text         alphabets inventory segment allophones ipa orthography
-    corpora -> data/     utterance datadir corpora tarindex shar chunks bigsort
-                         audiocopy parts
-    data/ -> dump/       filters tasks unknown dump
-    data report          dataaudit dataplots datareport
-    tokens, batches      phonesets tokenizer index batches
-    scores, tables       features distance intervals rates transcripts alignments
-                         score tables
-    the model            ctc_prefix cached_decoder dataset packing phone_ctc model
-                         config checkpoint finetune
-    training             stats memory exchange resume litmodel epochs progress ranks
-                         guards train
-    decoding, times      beams search profile frames decode decodeset longform align
-                         transcribe
-    reports              report ablation
-    cluster, costs       costs resources cluster preflight
-    publishing           modelcard publish upload
+    cli                                      the `powsm` command
+    publish                                  packing, the model card, the Hub
+    report                                   RESULTS.md, pages, the paper's tables
+    train                                    batches, the loop around ESPnet's model
+    decode                                   search, long recordings, alignment
+    prepare cluster model                    stages 1 to 4; jobs; the network
+    corpora vocabulary score                 what is read, said and measured
+    tasks                                    a row for each task
+    phones                                   the normaliser and its inventory
+    languages audio hub                      codes of languages; samples; downloads
+    files settings formatting errors         whole files, YAML, numbers as text
 """
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Self
@@ -38,17 +38,8 @@ log = logging.getLogger(__name__)
 
 SUMMARY = "prepare.json"
 _COPY_BYTES = 1 << 20
-# Code and tables that decide what a part holds: a change there makes parts anew.
-_SOURCES = (
-    "audio.py",
-    "corpora/__init__.py",
-    "data/languages.csv",
-    "languages.py",
-    "parts.py",
-    "shar.py",
-    "tarindex.py",
-    "utterance.py",
-)
+# Of what a part holds and how; a higher number makes all parts anew.
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class Part:
     """What came of one shard; stored as the marker beside its part file.
 
     Attributes:
-        inputs: hash of the shard's files, their places, and the code that reads them.
+        inputs: hash of the shard's files, their places, and the version of a part.
         n_utts: utterances kept, lines of the part file.
         n_samples: of the kept ones.
         drops: reason -> cuts left out.
@@ -305,7 +296,7 @@ def _unpacked_path(shard: Shard, data: Path) -> Path:
 def _inputs_of(shard: Shard) -> str:
     """Cuts by content; the tar file, up to gigabytes of audio, by size and date."""
     status = shard.recording.stat()
-    digest = hashlib.sha256(_code_hash().encode())
+    digest = hashlib.sha256(f"parts {_VERSION}\0".encode())
     for value in (
         shard.cuts,
         sha256_file(shard.cuts),
@@ -315,12 +306,6 @@ def _inputs_of(shard: Shard) -> str:
     ):
         digest.update(f"{value}\0".encode())
     return digest.hexdigest()
-
-
-@cache
-def _code_hash() -> str:
-    folder = Path(__file__).parent
-    return " ".join(sha256_file(folder / source) for source in _SOURCES)
 
 
 def _unpacked(shard: Shard, data: Path) -> tuple[Shard, int]:
