@@ -21,7 +21,7 @@ from score_exp import score
 
 from powsm import ablation
 from powsm.ablation import Plan, Variant
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.rates import Scores
 
 log = logging.getLogger("ablate")

@@ -22,7 +22,7 @@ from powsm.alignments import write_alignments
 from powsm.audio import SAMPLE_RATE, AudioError
 from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, items, read_speech
-from powsm.files import atomic_write, sha256_file
+from powsm.files.whole import atomic_write, sha256_file
 from powsm.frames import FrameGrid
 from powsm.ipa import Normaliser, read_phones
 from powsm.phonesets import phones_of_tokens

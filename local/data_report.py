@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from powsm.dataaudit import audit_set, stage_1_record
-from powsm.datadir import validate
 from powsm.datareport import write_report
+from powsm.files.datadir import validate
 
 log = logging.getLogger("data_report")
 

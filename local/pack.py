@@ -16,7 +16,7 @@ import soundfile
 from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.checkpoint import find_model
 from powsm.decode import items
-from powsm.files import naming
+from powsm.files.whole import naming
 from powsm.publish import check_with_stock, pack
 
 log = logging.getLogger("pack")

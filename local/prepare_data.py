@@ -12,7 +12,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from powsm.files import naming
+from powsm.files.whole import naming
 from powsm.parts import load_parts, make_parts, merge_parts
 from powsm.shar import find_shards
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from powsm import ipa, orthography
 from powsm.dump import Settings, prepare_set
-from powsm.files import naming
+from powsm.files.whole import naming
 from powsm.filters import MAX_PHONES, MIN_DURATION_S, SUBSET_HOURS, Limits
 from powsm.tasks import TASKS
 from powsm.unknown import MAX_UNKNOWN_RATE

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from score_exp import score
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.languages import lang_code
 from powsm.rates import Scores
 from powsm.tables import render

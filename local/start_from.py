@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from powsm.checkpoint import MODEL_HELP
-from powsm.files import naming
+from powsm.files.whole import naming
 from powsm.finetune import start_from
 
 log = logging.getLogger("start_from")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from powsm import config
 from powsm.checkpoint import keep_normaliser
-from powsm.files import naming
+from powsm.files.whole import naming
 from powsm.guards import StoppedBySignal
 from powsm.memory import TrainingError
 from powsm.ranks import RankError, leaving_at_errors

@@ -23,7 +23,7 @@ from powsm.alignments import Segment, write_alignments
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
 from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, read_speech
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.frames import FrameGrid
 from powsm.languages import lang_code
 from powsm.longform import OVERLAP_S, trim_silence

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 
 
 @dataclass(frozen=True)

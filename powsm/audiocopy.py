@@ -15,9 +15,9 @@ from pathlib import Path
 import soundfile
 
 from powsm.audio import ARK_MARKER, SAMPLE_RATE, AudioRef, read_audio
-from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
-from powsm.datadir import write_scp
-from powsm.files import atomic_write, sha256_file
+from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
+from powsm.files.datadir import write_scp
+from powsm.files.whole import atomic_write, sha256_file
 
 FORMATS = ("flac.ark", "wav")
 DONE_FILE = "audio.done.json"

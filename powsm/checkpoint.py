@@ -29,9 +29,9 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from powsm.archives import unpack
 from powsm.config import load_yaml
-from powsm.files import atomic_write
+from powsm.files.archives import unpack
+from powsm.files.whole import atomic_write
 from powsm.model import PowsmTask
 
 log = logging.getLogger(__name__)

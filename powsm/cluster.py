@@ -24,7 +24,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment, clean_env
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.resources import ClusterError, Resources
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 
 from powsm.batches import BatchOptions
 from powsm.dataset import CTC_TARGETS
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.model import PowsmTask
 
 OUR_KEYS = (

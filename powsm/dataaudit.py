@@ -17,10 +17,10 @@ import regex
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, AudioRef
-from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.corpora import CORPORA
-from powsm.datadir import UTTERANCE_FILES
 from powsm.dump import corpus_of
+from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
+from powsm.files.datadir import UTTERANCE_FILES
 from powsm.filters import (
     Counts,
     Limits,

@@ -19,7 +19,7 @@ from powsm.dataplots import (
     plot_rates,
     plot_rates_by_language,
 )
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.filters import ranked
 from powsm.languages import LANGUAGES, language_name
 from powsm.unknown import code_points

@@ -12,7 +12,7 @@ from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.beams import Hypothesis
 from powsm.checkpoint import ModelFiles, find_model, load_model
 from powsm.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
-from powsm.files import sha256_file
+from powsm.files.whole import sha256_file
 from powsm.index import ExampleIndex
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.phonesets import barred_tokens, phones_of_lang

@@ -23,7 +23,7 @@ from powsm.decode import (
     items,
     read_speech,
 )
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.frames import FrameGrid
 from powsm.profile import DecodeError, Profile
 

@@ -26,7 +26,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tqdm import tqdm
 
-from powsm.files import atomic_write, naming
+from powsm.files.whole import atomic_write, naming
 from powsm.hub import (
     CorruptedError,
     HubError,

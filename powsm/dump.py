@@ -17,11 +17,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from powsm.bigsort import write_spk2utt
-from powsm.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.corpora import CORPORA
-from powsm.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
-from powsm.files import atomic_write, sha256_file
+from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
+from powsm.files.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
+from powsm.files.sort import write_spk2utt
+from powsm.files.whole import atomic_write, sha256_file
 from powsm.filters import (
     SUBSET_HOURS,
     Counts,

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.litmodel import LitPowsm
 from powsm.memory import TrainingError
 from powsm.resume import save_whole

@@ -19,7 +19,7 @@ from powsm.checkpoint import (
     read_weights,
 )
 from powsm.config import load_yaml
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phonesets import is_phone
 from powsm.tokenizer import (

@@ -1,6 +1,6 @@
 """Languages: ISO 639-3 codes, names, and the language symbols of the vocabulary.
 
-The table in `data/languages.csv` holds the languages of the published vocabulary.
+The table in `languages.csv` holds the languages of the published vocabulary.
 Macrolanguage codes (`ara`, `swa`, `msa`) stand there as published; `zho` is `cmn`.
 A language outside the table keeps its own code in data files and reports, while its
 symbol in a prompt is `UNKNOWN_LANG_SYM`: an unknown language is a fact about the
@@ -41,7 +41,7 @@ def _key(spelling: str) -> str:
 
 
 def _read_table() -> dict[str, Language]:
-    text = files("powsm").joinpath("data/languages.csv").read_text(encoding="utf-8")
+    text = files("powsm").joinpath("languages.csv").read_text(encoding="utf-8")
     table = {}
     for row in csv.DictReader(text.splitlines()):
         spellings = tuple(_key(s) for s in row["spellings"].split(";") if s)
@@ -66,7 +66,7 @@ def _read_spellings() -> dict[str, str]:
             owner = known.setdefault(spelling, language.code)
             if owner != language.code:
                 raise ValueError(
-                    f"powsm/data/languages.csv: spelling {spelling!r} belongs to both "
+                    f"powsm/languages.csv: spelling {spelling!r} belongs to both "
                     f"{owner} and {language.code}; keep it in one row"
                 )
     return known

@@ -26,11 +26,11 @@ from typing import Self
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
-from powsm.bigsort import merge_sorted, write_spk2utt
-from powsm.chunks import map_in_order
 from powsm.corpora import set_name
-from powsm.datadir import UTTERANCE_FILES
-from powsm.files import atomic_write, sha256_file
+from powsm.files.chunks import map_in_order
+from powsm.files.datadir import UTTERANCE_FILES
+from powsm.files.sort import merge_sorted, write_spk2utt
+from powsm.files.whole import atomic_write, sha256_file
 from powsm.shar import Shard, ShardError, read_shard
 from powsm.tarindex import compression_of
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.ipa import Normaliser, strip_suprasegmentals
 from powsm.languages import lang_code
 from powsm.tasks import WORD_START

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

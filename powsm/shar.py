@@ -267,7 +267,7 @@ def _utterance_of(
     if lang is None:
         raise ShardError(
             f"{where}: unknown language {supervision['language']!r} of cut "
-            f"{cut['id']!r}; add its spelling to powsm/data/languages.csv"
+            f"{cut['id']!r}; add its spelling to powsm/languages.csv"
         )
     if lang in DROPPED_LANGUAGES:
         drops["dropped_language"] += 1

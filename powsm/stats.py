@@ -16,7 +16,7 @@ from espnet2.tasks.s2t import frontend_choices
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.index import ExampleIndex
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from pathlib import Path
 import sentencepiece
 
 from powsm.audio import WINDOW_S
-from powsm.files import atomic_write, sha256_file
+from powsm.files.whole import atomic_write, sha256_file
 from powsm.ipa import INVENTORY
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phonesets import COUNTS_FILE, write_counts

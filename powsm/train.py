@@ -33,7 +33,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from powsm.config import ConfigError, not_read, stock_config
 from powsm.epochs import EpochModels
 from powsm.exchange import RankStrategy
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.finetune import load_initial
 from powsm.guards import ResumableCheckpoint, Watchdog
 from powsm.index import build_index

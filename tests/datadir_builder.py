@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from powsm.datadir import write_scp
+from powsm.files.datadir import write_scp
 
 FILES = {
     "wav.scp": "audio",

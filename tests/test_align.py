@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tiny_model import make_experiment, make_tokens
 
 from powsm.align import AlignError, align
-from powsm.datadir import read_scp
 from powsm.decode import Recogniser
 from powsm.decodeset import decode_set, merge
+from powsm.files.datadir import read_scp
 from powsm.longform import LongFormError
 from powsm.profile import Profile
 

@@ -10,7 +10,7 @@ from datadir_builder import make_data_dir
 
 from powsm.audio import AudioError, read_audio
 from powsm.audiocopy import copy_set
-from powsm.datadir import read_scp, validate
+from powsm.files.datadir import read_scp, validate
 
 N_SAMPLES = 4_000
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from powsm.audio import SAMPLE_RATE, read_audio
-from powsm.datadir import read_scp
+from powsm.files.datadir import read_scp
 from powsm.ipa import from_slashed
 
 BENCH = Path(__file__).parents[1] / "scripts/bench/align.py"

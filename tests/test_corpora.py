@@ -17,7 +17,7 @@ from powsm.corpora.debian import Package, PackageError, fetch_packages
 from powsm.corpora.pack import Clip, Selection, is_current, write_corpus
 from powsm.corpora.split import split_prompts
 from powsm.corpora.transcript import text_fault, text_key
-from powsm.files import sha256_file
+from powsm.files.whole import sha256_file
 
 # --- the table -----------------------------------------------------------------------
 

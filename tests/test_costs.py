@@ -13,7 +13,7 @@ import yaml
 from espnet2.fileio.read_text import read_2columns_text
 
 from powsm import costs, preflight
-from powsm.datadir import read_scp
+from powsm.files.datadir import read_scp
 from powsm.index import ExampleIndex
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,6 @@ from datadir_builder import odd_one_out
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.chunks import plan_chunks
 from powsm.dataaudit import (
     Histogram,
     LangStats,
@@ -17,8 +16,9 @@ from powsm.dataaudit import (
     foreign_letter,
     pooled,
 )
-from powsm.datadir import UTTERANCE_FILES
 from powsm.dump import Settings, prepare_set
+from powsm.files.chunks import plan_chunks
+from powsm.files.datadir import UTTERANCE_FILES
 
 SECOND = 16_000  # samples
 

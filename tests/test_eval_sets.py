@@ -14,7 +14,7 @@ from powsm.audio import read_audio
 from powsm.corpora.buckeye import Label, read_labels, utterances
 from powsm.corpora.segments import CorpusError
 from powsm.corpora.textgrid import TextGridError, read_tier
-from powsm.datadir import EXAMPLE_FILES, read_scp, validate
+from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.tables.eval_sets import PREPARE, prepare_eval_set
 from powsm.tables.phone_set import PhoneSetError, write_phone_set
 from powsm.tables.plan import size_faults

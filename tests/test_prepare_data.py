@@ -26,10 +26,10 @@ from shar_builder import (
     write_tar,
 )
 
-from powsm import bigsort
 from powsm import parts as parts_module
 from powsm.audio import read_audio
-from powsm.datadir import read_scp, validate
+from powsm.files import sort as bigsort
+from powsm.files.datadir import read_scp, validate
 from powsm.parts import load_parts, make_parts, merge_parts
 from powsm.shar import ShardError, find_shards
 

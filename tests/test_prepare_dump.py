@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from datadir_builder import make_data_dir
 
-from powsm import chunks
-from powsm.datadir import EXAMPLE_FILES, DataDirError, validate
 from powsm.dump import (
     DONE_FILE,
     Settings,
     corpus_of,
     prepare_set,
 )
+from powsm.files import chunks
+from powsm.files.datadir import EXAMPLE_FILES, DataDirError, validate
 from powsm.filters import Limits
 from powsm.unknown import UnknownSymbolsError
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from experiment_builder import PHONES, make_experiment, slashed, write_hyps
 
-from powsm.datadir import EXAMPLE_FILES, read_scp, validate
+from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.rates import Scores
 from powsm.score import score_lid, score_phones
 from powsm.tables import render

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from powsm.files import sha256_file
+from powsm.files.whole import sha256_file
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
 from powsm.corpora.split import SPLITS
-from powsm.files import atomic_write, sha256_file
+from powsm.files.whole import atomic_write, sha256_file
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import numpy as np
 import soundfile
 
 from powsm.audio import SAMPLE_RATE, n_samples_at_sample_rate, n_samples_of
-from powsm.datadir import write_scp
-from powsm.files import atomic_folder
+from powsm.files.datadir import write_scp
+from powsm.files.whole import atomic_folder
 from powsm.utterance import one_line, safe_id
 
 _SLACK_S = 0.5  # by which labels may go on after the end of a recording

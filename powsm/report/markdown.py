@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powsm.corpora import CORPORA, TEST_PREFIX
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.languages import language_name
 from powsm.report.experiment import (
     Experiment,

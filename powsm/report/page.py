@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 from powsm.languages import language_name
 from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import (

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import EngFormatter  # noqa: E402
 
-from powsm.files import atomic_write  # noqa: E402
+from powsm.files.whole import atomic_write
 from powsm.tables.results import TASKS  # noqa: E402
 
 # Okabe and Ito's colours, told apart by colour-blind readers; dashes when they run out.

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, AudioRef, n_samples_of
-from powsm.bigsort import write_spk2utt
-from powsm.datadir import write_scp
-from powsm.files import atomic_folder, atomic_write
+from powsm.files.datadir import write_scp
+from powsm.files.sort import write_spk2utt
+from powsm.files.whole import atomic_folder, atomic_write
 from powsm.ipa import Normaliser, strip_suprasegmentals
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
 from powsm.orthography import normalise_text

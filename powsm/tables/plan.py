@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
-from powsm.datadir import read_scp
+from powsm.files.datadir import read_scp
 from powsm.tables.fill import hyp_file
 from powsm.tables.results import read_timings
 from powsm.tables.spec import Query, Table, TestSet

@@ -33,9 +33,9 @@ from powsm import config
 from powsm.align import Segment, align
 from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.corpora.espeak import VOICES, synthesise
-from powsm.datadir import write_scp
 from powsm.decode import Recogniser
 from powsm.distance import PhonePairs
+from powsm.files.datadir import write_scp
 from powsm.ipa import Normaliser, strip_suprasegmentals
 from powsm.tasks import examples
 from powsm.tokenizer import TokenizerSettings, train_tokenizer

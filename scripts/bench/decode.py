@@ -42,7 +42,7 @@ from espnet2.tasks.s2t import S2TTask
 
 from powsm import config
 from powsm.audio import SAMPLE_RATE, WINDOW_S, read_audio
-from powsm.datadir import read_scp
+from powsm.files.datadir import read_scp
 from powsm.search import Searcher, SearchOptions
 
 STOCK_BATCH = 8

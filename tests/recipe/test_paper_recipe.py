@@ -17,7 +17,7 @@ import yaml
 from ipapack import ODD_CUTS, make_ipapack
 
 from powsm.corpora import CORPORA
-from powsm.datadir import read_scp
+from powsm.files.datadir import read_scp
 from powsm.languages import LANGUAGES
 from powsm.tables.spec import load_sets, load_table
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from powsm.files import atomic_write
+from powsm.files.whole import atomic_write
 
 # One line an utterance in each; `spk2utt` stands beside them with one line a speaker.
 UTTERANCE_FILES = (

@@ -8,8 +8,8 @@ import sys
 import pytest
 from datadir_builder import FILES, make_data_dir
 
-from powsm.chunks import map_in_order, plan_chunks, read_rows
-from powsm.datadir import DataDirError, read_scp
+from powsm.files.chunks import map_in_order, plan_chunks, read_rows
+from powsm.files.datadir import DataDirError, read_scp
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from powsm.archives import ArchiveError, unpack
+from powsm.files.archives import ArchiveError, unpack
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from itertools import groupby, islice
 
 import pytest
 
-from powsm import bigsort
-from powsm.bigsort import merge_sorted, write_spk2utt
+from powsm.files import sort as bigsort
+from powsm.files.sort import merge_sorted, write_spk2utt
 
 
 @pytest.fixture

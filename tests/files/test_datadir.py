@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.datadir import (
+from powsm.files.datadir import (
     EXAMPLE_FILES,
     DataDirError,
     DataDirSummary,

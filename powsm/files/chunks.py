@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-from powsm.datadir import DataDirError
+from powsm.files.datadir import DataDirError
 
 CHUNK_BYTES = 1 << 20  # of wav.scp: about 10,000 utterances
 _KEYS_FROM = "wav.scp"

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from powsm.files import atomic_folder, atomic_write, naming, sha256_file
+from powsm.files.whole import atomic_folder, atomic_write, naming, sha256_file
 
 
 def test_atomic_write_replaces_whole_files_only(tmp_path):

@@ -1,0 +1,1 @@
+"""Whole files or none, data directories, archives, and sorting beyond memory."""
