@@ -24,7 +24,7 @@ from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, items, read_speech
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.frames import FrameGrid
-from powsm.ipa import Normaliser, read_phones
+from powsm.phones.normaliser import Normaliser, read_phones
 from powsm.phonesets import phones_of_tokens
 from powsm.profile import Profile
 from powsm.transcribe import PHONE_TASKS

@@ -6,12 +6,13 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm import ipa, orthography
 from powsm.dump import Settings, prepare_set
 from powsm.files.whole import naming
 from powsm.filters import MAX_PHONES, MIN_DURATION_S, SUBSET_HOURS, Limits
+from powsm.phones import normaliser as ipa
+from powsm.phones import orthography
+from powsm.phones.unknown import MAX_UNKNOWN_RATE
 from powsm.tasks import TASKS
-from powsm.unknown import MAX_UNKNOWN_RATE
 
 log = logging.getLogger("prepare_dump")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from powsm.alphabets import phone_maps
+from powsm.phones.alphabets import phone_maps
 from powsm.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores
 from powsm.score import score_lid, score_phones, score_text
 from powsm.transcripts import (

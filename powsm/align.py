@@ -19,8 +19,8 @@ from powsm.alignments import Segment
 from powsm.audio import SAMPLE_RATE
 from powsm.decode import Recogniser
 from powsm.frames import FrameGrid
-from powsm.ipa import strip_suprasegmentals
 from powsm.longform import CTCFrames, ctc_frames
+from powsm.phones.normaliser import strip_suprasegmentals
 from powsm.tasks import WORD_START
 
 REACH_S = 0.08  # seconds of blank that a phone takes on each side, at most
@@ -38,8 +38,9 @@ def align(
     Args:
         recogniser: a model with its tokenizer.
         speech: (n_samples,) at 16 kHz, of any length.
-        phones: what is said, as `powsm.ipa` segments it; None takes what the CTC head
-            says. Length marks are kept in the result, and not looked for in the sound:
+        phones: what is said, as `powsm.phones.normaliser` segments it; None takes what
+            the CTC head says. Length marks are kept in the result, and not looked for
+            in the sound:
             the head is taught none.
 
     Returns:
@@ -132,7 +133,7 @@ def _targets(
     if unknown:
         raise AlignError(
             f"the model has no token for {' '.join(sorted(set(unknown)))}; write these "
-            "phones as ones of its token list, segmented by powsm.ipa.Normaliser"
+            "phones as ones of its token list, as the normaliser segments it"
         )
     if len(ids) == 1:
         raise AlignError("no phones to align; leave them out to hear the model's own")

@@ -28,11 +28,15 @@ from powsm.filters import (
     is_ctc_feasible,
     phones_drop_reason,
 )
-from powsm.ipa import Normaliser, strip_suprasegmentals, to_slashed
 from powsm.languages import TABLE
-from powsm.orthography import normalise_text
+from powsm.phones.normaliser import (
+    Normaliser,
+    strip_suprasegmentals,
+    to_slashed,
+)
+from powsm.phones.orthography import normalise_text
+from powsm.phones.unknown import Unknown
 from powsm.tasks import examples
-from powsm.unknown import Unknown
 
 N_EXTREMES = 5  # slowest and fastest utterances remembered a language
 N_FOREIGN = 3  # utterances with foreign letters remembered a language

@@ -22,7 +22,7 @@ from powsm.dataplots import (
 from powsm.files.whole import atomic_write
 from powsm.filters import ranked
 from powsm.languages import LANGUAGES, language_name
-from powsm.unknown import code_points
+from powsm.phones.unknown import code_points
 
 STAGE_4_UTTS_PER_S = 5_000  # of one process; measured on generated manifests
 _N_SYMBOLS = 30  # rows of the unknown-symbol table

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import numba
 import numpy as np
 
-from powsm.features import feature_table
+from powsm.phones.features import feature_table
 
 Metric = Literal["feature", "hamming", "phone"]
 
@@ -196,7 +196,7 @@ def distance(
     For more than a few pairs, `PhonePairs` does the same much faster.
 
     Args:
-        hyp: hypothesis phones, NFD, as `powsm.ipa` makes them.
+        hyp: hypothesis phones, NFD, as `powsm.phones.normaliser` makes them.
         ref: reference phones.
         metric: "feature", "hamming" or "phone"; see the head of this module.
 

@@ -30,10 +30,14 @@ from powsm.filters import (
     audio_drop_reason,
     phones_drop_reason,
 )
-from powsm.ipa import Normaliser, strip_suprasegmentals, to_slashed
-from powsm.orthography import normalise_text
+from powsm.phones.normaliser import (
+    Normaliser,
+    strip_suprasegmentals,
+    to_slashed,
+)
+from powsm.phones.orthography import normalise_text
+from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 from powsm.tasks import TASKS, examples
-from powsm.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 
 DONE_FILE = "prepare.done.json"
 REFERENCE_FILES = ("ref.ipa", "ref.text")  # keyed by utt_id, for dev and test sets

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from powsm.files.whole import atomic_write
-from powsm.ipa import Normaliser, strip_suprasegmentals
 from powsm.languages import lang_code
+from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.tasks import WORD_START
 
 COUNTS_FILE = "phones_by_lang.json"

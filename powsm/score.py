@@ -69,7 +69,8 @@ def score_phones(
         langs: language of each utterance, for the breakdown.
         speakers: speaker of each utterance, for intervals over speakers.
         cleaning: how text becomes phones: `strict` (default), another policy of
-            `powsm.ipa`, or `prism` to compare with published tables; see `PhoneReader`.
+            `powsm.phones.normaliser`, or `prism` to compare with published tables; see
+            `PhoneReader`.
         phone_map: the references are not IPA but in this alphabet, such as "timit".
         hyp_phone_map: the same for the hypotheses.
 

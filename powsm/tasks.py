@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from powsm.ipa import to_slashed
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM, lang_sym
+from powsm.phones.normaliser import to_slashed
 
 TASKS = ("pr", "asr", "g2p", "p2g")
 TASK_SYMS = {task: f"<{task}>" for task in TASKS}

@@ -21,8 +21,8 @@ import sentencepiece
 
 from powsm.audio import WINDOW_S
 from powsm.files.whole import atomic_write, sha256_file
-from powsm.ipa import INVENTORY
 from powsm.languages import LANGUAGES, lang_sym
+from powsm.phones.normaliser import INVENTORY
 from powsm.phonesets import COUNTS_FILE, write_counts
 from powsm.tasks import NA_SYM, NO_TIME_SYM, TASK_SYMS, WORD_START, prompt_lang_sym
 

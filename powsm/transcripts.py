@@ -14,9 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from powsm.alphabets import AlphabetError, to_ipa
-from powsm.inventory import INVENTORY, UNKNOWN, build_trie, longest_match_pattern
-from powsm.ipa import POLICIES, Normaliser
+from powsm.phones.alphabets import AlphabetError, to_ipa
+from powsm.phones.inventory import (
+    INVENTORY,
+    UNKNOWN,
+    build_trie,
+    longest_match_pattern,
+)
+from powsm.phones.normaliser import POLICIES, Normaliser
 
 PRISM = "prism"
 CLEANINGS = (*POLICIES, PRISM)
@@ -90,11 +95,11 @@ class PhoneReader:
     """Makes phones of transcripts, hypothesis and reference alike.
 
     Args:
-        cleaning: a policy of `powsm.ipa`, or `prism`: spaces and ASCII punctuation
-            deleted, NFD, g -> ɡ, then PanPhon's own segmentation, which skips what it
-            does not know. That is how the published tables were scored.
+        cleaning: a policy of `powsm.phones.normaliser`, or `prism`: spaces and ASCII
+            punctuation deleted, NFD, g -> ɡ, then PanPhon's own segmentation, which
+            skips what it does not know. That is how the published tables were scored.
         phone_map: the transcripts are not IPA but symbols of this alphabet between
-            spaces; see `powsm.alphabets`.
+            spaces; see `powsm.phones.alphabets`.
 
     Raises:
         TranscriptError: no such cleaning or map.
@@ -126,7 +131,7 @@ class PhoneReader:
         text = self._mapped(text)
         if self._prism:
             return self._read_prism(text)
-        # a slash ends a phone, as in powsm.ipa.read_phones
+        # a slash ends a phone, as in powsm.phones.normaliser.read_phones
         segmentation = self._normaliser.segment(text.replace("/", " "))
         if segmentation.unknown_count == 0:
             return PhoneText(segmentation.phones, ())

@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 
 from powsm import distance as distance_module
 from powsm.distance import UNITS, PhonePairs, distance
-from powsm.features import UnknownPhoneError, feature_table
+from powsm.phones.features import UnknownPhoneError, feature_table
 
 PHONES = ("p", "b", "t͡ʃ", "pʰ", "a", "aː", "a\u0303", "s̪", "˥")
 METRICS = tuple(UNITS)

@@ -100,16 +100,12 @@ def test_module_imports_only_from_rows_below(path):
     for line, name in own_imports(path):
         other = room_of(name)
         assert (
-            other == room
-            or FLOOR[other] < FLOOR[room]
-            or {room, other} <= BASEMENT
+            other == room or FLOOR[other] < FLOOR[room] or {room, other} <= BASEMENT
         ), f"{ids(path)}:{line}: {room} imports {other}, which is not below it"
 
 
 def test_no_circle_of_imports():
-    graph = {
-        module_of(path): {name for _, name in own_imports(path)} for path in FILES
-    }
+    graph = {module_of(path): {name for _, name in own_imports(path)} for path in FILES}
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from powsm.dump import (
 from powsm.files import chunks
 from powsm.files.datadir import EXAMPLE_FILES, DataDirError, validate
 from powsm.filters import Limits
-from powsm.unknown import UnknownSymbolsError
+from powsm.phones.unknown import UnknownSymbolsError
 
 SCRIPT = Path(__file__).parents[1] / "local" / "prepare_dump.py"
 SECOND = 16_000

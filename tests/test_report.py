@@ -11,8 +11,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from powsm.audio import SAMPLE_RATE
-from powsm.inventory import INVENTORY
-from powsm.report import clips, decoded, markdown, page, phonology, plots
+from powsm.phones import chart as phonology
+from powsm.phones.inventory import INVENTORY
+from powsm.report import clips, decoded, markdown, page, plots
 from powsm.report.experiment import ReportError, read_experiment, training_command
 from powsm.tables.results import ResultsError, read_results
 

@@ -13,7 +13,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from powsm.features import feature_table
+from powsm.phones.features import feature_table
 from powsm.rates import ScoreError
 from powsm.score import lid_confusion, score_lid, score_phones, score_text
 from powsm.transcripts import PhoneReader, TranscriptError

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.ipa import from_slashed
+from powsm.phones.normaliser import from_slashed
 from powsm.tasks import TASKS, examples, parse_output, prompt_lang_sym
 
 POSSUM = ["pʰ", "ɔː", "s", "ə", "m"]

@@ -8,8 +8,8 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.ipa import INVENTORY
 from powsm.languages import LANGUAGES
+from powsm.phones.normaliser import INVENTORY
 from powsm.tokenizer import (
     Tokenizer,
     TokenizerSettings,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from powsm.alphabets import phone_maps
+from powsm.phones.alphabets import phone_maps
 from powsm.transcripts import (
     HYP_FIELDS,
     PhoneReader,

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from powsm.alphabets import read_alphabet, to_ipa
 from powsm.audio import WINDOW_S
 from powsm.corpora.published import published_segments
 from powsm.corpora.segments import CorpusError, Segment, Written, write_segments
+from powsm.phones.alphabets import read_alphabet, to_ipa
 
 ALPHABET = "buckeye"
 MIN_PAUSE_S = 1.0

@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.alphabets import read_alphabet, to_ipa
 from powsm.audio import WINDOW_S
 from powsm.corpora.published import published_segments
 from powsm.corpora.segments import CorpusError, Segment, Written, write_segments
 from powsm.corpora.textgrid import read_tier
+from powsm.phones.alphabets import read_alphabet, to_ipa
 
 ALPHABET = "epadb"
 NO_PHONE = frozenset({"", "sil", "sp", "spn", "err", "none", "0"})

@@ -5,7 +5,7 @@ nothing has to be installed on the system. It keeps one global state per process
 calls are serialised by a lock, and every call names its voice.
 
 What it writes is not one IPA segment per sound ("eɪ", "dʒ", "ɑːɹ" are its units, ᵻ
-and ɚ occur) and carries stress marks; `powsm.ipa` makes phones of it.
+and ɚ occur) and carries stress marks; `powsm.phones.normaliser` makes phones of it.
 """
 
 import ctypes

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.alphabets import read_alphabet, to_ipa
 from powsm.corpora.published import published_segments
 from powsm.corpora.segments import CorpusError, Segment, Written, write_segments
 from powsm.corpora.textgrid import read_tier
+from powsm.phones.alphabets import read_alphabet, to_ipa
 
 ALPHABET = "arpabet"
 NO_PHONE = frozenset({"", "SIL", "SP", "SPN", "ERR"})  # ERR: heard, but not identified

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.alphabets import to_ipa
 from powsm.corpora.segments import CorpusError, Segment, Written, write_segments
+from powsm.phones.alphabets import to_ipa
 
 ALPHABET = "timit"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from powsm.distance import PhonePairs
-from powsm.features import feature_table
 from powsm.files.datadir import read_scp
+from powsm.phones.features import feature_table
 from powsm.report.experiment import ReportError
 from powsm.score import CER_LANGUAGES, lid_confusion, score_text
 from powsm.transcripts import PhoneReader, strip_prompt

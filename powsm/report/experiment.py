@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 import powsm
-from powsm.ipa import Normaliser
+from powsm.phones.normaliser import Normaliser
 from powsm.tables.results import (
     MAIN_METRICS,
     RESULTS_FILE,

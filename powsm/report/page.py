@@ -14,6 +14,7 @@ from pathlib import Path
 
 from powsm.files.whole import atomic_write
 from powsm.languages import language_name
+from powsm.phones.chart import PROPERTIES, classes
 from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import (
     GAP,
@@ -25,7 +26,6 @@ from powsm.report.decoded import (
 )
 from powsm.report.experiment import Experiment, training_command, versions
 from powsm.report.markdown import weaknesses
-from powsm.report.phonology import PROPERTIES, classes
 from powsm.tables.results import MAIN_METRICS, METRICS, TASKS, Result
 
 N_WORST = 30  # utterances with the highest error, of each decoded set

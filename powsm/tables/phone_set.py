@@ -15,9 +15,9 @@ from powsm.audio import SAMPLE_RATE, AudioRef, n_samples_of
 from powsm.files.datadir import write_scp
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder, atomic_write
-from powsm.ipa import Normaliser, strip_suprasegmentals
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
-from powsm.orthography import normalise_text
+from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
+from powsm.phones.orthography import normalise_text
 from powsm.tasks import examples
 from powsm.transcripts import read_transcripts
 from powsm.utterance import make_utt_id, safe_id

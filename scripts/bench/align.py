@@ -36,7 +36,7 @@ from powsm.corpora.espeak import VOICES, synthesise
 from powsm.decode import Recogniser
 from powsm.distance import PhonePairs
 from powsm.files.datadir import write_scp
-from powsm.ipa import Normaliser, strip_suprasegmentals
+from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.tasks import examples
 from powsm.tokenizer import TokenizerSettings, train_tokenizer
 from powsm.train import train

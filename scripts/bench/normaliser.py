@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 
-from powsm.ipa import Normaliser
+from powsm.phones.normaliser import Normaliser
 
 _STRINGS_PER_LANGUAGE = 5_000
 _N_WORDS = 5_000  # of a language

@@ -45,7 +45,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
     command = """
 import resource, sys
 from pathlib import Path
-from powsm.chunks import plan_chunks
+from powsm.files.chunks import plan_chunks
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 plan_chunks(Path(sys.argv[1]), ["wav.scp"], chunk_bytes=1 << 15)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -2,7 +2,7 @@
 
 `strict_word` loses nothing without saying so; `released_word` repeats the public
 recipe. Both answer with a `Word`, whose phones are in the inventory and whose drops
-name every other character. `powsm.ipa` puts words together into texts.
+name every other character. `powsm.phones.normaliser` puts words together into texts.
 """
 
 import re
@@ -11,7 +11,8 @@ import unicodedata
 from functools import cache
 from typing import NamedTuple
 
-from powsm.inventory import (
+from powsm.languages import lang_code
+from powsm.phones.inventory import (
     ALIASES,
     INVENTORY,
     KINDS,
@@ -20,7 +21,6 @@ from powsm.inventory import (
     kind_of,
     longest_match_pattern,
 )
-from powsm.languages import lang_code
 
 SUPRASEGMENTALS = "ː\u02d1\u0306\u035c"  # long, half-long, breve, tie below
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from powsm.allophones import apply_english
+from powsm.phones.allophones import apply_english
 
 TILDE, DARK_L = "\u0303", "l\u0334"
 

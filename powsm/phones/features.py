@@ -44,7 +44,7 @@ class FeatureTable:
             )
             raise UnknownPhoneError(
                 f"{len(unknown)} phones have no features: {shown}; expected phones of "
-                "PanPhon's table in NFD: segment the text with powsm.ipa first"
+                "PanPhon's table in NFD: segment the text with powsm.phones first"
             )
         return self.values[[self.index[phone] for phone in phones]]
 

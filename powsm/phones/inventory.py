@@ -1,7 +1,7 @@
 """The phone inventory and the table of everything else that IPA text may hold.
 
 The inventory is PanPhon's; the version that `pyproject.toml` pins decides token ids.
-`data/phone_map.csv` spells characters as code points, so that no editor can compose
+`phone_map.csv` spells characters as code points, so that no editor can compose
 them; its kinds are "alias" (source and target) and the kinds of ignorable characters.
 """
 
@@ -40,7 +40,7 @@ def read_phone_map(table: str) -> tuple[dict[str, str], dict[str, str]]:
     aliases: dict[str, str] = {}
     kinds: dict[str, str] = {}
     for number, row in enumerate(csv.DictReader(table.splitlines()), start=2):
-        where = f"powsm/data/phone_map.csv:{number}"
+        where = f"powsm/phones/phone_map.csv:{number}"
         source, target = _decode(row["source"]), _decode(row["target"])
         for text in (source, target):
             if not unicodedata.is_normalized("NFD", text):
@@ -63,7 +63,7 @@ PANPHON_SEGMENTS = _read_panphon()  # 90 of them are not NFD
 INVENTORY: tuple[str, ...] = tuple(
     dict.fromkeys(unicodedata.normalize("NFD", phone) for phone in PANPHON_SEGMENTS)
 )
-_PHONE_MAP = files("powsm").joinpath("data/phone_map.csv").read_text(encoding="utf-8")
+_PHONE_MAP = files("powsm.phones").joinpath("phone_map.csv").read_text(encoding="utf-8")
 ALIASES, KINDS = read_phone_map(_PHONE_MAP)
 PHONE_MAP_HASH = hashlib.sha256(_PHONE_MAP.encode()).hexdigest()[:8]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.orthography import POLICIES, normalise_text
+from powsm.phones.orthography import POLICIES, normalise_text
 
 
 @pytest.mark.parametrize(

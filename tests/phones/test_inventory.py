@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.inventory import (
+from powsm.phones.inventory import (
     ALIASES,
     INVENTORY,
     KINDS,

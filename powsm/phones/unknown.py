@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from powsm.filters import ranked
-from powsm.ipa import UNKNOWN, Segmentation
+from powsm.phones.normaliser import UNKNOWN, Segmentation
 
 MAX_UNKNOWN_RATE = 0.01  # of the IPA characters of a set
 _N_CONTEXTS = 3  # examples kept of an unknown symbol
@@ -83,7 +83,7 @@ def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
         raise UnknownSymbolsError(
             f"{where}/text.ipa: {unknown.rate:.2%} of the IPA characters are unknown, "
             f"at most {max_rate:.2%} are allowed (--max_unknown_rate): "
-            f"{unknown.top()}. Map them in powsm/data/phone_map.csv, or allow more"
+            f"{unknown.top()}. Map them in powsm/phones/phone_map.csv, or allow more"
         )
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from powsm.inventory import ALIASES, KINDS, PANPHON_SEGMENTS, UNKNOWN
-from powsm.ipa import (
+from powsm.phones.inventory import ALIASES, KINDS, PANPHON_SEGMENTS, UNKNOWN
+from powsm.phones.normaliser import (
     INVENTORY,
     POLICIES,
     Normaliser,
@@ -20,7 +20,7 @@ from powsm.ipa import (
     strip_suprasegmentals,
     to_slashed,
 )
-from powsm.segment import plain_word
+from powsm.phones.segment import plain_word
 
 STRICT = Normaliser()
 RELEASED = Normaliser("released")
@@ -504,7 +504,7 @@ def test_remembered_words_come_out_as_new_ones(texts):
 
 
 def test_word_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("powsm.ipa._CACHE_CHARS", 3)
+    monkeypatch.setattr("powsm.phones.normaliser._CACHE_CHARS", 3)
     normaliser = Normaliser()
     for text in ("pa ta ˈka sa Qa", "ma na", "ˈka Qa"):
         segmentation = normaliser.segment(text)

@@ -4,7 +4,7 @@ Preparation, prompts, decoding and scoring all segment through `Normaliser`, so 
 the model is taught, asked and judged in the same phones. Policies:
 
 `strict` (default)
-    NFD on both sides, aliases of `data/phone_map.csv`, longest match with rewind, the
+    NFD on both sides, aliases of `phone_map.csv`, longest match with rewind, the
     English rules on every word. Every character that ends up in no phone is reported.
 `released`
     What the public recipe did for the published checkpoint, quirk for quirk: ASCII
@@ -28,9 +28,9 @@ from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
-from powsm.allophones import apply_english
-from powsm.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
-from powsm.segment import (
+from powsm.phones.allophones import apply_english
+from powsm.phones.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
+from powsm.phones.segment import (
     SUPRASEGMENTALS,
     Word,
     plain_word,
@@ -361,7 +361,7 @@ def to_slashed(phones: Iterable[str]) -> str:
     wrong = next(phone for phone in phones if not _fits_slashes(phone))
     raise PhoneFormatError(
         f"phone {wrong!r} cannot stand between slashes: expected text without slashes "
-        "and spaces; segment it with powsm.ipa.Normaliser first"
+        "and spaces; segment it with powsm.phones.normaliser.Normaliser first"
     )
 
 
@@ -384,7 +384,7 @@ def from_slashed(text: str) -> tuple[str, ...]:
     if text[0] != "/" or text[-1] != "/" or not all(map(_fits_slashes, phones)):
         raise PhoneFormatError(
             f"{text!r} is not a sequence of phones like '/pʰ//ɔ/'; read text of any "
-            "other form with powsm.ipa.read_phones"
+            "other form with powsm.phones.normaliser.read_phones"
         )
     return phones
 

@@ -1,6 +1,6 @@
 """Phone alphabets of corpora (TIMIT's, Buckeye's, ...) and what they are in IPA.
 
-A table is `powsm/data/alphabet_<name>.csv`: a label, its phones with spaces between
+A table is `powsm/phones/alphabet_<name>.csv`: a label, its phones with spaces between
 them (none for a label that is no sound), and who says so.
 """
 
@@ -19,7 +19,7 @@ class AlphabetError(ValueError):
 
 def phone_maps() -> tuple[str, ...]:
     """Names of the alphabets that can be mapped to IPA."""
-    names = (file.name for file in files("powsm").joinpath("data").iterdir())
+    names = (file.name for file in files("powsm.phones").iterdir())
     maps = (re.fullmatch(r"alphabet_(\w+)\.csv", name) for name in names)
     return tuple(sorted(match[1] for match in maps if match))
 
@@ -35,7 +35,7 @@ def read_alphabet(name: str) -> dict[str, str]:
         raise AlphabetError(
             f"phone map {name!r} is not known; use one of {' '.join(phone_maps())}"
         )
-    table = files("powsm").joinpath("data", f"alphabet_{name}.csv")
+    table = files("powsm.phones").joinpath(f"alphabet_{name}.csv")
     rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
     return {row["symbol"]: row["phones"] for row in rows}
 

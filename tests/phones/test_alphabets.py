@@ -2,7 +2,12 @@
 
 import pytest
 
-from powsm.alphabets import AlphabetError, phone_maps, read_alphabet, to_ipa
+from powsm.phones.alphabets import (
+    AlphabetError,
+    phone_maps,
+    read_alphabet,
+    to_ipa,
+)
 from powsm.transcripts import PhoneReader
 
 

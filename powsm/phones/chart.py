@@ -1,6 +1,6 @@
 """Classes of phones for a confusion table: manner, place, voicing, vowel height.
 
-The classes are those of the IPA chart (`data/ipa_chart.csv`), which a phonetician
+The classes are those of the IPA chart (`ipa_chart.csv`), which a phonetician
 reads at a glance. PanPhon's features, by which phones are scored, would put [ə] with
 the back vowels.
 """
@@ -58,7 +58,7 @@ _VOICED = "\u032c"  # caron below
 
 @cache
 def _chart() -> dict[str, dict[str, str]]:
-    text = files("powsm").joinpath("data/ipa_chart.csv").read_text(encoding="utf-8")
+    text = files("powsm.phones").joinpath("ipa_chart.csv").read_text(encoding="utf-8")
     return {row.pop("letter"): row for row in csv.DictReader(text.splitlines())}
 
 

@@ -1,0 +1,1 @@
+"""Phones: the inventory, the normaliser, alphabets of other tools, orthography."""
