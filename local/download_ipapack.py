@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.download import (
+from powsm.corpora.ipapack import (
     REPOSITORIES,
     download,
     find_faults,

@@ -11,9 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from powsm.corpora import SHAR_SUFFIX, asterisk, espeak, gnomehelp, tuxpaint
-from powsm.corpora.debian import fetch_packages, unpack
-from powsm.corpora.pack import is_current, write_corpus
+from powsm.corpora.small import asterisk, espeak, gnomehelp, tuxpaint
+from powsm.corpora.small.packages import fetch_packages, unpack
+from powsm.corpora.small.write_shar import is_current, write_corpus
+from powsm.corpora.table import SHAR_SUFFIX
 
 BUILDERS = {"asterisk": asterisk, "tuxpaint": tuxpaint, "gnomehelp": gnomehelp}
 

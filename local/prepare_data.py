@@ -12,9 +12,9 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from powsm.corpora.shar import find_shards
 from powsm.files.whole import naming
 from powsm.parts import load_parts, make_parts, merge_parts
-from powsm.shar import find_shards
 
 
 def share(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import logging
 import os
 from pathlib import Path
 
-from powsm.tables.eval_sets import prepare_eval_set
+from powsm.corpora.evaluation.sets import prepare_eval_set
 from powsm.tables.plan import size_faults
 from powsm.tables.spec import SETS_FILE, load_sets
 

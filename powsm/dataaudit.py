@@ -17,7 +17,7 @@ import regex
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, AudioRef
-from powsm.corpora import CORPORA
+from powsm.corpora.table import CORPORA
 from powsm.dump import corpus_of
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.datadir import UTTERANCE_FILES

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from powsm.corpora import CORPORA
+from powsm.corpora.table import CORPORA
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
 from powsm.files.sort import write_spk2utt

@@ -26,13 +26,13 @@ from typing import Self
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
-from powsm.corpora import set_name
+from powsm.corpora.shar import Shard, ShardError, read_shard
+from powsm.corpora.table import set_name
+from powsm.corpora.tarindex import compression_of
 from powsm.files.chunks import map_in_order
 from powsm.files.datadir import UTTERANCE_FILES
 from powsm.files.sort import merge_sorted, write_spk2utt
 from powsm.files.whole import atomic_write, sha256_file
-from powsm.shar import Shard, ShardError, read_shard
-from powsm.tarindex import compression_of
 
 log = logging.getLogger(__name__)
 

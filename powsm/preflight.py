@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from powsm.cluster import ask_slurm
-from powsm.download import find_faults, read_manifest
+from powsm.corpora.ipapack import find_faults, read_manifest
 from powsm.hub import HubError
 from powsm.resources import ClusterError, load_resources
 

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from powsm.audio import SAMPLE_RATE
-from powsm.corpora import espeak
-from powsm.corpora.pack import Clip, write_corpus
+from powsm.corpora.small import espeak
+from powsm.corpora.small.write_shar import Clip, write_corpus
 
 # language -> (code of the cuts, words)
 WORDS = {

@@ -22,7 +22,7 @@ from powsm.audio import (
     read_audio,
     register_with_espnet,
 )
-from powsm.tarindex import TarIndex
+from powsm.corpora.tarindex import TarIndex
 
 
 def tone(n_samples: int, rate: int = 16_000) -> np.ndarray:

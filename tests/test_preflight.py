@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from powsm import preflight
-from powsm.download import update_manifest
+from powsm.corpora.ipapack import update_manifest
 from powsm.hub import RemoteFile
 
 ROOT = Path(__file__).parents[1]

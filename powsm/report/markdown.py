@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from powsm.corpora import CORPORA, TEST_PREFIX
+from powsm.corpora.table import CORPORA, TEST_PREFIX
 from powsm.files.whole import atomic_write
 from powsm.languages import language_name
 from powsm.report.experiment import (

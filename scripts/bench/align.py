@@ -32,7 +32,7 @@ from scipy.signal import resample_poly
 from powsm import config
 from powsm.align import Segment, align
 from powsm.audio import SAMPLE_RATE, read_audio
-from powsm.corpora.espeak import VOICES, synthesise
+from powsm.corpora.small.espeak import VOICES, synthesise
 from powsm.decode import Recogniser
 from powsm.distance import PhonePairs
 from powsm.files.datadir import write_scp

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ipapack import ODD_CUTS, make_ipapack
 
-from powsm.corpora import CORPORA
+from powsm.corpora.table import CORPORA
 from powsm.files.datadir import read_scp
 from powsm.languages import LANGUAGES
 from powsm.tables.spec import load_sets, load_table

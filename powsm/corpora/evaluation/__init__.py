@@ -1,0 +1,1 @@
+"""Evaluation sets with human phones, each from its published form."""

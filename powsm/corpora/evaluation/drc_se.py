@@ -1,0 +1,79 @@
+"""DoReCo, Southern British English (DRC-SE): recordings of oral history, time-aligned.
+
+The paper's set is KoelLabs' copy KoelLabs/DoReCo (0.77 h), without what is longer than
+20 s. From the original, by the same rules: the speakers with phones (EN01, EN03), the
+annotation units (`ref`) with more than ten labels, from the first phone to 0.3 s after
+the last one. X-SAMPA becomes IPA by PanPhon.
+
+Licence: each language of DoReCo has its own.
+https://doreco.huma-num.fr/languages/sout3282
+
+Layout: `doreco_sout3282_ph.csv` and the recordings, `doreco_sout3282_<file>.wav` or
+`<file>.wav`, at any depth; or KoelLabs/DoReCo, see
+`powsm.corpora.evaluation.published`.
+"""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from powsm.audio import WINDOW_S
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    Segment,
+    Written,
+    write_segments,
+)
+from powsm.corpora.evaluation.published import published_segments
+
+SPEAKERS = ("EN01", "EN03")
+MIN_LABELS = 11
+TAIL_S = 0.3
+
+_PREFIX = "doreco_sout3282_"
+_NO_PHONE = ("<", "[", "*")  # <p:> pause, <<fp>> filled pause, [INT], ****
+
+
+def prepare_drc_se(source: Path, out: Path) -> Written:
+    """Write the set from KoelLabs' copy or the original."""
+    left_out: Counter[str] = Counter()
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
+    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
+
+
+def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+    from panphon.xsampa import XSampa
+
+    tables = sorted(source.rglob(f"{_PREFIX}ph.csv"))
+    if not tables:
+        raise CorpusError(f"{source}: neither Parquet files nor {_PREFIX}ph.csv")
+    audio = {path.stem.removeprefix(_PREFIX): path for path in source.rglob("*.wav")}
+    units: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    with open(tables[0], encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["speaker"] in SPEAKERS and not row["ref"].startswith(_NO_PHONE):
+                units[row["file"], row["ref"]].append(row)
+    xsampa = XSampa()
+    for (file_name, ref), rows in sorted(units.items()):
+        phones = [r for r in rows if r["ph"] and not r["ph"].startswith(_NO_PHONE)]
+        path = audio.get(file_name.removeprefix(_PREFIX))
+        if path is None:
+            left_out["no_audio"] += 1
+        elif len(rows) < MIN_LABELS or not phones:
+            left_out["few_labels"] += 1
+        else:
+            words = {r["wd_ID"]: r["wd"] for r in rows}
+            yield Segment(
+                key=f"{file_name.removeprefix(_PREFIX)}-{ref}".replace(" ", "_"),
+                audio=path,
+                ipa=" ".join(xsampa.convert(row["ph"]) for row in phones),
+                raw=" ".join(row["ph"] for row in rows),
+                lang="eng",
+                speaker=rows[0]["speaker"],
+                text=" ".join(w for w in words.values() if not w.startswith(_NO_PHONE)),
+                start_s=float(phones[0]["start"]),
+                end_s=float(phones[-1]["end"]) + TAIL_S,
+            )

@@ -1,0 +1,179 @@
+"""Test sets with human phone transcripts, as PRiSM and Kaldi users have them.
+
+A folder with `wav.scp` and `text.good` (or `text`) becomes a set of `dump/raw` that can
+be decoded and scored, but not trained on: it has no examples but phone recognition,
+and audio-guided G2P where the orthography is known.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from powsm.audio import SAMPLE_RATE, AudioRef, n_samples_of
+from powsm.corpora.utterance import make_utt_id, safe_id
+from powsm.files.datadir import write_scp
+from powsm.files.sort import write_spk2utt
+from powsm.files.whole import atomic_folder, atomic_write
+from powsm.languages import UNKNOWN_LANGUAGE, lang_code
+from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
+from powsm.phones.orthography import normalise_text
+from powsm.tasks import examples
+from powsm.transcripts import read_transcripts
+
+log = logging.getLogger(__name__)
+
+TEXT_POLICY = "powsm_fix"
+
+REFERENCES = ("text.good", "text")
+# PRiSM says the language in text.lang, or in the prompt with which its text begins
+LANGUAGE_FILES = ("text.lang", "utt2lang", "text")
+ORTHOGRAPHY = ("text.asr",)
+TASKS = ("pr", "g2p")  # what human phones are the answer to
+
+
+class PhoneSetError(ValueError):
+    """A folder that is not a test set; the message names the file."""
+
+
+@dataclass(frozen=True)
+class PhoneSet:
+    """What was written.
+
+    Attributes:
+        n_utts: utterances kept.
+        hours: of audio.
+        dropped: utterances without a phone in their reference.
+    """
+
+    n_utts: int
+    hours: float
+    dropped: tuple[str, ...]
+
+
+def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSet:
+    """Write a set of `dump/raw` from a folder of recordings and phone transcripts.
+
+    Args:
+        folder: `wav.scp` (audio files or places in shards; relative names are looked
+            up here, in the folders around this one, and in the working directory),
+            `text.good` or `text` (IPA), and, where the languages are known, `text.lang`
+            or `utt2lang`; `utt2spk` and the orthography in `text.asr` if there are any.
+        out: `dump/raw/test_<name>`.
+        lang: language of all utterances, when no file says it.
+
+    Raises:
+        PhoneSetError: a file is missing, utterances differ between files, or audio is a
+            pipe or not there.
+        AudioError: audio that cannot be read, or of several channels.
+    """
+    folder, out = Path(folder), Path(out)
+    audio = _read(folder, ("wav.scp",))
+    refs = _read(folder, REFERENCES)
+    if audio.keys() != refs.keys():
+        odd = sorted(audio.keys() ^ refs.keys())
+        raise PhoneSetError(
+            f"{folder}: {len(odd)} utterances are in only one of wav.scp and the "
+            f"transcripts: {' '.join(odd[:3])}"
+        )
+    langs = _languages(folder, refs, lang)
+    speakers = _read(folder, ("utt2spk",), optional=True)
+    texts = _read(folder, ORTHOGRAPHY, optional=True)
+    normaliser = Normaliser(english_rules=False)  # the labels are human
+    name = out.name.removeprefix("test_")
+    rows: dict[str, list[tuple[str, str]]] = {}
+    dropped = []
+    n_total = 0
+    for key in sorted(refs):
+        phones = normaliser.segment(refs[key], langs[key]).phones
+        if not phones:
+            dropped.append(key)
+            continue
+        location = _location(folder, key, audio[key])
+        n_samples = n_samples_of(location)
+        n_total += n_samples
+        utt_id = make_utt_id(name, key, langs[key])
+        ctc_phones = strip_suprasegmentals(phones)
+        text = normalise_text(texts.get(key, ""), langs[key], TEXT_POLICY)
+        for example in examples(utt_id, langs[key], phones, ctc_phones, text, TASKS):
+            for file, value in (
+                ("wav.scp", location),
+                ("text", example.text),
+                ("text.prev", example.text_prev),
+                ("text.ctc", example.text_ctc),
+                ("utt2lang", langs[key]),
+                ("utt2spk", safe_id(speakers.get(key, utt_id))),
+                ("utt2num_samples", str(n_samples)),
+            ):
+                rows.setdefault(file, []).append((example.example_id, value))
+        rows.setdefault("ref.ipa", []).append((utt_id, refs[key]))
+        rows.setdefault("ref.text", []).append((utt_id, text))
+    if not rows:
+        raise PhoneSetError(f"{folder}: no transcript holds a phone")
+    record = {
+        "policy": normaliser.policy,
+        "version": normaliser.version,
+        "text_policy": TEXT_POLICY if any(texts.values()) else "none",
+    }
+    with atomic_folder(out) as making:
+        for file, lines in rows.items():
+            write_scp(making / file, sorted(lines))
+        write_spk2utt(making / "utt2spk", making / "spk2utt")
+        with atomic_write(making / "normaliser.json") as json_file:
+            json.dump(record, json_file, indent=1)
+    n_utts = len(rows["ref.ipa"])
+    return PhoneSet(n_utts, n_total / SAMPLE_RATE / 3600, tuple(dropped))
+
+
+def _read(
+    folder: Path, names: tuple[str, ...], optional: bool = False
+) -> dict[str, str]:
+    """The first of some files that is there."""
+    for name in names:
+        if (folder / name).exists():
+            return read_transcripts(folder / name)
+    if optional:
+        return {}
+    raise PhoneSetError(f"{folder}: no {' or '.join(names)}")
+
+
+def _languages(
+    folder: Path, refs: Mapping[str, str], lang: str | None
+) -> dict[str, str]:
+    """ISO 639-3 of each utterance; `und` where nothing is known."""
+    said = {} if lang else _said_languages(folder)
+    found = {}
+    for key in refs:
+        found[key] = lang_code(lang or said.get(key, "")) or UNKNOWN_LANGUAGE
+    n_unknown = sum(code == UNKNOWN_LANGUAGE for code in found.values())
+    if n_unknown:
+        log.warning("%s: the language of %d utterances is not known", folder, n_unknown)
+    return found
+
+
+def _said_languages(folder: Path) -> dict[str, str]:
+    """Spelling of a language by utterance, `eng` or `<eng><pr>... ` as PRiSM has it."""
+    for name in LANGUAGE_FILES:
+        is_reference = name == "text" and not (folder / REFERENCES[0]).exists()
+        if (folder / name).exists() and not is_reference:
+            lines = (folder / name).read_text(encoding="utf-8").split("\n")
+            rows = (line.split(maxsplit=1) for line in lines if line.strip())
+            return {
+                row[0].removesuffix("_pr"): row[1].strip("< ").partition(">")[0]
+                for row in rows
+                if len(row) > 1
+            }
+    return {}
+
+
+def _location(folder: Path, key: str, value: str) -> str:
+    if value.endswith("|"):
+        raise PhoneSetError(
+            f"{folder}/wav.scp: {key} is a pipe ({value}); write its audio to a file"
+        )
+    ref = AudioRef.parse(value)
+    for around in (folder, *folder.resolve().parents[:3], Path()):
+        if (around / ref.path).is_file():
+            return str(replace(ref, path=(around / ref.path).resolve()))
+    raise PhoneSetError(f"{folder}/wav.scp: {key}: no file {value}")

@@ -1,0 +1,185 @@
+"""From the recordings of a corpus with human transcripts to a Kaldi folder.
+
+What every evaluation set needs once its own files are understood: stretches cut out of
+long recordings, the corpus's labels kept as they are, everything counted that is left
+out, and a folder that is there whole or not at all.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from powsm.audio import SAMPLE_RATE, n_samples_at_sample_rate, n_samples_of
+from powsm.corpora.utterance import one_line, safe_id
+from powsm.files.datadir import write_scp
+from powsm.files.whole import atomic_folder
+
+_SLACK_S = 0.5  # by which labels may go on after the end of a recording
+
+
+class CorpusError(ValueError):
+    """A corpus that is not what its name says; the message names folder or file."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One utterance of a test set.
+
+    Attributes:
+        key: unique in the set, without white space.
+        audio: a file, a `wav.scp` value of a place in a shard, or encoded bytes, which
+            are written to a file.
+        ipa: transcription, with spaces between labels; empty leaves the utterance out.
+        raw: the labels as the corpus has them.
+        lang: ISO 639-3; `und` where nothing is known.
+        speaker: id within the corpus.
+        text: orthography, if there is any.
+        start_s, end_s: seconds; None for the whole recording.
+    """
+
+    key: str
+    audio: Path | str | bytes
+    ipa: str
+    raw: str
+    lang: str
+    speaker: str
+    text: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a set holds, and why what it does not hold was left out."""
+
+    n_utts: int
+    n_samples: int
+    left_out: Counter[str]
+
+    @property
+    def hours(self) -> float:
+        """Of audio at `SAMPLE_RATE`."""
+        return self.n_samples / SAMPLE_RATE / 3600
+
+    def summary(self) -> str:
+        """One line of counts.
+
+        >>> Written(2, 57_600_000, Counter(no_phone=1)).summary()
+        'kept 2 of 3 utterances (no_phone=1), 1.00 h'
+        """
+        total = self.n_utts + self.left_out.total()
+        text = f"kept {self.n_utts:,} of {total:,} utterances"
+        if reasons := [f"{why}={n}" for why, n in sorted(self.left_out.items())]:
+            text += f" ({' '.join(reasons)})"
+        return f"{text}, {self.hours:.2f} h"
+
+
+def write_segments(
+    out: Path,
+    segments: Iterable[Segment],
+    left_out: Counter[str],
+    max_duration_s: float | None = None,
+) -> Written:
+    """Write `wav.scp text.good text.raw text.asr text.lang utt2spk`, as PRiSM has them.
+
+    Whole recordings of one channel are used where they are; everything else becomes a
+    FLAC file in `out/audio`, several channels by their mean.
+
+    Args:
+        out: the folder; replaced as a whole.
+        segments: the utterances, in any order.
+        left_out: reason -> utterances that `segments` does not yield; counts of those
+            without a phone or too long are added.
+        max_duration_s: longer utterances are left out.
+
+    Raises:
+        CorpusError: a key given twice, no utterance at all, or audio that is not there
+            or ends before the segment does.
+    """
+    out = Path(out)
+    rows: dict[str, list[tuple[str, str]]] = {}
+    seen = set()
+    n_samples = 0
+    with atomic_folder(out) as making:
+        for segment in segments:
+            if segment.key in seen:
+                raise CorpusError(f"{out.name}: {segment.key!r} is given twice")
+            seen.add(segment.key)
+            if not segment.ipa.strip():
+                left_out["no_phone"] += 1
+                continue
+            try:
+                audio = _audio_of(segment, making, max_duration_s)
+            except (soundfile.SoundFileError, OSError) as err:
+                raise CorpusError(f"{out.name}: {segment.key}: {err}") from err
+            if audio is None:
+                left_out["too_long"] += 1
+                continue
+            location, length = audio
+            n_samples += length
+            for name, value in (
+                ("wav.scp", location.replace(str(making), str(out.resolve()))),
+                ("text.good", segment.ipa),
+                ("text.raw", segment.raw),
+                ("text.asr", segment.text),
+                ("text.lang", segment.lang),
+                ("utt2spk", safe_id(segment.speaker)),
+            ):
+                rows.setdefault(name, []).append((segment.key, one_line(value)))
+        if not rows:
+            raise CorpusError(
+                f"{out.name}: no utterance is left; {Written(0, 0, left_out).summary()}"
+            )
+        for name, lines in rows.items():
+            write_scp(making / name, sorted(lines))
+    return Written(len(rows["wav.scp"]), n_samples, left_out)
+
+
+def _audio_of(
+    segment: Segment, folder: Path, max_duration_s: float | None
+) -> tuple[str, int] | None:
+    """Where an utterance's audio is, and its length; None if it is too long."""
+    most = float("inf") if max_duration_s is None else max_duration_s * SAMPLE_RATE
+    if isinstance(segment.audio, str):
+        length = n_samples_of(segment.audio)
+        return (segment.audio, length) if length <= most else None
+    is_file = isinstance(segment.audio, Path)
+    source = segment.audio.resolve() if is_file else BytesIO(segment.audio)
+    with soundfile.SoundFile(source) as file:
+        first, last = _bounds(segment, file)
+        length = n_samples_at_sample_rate(last - first, file.samplerate)
+        if length > most:
+            return None
+        is_whole = (first, last) == (0, file.frames)
+        if is_file and is_whole and file.channels == 1:
+            return str(source), length
+        file.seek(first)
+        # integers stay the same integers; other codings are decoded
+        dtype = "int16" if file.subtype.startswith("PCM_") else "float32"
+        samples = file.read(last - first, dtype=dtype, always_2d=True)
+        rate = file.samplerate
+    if samples.shape[1] > 1:
+        samples = samples.mean(axis=1)
+        samples = np.rint(samples).astype("int16") if dtype == "int16" else samples
+    path = folder / "audio" / f"{safe_id(segment.key)}.flac"
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return str(path), length
+
+
+def _bounds(segment: Segment, file: soundfile.SoundFile) -> tuple[int, int]:
+    """First sample of a segment and the one after its last."""
+    rate = file.samplerate
+    first = round((segment.start_s or 0) * rate)
+    last = file.frames if segment.end_s is None else round(segment.end_s * rate)
+    if not 0 <= first < last <= file.frames + _SLACK_S * rate:
+        raise CorpusError(
+            f"{segment.key}: {segment.start_s} s to {segment.end_s} s is not inside "
+            f"its recording of {file.frames / rate:.3f} s"
+        )
+    return first, min(last, file.frames)

@@ -1,0 +1,115 @@
+"""Copies of evaluation sets that others have published: Shar folders and Parquet files.
+
+anyspeech (the authors of ZIPA) write Buckeye and L2-ARCTIC as Shar:
+`cuts.NNNNNN.jsonl.gz` beside `recording.NNNNNN.tar`, with the IPA in the supervision's
+`text` and the orthography in its `custom.orthographic`. KoelLabs write EpaDB,
+SpeechOcean762 and DoReCo as Parquet files in `data/`, named `<split>-...`, with
+columns `audio` (bytes), `ipa`, `text` and `speaker_code`.
+
+Source: the scripts that write them, https://github.com/lingjzhu/zipa and
+https://github.com/KoelLabs/ML (scripts/data_loaders/huggingface.py).
+"""
+
+import gzip
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from powsm.audio import location_in_shard
+from powsm.corpora.evaluation.kaldi_folder import CorpusError, Segment
+
+_CUTS = "cuts.*.jsonl.gz"
+
+
+def published_segments(
+    source: Path, lang: str, left_out: Counter[str]
+) -> Iterator[Segment] | None:
+    """The utterances of a published copy, or None if the folder holds none.
+
+    Args:
+        source: folder; what is looked for may lie deeper in it.
+        lang: ISO 639-3 of the set.
+        left_out: receives a count of the utterances without audio.
+
+    Raises:
+        CorpusError: no such folder.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise CorpusError(f"{source}: no such folder")
+    if shards := sorted(source.rglob(_CUTS)):
+        return _from_shar(shards, lang, left_out)
+    if tables := sorted(source.rglob("*.parquet")):
+        return _from_parquet(tables, lang, left_out)
+    return None
+
+
+def _from_shar(
+    shards: list[Path], lang: str, left_out: Counter[str]
+) -> Iterator[Segment]:
+    for cuts in shards:
+        recordings = cuts.with_name(
+            cuts.name.replace("cuts.", "recording.").replace(".jsonl.gz", ".tar")
+        )
+        if not recordings.is_file():
+            raise CorpusError(f"{cuts}: without {recordings.name}; fetch it again")
+        with gzip.open(cuts, "rt", encoding="utf-8") as lines:
+            by_id = {cut["id"]: cut for cut in map(json.loads, lines)}
+        with tarfile.open(recordings, "r:") as tar:
+            for member in tar:
+                cut_id, _, extension = member.name.rpartition(".")
+                if extension == "nodata":
+                    left_out["no_audio"] += 1
+                if extension in ("json", "nometa", "nodata"):
+                    continue
+                if cut_id not in by_id:
+                    raise CorpusError(
+                        f"{recordings}: {member.name!r} has no cut in {cuts.name}; the "
+                        "two files do not belong together"
+                    )
+                (supervision,) = by_id[cut_id]["supervisions"]
+                custom = supervision.get("custom") or {}
+                ipa = custom.get("original") or supervision.get("text") or ""
+                yield Segment(
+                    key=cut_id,
+                    audio=location_in_shard(
+                        recordings.resolve(), member.offset_data, member.size
+                    ),
+                    ipa=ipa,
+                    raw=ipa,
+                    lang=lang,
+                    speaker=supervision.get("speaker") or cut_id.partition("_")[0],
+                    text=custom.get("orthographic") or "",
+                )
+
+
+def _from_parquet(
+    tables: list[Path], lang: str, left_out: Counter[str]
+) -> Iterator[Segment]:
+    import pyarrow.parquet
+
+    for path in tables:
+        file = pyarrow.parquet.ParquetFile(path)
+        if missing := {"audio", "ipa"} - set(file.schema_arrow.names):
+            raise CorpusError(
+                f"{path}: no column {' '.join(sorted(missing))}; found "
+                f"{' '.join(file.schema_arrow.names)}"
+            )
+        batches = file.iter_batches(batch_size=64)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows):
+            if not row["audio"] or not row["audio"]["bytes"]:
+                left_out["no_audio"] += 1
+                continue
+            key = f"{path.stem}-{number:05d}"
+            yield Segment(
+                key=key,
+                audio=row["audio"]["bytes"],
+                ipa=row["ipa"] or "",
+                raw=row["ipa"] or "",
+                lang=lang,
+                speaker=str(row.get("speaker_code") or key),
+                text=row.get("text") or "",
+            )

@@ -1,0 +1,81 @@
+"""Evaluation sets by name: from where a corpus lies to a set of `dump/raw`.
+
+A set is made from a Kaldi folder as PRiSM publishes them, or by the module of its
+corpus in `powsm.corpora.table`.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from powsm.corpora.evaluation.buckeye import prepare_buckeye
+from powsm.corpora.evaluation.drc_se import prepare_drc_se
+from powsm.corpora.evaluation.dump_set import (
+    PhoneSet,
+    PhoneSetError,
+    write_phone_set,
+)
+from powsm.corpora.evaluation.epadb import prepare_epadb
+from powsm.corpora.evaluation.kaldi_folder import Written
+from powsm.corpora.evaluation.l2arctic import prepare_l2arctic
+from powsm.corpora.evaluation.speechocean762 import prepare_speechocean762
+from powsm.corpora.evaluation.timit import prepare_timit
+from powsm.corpora.evaluation.tusom2021 import prepare_tusom2021
+from powsm.corpora.evaluation.voxangeles import prepare_voxangeles
+from powsm.corpora.table import TEST_PREFIX
+
+log = logging.getLogger(__name__)
+
+# set -> what writes it as a Kaldi folder
+PREPARE: Mapping[str, Callable[[Path, Path], Written]] = {
+    "test_buckeye": prepare_buckeye,
+    "test_drc_se": prepare_drc_se,
+    "test_epadb": prepare_epadb,
+    "test_l2arctic": prepare_l2arctic,
+    "test_speechocean762": prepare_speechocean762,
+    "test_timit": prepare_timit,
+    "test_tusom2021": prepare_tusom2021,
+    "test_voxangeles": prepare_voxangeles,
+}
+EVAL_FOLDER = "eval"  # in data/: what is made of licensed originals
+
+
+def prepare_eval_set(
+    name: str, source: Path, data: Path, dump: Path, lang: str | None = None
+) -> PhoneSet:
+    """Write `<dump>/<name>`, by way of a Kaldi folder `<data>/eval/<name>`.
+
+    Args:
+        name: `test_timit`; a Kaldi folder may have any name that begins so.
+        source: where the corpus or its published copy lies; a Kaldi folder is read
+            as it is.
+        data: the recipe's `data` folder.
+        dump: `dump/raw`.
+        lang: language of all utterances of a Kaldi folder, when no file says it.
+
+    Raises:
+        CorpusError, PhoneSetError: the source is not what the set is made of.
+    """
+    source = Path(source)
+    if not name.startswith(TEST_PREFIX):
+        raise PhoneSetError(f"{name}: the name of a set begins with {TEST_PREFIX}")
+    if not source.is_dir():
+        raise PhoneSetError(f"{source}: no such folder, where {name} should come from")
+    if not (source / "wav.scp").is_file():
+        if name not in PREPARE:
+            raise PhoneSetError(
+                f"{source}: no wav.scp, and {name} is none of {' '.join(PREPARE)}"
+            )
+        folder = data / EVAL_FOLDER / name
+        written = PREPARE[name](source, folder)
+        log.info("%s: %s", name, written.summary())
+        source = folder
+    made = write_phone_set(source, dump / name, lang=lang)
+    if made.dropped:
+        log.info(
+            "%s: %d transcripts without a phone are left out: %s",
+            name,
+            len(made.dropped),
+            " ".join(made.dropped[:10]),
+        )
+    return made

@@ -1,0 +1,64 @@
+"""TIMIT: 630 speakers of American English read ten sentences each, labelled by hand.
+
+All 6,300 utterances are a test set here, as in PRiSM: a model that knows no TIMIT can
+be scored on all of it. Labels become IPA by PRiSM's map (`alphabet_timit.csv`):
+closures and silences vanish.
+
+Licence: LDC user agreement. https://catalog.ldc.upenn.edu/LDC93S1
+
+Layout: `{TRAIN,TEST}/DR<n>/<speaker>/<sentence>.{WAV,PHN,TXT}`, in capitals or not, at
+any depth. Audio is NIST SPHERE or RIFF; copies that were converted may call it
+`.WAV.wav`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    Segment,
+    Written,
+    write_segments,
+)
+from powsm.phones.alphabets import to_ipa
+
+ALPHABET = "timit"
+
+
+def prepare_timit(source: Path, out: Path) -> Written:
+    """Write the set from the LDC's folder; see
+    `powsm.corpora.evaluation.kaldi_folder`."""
+    left_out: Counter[str] = Counter()
+    return write_segments(out, _segments(Path(source), left_out), left_out)
+
+
+def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+    labels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".phn")
+    if not labels:
+        raise CorpusError(
+            f"{source}: no .PHN file; expected TRAIN/DR1/FCJF0/SA1.PHN and so on"
+        )
+    for path in labels:
+        audio = _beside(path, ".WAV.wav", ".WAV", ".wav")
+        if audio is None:
+            left_out["no_audio"] += 1
+            continue
+        symbols = [line.split()[2] for line in path.read_text().splitlines() if line]
+        words = _beside(path, ".TXT", ".txt")
+        split, _, speaker, sentence = (part.lower() for part in path.parts[-4:])
+        yield Segment(
+            key=f"{split}-{speaker}-{Path(sentence).stem}",
+            audio=audio,
+            ipa=to_ipa(symbols, ALPHABET),
+            raw=" ".join(symbols),
+            lang="eng",
+            speaker=speaker,
+            # "0 46797 She had your dark suit ..."
+            text=words.read_text().split(maxsplit=2)[2] if words else "",
+        )
+
+
+def _beside(path: Path, *suffixes: str) -> Path | None:
+    found = (path.with_name(path.stem + suffix) for suffix in suffixes)
+    return next((p for p in found if p.is_file()), None)

@@ -1,0 +1,52 @@
+"""Tusom2021: words of East Tusom (Tangkhulic, India), transcribed phonetically.
+
+The set of a language no model was trained on; the paper takes the transcription
+without tones (1.16 h). East Tusom has no ISO 639-3 code of its own: `und`.
+
+Licence: none is stated. https://github.com/dmort27/tusom2021
+
+Layout: `data/mapping.yml` (file name -> `gloss no_tones tone_dias tone_letters`) and
+`data/wav/<file name>`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    Segment,
+    Written,
+    write_segments,
+)
+from powsm.languages import UNKNOWN_LANGUAGE
+
+_MAPPING = "mapping.yml"
+
+
+def prepare_tusom2021(source: Path, out: Path) -> Written:
+    """Write the set from the repository's folder."""
+    left_out: Counter[str] = Counter()
+    return write_segments(out, _segments(Path(source), left_out), left_out)
+
+
+def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+    found = sorted(source.rglob(_MAPPING))
+    if not found:
+        raise CorpusError(f"{source}: no data/{_MAPPING}")
+    words = yaml.safe_load(found[0].read_text(encoding="utf-8"))
+    for name, word in words.items():
+        audio = found[0].parent / "wav" / name
+        if not audio.is_file():
+            left_out["no_audio"] += 1
+            continue
+        yield Segment(
+            key=Path(name).stem,
+            audio=audio,
+            ipa=word["no_tones"] or "",
+            raw=word["tone_letters"] or "",
+            lang=UNKNOWN_LANGUAGE,
+            speaker="tusom",  # who speaks is not said
+        )

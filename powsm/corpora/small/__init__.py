@@ -1,0 +1,1 @@
+"""The small corpora that install from Debian packages, as Shar folders."""

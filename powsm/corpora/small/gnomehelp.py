@@ -1,0 +1,139 @@
+"""GNOME's user guide, spoken by espeak-ng: synthetic speech in five languages.
+
+Sentences of `gnome-user-docs` (CC-BY-SA-3.0), each spoken once in one of thirteen
+voices, at its own rate and pitch: 7 hours of varied words for a decoder that
+memorises the hour of real prompts. All of it is for training; its phones are the
+synthesiser's own, so a score on it would say nothing about real speech.
+https://packages.debian.org/source/stable/gnome-user-docs
+"""
+
+import hashlib
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+from tqdm import tqdm
+
+from powsm.audio import SAMPLE_RATE
+from powsm.corpora.small import espeak
+from powsm.corpora.small.packages import Package
+from powsm.corpora.small.text_faults import text_fault, text_key
+from powsm.corpora.small.write_shar import Clip, Selection
+
+PACKAGES = (
+    Package(
+        "gnome-user-docs",
+        "43.0-2",
+        8523220,
+        "0d635a840747958ca84da778b40d341f1155603851f922c9a171f5a181d6a39f",
+    ),
+)
+ESTIMATE = "speaking 7 hours, 540 MB, in five minutes"
+REVISION = 2  # raise it when the choice of sentences or how they are spoken change
+PAGES = "usr/share/help"
+LANGUAGES = {  # folder -> ISO 639-1, ISO 639-3, script
+    "C": ("en", "eng", "LATIN"),
+    "es": ("es", "spa", "LATIN"),
+    "fr": ("fr", "fra", "LATIN"),
+    "it": ("it", "ita", "LATIN"),
+    "ru": ("ru", "rus", "CYRILLIC"),
+}
+VARIANTS = (*(f"m{i}" for i in range(1, 9)), *(f"f{i}" for i in range(1, 6)))
+RATES_WPM = (130, 210)
+PITCHES = (25, 75)  # espeak-ng's scale, 0 to 99; 50 is the voice's own
+MIN_WORDS, MAX_WORDS = 2, 12  # prompts are short, and 20 would be twice the hours
+
+_MALLARD = "{http://projectmallard.org/1.0/}"
+_SPOKEN = {f"{_MALLARD}{tag}" for tag in ("p", "title", "desc")}
+_SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
+
+
+def select(root: Path, seed: int) -> Selection:
+    """Choose and label the sentences in the unpacked package.
+
+    Args:
+        root: the folder that holds `usr/share`.
+        seed: of voice, rate and pitch; the sentences do not depend on it.
+
+    Raises:
+        FileNotFoundError: a language has no pages below the folder.
+    """
+    selection = Selection(splits={"train": []})
+    english: set[str] = set()  # what a translation still holds is not translated
+    for folder, (code, lang, script) in LANGUAGES.items():
+        seen = set(english)
+        left_out = selection.left_out.setdefault(lang, Counter())
+        sentences = list(read_sentences(root / PAGES / folder))
+        for text in tqdm(sentences, desc=f"gnomehelp {lang}", disable=None):
+            key = text_key(text)
+            reason = text_fault(text, script)
+            if not reason and key in seen:
+                reason = "untranslated" if key in english else "copy"
+            if not reason and not MIN_WORDS <= len(text.split()) <= MAX_WORDS:
+                reason = "length"
+            if reason:
+                left_out[reason] += 1
+                continue
+            seen.add(key)
+            selection.splits["train"].append(_clip(text, code, lang, seed))
+        if not english:
+            english = seen
+    return selection
+
+
+def read_sentences(folder: Path) -> Iterator[str]:
+    """Sentences of the Mallard pages in a folder, in order of file names.
+
+    Raises:
+        FileNotFoundError: there is no page.
+        ValueError: a page is not XML.
+    """
+    pages = sorted(folder.rglob("*.page"))
+    if not pages:
+        raise FileNotFoundError(
+            f"{folder} holds no *.page: it is not of the package {PACKAGES[0].name}"
+        )
+    for page in pages:
+        try:
+            tree = ElementTree.parse(page)
+        except ElementTree.ParseError as err:
+            raise ValueError(f"{page}: not well-formed XML: {err}") from err
+        for element in tree.iter():
+            if element.tag in _SPOKEN:
+                yield from _SENTENCE_END.split(
+                    " ".join("".join(element.itertext()).split())
+                )
+
+
+def speak(text: str, voice: str, rate_wpm: int, pitch: int) -> np.ndarray:
+    """int16 (n_samples,) at 16 kHz of a text."""
+    samples, rate, _ = espeak.synthesise(text, voice, rate_wpm=rate_wpm, pitch=pitch)
+    speech = torchaudio.functional.resample(
+        torch.from_numpy(samples), rate, SAMPLE_RATE
+    )
+    return (speech.clamp(-1, 1) * 32767).round().to(torch.int16).numpy()
+
+
+def _clip(text: str, code: str, lang: str, seed: int) -> Clip:
+    digest = hashlib.sha256(f"{lang} {text}".encode()).hexdigest()
+    draw = np.random.default_rng([seed, int(digest[:16], 16)])
+    variant = VARIANTS[draw.integers(len(VARIANTS))]
+    voice = espeak.VOICES[lang]
+    rate_wpm = int(draw.integers(*RATES_WPM))
+    return Clip(
+        clip_id=f"{lang}-{digest[:16]}",
+        language=code,
+        speaker=f"espeak-{lang}-{variant}",
+        text=text,
+        ipa=espeak.text_to_ipa(text, voice),
+        duration_s=60 * len(text.split()) / rate_wpm,
+        read_samples=partial(
+            speak, text, f"{voice}+{variant}", rate_wpm, int(draw.integers(*PITCHES))
+        ),
+    )
