@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.audiocopy import FORMATS, copy_set
+from powsm.prepare.copy_audio import FORMATS, copy_set
 
 log = logging.getLogger("copy_audio")
 

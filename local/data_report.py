@@ -6,9 +6,9 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.dataaudit import audit_set, stage_1_record
-from powsm.datareport import write_report
 from powsm.files.datadir import validate
+from powsm.prepare.audit.counts import audit_set, stage_1_record
+from powsm.prepare.audit.report import write_report
 
 log = logging.getLogger("data_report")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from powsm.corpora.shar import find_shards
 from powsm.files.whole import naming
-from powsm.parts import load_parts, make_parts, merge_parts
+from powsm.prepare.shards import load_parts, make_parts, merge_parts
 
 
 def share(text: str) -> tuple[int, int]:

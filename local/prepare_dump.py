@@ -6,12 +6,17 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.dump import Settings, prepare_set
 from powsm.files.whole import naming
-from powsm.filters import MAX_PHONES, MIN_DURATION_S, SUBSET_HOURS, Limits
 from powsm.phones import normaliser as ipa
 from powsm.phones import orthography
 from powsm.phones.unknown import MAX_UNKNOWN_RATE
+from powsm.prepare.dump import Settings, prepare_set
+from powsm.prepare.filters import (
+    MAX_PHONES,
+    MIN_DURATION_S,
+    SUBSET_HOURS,
+    Limits,
+)
 from powsm.tasks import TASKS
 
 log = logging.getLogger("prepare_dump")

@@ -13,8 +13,8 @@ import logging
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
-from powsm.dump import corpus_of
 from powsm.files.whole import atomic_write
+from powsm.prepare.dump import corpus_of
 from powsm.rates import Scores, duration_labels
 from powsm.score import score_lid, score_phones, score_text
 from powsm.tasks import TASKS

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from powsm.audio import AudioError
 from powsm.batches import BatchOptions, PassPlan, plan_pass
-from powsm.index import ExampleIndex
+from powsm.prepare.index import ExampleIndex
 from powsm.tasks import NO_TIME_SYM
 
 IGNORE_ID = -1  # padding of token ids, as in ESPnet's collate function

@@ -23,10 +23,10 @@ from powsm.ctc_prefix import ctc_greedy
 from powsm.dataset import Batch, UtteranceDataset, UtteranceLoader
 from powsm.distance import PhonePairs
 from powsm.exchange import average_gradients
-from powsm.index import ExampleIndex
 from powsm.memory import TrainingError, UpdateInParts
 from powsm.model import PowsmTask
 from powsm.phonesets import phones_of_tokens
+from powsm.prepare.index import ExampleIndex
 from powsm.tasks import TASKS
 from powsm.tokenizer import Tokenizer
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
 from powsm.files.whole import atomic_write
-from powsm.index import ExampleIndex
+from powsm.prepare.index import ExampleIndex
 
 log = logging.getLogger(__name__)
 

@@ -36,9 +36,9 @@ from powsm.exchange import RankStrategy
 from powsm.files.whole import atomic_write
 from powsm.finetune import load_initial
 from powsm.guards import ResumableCheckpoint, Watchdog
-from powsm.index import build_index
 from powsm.litmodel import LitPowsm
 from powsm.memory import BatchFinder, TrainingError
+from powsm.prepare.index import build_index
 from powsm.progress import Bar, Clock
 from powsm.ranks import meet
 from powsm.resume import AtomicCheckpointIO, newest_checkpoint, remove_broken_off

@@ -14,7 +14,7 @@ from espnet2.fileio.read_text import read_2columns_text
 
 from powsm import costs, preflight
 from powsm.files.datadir import read_scp
-from powsm.index import ExampleIndex
+from powsm.prepare.index import ExampleIndex
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "egs2/powsm/s2t1/README.md"

@@ -7,7 +7,7 @@ from dump_builder import make_dump
 
 from powsm.batches import BatchOptions
 from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
-from powsm.index import ExampleIndex
+from powsm.prepare.index import ExampleIndex
 
 
 def encode(example):

@@ -8,7 +8,7 @@ from espnet2.layers.global_mvn import GlobalMVN
 from espnet2.tasks.s2t import S2TTask
 from tiny_model import make_args, make_tokens
 
-from powsm.index import ExampleIndex
+from powsm.prepare.index import ExampleIndex
 from powsm.stats import collect, sample_by_language
 
 

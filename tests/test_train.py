@@ -24,12 +24,12 @@ from tiny_model import SETTINGS, make_args, make_corpus
 from powsm.config import ConfigError
 from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
 from powsm.decode import Recogniser
-from powsm.index import ExampleIndex
 from powsm.litmodel import LitPowsm, text_encoder
 from powsm.memory import TrainingError
 from powsm.model import PowsmModel, PowsmTask
 from powsm.phone_ctc import PhoneLinear
 from powsm.phonesets import is_phone
+from powsm.prepare.index import ExampleIndex
 from powsm.progress import Clock
 from powsm.resume import newest_checkpoint
 from powsm.train import _loggers, train

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from powsm.filters import ranked
 from powsm.phones.normaliser import UNKNOWN, Segmentation
+from powsm.prepare.filters import ranked
 
 MAX_UNKNOWN_RATE = 0.01  # of the IPA characters of a set
 _N_CONTEXTS = 3  # examples kept of an unknown symbol

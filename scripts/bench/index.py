@@ -37,7 +37,7 @@ import soundfile
 from powsm.audio import SAMPLE_RATE
 from powsm.batches import BatchOptions, plan_pass
 from powsm.dataset import UtteranceDataset, UtteranceLoader
-from powsm.index import ExampleIndex, build_index
+from powsm.prepare.index import ExampleIndex, build_index
 
 N_UTTS = 8_289_886
 TASKS = ("asr", "g2p", "p2g", "pr")

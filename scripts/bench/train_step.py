@@ -45,8 +45,8 @@ from powsm.audio import ESPNET_TYPE, SAMPLE_RATE, WINDOW_S, register_with_espnet
 from powsm.batches import BatchOptions
 from powsm.dataset import UtteranceDataset, UtteranceLoader
 from powsm.finetune import NewTokens, extend_pieces
-from powsm.index import ExampleIndex
 from powsm.model import PowsmTask
+from powsm.prepare.index import ExampleIndex
 from powsm.tasks import examples
 from powsm.tokenizer import (
     Tokenizer,

@@ -34,7 +34,7 @@ from tiny_model import SETTINGS, make_experiment
 
 from powsm import audio
 from powsm.audio import SAMPLE_RATE
-from powsm.index import build_index
+from powsm.prepare.index import build_index
 
 pytestmark = pytest.mark.recipe
 

@@ -9,8 +9,8 @@ import soundfile
 from datadir_builder import make_data_dir
 
 from powsm.audio import AudioError, read_audio
-from powsm.audiocopy import copy_set
 from powsm.files.datadir import read_scp, validate
+from powsm.prepare.copy_audio import copy_set
 
 N_SAMPLES = 4_000
 

@@ -26,14 +26,14 @@ from shar_builder import (
     write_tar,
 )
 
-from powsm import parts as parts_module
 from powsm.audio import read_audio
 from powsm.corpora.shar import ShardError, find_shards
 from powsm.files import sort as bigsort
 from powsm.files.datadir import read_scp, validate
-from powsm.parts import load_parts, make_parts, merge_parts
+from powsm.prepare import shards as parts_module
+from powsm.prepare.shards import load_parts, make_parts, merge_parts
 
-SCRIPT = Path(__file__).parents[1] / "local" / "prepare_data.py"
+SCRIPT = Path(__file__).parents[2] / "local" / "prepare_data.py"
 
 
 @dataclass

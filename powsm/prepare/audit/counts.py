@@ -18,16 +18,8 @@ from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, AudioRef
 from powsm.corpora.table import CORPORA
-from powsm.dump import corpus_of
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.datadir import UTTERANCE_FILES
-from powsm.filters import (
-    Counts,
-    Limits,
-    audio_drop_reason,
-    is_ctc_feasible,
-    phones_drop_reason,
-)
 from powsm.languages import TABLE
 from powsm.phones.normaliser import (
     Normaliser,
@@ -36,6 +28,14 @@ from powsm.phones.normaliser import (
 )
 from powsm.phones.orthography import normalise_text
 from powsm.phones.unknown import Unknown
+from powsm.prepare.dump import corpus_of
+from powsm.prepare.filters import (
+    Counts,
+    Limits,
+    audio_drop_reason,
+    is_ctc_feasible,
+    phones_drop_reason,
+)
 from powsm.tasks import examples
 
 N_EXTREMES = 5  # slowest and fastest utterances remembered a language

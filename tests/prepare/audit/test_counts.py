@@ -8,7 +8,9 @@ from datadir_builder import odd_one_out
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.dataaudit import (
+from powsm.files.chunks import plan_chunks
+from powsm.files.datadir import UTTERANCE_FILES
+from powsm.prepare.audit.counts import (
     Histogram,
     LangStats,
     audit_chunk,
@@ -16,9 +18,7 @@ from powsm.dataaudit import (
     foreign_letter,
     pooled,
 )
-from powsm.dump import Settings, prepare_set
-from powsm.files.chunks import plan_chunks
-from powsm.files.datadir import UTTERANCE_FILES
+from powsm.prepare.dump import Settings, prepare_set
 
 SECOND = 16_000  # samples
 

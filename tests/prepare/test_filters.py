@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.filters import (
+from powsm.prepare.filters import (
     Counts,
     Limits,
     Subset,

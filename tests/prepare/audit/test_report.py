@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 from datadir_builder import odd_one_out
 
-from powsm.dataaudit import audit_set, stage_1_record
-from powsm.datareport import Section, size, to_html, to_markdown, write_report
+from powsm.prepare.audit.counts import audit_set, stage_1_record
+from powsm.prepare.audit.report import (
+    Section,
+    size,
+    to_html,
+    to_markdown,
+    write_report,
+)
 
-SCRIPT = Path(__file__).parents[1] / "local" / "data_report.py"
+SCRIPT = Path(__file__).parents[3] / "local" / "data_report.py"
 
 
 def run(*args):

@@ -6,7 +6,7 @@ import pickle
 import pytest
 from dump_builder import make_dump
 
-from powsm.index import ExampleIndex, IndexMismatchError, build_index
+from powsm.prepare.index import ExampleIndex, IndexMismatchError, build_index
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_length_that_is_no_number_is_named(folder):
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 7])
 def test_utterances_are_whole_whatever_is_indexed_at_a_time(folder, monkeypatch, chunk):
-    monkeypatch.setattr("powsm.index._CHUNK", chunk)
+    monkeypatch.setattr("powsm.prepare.index._CHUNK", chunk)
     index = ExampleIndex(folder)
     assert [len(index.examples(utt)) for utt in range(5)] == [4, 4, 1, 4, 4]
     assert index.utt_id(4) == "tiny_u0004_eng"

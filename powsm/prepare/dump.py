@@ -22,14 +22,6 @@ from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_write, sha256_file
-from powsm.filters import (
-    SUBSET_HOURS,
-    Counts,
-    Limits,
-    Subset,
-    audio_drop_reason,
-    phones_drop_reason,
-)
 from powsm.phones.normaliser import (
     Normaliser,
     strip_suprasegmentals,
@@ -37,6 +29,14 @@ from powsm.phones.normaliser import (
 )
 from powsm.phones.orthography import normalise_text
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
+from powsm.prepare.filters import (
+    SUBSET_HOURS,
+    Counts,
+    Limits,
+    Subset,
+    audio_drop_reason,
+    phones_drop_reason,
+)
 from powsm.tasks import TASKS, examples
 
 DONE_FILE = "prepare.done.json"

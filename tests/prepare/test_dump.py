@@ -11,18 +11,13 @@ from pathlib import Path
 import pytest
 from datadir_builder import make_data_dir
 
-from powsm.dump import (
-    DONE_FILE,
-    Settings,
-    corpus_of,
-    prepare_set,
-)
 from powsm.files import chunks
 from powsm.files.datadir import EXAMPLE_FILES, DataDirError, validate
-from powsm.filters import Limits
 from powsm.phones.unknown import UnknownSymbolsError
+from powsm.prepare.dump import DONE_FILE, Settings, corpus_of, prepare_set
+from powsm.prepare.filters import Limits
 
-SCRIPT = Path(__file__).parents[1] / "local" / "prepare_dump.py"
+SCRIPT = Path(__file__).parents[2] / "local" / "prepare_dump.py"
 SECOND = 16_000
 
 
@@ -131,7 +126,7 @@ def test_same_bytes_for_any_number_of_processes_and_chunks(tmp_path, monkeypatch
     prepare_set(data, tmp_path / "a" / "dev", Settings())
     plan = chunks.plan_chunks
     monkeypatch.setattr(
-        "powsm.dump.plan_chunks", lambda d, files: plan(d, files, 4_000)
+        "powsm.prepare.dump.plan_chunks", lambda d, files: plan(d, files, 4_000)
     )
     prepare_set(data, tmp_path / "b" / "dev", Settings(), nj=2)
     assert contents(tmp_path / "a" / "dev") == contents(tmp_path / "b" / "dev")
@@ -209,7 +204,7 @@ def test_full_disk_leaves_the_older_set(small, tmp_path, monkeypatch):
     def no_space(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("powsm.dump.os.fsync", no_space)
+    monkeypatch.setattr("powsm.prepare.dump.os.fsync", no_space)
     with pytest.raises(OSError, match="No space left"):
         prepare_set(small, out, Settings(text_policy="released"))
     assert contents(out) == before
@@ -245,7 +240,7 @@ def test_unknown_corpus_in_an_id_is_named():
 
 
 def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch):
-    monkeypatch.setattr("powsm.dump.SUBSET_HOURS", {"10h": 0.1, "100h": 0.4})
+    monkeypatch.setattr("powsm.prepare.dump.SUBSET_HOURS", {"10h": 0.1, "100h": 0.4})
     kept = {}
     for dset in ("train", "dev"):
         data = generated(tmp_path / "data" / dset)

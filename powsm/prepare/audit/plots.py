@@ -6,9 +6,15 @@ Sets come as `dataaudit.SetStats` by name, and are pooled into train, dev and te
 import io
 from collections.abc import Mapping, Sequence
 
-from powsm.dataaudit import Histogram, LangStats, SetStats, hours_of, pooled
-from powsm.filters import ranked
 from powsm.languages import language_name
+from powsm.prepare.audit.counts import (
+    Histogram,
+    LangStats,
+    SetStats,
+    hours_of,
+    pooled,
+)
+from powsm.prepare.filters import ranked
 
 _COLOURS = {"train": "#4269d0", "dev": "#efb118", "test": "#ff725c"}
 _MARKERS = {"train": "o", "dev": "D", "test": "s"}

@@ -1,0 +1,1 @@
+"""The data report of stage 2."""
