@@ -25,10 +25,10 @@ from powsm.decode import Recogniser, items, read_speech
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.frames import FrameGrid
 from powsm.phones.normaliser import Normaliser, read_phones
-from powsm.phonesets import phones_of_tokens
 from powsm.profile import Profile
 from powsm.transcribe import PHONE_TASKS
 from powsm.transcripts import read_transcripts
+from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger("align")
 

@@ -6,7 +6,11 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.tokenizer import TIME_STEP_S, TokenizerSettings, train_tokenizer
+from powsm.vocabulary.tokenizer import (
+    TIME_STEP_S,
+    TokenizerSettings,
+    train_tokenizer,
+)
 
 log = logging.getLogger("train_tokenizer")
 

@@ -14,12 +14,12 @@ from powsm.checkpoint import ModelFiles, find_model, load_model
 from powsm.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.files.whole import sha256_file
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
-from powsm.phonesets import barred_tokens, phones_of_lang
 from powsm.prepare.index import ExampleIndex
 from powsm.profile import FIRST_PASS, LID, DecodeError, Profile
 from powsm.search import Searcher, SearchOptions, language_log_probs
 from powsm.tasks import NA_SYM, NO_TIME_SYM, parse_output
-from powsm.tokenizer import Tokenizer
+from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
+from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from powsm.checkpoint import (
 from powsm.config import load_yaml
 from powsm.files.whole import atomic_write
 from powsm.languages import LANGUAGES, lang_sym
-from powsm.phonesets import is_phone
-from powsm.tokenizer import (
+from powsm.vocabulary.phone_sets import is_phone
+from powsm.vocabulary.tokenizer import (
     WORD_START,
     asr_texts,
     observed_symbols,

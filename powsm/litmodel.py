@@ -25,10 +25,10 @@ from powsm.distance import PhonePairs
 from powsm.exchange import average_gradients
 from powsm.memory import TrainingError, UpdateInParts
 from powsm.model import PowsmTask
-from powsm.phonesets import phones_of_tokens
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import TASKS
-from powsm.tokenizer import Tokenizer
+from powsm.vocabulary.phone_sets import phones_of_tokens
+from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

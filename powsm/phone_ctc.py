@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from powsm.phonesets import is_phone
+from powsm.vocabulary.phone_sets import is_phone
 
 _NEVER = -1e4  # logit of a token that is not in the head; its probability is 0
 

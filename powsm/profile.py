@@ -7,9 +7,9 @@ from pathlib import Path
 
 from powsm.config import load_yaml
 from powsm.languages import LANGUAGES
-from powsm.phonesets import read_phone_set
 from powsm.search import SearchOptions
 from powsm.tasks import TASKS
+from powsm.vocabulary.phone_sets import read_phone_set
 
 LID = "lid"
 FIRST_PASS = {"g2p": "asr", "p2g": "pr"}  # what predicts the prompt of a task

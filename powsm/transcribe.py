@@ -19,9 +19,9 @@ from powsm.decode import (
 )
 from powsm.frames import FrameGrid
 from powsm.longform import OVERLAP_S, LongFormError, ctc_frames, cut_at_pauses
-from powsm.phonesets import phones_of_tokens
 from powsm.profile import Profile
 from powsm.tasks import NA_SYM, parse_output
+from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from tiny_model import make_args
 
 from powsm import config
 from powsm.model import PowsmTask
-from powsm.tokenizer import write_tokenizer
+from powsm.vocabulary.tokenizer import write_tokenizer
 
 FULL_CONFIG = Path(__file__).parents[1] / "conf/train_powsm.yaml"
 

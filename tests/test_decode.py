@@ -21,9 +21,9 @@ from powsm.decode import (
     read_speech,
 )
 from powsm.decodeset import decode_set, merge
-from powsm.phonesets import PhoneSetError
 from powsm.profile import DecodeError, Profile
 from powsm.search import Searcher, SearchOptions
+from powsm.vocabulary.phone_sets import PhoneSetError
 
 SEARCH = SearchOptions(beam_size=2, ctc_weight=0.3, maxlenratio=-6)
 JOINT = Profile("decode_joint", decode="joint", batch_seconds=2, search=SEARCH)

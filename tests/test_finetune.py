@@ -18,8 +18,8 @@ from powsm.finetune import (
     start_from,
 )
 from powsm.model import PowsmTask
-from powsm.tokenizer import Tokenizer, read_token_list
 from powsm.train import train
+from powsm.vocabulary.tokenizer import Tokenizer, read_token_list
 
 OLD = ["<blank>", "<unk>", "<eng>", "<ita>", "/p/", "/a/", "▁a", "<sos>"]
 NEW = [*OLD[:-1], "<rus>", "/b/", "<sos>"]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from powsm.phonesets import PhoneSetError
 from powsm.profile import DecodeError, Profile
 from powsm.search import SearchOptions
+from powsm.vocabulary.phone_sets import PhoneSetError
 
 WITH_CTC = SearchOptions(ctc_weight=0.3)
 

@@ -22,7 +22,7 @@ from powsm import publish, upload
 from powsm.checkpoint import CheckpointError, find_model, read_weights
 from powsm.decode import Recogniser
 from powsm.publish import PackError, check_with_stock, pack
-from powsm.tokenizer import read_token_list
+from powsm.vocabulary.tokenizer import read_token_list
 
 PROFILE = Path(__file__).parents[1] / "conf/decode_joint.yaml"
 MADE_WITH = {"policy": "strict", "version": "strict/1", "text_policy": "powsm_fix"}

@@ -20,7 +20,7 @@ from powsm.languages import LANGUAGES
 from powsm.model import PowsmTask
 from powsm.phones.inventory import INVENTORY
 from powsm.profile import Profile
-from powsm.tokenizer import special_symbols, time_symbols
+from powsm.vocabulary.tokenizer import special_symbols, time_symbols
 
 CONF = Path(__file__).parents[1] / "conf"
 WARMUP = ("warmup_steps_list", "warmup_lr_list")

@@ -28,11 +28,11 @@ from powsm.litmodel import LitPowsm, text_encoder
 from powsm.memory import TrainingError
 from powsm.model import PowsmModel, PowsmTask
 from powsm.phone_ctc import PhoneLinear
-from powsm.phonesets import is_phone
 from powsm.prepare.index import ExampleIndex
 from powsm.progress import Clock
 from powsm.resume import newest_checkpoint
 from powsm.train import _loggers, train
+from powsm.vocabulary.phone_sets import is_phone
 
 ROOT = Path(__file__).parents[1]
 

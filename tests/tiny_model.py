@@ -9,7 +9,7 @@ from dump_builder import make_dump
 
 from powsm import config
 from powsm.model import PowsmTask
-from powsm.tokenizer import TokenizerSettings, train_tokenizer
+from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
 
 SETTINGS = {
     "frontend_conf": {"fs": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160},

@@ -38,8 +38,8 @@ from powsm.distance import PhonePairs
 from powsm.files.datadir import write_scp
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.tasks import examples
-from powsm.tokenizer import TokenizerSettings, train_tokenizer
 from powsm.train import train
+from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
 
 LANGS = ("eng", "deu", "fra", "ita", "pol", "por", "spa", "swe")
 VARIANTS = ("", "+m2", "+m3", "+m7", "+f2", "+f4")  # of espeak-ng's voices

@@ -48,7 +48,7 @@ from powsm.finetune import NewTokens, extend_pieces
 from powsm.model import PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import examples
-from powsm.tokenizer import (
+from powsm.vocabulary.tokenizer import (
     Tokenizer,
     phone_symbols,
     special_symbols,

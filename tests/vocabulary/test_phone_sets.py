@@ -5,7 +5,7 @@ import json
 import pytest
 from dump_builder import make_dump
 
-from powsm.phonesets import (
+from powsm.vocabulary.phone_sets import (
     COUNTS_FILE,
     PhoneSetError,
     barred_tokens,

@@ -23,8 +23,8 @@ from powsm.audio import WINDOW_S
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import INVENTORY
-from powsm.phonesets import COUNTS_FILE, write_counts
 from powsm.tasks import NA_SYM, NO_TIME_SYM, TASK_SYMS, WORD_START, prompt_lang_sym
+from powsm.vocabulary.phone_sets import COUNTS_FILE, write_counts
 
 BLANK_SYM, UNK_SYM = "<blank>", "<unk>"
 SOS_SYM, EOS_SYM, SOP_SYM = "<sos>", "<eos>", "<sop>"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from powsm.languages import LANGUAGES
 from powsm.phones.normaliser import INVENTORY
-from powsm.tokenizer import (
+from powsm.vocabulary.tokenizer import (
     Tokenizer,
     TokenizerSettings,
     VocabularySizeError,

@@ -1,0 +1,1 @@
+"""Symbols, SentencePiece, the tokenizer, and sets of phones to decode with."""
