@@ -22,7 +22,7 @@ from score_exp import score
 from powsm import ablation
 from powsm.ablation import Plan, Variant
 from powsm.files.whole import atomic_write
-from powsm.rates import Scores
+from powsm.score.rates import Scores
 
 log = logging.getLogger("ablate")
 HERE = Path(__file__).resolve().parent

@@ -26,8 +26,8 @@ from powsm.files.whole import atomic_write, sha256_file
 from powsm.frames import FrameGrid
 from powsm.phones.normaliser import Normaliser, read_phones
 from powsm.profile import Profile
+from powsm.score.phone_reader import read_transcripts
 from powsm.transcribe import PHONE_TASKS
-from powsm.transcripts import read_transcripts
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger("align")

@@ -3,7 +3,7 @@
 
 Files are Kaldi text, JSONL, or CSV/TSV with a header (told by the extension). Rates
 are pooled over all utterances and, with --langs or --by, also of each language or
-other label, with 95 % intervals. What each rate means is in powsm/score.py.
+other label, with 95 % intervals. What each rate means is in powsm/score/metrics.py.
 """
 
 import argparse
@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from powsm.phones.alphabets import phone_maps
-from powsm.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores
-from powsm.score import score_lid, score_phones, score_text
-from powsm.transcripts import (
+from powsm.score.metrics import score_lid, score_phones, score_text
+from powsm.score.phone_reader import (
     CLEANINGS,
     HYP_FIELDS,
     REF_FIELDS,
     TEXT_FIELDS,
     read_transcripts,
 )
+from powsm.score.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores
 
 log = logging.getLogger("score")
 

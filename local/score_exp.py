@@ -15,10 +15,10 @@ from pathlib import Path
 from powsm.audio import SAMPLE_RATE
 from powsm.files.whole import atomic_write
 from powsm.prepare.dump import corpus_of
-from powsm.rates import Scores, duration_labels
-from powsm.score import score_lid, score_phones, score_text
+from powsm.score.metrics import score_lid, score_phones, score_text
+from powsm.score.phone_reader import CLEANINGS, read_transcripts
+from powsm.score.rates import Scores, duration_labels
 from powsm.tasks import TASKS
-from powsm.transcripts import CLEANINGS, read_transcripts
 
 PART_FIELDS = "profile set task decode by label metric value low high n_utts n_units"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from powsm import tasks
 from powsm.config import ConfigError, load, load_yaml
-from powsm.intervals import Comparison
 from powsm.profile import Profile
-from powsm.rates import Scores
+from powsm.score.intervals import Comparison
+from powsm.score.rates import Scores
+from powsm.score.results import MAIN_METRICS, TASKS
 from powsm.tables.render import markdown_table
-from powsm.tables.results import MAIN_METRICS, TASKS
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
 # settings that a variant may change without becoming another experiment

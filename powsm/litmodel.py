@@ -21,11 +21,11 @@ from powsm.audio import SAMPLE_RATE
 from powsm.batches import BatchOptions
 from powsm.ctc_prefix import ctc_greedy
 from powsm.dataset import Batch, UtteranceDataset, UtteranceLoader
-from powsm.distance import PhonePairs
 from powsm.exchange import average_gradients
 from powsm.memory import TrainingError, UpdateInParts
 from powsm.model import PowsmTask
 from powsm.prepare.index import ExampleIndex
+from powsm.score.distance import PhonePairs
 from powsm.tasks import TASKS
 from powsm.vocabulary.phone_sets import phones_of_tokens
 from powsm.vocabulary.tokenizer import Tokenizer

@@ -10,8 +10,8 @@ from powsm.checkpoint import ModelFiles
 from powsm.config import load_yaml
 from powsm.languages import LANGUAGES, language_name
 from powsm.report.markdown import with_interval
+from powsm.score.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
 from powsm.tables.render import markdown_table
-from powsm.tables.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
 
 SNIPPET = """\
 import soundfile

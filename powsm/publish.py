@@ -37,7 +37,7 @@ from powsm.checkpoint import (
 )
 from powsm.config import load_yaml
 from powsm.modelcard import model_card
-from powsm.tables.results import RESULTS_FILE
+from powsm.score.results import RESULTS_FILE
 from powsm.vocabulary.phone_sets import COUNTS_FILE
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import soundfile
 import yaml
 
 from powsm.audio import SAMPLE_RATE
-from powsm.distance import PhonePairs
 from powsm.files.datadir import write_scp
+from powsm.score.distance import PhonePairs
 
 SECONDS = 0.6
 

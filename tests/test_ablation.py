@@ -15,7 +15,7 @@ from tiny_model import SETTINGS, make_tokens
 from powsm import ablation
 from powsm.ablation import Cost, Plan
 from powsm.config import ConfigError
-from powsm.score import score_phones
+from powsm.score.metrics import score_phones
 
 ROOT = Path(__file__).parents[1]
 REF = {"u1_eng": "/p//a/", "u2_eng": "/t//a//k/"}  # 5 phones

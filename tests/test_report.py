@@ -15,7 +15,7 @@ from powsm.phones import chart as phonology
 from powsm.phones.inventory import INVENTORY
 from powsm.report import clips, decoded, markdown, page, plots
 from powsm.report.experiment import ReportError, read_experiment, training_command
-from powsm.tables.results import ResultsError, read_results
+from powsm.score.results import ResultsError, read_results
 
 PNG_START = b"\x89PNG\r\n"
 

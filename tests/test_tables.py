@@ -13,12 +13,12 @@ from experiment_builder import PHONES, make_experiment, slashed, write_hyps
 
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
-from powsm.rates import Scores
-from powsm.score import score_lid, score_phones
+from powsm.score.metrics import score_lid, score_phones
+from powsm.score.rates import Scores
+from powsm.score.results import read_results
 from powsm.tables import render
 from powsm.tables.fill import Filled, Score, fill, hyp_file, score_of
 from powsm.tables.plan import PUBLISHED_RTF, describe, plan, real_time_factor
-from powsm.tables.results import read_results
 from powsm.tables.spec import (
     Cell,
     Query,

@@ -12,7 +12,7 @@ import yaml
 
 import powsm
 from powsm.phones.normaliser import Normaliser
-from powsm.tables.results import (
+from powsm.score.results import (
     MAIN_METRICS,
     RESULTS_FILE,
     Result,

@@ -26,7 +26,7 @@ from powsm.report.decoded import (
 )
 from powsm.report.experiment import Experiment, training_command, versions
 from powsm.report.markdown import weaknesses
-from powsm.tables.results import MAIN_METRICS, METRICS, TASKS, Result
+from powsm.score.results import MAIN_METRICS, METRICS, TASKS, Result
 
 N_WORST = 30  # utterances with the highest error, of each decoded set
 N_EXAMPLES = 2000  # utterances that show confusions, shared by the decoded sets

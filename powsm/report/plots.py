@@ -12,7 +12,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import EngFormatter  # noqa: E402
 
 from powsm.files.whole import atomic_write
-from powsm.tables.results import TASKS  # noqa: E402
+from powsm.score.results import TASKS
 
 # Okabe and Ito's colours, told apart by colour-blind readers; dashes when they run out.
 COLOURS = (

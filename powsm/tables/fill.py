@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from powsm.intervals import wilson_interval
-from powsm.rates import Scores
+from powsm.score.intervals import wilson_interval
+from powsm.score.rates import Scores
 from powsm.tables.spec import Cell, Column, Query, Row, Table
 
 TAKEN_FOR = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
 from powsm.files.datadir import read_scp
+from powsm.score.results import read_timings
 from powsm.tables.fill import hyp_file
-from powsm.tables.results import read_timings
 from powsm.tables.spec import Query, Table, TestSet
 
 PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties

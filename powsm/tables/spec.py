@@ -84,7 +84,7 @@ class Table:
         title: what it shows.
         paper: paper and number.
         source: where its cells were read, unless a cell says otherwise.
-        cleaning: how text becomes phones in scoring; see `powsm.transcripts`.
+        cleaning: how text becomes phones in scoring; see `powsm.score.phone_reader`.
         settings: `metric`, `task`, `profile` unless a row or column says otherwise.
         columns: in published order.
         rows: in published order.

@@ -34,9 +34,9 @@ from powsm.align import Segment, align
 from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.corpora.small.espeak import VOICES, synthesise
 from powsm.decode import Recogniser
-from powsm.distance import PhonePairs
 from powsm.files.datadir import write_scp
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
+from powsm.score.distance import PhonePairs
 from powsm.tasks import examples
 from powsm.train import train
 from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer

@@ -19,9 +19,9 @@ import time
 import warnings
 from itertools import accumulate
 
-from powsm.distance import PhonePairs
-from powsm.score import score_phones
-from powsm.transcripts import PhoneReader
+from powsm.score.distance import PhonePairs
+from powsm.score.metrics import score_phones
+from powsm.score.phone_reader import PhoneReader
 
 warnings.filterwarnings("ignore", category=SyntaxWarning, module="panphon")
 

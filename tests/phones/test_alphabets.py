@@ -8,7 +8,7 @@ from powsm.phones.alphabets import (
     read_alphabet,
     to_ipa,
 )
-from powsm.transcripts import PhoneReader
+from powsm.score.phone_reader import PhoneReader
 
 
 @pytest.mark.parametrize("name", phone_maps())

@@ -19,8 +19,8 @@ from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
+from powsm.score.phone_reader import read_transcripts
 from powsm.tasks import examples
-from powsm.transcripts import read_transcripts
 
 log = logging.getLogger(__name__)
 

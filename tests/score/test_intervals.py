@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from powsm import intervals
-from powsm.intervals import bootstrap_intervals, compare, sum_by_unit, wilson_interval
+from powsm.score import intervals
+from powsm.score.intervals import (
+    bootstrap_intervals,
+    compare,
+    sum_by_unit,
+    wilson_interval,
+)
 
 
 def simulated_errors(rng, n_utts, rate):

@@ -11,7 +11,7 @@ Phones (`score_phones`):
   PFER; it grows with the length of utterances and is not a percentage.
 
 Text (`score_text`): `WER` and `CER` by jiwer. Languages (`score_lid`): `accuracy`.
-All return the counts of each utterance, of which `powsm.rates` makes rates.
+All return the counts of each utterance, of which `powsm.score.rates` makes rates.
 """
 
 import logging
@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 import jiwer
 import numpy as np
 
-from powsm.distance import PhonePairs
 from powsm.languages import lang_code
-from powsm.rates import (
+from powsm.score.distance import PhonePairs
+from powsm.score.phone_reader import PhoneReader, TranscriptError, strip_prompt
+from powsm.score.rates import (
     EDITS,
     LID_RATES,
     PHONE_RATES,
@@ -34,7 +35,6 @@ from powsm.rates import (
     aligned,
     check_same_ids,
 )
-from powsm.transcripts import PhoneReader, TranscriptError, strip_prompt
 
 log = logging.getLogger(__name__)
 

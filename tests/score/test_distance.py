@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from powsm import distance as distance_module
-from powsm.distance import UNITS, PhonePairs, distance
 from powsm.phones.features import UnknownPhoneError, feature_table
+from powsm.score import distance as distance_module
+from powsm.score.distance import UNITS, PhonePairs, distance
 
 PHONES = ("p", "b", "t͡ʃ", "pʰ", "a", "aː", "a\u0303", "s̪", "˥")
 METRICS = tuple(UNITS)

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from powsm.distance import UNITS
-from powsm.intervals import (
+from powsm.score.distance import UNITS
+from powsm.score.intervals import (
     LEVEL,
     N_RESAMPLES,
     SEED,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from powsm.phones.alphabets import phone_maps
-from powsm.transcripts import (
+from powsm.score.phone_reader import (
     HYP_FIELDS,
     PhoneReader,
     TranscriptError,

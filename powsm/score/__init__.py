@@ -1,0 +1,1 @@
+"""Distances, rates and their intervals; reading what is scored."""
