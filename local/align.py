@@ -20,10 +20,10 @@ from tqdm import tqdm
 from powsm.align import AlignError, align
 from powsm.alignments import write_alignments
 from powsm.audio import SAMPLE_RATE, AudioError
-from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, items, read_speech
 from powsm.files.whole import atomic_write, sha256_file
-from powsm.frames import FrameGrid
+from powsm.model.find import MODEL_HELP, find_model
+from powsm.model.frames import FrameGrid
 from powsm.phones.normaliser import Normaliser, read_phones
 from powsm.profile import Profile
 from powsm.score.phone_reader import read_transcripts

@@ -18,10 +18,15 @@ from pathlib import Path
 import torch
 from prepare_data import share
 
-from powsm.checkpoint import MODEL_HELP, NORMALISER_FILE, ModelFiles, find_model
 from powsm.decode import Recogniser, items
 from powsm.decodeset import decode_set, merge
 from powsm.files.whole import atomic_write, naming, sha256_file
+from powsm.model.find import (
+    MODEL_HELP,
+    NORMALISER_FILE,
+    ModelFiles,
+    find_model,
+)
 from powsm.profile import Profile
 
 log = logging.getLogger("decode")

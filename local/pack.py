@@ -14,9 +14,9 @@ from pathlib import Path
 import soundfile
 
 from powsm.audio import SAMPLE_RATE, read_audio
-from powsm.checkpoint import find_model
 from powsm.decode import items
 from powsm.files.whole import naming
+from powsm.model.find import find_model
 from powsm.publish import check_with_stock, pack
 
 log = logging.getLogger("pack")

@@ -6,9 +6,9 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.checkpoint import MODEL_HELP
 from powsm.files.whole import naming
-from powsm.finetune import start_from
+from powsm.model.find import MODEL_HELP
+from powsm.model.start_from import start_from
 
 log = logging.getLogger("start_from")
 

@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 from powsm import config
-from powsm.checkpoint import keep_normaliser
 from powsm.files.whole import naming
 from powsm.guards import StoppedBySignal
 from powsm.memory import TrainingError
+from powsm.model.find import keep_normaliser
 from powsm.ranks import RankError, leaving_at_errors
 from powsm.train import train
 

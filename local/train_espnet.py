@@ -16,8 +16,8 @@ from espnet2.bin.s2t_train import main as s2t_train
 
 from powsm import config
 from powsm.audio import ESPNET_TYPE, register_with_espnet
-from powsm.checkpoint import keep_normaliser
 from powsm.files.whole import atomic_write
+from powsm.model.find import keep_normaliser
 
 # here and not in main: ESPnet spawns a process for each GPU, which imports this file
 register_with_espnet()

@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from powsm.alignments import Segment, write_alignments
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
-from powsm.checkpoint import MODEL_HELP, find_model
 from powsm.decode import Recogniser, read_speech
 from powsm.files.whole import atomic_write
-from powsm.frames import FrameGrid
 from powsm.languages import lang_code
 from powsm.longform import OVERLAP_S, trim_silence
+from powsm.model.find import MODEL_HELP, find_model
+from powsm.model.frames import FrameGrid
 from powsm.profile import Profile, phone_set
 from powsm.tasks import TASKS, prompt_lang_sym
 from powsm.transcribe import transcribe

@@ -6,7 +6,7 @@
 
 The CTC head says a phone in few frames, often one, and blank in between. A phone is
 given half of the blanks on each side, up to `REACH_S`; what is left over is a pause.
-Times come from the model's own frame grid (`powsm.frames`).
+Times come from the model's own frame grid (`powsm.model.frames`).
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from torchaudio.functional import forced_align
 from powsm.alignments import Segment
 from powsm.audio import SAMPLE_RATE
 from powsm.decode import Recogniser
-from powsm.frames import FrameGrid
 from powsm.longform import CTCFrames, ctc_frames
+from powsm.model.frames import FrameGrid
 from powsm.phones.normaliser import strip_suprasegmentals
 from powsm.tasks import WORD_START
 

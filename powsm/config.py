@@ -19,7 +19,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from powsm.batches import BatchOptions
 from powsm.dataset import CTC_TARGETS
 from powsm.files.whole import atomic_write
-from powsm.model import PowsmTask
+from powsm.model.s2t import PowsmTask
 
 OUR_KEYS = (
     "iterator",

@@ -10,10 +10,10 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.beams import Hypothesis
-from powsm.checkpoint import ModelFiles, find_model, load_model
 from powsm.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.files.whole import sha256_file
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
+from powsm.model.find import ModelFiles, find_model, load_model
 from powsm.prepare.index import ExampleIndex
 from powsm.profile import FIRST_PASS, LID, DecodeError, Profile
 from powsm.search import Searcher, SearchOptions, language_log_probs
@@ -42,7 +42,7 @@ class Recogniser:
         """Load a model.
 
         Args:
-            model: what `powsm.checkpoint.find_model` found, or takes.
+            model: what `powsm.model.find.find_model` found, or takes.
 
         Raises:
             CheckpointError: no such model, or a parameter that is missing, left over

@@ -24,7 +24,7 @@ from powsm.decode import (
     read_speech,
 )
 from powsm.files.whole import atomic_write
-from powsm.frames import FrameGrid
+from powsm.model.frames import FrameGrid
 from powsm.profile import DecodeError, Profile
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from powsm.ctc_prefix import ctc_greedy
 from powsm.dataset import Batch, UtteranceDataset, UtteranceLoader
 from powsm.exchange import average_gradients
 from powsm.memory import TrainingError, UpdateInParts
-from powsm.model import PowsmTask
+from powsm.model.s2t import PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.score.distance import PhonePairs
 from powsm.tasks import TASKS

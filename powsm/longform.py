@@ -18,7 +18,7 @@ from torch import Tensor
 
 from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S
 from powsm.decode import Recogniser
-from powsm.frames import FrameGrid
+from powsm.model.frames import FrameGrid
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
 MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet

@@ -6,9 +6,9 @@ from pathlib import Path
 import espnet2
 from huggingface_hub import ModelCardData
 
-from powsm.checkpoint import ModelFiles
 from powsm.config import load_yaml
 from powsm.languages import LANGUAGES, language_name
+from powsm.model.find import ModelFiles
 from powsm.report.markdown import with_interval
 from powsm.score.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
 from powsm.tables.render import markdown_table

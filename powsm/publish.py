@@ -6,7 +6,7 @@
     data/token_list/<name>/{bpe.model,tokens.txt,phones_by_lang.json}
     conf/decode_*.yaml
 
-`espnet2.bin.s2t_inference` loads both, and so does `powsm.checkpoint`.
+`espnet2.bin.s2t_inference` loads both, and so does `powsm.model.find`.
 """
 
 import json
@@ -24,7 +24,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from powsm.checkpoint import (
+from powsm.config import load_yaml
+from powsm.model.find import (
     CONFIG_KEY,
     NORMALISER_FILE,
     SAFETENSORS,
@@ -35,7 +36,6 @@ from powsm.checkpoint import (
     load_model,
     read_weights,
 )
-from powsm.config import load_yaml
 from powsm.modelcard import model_card
 from powsm.score.results import RESULTS_FILE
 from powsm.vocabulary.phone_sets import COUNTS_FILE

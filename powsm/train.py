@@ -34,10 +34,10 @@ from powsm.config import ConfigError, not_read, stock_config
 from powsm.epochs import EpochModels
 from powsm.exchange import RankStrategy
 from powsm.files.whole import atomic_write
-from powsm.finetune import load_initial
 from powsm.guards import ResumableCheckpoint, Watchdog
 from powsm.litmodel import LitPowsm
 from powsm.memory import BatchFinder, TrainingError
+from powsm.model.start_from import load_initial
 from powsm.prepare.index import build_index
 from powsm.progress import Bar, Clock
 from powsm.ranks import meet

@@ -17,8 +17,8 @@ from powsm.decode import (
     cut_batches,
     decode_batch,
 )
-from powsm.frames import FrameGrid
 from powsm.longform import OVERLAP_S, LongFormError, ctc_frames, cut_at_pauses
+from powsm.model.frames import FrameGrid
 from powsm.profile import Profile
 from powsm.tasks import NA_SYM, parse_output
 from powsm.vocabulary.phone_sets import phones_of_tokens

@@ -7,7 +7,7 @@ import httpx
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from powsm.checkpoint import find_model, load_model
+from powsm.model.find import find_model, load_model
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import torch
 
-from powsm.frames import FrameGrid
+from powsm.model.frames import FrameGrid
 from powsm.tasks import WORD_START
 
 TOKENS = ["<blank>", "<unk>", WORD_START, "/p/", "/a/", "/t/", "/i/", "<eos>"]

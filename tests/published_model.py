@@ -11,7 +11,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tiny_model import make_args
 
 from powsm import config
-from powsm.model import PowsmTask
+from powsm.model.s2t import PowsmTask
 from powsm.vocabulary.tokenizer import write_tokenizer
 
 FULL_CONFIG = Path(__file__).parents[1] / "conf/train_powsm.yaml"

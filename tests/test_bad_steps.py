@@ -14,7 +14,7 @@ from tiny_model import SETTINGS, make_args, make_corpus
 from powsm import litmodel
 from powsm.litmodel import LitPowsm
 from powsm.memory import TrainingError
-from powsm.model import PowsmModel
+from powsm.model.s2t import PowsmModel
 from powsm.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +111,7 @@ def test_the_rank_at_fault_names_its_own(corpus, tmp_path):
     program.write_text(
         "import os, runpy, sys, torch\n"
         "from powsm.litmodel import LitPowsm\n"
-        "from powsm.model import PowsmModel\n"
+        "from powsm.model.s2t import PowsmModel\n"
         "forward, step = PowsmModel.forward, LitPowsm.training_step\n"
         "seen = []\n"
         "def spoiled(self, *args, **kwargs):\n"

@@ -12,7 +12,6 @@ import torch
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
-from powsm.checkpoint import CheckpointError, find_model
 from powsm.decode import (
     Recogniser,
     cut_batches,
@@ -21,6 +20,7 @@ from powsm.decode import (
     read_speech,
 )
 from powsm.decodeset import decode_set, merge
+from powsm.model.find import CheckpointError, find_model
 from powsm.profile import DecodeError, Profile
 from powsm.search import Searcher, SearchOptions
 from powsm.vocabulary.phone_sets import PhoneSetError

@@ -18,7 +18,7 @@ from powsm.batches import BatchOptions
 from powsm.dataset import collate, halves
 from powsm.litmodel import LitPowsm
 from powsm.memory import TrainingError, UpdateInParts
-from powsm.model import PowsmModel
+from powsm.model.s2t import PowsmModel
 from powsm.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -241,7 +241,7 @@ def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path, fault):
     program = tmp_path / "limited.py"
     program.write_text(
         "import os, runpy, sys, torch\n"
-        "from powsm.model import PowsmModel\n"
+        "from powsm.model.s2t import PowsmModel\n"
         "forward = PowsmModel.forward\n"
         "def limited(self, speech, *args, **kwargs):\n"
         "    if self.training and len(speech) > 1 and os.environ['RANK'] == '1':\n"

@@ -26,8 +26,8 @@ from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
 from powsm.decode import Recogniser
 from powsm.litmodel import LitPowsm, text_encoder
 from powsm.memory import TrainingError
-from powsm.model import PowsmModel, PowsmTask
-from powsm.phone_ctc import PhoneLinear
+from powsm.model.phone_ctc import PhoneLinear
+from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.progress import Clock
 from powsm.resume import newest_checkpoint

@@ -231,7 +231,7 @@ def _differences(systems: Sequence[dict], phones: _Numbers) -> dict[str, str]:
 def render(data: dict) -> str:
     """The page, from `page_data`."""
     html, css, script = (
-        files("powsm").joinpath("data", name).read_text(encoding="utf-8")
+        files("powsm.report").joinpath(name).read_text(encoding="utf-8")
         for name in _TEMPLATE
     )
     # "</script>" and "<!--" must not occur inside a script element

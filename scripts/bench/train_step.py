@@ -44,8 +44,8 @@ from powsm import config
 from powsm.audio import ESPNET_TYPE, SAMPLE_RATE, WINDOW_S, register_with_espnet
 from powsm.batches import BatchOptions
 from powsm.dataset import UtteranceDataset, UtteranceLoader
-from powsm.finetune import NewTokens, extend_pieces
-from powsm.model import PowsmTask
+from powsm.model.s2t import PowsmTask
+from powsm.model.start_from import NewTokens, extend_pieces
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import examples
 from powsm.vocabulary.tokenizer import (

@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 from powsm.config import load_yaml
 from powsm.files.archives import unpack
 from powsm.files.whole import atomic_write
-from powsm.model import PowsmTask
+from powsm.model.s2t import PowsmTask
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from espnet2.tasks.s2t import S2TTask
 from tiny_model import SETTINGS as TINY
 
 from powsm import config
-from powsm.model import PowsmModel, smoothed_cross_entropy
+from powsm.model.s2t import PowsmModel, smoothed_cross_entropy
 
 TOKENS = (
     ["<blank>", "<unk>", "<na>", "<eng>", "<asr>", "<pr>", "<g2p>", "<p2g>"]

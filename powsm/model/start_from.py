@@ -12,15 +12,15 @@ import torch
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from powsm.checkpoint import (
+from powsm.config import load_yaml
+from powsm.files.whole import atomic_write
+from powsm.languages import LANGUAGES, lang_sym
+from powsm.model.find import (
     CheckpointError,
     find_model,
     load_weights,
     read_weights,
 )
-from powsm.config import load_yaml
-from powsm.files.whole import atomic_write
-from powsm.languages import LANGUAGES, lang_sym
 from powsm.vocabulary.phone_sets import is_phone
 from powsm.vocabulary.tokenizer import (
     WORD_START,

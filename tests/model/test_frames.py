@@ -8,7 +8,7 @@ from espnet2.asr.frontend.default import DefaultFrontend
 from espnet2.legacy.nets.pytorch_backend.transformer import subsampling
 
 from powsm.audio import FRAME_SHIFT_S, SAMPLE_RATE, n_encoder_frames
-from powsm.frames import FrameGrid
+from powsm.model.frames import FrameGrid
 
 
 def front_of(layer, hop=160):

@@ -4,7 +4,7 @@ The published recipe stores an utterance as four rows (pr, asr, g2p, p2g) with t
 same audio and the same CTC target, so three of four encoder passes repeat the
 fourth. Here the encoder and the CTC head run once per recording and the decoder
 runs on every example; loss and gradients equal ESPnet's on the four rows
-(tests/test_model.py), and the parameters carry ESPnet's names, so weights move
+(tests/model/test_s2t.py), and the parameters carry ESPnet's names, so weights move
 between `model: espnet` and `model: powsm` both ways.
 """
 
@@ -17,8 +17,8 @@ from espnet2.tasks.s2t import S2TTask, model_choices
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.utils.checkpoint import checkpoint
 
-from powsm.packing import Packing
-from powsm.phone_ctc import PhoneLinear
+from powsm.model.packing import Packing
+from powsm.model.phone_ctc import PhoneLinear
 from powsm.tasks import TASKS
 
 
@@ -66,7 +66,7 @@ class PowsmModel(ESPnetS2TModel):
             the cost, for comparison.
         ctc_weight_range: draw the CTC weight of every update evenly from between
             these two; the trainer does, from a counter.
-        ctc_vocab: `all` tokens, or `phones`: see `powsm.phone_ctc`.
+        ctc_vocab: `all` tokens, or `phones`: see `powsm.model.phone_ctc`.
         **kwargs: those of `ESPnetS2TModel`.
     """
 

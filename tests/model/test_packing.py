@@ -2,7 +2,7 @@
 
 import torch
 
-from powsm.packing import Packing
+from powsm.model.packing import Packing
 
 
 def make_packing():

@@ -8,8 +8,9 @@ from dump_builder import make_dump
 from published_model import make_published
 from tiny_model import make_args, make_experiment, make_tokens
 
-from powsm.checkpoint import CheckpointError
-from powsm.finetune import (
+from powsm.model.find import CheckpointError
+from powsm.model.s2t import PowsmTask
+from powsm.model.start_from import (
     NewTokens,
     check_same_tokens,
     extend_pieces,
@@ -17,7 +18,6 @@ from powsm.finetune import (
     regrow,
     start_from,
 )
-from powsm.model import PowsmTask
 from powsm.train import train
 from powsm.vocabulary.tokenizer import Tokenizer, read_token_list
 

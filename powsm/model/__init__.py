@@ -1,0 +1,1 @@
+"""The S2T network, and finding, loading and extending trained ones."""
