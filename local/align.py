@@ -17,17 +17,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from powsm.align import AlignError, align
-from powsm.alignments import write_alignments
 from powsm.audio import SAMPLE_RATE, AudioError
-from powsm.decode import Recogniser, items, read_speech
+from powsm.decode.align import AlignError, align
+from powsm.decode.align_files import write_alignments
+from powsm.decode.batch import Recogniser, items, read_speech
+from powsm.decode.profile import Profile
+from powsm.decode.transcribe import PHONE_TASKS
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.model.find import MODEL_HELP, find_model
 from powsm.model.frames import FrameGrid
 from powsm.phones.normaliser import Normaliser, read_phones
-from powsm.profile import Profile
 from powsm.score.phone_reader import read_transcripts
-from powsm.transcribe import PHONE_TASKS
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger("align")

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from prepare_data import share
 
-from powsm.decode import Recogniser, items
-from powsm.decodeset import decode_set, merge
+from powsm.decode.batch import Recogniser, items
+from powsm.decode.dump_set import decode_set, merge
+from powsm.decode.profile import Profile
 from powsm.files.whole import atomic_write, naming, sha256_file
 from powsm.model.find import (
     MODEL_HELP,
@@ -27,7 +28,6 @@ from powsm.model.find import (
     ModelFiles,
     find_model,
 )
-from powsm.profile import Profile
 
 log = logging.getLogger("decode")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import soundfile
 
 from powsm.audio import SAMPLE_RATE, read_audio
-from powsm.decode import items
+from powsm.decode.batch import items
 from powsm.files.whole import naming
 from powsm.model.find import find_model
 from powsm.publish import check_with_stock, pack

@@ -19,17 +19,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from powsm.alignments import Segment, write_alignments
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
-from powsm.decode import Recogniser, read_speech
+from powsm.decode.align_files import Segment, write_alignments
+from powsm.decode.batch import Recogniser, read_speech
+from powsm.decode.longform import OVERLAP_S, trim_silence
+from powsm.decode.profile import Profile, phone_set
+from powsm.decode.transcribe import transcribe
 from powsm.files.whole import atomic_write
 from powsm.languages import lang_code
-from powsm.longform import OVERLAP_S, trim_silence
 from powsm.model.find import MODEL_HELP, find_model
 from powsm.model.frames import FrameGrid
-from powsm.profile import Profile, phone_set
 from powsm.tasks import TASKS, prompt_lang_sym
-from powsm.transcribe import transcribe
 
 log = logging.getLogger("transcribe")
 

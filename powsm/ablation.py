@@ -10,7 +10,7 @@ from pathlib import Path
 
 from powsm import tasks
 from powsm.config import ConfigError, load, load_yaml
-from powsm.profile import Profile
+from powsm.decode.profile import Profile
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
 from powsm.score.results import MAIN_METRICS, TASKS

@@ -19,8 +19,8 @@ from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
 from powsm.batches import BatchOptions
-from powsm.ctc_prefix import ctc_greedy
 from powsm.dataset import Batch, UtteranceDataset, UtteranceLoader
+from powsm.decode.ctc_prefix import ctc_greedy
 from powsm.exchange import average_gradients
 from powsm.memory import TrainingError, UpdateInParts
 from powsm.model.s2t import PowsmTask

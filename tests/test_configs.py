@@ -7,7 +7,7 @@ import yaml
 
 from powsm import config
 from powsm.ablation import Plan
-from powsm.profile import DecodeError, Profile
+from powsm.decode.profile import DecodeError, Profile
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = sorted({*CONF.glob("train_*.yaml"), *CONF.glob("tuning/**/*.yaml")})

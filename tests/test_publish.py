@@ -19,7 +19,7 @@ from published_model import files_of, make_published
 from tiny_model import make_experiment, make_tokens
 
 from powsm import publish, upload
-from powsm.decode import Recogniser
+from powsm.decode.batch import Recogniser
 from powsm.model.find import CheckpointError, find_model, read_weights
 from powsm.publish import PackError, check_with_stock, pack
 from powsm.vocabulary.tokenizer import read_token_list

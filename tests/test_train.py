@@ -23,7 +23,7 @@ from tiny_model import SETTINGS, make_args, make_corpus
 
 from powsm.config import ConfigError
 from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
-from powsm.decode import Recogniser
+from powsm.decode.batch import Recogniser
 from powsm.litmodel import LitPowsm, text_encoder
 from powsm.memory import TrainingError
 from powsm.model.phone_ctc import PhoneLinear

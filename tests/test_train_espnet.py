@@ -10,9 +10,9 @@ import yaml
 from dump_builder import make_dump
 from tiny_model import SETTINGS, make_tokens
 
-from powsm.decode import Recogniser, decode_batch, items
-from powsm.profile import Profile
-from powsm.search import SearchOptions
+from powsm.decode.batch import Recogniser, decode_batch, items
+from powsm.decode.profile import Profile
+from powsm.decode.search import SearchOptions
 
 SCRIPT = Path(__file__).parents[1] / "local/train_espnet.py"
 # with two GPUs and more ESPnet trains in spawned processes; here in one, on the CPU

@@ -3,8 +3,8 @@
 
 espeak-ng says invented sentences in eight languages by several voices and tells when
 each of its sounds begins. The encoder and CTC head of a training config learn from
-them; held-out sentences are aligned by `powsm.align` and compared. Prints one JSON
-line:
+them; held-out sentences are aligned by `powsm.decode.align` and compared. Prints one
+JSON line:
 
   median_ms, mean_ms   distance from the true beginning of a sound, reference aligned
   within_40ms          share of beginnings at most one encoder frame (40 ms) off
@@ -30,10 +30,10 @@ import torch
 from scipy.signal import resample_poly
 
 from powsm import config
-from powsm.align import Segment, align
 from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.corpora.small.espeak import VOICES, synthesise
-from powsm.decode import Recogniser
+from powsm.decode.align import Segment, align
+from powsm.decode.batch import Recogniser
 from powsm.files.datadir import write_scp
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.score.distance import PhonePairs

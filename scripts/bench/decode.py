@@ -1,19 +1,19 @@
 #!/usr/bin/env python
-"""Speed and agreement of powsm.search against stock ESPnet's Speech2Text.
+"""Speed and agreement of powsm.decode.search against stock ESPnet's Speech2Text.
 
 Prints one JSON line. For each setting, in the same run and on the same utterances:
 
   ratio_batch1         time of Speech2Text as it comes (one utterance at a time in the
-                       20 s window) / time of powsm.search at true lengths
+                       20 s window) / time of powsm.decode.search at true lengths
   ratio_batch8         the same against its own batch_decode of 8
-  ratio_batch1_padded  like for like: powsm.search given the 20 s window too
+  ratio_batch1_padded  like for like: powsm.decode.search given the 20 s window too
   ratio_batch8_padded
   identical            share of utterances with the same tokens in the padded window
   max_score_error      of these, in nats
   max_tie              of the others: largest difference of the scores of the two
                        outputs in nats; near 0 they are equally good
   rtf                  seconds a second of audio, encoder included; rtf_by_batch: of
-                       powsm.search at true lengths, by batch size
+                       powsm.decode.search at true lengths, by batch size
 
 On one CPU thread (the default) seconds are CPU seconds, so other work on the machine
 does not count; otherwise they are seconds on the clock.
@@ -42,8 +42,8 @@ from espnet2.tasks.s2t import S2TTask
 
 from powsm import config
 from powsm.audio import SAMPLE_RATE, WINDOW_S, read_audio
+from powsm.decode.search import Searcher, SearchOptions
 from powsm.files.datadir import read_scp
-from powsm.search import Searcher, SearchOptions
 
 STOCK_BATCH = 8
 N_WINDOW = int(WINDOW_S * SAMPLE_RATE)
@@ -71,7 +71,9 @@ def get_args() -> argparse.Namespace:
         "--n_tokens 80 is IPAPack++",
     )
     parser.add_argument("--n_utts", type=int, default=24)
-    parser.add_argument("--batch_size", type=int, default=32, help="of powsm.search")
+    parser.add_argument(
+        "--batch_size", type=int, default=32, help="of powsm.decode.search"
+    )
     parser.add_argument("--batch_sizes", type=int, nargs="*", default=[], help="table")
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--ctc_weights", type=float, nargs="+", default=[0.3])

@@ -14,7 +14,7 @@ from published_model import BPE_MODEL, CONFIG, STATS, WEIGHTS, make_published
 from safetensors.torch import save_file
 from tiny_model import make_experiment, make_tokens
 
-from powsm.decode import Recogniser
+from powsm.decode.batch import Recogniser
 from powsm.model.find import (
     CheckpointError,
     current_names,

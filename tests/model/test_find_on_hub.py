@@ -16,10 +16,10 @@ from huggingface_hub import constants
 from published_model import WEIGHTS, files_of, make_full_size, make_published
 from tiny_model import make_tokens
 
-from powsm.decode import Item, Recogniser, decode_batch
+from powsm.decode.batch import Item, Recogniser, decode_batch
+from powsm.decode.profile import Profile
+from powsm.decode.search import SearchOptions
 from powsm.model.find import CheckpointError, find_model
-from powsm.profile import Profile
-from powsm.search import SearchOptions
 
 ROOT = Path(__file__).parents[2]
 SPEECH = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) / 10

@@ -9,14 +9,14 @@ import torch
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
-from powsm.beams import Hypothesis
-from powsm.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
+from powsm.decode.beams import Hypothesis
+from powsm.decode.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
+from powsm.decode.profile import FIRST_PASS, LID, DecodeError, Profile
+from powsm.decode.search import Searcher, SearchOptions, language_log_probs
 from powsm.files.whole import sha256_file
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.find import ModelFiles, find_model, load_model
 from powsm.prepare.index import ExampleIndex
-from powsm.profile import FIRST_PASS, LID, DecodeError, Profile
-from powsm.search import Searcher, SearchOptions, language_log_probs
 from powsm.tasks import NA_SYM, NO_TIME_SYM, parse_output
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
 from powsm.vocabulary.tokenizer import Tokenizer

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from powsm.config import load_yaml
+from powsm.decode.search import SearchOptions
 from powsm.languages import LANGUAGES
-from powsm.search import SearchOptions
 from powsm.tasks import TASKS
 from powsm.vocabulary.phone_sets import read_phone_set
 
@@ -41,7 +41,7 @@ class Profile:
         window: `own` length, or `published`: padded with silence to 20 s.
         dtype: `float32`, or `bfloat16` for the matrix products.
         batch_seconds: most seconds of audio, padding included, in a batch.
-        search: options of `powsm.search.SearchOptions`. With `decode: ctc` only
+        search: options of `powsm.decode.search.SearchOptions`. With `decode: ctc` only
             `beam_size` and `nbest`; a beam above 1 sums paths that say the same.
     """
 

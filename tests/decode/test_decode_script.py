@@ -13,7 +13,7 @@ import torch
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
-LOCAL = Path(__file__).parents[1] / "local"
+LOCAL = Path(__file__).parents[2] / "local"
 SCRIPT = str(LOCAL / "decode.py")
 N_UTTS = 60
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, AudioError
-from powsm.decode import (
+from powsm.decode.batch import (
     Item,
     Recogniser,
     cut_batches,
@@ -23,9 +23,9 @@ from powsm.decode import (
     items,
     read_speech,
 )
+from powsm.decode.profile import DecodeError, Profile
 from powsm.files.whole import atomic_write
 from powsm.model.frames import FrameGrid
-from powsm.profile import DecodeError, Profile
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,12 @@ import yaml
 from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 
-from powsm.search import BOUND_SLACK, Searcher, SearchOptions, language_log_probs
+from powsm.decode.search import (
+    BOUND_SLACK,
+    Searcher,
+    SearchOptions,
+    language_log_probs,
+)
 
 WINDOW_S = 2.0
 TOKENS = (

@@ -12,17 +12,17 @@ import torch
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
-from powsm.decode import (
+from powsm.decode.batch import (
     Recogniser,
     cut_batches,
     decode_batch,
     items,
     read_speech,
 )
-from powsm.decodeset import decode_set, merge
+from powsm.decode.dump_set import decode_set, merge
+from powsm.decode.profile import DecodeError, Profile
+from powsm.decode.search import Searcher, SearchOptions
 from powsm.model.find import CheckpointError, find_model
-from powsm.profile import DecodeError, Profile
-from powsm.search import Searcher, SearchOptions
 from powsm.vocabulary.phone_sets import PhoneSetError
 
 SEARCH = SearchOptions(beam_size=2, ctc_weight=0.3, maxlenratio=-6)

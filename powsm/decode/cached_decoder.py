@@ -191,7 +191,7 @@ def check_decoder(decoder: torch.nn.Module) -> None:
     if not isinstance(decoder, TransformerDecoder):
         raise ValueError(
             f"the decoder is {type(decoder).__name__}; expected TransformerDecoder, "
-            "the only kind that powsm.search caches"
+            "the only kind that powsm.decode.search caches"
         )
     if type(decoder.embed[1]) is not PositionalEncoding or decoder.output_layer is None:
         raise ValueError(
@@ -199,4 +199,6 @@ def check_decoder(decoder: torch.nn.Module) -> None:
             f"{type(decoder.embed[1]).__name__}, output layer {decoder.output_layer}"
         )
     if any(layer.concat_after for layer in decoder.decoders):
-        raise ValueError("the decoder uses concat_after, which powsm.search does not")
+        raise ValueError(
+            "the decoder uses concat_after, which powsm.decode.search does not"
+        )

@@ -6,7 +6,12 @@ from ctc_stand_in import BLANK, A, P, T, speech_of, stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.longform import LongFormError, ctc_frames, cut_at_pauses, trim_silence
+from powsm.decode.longform import (
+    LongFormError,
+    ctc_frames,
+    cut_at_pauses,
+    trim_silence,
+)
 
 
 def random_path(n, seed=0):

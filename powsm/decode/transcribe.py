@@ -7,19 +7,24 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from powsm.align import AlignError, align, read_segments
-from powsm.alignments import Segment
 from powsm.audio import SAMPLE_RATE, WINDOW_S
-from powsm.decode import (
+from powsm.decode.align import AlignError, align, read_segments
+from powsm.decode.align_files import Segment
+from powsm.decode.batch import (
     Item,
     Recogniser,
     barred_phones,
     cut_batches,
     decode_batch,
 )
-from powsm.longform import OVERLAP_S, LongFormError, ctc_frames, cut_at_pauses
+from powsm.decode.longform import (
+    OVERLAP_S,
+    LongFormError,
+    ctc_frames,
+    cut_at_pauses,
+)
+from powsm.decode.profile import Profile
 from powsm.model.frames import FrameGrid
-from powsm.profile import Profile
 from powsm.tasks import NA_SYM, parse_output
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
@@ -52,7 +57,7 @@ def transcribe(
         utt_id: of the recording.
         lang_sym: its language, where the profile says `lang: own`.
         window_s: seconds encoded at once, and the longest piece.
-        overlap_s: see `powsm.longform.ctc_frames`.
+        overlap_s: see `powsm.decode.longform.ctc_frames`.
         start_s: where `speech` begins in the recording; all times count from the
             start of the recording.
         with_times: align the phones that were decoded.

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import make_experiment, make_tokens
 
-from powsm.align import AlignError, align
-from powsm.decode import Recogniser
-from powsm.decodeset import decode_set, merge
+from powsm.decode.align import AlignError, align
+from powsm.decode.batch import Recogniser
+from powsm.decode.dump_set import decode_set, merge
+from powsm.decode.longform import LongFormError
+from powsm.decode.profile import Profile
 from powsm.files.datadir import read_scp
-from powsm.longform import LongFormError
-from powsm.profile import Profile
 
 #       0      1      2      3  4      5      6  7  8      9
 PATH = [BLANK, START, BLANK, P, BLANK, BLANK, A, A, BLANK, T]
@@ -114,7 +114,7 @@ def test_a_whole_model_aligns_its_reference(tmp_path):
 
 
 def run_script(monkeypatch, *arguments):
-    script = str(Path(__file__).parents[1] / "local/align.py")
+    script = str(Path(__file__).parents[2] / "local/align.py")
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
     runpy.run_path(script, run_name="__main__")
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S
-from powsm.decode import Recogniser
+from powsm.decode.batch import Recogniser
 from powsm.model.frames import FrameGrid
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share

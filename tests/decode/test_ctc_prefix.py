@@ -9,7 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.ctc_prefix import LOG_ZERO, PrefixScorer, ctc_greedy, ctc_prefix_beam
+from powsm.decode.ctc_prefix import (
+    LOG_ZERO,
+    PrefixScorer,
+    ctc_greedy,
+    ctc_prefix_beam,
+)
 
 BLANK, EOS = 0, 3
 LABELS = (1, 2)

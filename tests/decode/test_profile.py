@@ -2,8 +2,8 @@
 
 import pytest
 
-from powsm.profile import DecodeError, Profile
-from powsm.search import SearchOptions
+from powsm.decode.profile import DecodeError, Profile
+from powsm.decode.search import SearchOptions
 from powsm.vocabulary.phone_sets import PhoneSetError
 
 WITH_CTC = SearchOptions(ctc_weight=0.3)

@@ -2,7 +2,7 @@
 
     segments = align(recogniser, speech)                    # its own phones
     segments = align(recogniser, speech, ("p", "ɔ", "m"))   # these phones
-    powsm.alignments.write_textgrid(path, segments, duration_s=2.5)
+    powsm.decode.align_files.write_textgrid(path, segments, duration_s=2.5)
 
 The CTC head says a phone in few frames, often one, and blank in between. A phone is
 given half of the blanks on each side, up to `REACH_S`; what is left over is a pause.
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torchaudio.functional import forced_align
 
-from powsm.alignments import Segment
 from powsm.audio import SAMPLE_RATE
-from powsm.decode import Recogniser
-from powsm.longform import CTCFrames, ctc_frames
+from powsm.decode.align_files import Segment
+from powsm.decode.batch import Recogniser
+from powsm.decode.longform import CTCFrames, ctc_frames
 from powsm.model.frames import FrameGrid
 from powsm.phones.normaliser import strip_suprasegmentals
 from powsm.tasks import WORD_START
@@ -69,7 +69,7 @@ def read_segments(
 
     Args:
         recogniser: the model.
-        frames: what `powsm.longform.ctc_frames` read from a recording.
+        frames: what `powsm.decode.longform.ctc_frames` read from a recording.
         n_samples: of the recording.
     """
     spans = _spans(frames.path, frames.scores, recogniser.model.blank_id)

@@ -16,12 +16,12 @@ from dump_builder import make_dump
 from praatio import textgrid
 from tiny_model import make_experiment, make_tokens
 
-from powsm.align import align
-from powsm.decode import Recogniser
-from powsm.longform import LongFormError
-from powsm.profile import Profile
-from powsm.search import SearchOptions
-from powsm.transcribe import transcribe
+from powsm.decode.align import align
+from powsm.decode.batch import Recogniser
+from powsm.decode.longform import LongFormError
+from powsm.decode.profile import Profile
+from powsm.decode.search import SearchOptions
+from powsm.decode.transcribe import transcribe
 
 CTC = Profile("decode_ctc", decode="ctc")
 
@@ -92,7 +92,7 @@ def test_a_reference_prompt_cannot_be_cut(recogniser):
     assert transcribe(recogniser, chained, "p2g", speech, **SHORT)["pieces"]
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "local/transcribe.py")
 
 
@@ -143,7 +143,7 @@ def test_a_ctc_beam_reads_pieces(recogniser):
     assert "pieces" not in transcribe(recogniser, CTC, "pr", speech, **SHORT)
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "local/transcribe.py")
 CTC_FILE = ROOT / "conf/decode_ctc_greedy.yaml"
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from praatio import textgrid
 
-from powsm.alignments import (
+from powsm.decode.align_files import (
     Segment,
     write_alignments,
     write_ctm,

@@ -4,8 +4,8 @@ The results are those of ESPnet's `Speech2Text` (its `BatchBeamSearch` with deco
 CTC, length-bonus and timestamp-filter scorers) at the same settings; the work is laid
 out differently. Utterances and hypotheses are one batch, every utterance has its own
 true length and its own prompt, keys and values are computed once
-(`powsm.cached_decoder`), the CTC recursion has no loop over frames
-(`powsm.ctc_prefix`), and finished utterances leave the batch.
+(`powsm.decode.cached_decoder`), the CTC recursion has no loop over frames
+(`powsm.decode.ctc_prefix`), and finished utterances leave the batch.
 
 Shapes: B utterances, H hypotheses each (1 at first, then the beam size K), S candidate
 tokens a hypothesis, L tokens so far, T encoder frames, D model size, V vocabulary.
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from torch import Tensor
 
-from powsm.beams import Beams, Hypothesis, Output
-from powsm.cached_decoder import CachedDecoder, check_decoder
-from powsm.ctc_prefix import PrefixScorer
+from powsm.decode.beams import Beams, Hypothesis, Output
+from powsm.decode.cached_decoder import CachedDecoder, check_decoder
+from powsm.decode.ctc_prefix import PrefixScorer
 
 PRE_BEAM_RATIO = 1.5  # tokens that CTC scores for each hypothesis kept
 RETRY_STEP = 0.1  # by which minlenratio falls when no hypothesis ended

@@ -1,0 +1,1 @@
+"""Search, profiles, long recordings and alignment."""
