@@ -5,7 +5,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm import config, stats
+from powsm.train import config, stats
 
 
 def main() -> None:

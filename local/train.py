@@ -10,13 +10,13 @@ import logging
 import os
 from pathlib import Path
 
-from powsm import config
 from powsm.files.whole import naming
-from powsm.guards import StoppedBySignal
-from powsm.memory import TrainingError
 from powsm.model.find import keep_normaliser
 from powsm.ranks import RankError, leaving_at_errors
-from powsm.train import train
+from powsm.train import config
+from powsm.train.memory import TrainingError
+from powsm.train.run import train
+from powsm.train.watch import StoppedBySignal
 
 
 def main() -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm import tasks
-from powsm.config import ConfigError, load, load_yaml
 from powsm.decode.profile import Profile
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
 from powsm.score.results import MAIN_METRICS, TASKS
 from powsm.tables.render import markdown_table
+from powsm.train.config import ConfigError, load, load_yaml
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
 # settings that a variant may change without becoming another experiment

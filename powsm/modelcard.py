@@ -6,12 +6,12 @@ from pathlib import Path
 import espnet2
 from huggingface_hub import ModelCardData
 
-from powsm.config import load_yaml
 from powsm.languages import LANGUAGES, language_name
 from powsm.model.find import ModelFiles
 from powsm.report.markdown import with_interval
 from powsm.score.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
 from powsm.tables.render import markdown_table
+from powsm.train.config import load_yaml
 
 SNIPPET = """\
 import soundfile

@@ -24,7 +24,6 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from powsm.config import load_yaml
 from powsm.model.find import (
     CONFIG_KEY,
     NORMALISER_FILE,
@@ -38,6 +37,7 @@ from powsm.model.find import (
 )
 from powsm.modelcard import model_card
 from powsm.score.results import RESULTS_FILE
+from powsm.train.config import load_yaml
 from powsm.vocabulary.phone_sets import COUNTS_FILE
 
 log = logging.getLogger(__name__)

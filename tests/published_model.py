@@ -10,8 +10,8 @@ import yaml
 from sentencepiece import sentencepiece_model_pb2
 from tiny_model import make_args
 
-from powsm import config
 from powsm.model.s2t import PowsmTask
+from powsm.train import config
 from powsm.vocabulary.tokenizer import write_tokenizer
 
 FULL_CONFIG = Path(__file__).parents[1] / "conf/train_powsm.yaml"

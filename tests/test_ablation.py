@@ -14,8 +14,8 @@ from tiny_model import SETTINGS, make_tokens
 
 from powsm import ablation
 from powsm.ablation import Cost, Plan
-from powsm.config import ConfigError
 from powsm.score.metrics import score_phones
+from powsm.train.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
 REF = {"u1_eng": "/p//a/", "u2_eng": "/t//a//k/"}  # 5 phones

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from powsm import config
 from powsm.ablation import Plan
 from powsm.decode.profile import DecodeError, Profile
+from powsm.train import config
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = sorted({*CONF.glob("train_*.yaml"), *CONF.glob("tuning/**/*.yaml")})

@@ -7,8 +7,8 @@ import torch
 import yaml
 from dump_builder import make_dump
 
-from powsm import config
 from powsm.model.s2t import PowsmTask
+from powsm.train import config
 from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
 
 SETTINGS = {

@@ -5,10 +5,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from powsm.config import load_yaml
 from powsm.decode.search import SearchOptions
 from powsm.languages import LANGUAGES
 from powsm.tasks import TASKS
+from powsm.train.config import load_yaml
 from powsm.vocabulary.phone_sets import read_phone_set
 
 LID = "lid"

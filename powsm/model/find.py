@@ -29,10 +29,10 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from powsm.config import load_yaml
 from powsm.files.archives import unpack
 from powsm.files.whole import atomic_write
 from powsm.model.s2t import PowsmTask
+from powsm.train.config import load_yaml
 
 log = logging.getLogger(__name__)
 

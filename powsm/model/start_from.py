@@ -12,7 +12,6 @@ import torch
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from powsm.config import load_yaml
 from powsm.files.whole import atomic_write
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.model.find import (
@@ -21,6 +20,7 @@ from powsm.model.find import (
     load_weights,
     read_weights,
 )
+from powsm.train.config import load_yaml
 from powsm.vocabulary.phone_sets import is_phone
 from powsm.vocabulary.tokenizer import (
     WORD_START,

@@ -29,7 +29,6 @@ import soundfile
 import torch
 from scipy.signal import resample_poly
 
-from powsm import config
 from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.corpora.small.espeak import VOICES, synthesise
 from powsm.decode.align import Segment, align
@@ -38,7 +37,8 @@ from powsm.files.datadir import write_scp
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.score.distance import PhonePairs
 from powsm.tasks import examples
-from powsm.train import train
+from powsm.train import config
+from powsm.train.run import train
 from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
 
 LANGS = ("eng", "deu", "fra", "ita", "pol", "por", "spa", "swe")

@@ -40,10 +40,10 @@ import yaml
 from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 
-from powsm import config
 from powsm.audio import SAMPLE_RATE, WINDOW_S, read_audio
 from powsm.decode.search import Searcher, SearchOptions
 from powsm.files.datadir import read_scp
+from powsm.train import config
 
 STOCK_BATCH = 8
 N_WINDOW = int(WINDOW_S * SAMPLE_RATE)

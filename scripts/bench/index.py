@@ -35,9 +35,9 @@ import numpy as np
 import soundfile
 
 from powsm.audio import SAMPLE_RATE
-from powsm.batches import BatchOptions, plan_pass
-from powsm.dataset import UtteranceDataset, UtteranceLoader
 from powsm.prepare.index import ExampleIndex, build_index
+from powsm.train.batches import BatchOptions, plan_pass
+from powsm.train.dataset import UtteranceDataset, UtteranceLoader
 
 N_UTTS = 8_289_886
 TASKS = ("asr", "g2p", "p2g", "pr")

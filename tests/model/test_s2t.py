@@ -10,8 +10,8 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask
 from tiny_model import SETTINGS as TINY
 
-from powsm import config
 from powsm.model.s2t import PowsmModel, smoothed_cross_entropy
+from powsm.train import config
 
 TOKENS = (
     ["<blank>", "<unk>", "<na>", "<eng>", "<asr>", "<pr>", "<g2p>", "<p2g>"]

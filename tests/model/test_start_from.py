@@ -18,7 +18,7 @@ from powsm.model.start_from import (
     regrow,
     start_from,
 )
-from powsm.train import train
+from powsm.train.run import train
 from powsm.vocabulary.tokenizer import Tokenizer, read_token_list
 
 OLD = ["<blank>", "<unk>", "<eng>", "<ita>", "/p/", "/a/", "▁a", "<sos>"]

@@ -30,18 +30,22 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from powsm.config import ConfigError, not_read, stock_config
-from powsm.epochs import EpochModels
-from powsm.exchange import RankStrategy
 from powsm.files.whole import atomic_write
-from powsm.guards import ResumableCheckpoint, Watchdog
-from powsm.litmodel import LitPowsm
-from powsm.memory import BatchFinder, TrainingError
 from powsm.model.start_from import load_initial
 from powsm.prepare.index import build_index
-from powsm.progress import Bar, Clock
 from powsm.ranks import meet
-from powsm.resume import AtomicCheckpointIO, newest_checkpoint, remove_broken_off
+from powsm.train.checkpoints import (
+    AtomicCheckpointIO,
+    newest_checkpoint,
+    remove_broken_off,
+)
+from powsm.train.config import ConfigError, not_read, stock_config
+from powsm.train.epochs import EpochModels
+from powsm.train.exchange import RankStrategy
+from powsm.train.lit import LitPowsm
+from powsm.train.memory import BatchFinder, TrainingError
+from powsm.train.progress import Bar, Clock
+from powsm.train.watch import ResumableCheckpoint, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ def train(
     """Train to `max_epoch`, going on from the newest checkpoint in `exp`.
 
     Args:
-        args: all settings, from `powsm.config.parse`.
+        args: all settings, from `powsm.train.config.parse`.
         train_folder, valid_folder: dump folders of stage 4.
         exp: the experiment folder.
 

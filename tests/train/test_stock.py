@@ -14,7 +14,7 @@ from powsm.decode.batch import Recogniser, decode_batch, items
 from powsm.decode.profile import Profile
 from powsm.decode.search import SearchOptions
 
-SCRIPT = Path(__file__).parents[1] / "local/train_espnet.py"
+SCRIPT = Path(__file__).parents[2] / "local/train_espnet.py"
 # with two GPUs and more ESPnet trains in spawned processes; here in one, on the CPU
 SPAWNED = """
 import runpy, sys, torch

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from powsm.litmodel import LitPowsm
+from powsm.train.lit import LitPowsm
 
 log = logging.getLogger(__name__)
 

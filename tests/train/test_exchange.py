@@ -4,8 +4,8 @@ import torch
 import torch.distributed as dist
 from tiny_model import make_args, make_corpus
 
-from powsm.exchange import RankStrategy, average_gradients
 from powsm.model.s2t import PowsmTask
+from powsm.train.exchange import RankStrategy, average_gradients
 
 
 def test_nccl_could_send_all_of_a_model(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ import lightning as L
 import torch
 
 from powsm.files.whole import atomic_write
-from powsm.litmodel import LitPowsm
-from powsm.memory import TrainingError
-from powsm.resume import save_whole
+from powsm.train.checkpoints import save_whole
+from powsm.train.lit import LitPowsm
+from powsm.train.memory import TrainingError
 
 log = logging.getLogger(__name__)
 

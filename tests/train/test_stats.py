@@ -9,7 +9,7 @@ from espnet2.tasks.s2t import S2TTask
 from tiny_model import make_args, make_tokens
 
 from powsm.prepare.index import ExampleIndex
-from powsm.stats import collect, sample_by_language
+from powsm.train.stats import collect, sample_by_language
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 DistributedDataParallel exchanges gradients during the backward pass, and a rank that
 runs out of memory there cannot begin again: the others hold a part of what it sent.
 Here the exchange comes after the last backward pass of an update, so that each rank
-may take its batches in as many parts as fit (`powsm.memory`). The price is the time of
-an exchange that no longer hides behind the backward pass.
+may take its batches in as many parts as fit (`powsm.train.memory`). The price is the
+time of an exchange that no longer hides behind the backward pass.
 """
 
 from collections.abc import Iterable

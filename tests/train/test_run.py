@@ -21,20 +21,20 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny_model import SETTINGS, make_args, make_corpus
 
-from powsm.config import ConfigError
-from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
 from powsm.decode.batch import Recogniser
-from powsm.litmodel import LitPowsm, text_encoder
-from powsm.memory import TrainingError
 from powsm.model.phone_ctc import PhoneLinear
 from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex
-from powsm.progress import Clock
-from powsm.resume import newest_checkpoint
-from powsm.train import _loggers, train
+from powsm.train.checkpoints import newest_checkpoint
+from powsm.train.config import ConfigError
+from powsm.train.dataset import UtteranceDataset, UtteranceLoader, collate
+from powsm.train.lit import LitPowsm, text_encoder
+from powsm.train.memory import TrainingError
+from powsm.train.progress import Clock
+from powsm.train.run import _loggers, train
 from powsm.vocabulary.phone_sets import is_phone
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -432,8 +432,8 @@ def test_kill_while_a_checkpoint_is_written_loses_nothing(corpus, finished, tmp_
     program = tmp_path / "killed.py"
     program.write_text(
         "import os, runpy, signal, sys\n"
-        "import powsm.resume\n"
-        "save, saved = powsm.resume.save_whole, []\n"
+        "import powsm.train.checkpoints\n"
+        "save, saved = powsm.train.checkpoints.save_whole, []\n"
         "class Killer:\n"
         "    def __reduce__(self):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -442,7 +442,7 @@ def test_kill_while_a_checkpoint_is_written_loses_nothing(corpus, finished, tmp_
         "    if len(saved) == 2:\n"
         "        state = state | {'zz': Killer()}\n"
         "    save(state, path)\n"
-        "powsm.resume.save_whole = killed\n"
+        "powsm.train.checkpoints.save_whole = killed\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n".replace(
             "sys.argv[0]", repr(args[0])
         )
@@ -522,7 +522,7 @@ def test_wandb_is_a_switch_and_says_when_it_is_missing(corpus, tmp_path, monkeyp
 
 def test_wandb_goes_on_in_the_same_run(corpus, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("powsm.train.WandbLogger", lambda **conf: made.append(conf))
+    monkeypatch.setattr("powsm.train.run.WandbLogger", lambda **conf: made.append(conf))
     args = make_args(corpus / "tokens", tmp_path, use_wandb=True)
     _loggers(args, tmp_path)
     _loggers(args, tmp_path)

@@ -12,11 +12,11 @@ import torch
 import yaml
 from tiny_model import SETTINGS, make_args, make_corpus
 
-from powsm.guards import StoppedBySignal, Watchdog
-from powsm.litmodel import LitPowsm
-from powsm.train import newest_checkpoint, train
+from powsm.train.lit import LitPowsm
+from powsm.train.run import newest_checkpoint, train
+from powsm.train.watch import StoppedBySignal, Watchdog
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def test_signal_to_one_of_two_ranks_stops_both(corpus, tmp_path):
 STALL = """
 import sys, time
 from types import SimpleNamespace
-from powsm.guards import StoppedBySignal, Watchdog
-from powsm.litmodel import LitPowsm
+from powsm.train.watch import StoppedBySignal, Watchdog
+from powsm.train.lit import LitPowsm
 dog = Watchdog(stall_s=0.3)
 dog.setup(SimpleNamespace(global_rank=int(sys.argv[1])), None, "fit")
 def wait_for_the_disk():

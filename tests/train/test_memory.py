@@ -13,15 +13,15 @@ import yaml
 from dump_builder import make_dump
 from tiny_model import SETTINGS, make_args, make_tokens
 
-from powsm import memory
-from powsm.batches import BatchOptions
-from powsm.dataset import collate, halves
-from powsm.litmodel import LitPowsm
-from powsm.memory import TrainingError, UpdateInParts
 from powsm.model.s2t import PowsmModel
-from powsm.train import train
+from powsm.train import memory
+from powsm.train.batches import BatchOptions
+from powsm.train.dataset import collate, halves
+from powsm.train.lit import LitPowsm
+from powsm.train.memory import TrainingError, UpdateInParts
+from powsm.train.run import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # plain gradient descent: unlike Adam's, its step shows the scale of the gradients
 CHANGES = {
     "max_epoch": 1,

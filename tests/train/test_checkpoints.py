@@ -5,11 +5,15 @@ import sys
 
 import torch
 
-from powsm.resume import AtomicCheckpointIO, newest_checkpoint, remove_broken_off
+from powsm.train.checkpoints import (
+    AtomicCheckpointIO,
+    newest_checkpoint,
+    remove_broken_off,
+)
 
 KILLED = """
 import os, signal, sys
-from powsm.resume import AtomicCheckpointIO
+from powsm.train.checkpoints import AtomicCheckpointIO
 
 class Killer:
     def __reduce__(self):

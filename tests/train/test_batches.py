@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from powsm.batches import BatchOptions, plan_pass, sample_languages
+from powsm.train.batches import BatchOptions, plan_pass, sample_languages
 
 SECOND = 16_000
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from powsm.audio import SAMPLE_RATE
-from powsm.batches import BatchOptions
-from powsm.dataset import Batch, collate, halves
+from powsm.train.batches import BatchOptions
+from powsm.train.dataset import Batch, collate, halves
 
 log = logging.getLogger(__name__)
 

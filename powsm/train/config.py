@@ -16,10 +16,10 @@ import yaml
 from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet2.utils.nested_dict_action import NestedDictAction
 
-from powsm.batches import BatchOptions
-from powsm.dataset import CTC_TARGETS
 from powsm.files.whole import atomic_write
 from powsm.model.s2t import PowsmTask
+from powsm.train.batches import BatchOptions
+from powsm.train.dataset import CTC_TARGETS
 
 OUR_KEYS = (
     "iterator",
@@ -73,7 +73,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--batch_conf",
         action=NestedDictAction,
         default={},
-        help="powsm.batches.BatchOptions, for iterator utterances",
+        help="powsm.train.batches.BatchOptions, for iterator utterances",
     )
     group.add_argument(
         "--tasks",

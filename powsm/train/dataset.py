@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from powsm.audio import AudioError
-from powsm.batches import BatchOptions, PassPlan, plan_pass
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import NO_TIME_SYM
+from powsm.train.batches import BatchOptions, PassPlan, plan_pass
 
 IGNORE_ID = -1  # padding of token ids, as in ESPnet's collate function
 CTC_TARGETS = ("phones", "phones_with_length", "text")

@@ -11,13 +11,13 @@ import torch
 import yaml
 from tiny_model import SETTINGS, make_args, make_corpus
 
-from powsm import litmodel
-from powsm.litmodel import LitPowsm
-from powsm.memory import TrainingError
 from powsm.model.s2t import PowsmModel
-from powsm.train import train
+from powsm.train import lit as litmodel
+from powsm.train.lit import LitPowsm
+from powsm.train.memory import TrainingError
+from powsm.train.run import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHANGES = {"max_epoch": 1, "num_iters_per_epoch": 3, "ctc_only_updates": 0}
 
 
@@ -110,7 +110,7 @@ def test_the_rank_at_fault_names_its_own(corpus, tmp_path):
     program = tmp_path / "spoiled.py"
     program.write_text(
         "import os, runpy, sys, torch\n"
-        "from powsm.litmodel import LitPowsm\n"
+        "from powsm.train.lit import LitPowsm\n"
         "from powsm.model.s2t import PowsmModel\n"
         "forward, step = PowsmModel.forward, LitPowsm.training_step\n"
         "seen = []\n"

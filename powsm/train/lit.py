@@ -18,15 +18,15 @@ from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
-from powsm.batches import BatchOptions
-from powsm.dataset import Batch, UtteranceDataset, UtteranceLoader
 from powsm.decode.ctc_prefix import ctc_greedy
-from powsm.exchange import average_gradients
-from powsm.memory import TrainingError, UpdateInParts
 from powsm.model.s2t import PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.score.distance import PhonePairs
 from powsm.tasks import TASKS
+from powsm.train.batches import BatchOptions
+from powsm.train.dataset import Batch, UtteranceDataset, UtteranceLoader
+from powsm.train.exchange import average_gradients
+from powsm.train.memory import TrainingError, UpdateInParts
 from powsm.vocabulary.phone_sets import phones_of_tokens
 from powsm.vocabulary.tokenizer import Tokenizer
 
@@ -71,7 +71,7 @@ class LitPowsm(LitESPnetModel):
     """ESPnet's Lightning module for the S2T task and utterance batches.
 
     Args:
-        args: all settings, from `powsm.config.parse`.
+        args: all settings, from `powsm.train.config.parse`.
         train_folder, valid_folder: dump folders of stage 4.
     """
 

@@ -17,9 +17,9 @@ import yaml
 from dump_builder import make_dump
 from tiny_model import SETTINGS, make_tokens
 
-from powsm.progress import Bar, Clock
+from powsm.train.progress import Bar, Clock
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def batches(clock, monkeypatch, ends, audio_s=6.0, n_examples=4):

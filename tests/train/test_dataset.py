@@ -5,9 +5,9 @@ import pytest
 import torch
 from dump_builder import make_dump
 
-from powsm.batches import BatchOptions
-from powsm.dataset import UtteranceDataset, UtteranceLoader, collate
 from powsm.prepare.index import ExampleIndex
+from powsm.train.batches import BatchOptions
+from powsm.train.dataset import UtteranceDataset, UtteranceLoader, collate
 
 
 def encode(example):

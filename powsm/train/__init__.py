@@ -1,0 +1,1 @@
+"""Batches, the Lightning module and the loop around ESPnet's model."""
