@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from powsm import preflight
+from powsm.cluster import checks as preflight
 
 PACKAGES = ("espnet", "torch", "torchaudio", "lightning", "lhotse", "panphon")
 # which folder a stage fills, and which stages run a process on each GPU

@@ -5,7 +5,7 @@ import argparse
 import os
 import sys
 
-from powsm.ranks import RankError, leaving_at_errors, meet
+from powsm.cluster.ranks import RankError, leaving_at_errors, meet
 
 
 def main() -> None:

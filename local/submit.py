@@ -11,8 +11,8 @@ import logging
 import sys
 from pathlib import Path
 
-from powsm.cluster import JobArray, exit_at_signals
-from powsm.resources import ClusterError, load_resources
+from powsm.cluster.jobs import JobArray, exit_at_signals
+from powsm.cluster.resources import ClusterError, load_resources
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ import logging
 import os
 from pathlib import Path
 
+from powsm.cluster.ranks import RankError, leaving_at_errors
 from powsm.files.whole import naming
 from powsm.model.find import keep_normaliser
-from powsm.ranks import RankError, leaving_at_errors
 from powsm.train import config
 from powsm.train.memory import TrainingError
 from powsm.train.run import train

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from espnet2.fileio.read_text import read_2columns_text
 
-from powsm import costs, preflight
+from powsm import costs
+from powsm.cluster import checks as preflight
 from powsm.files.datadir import read_scp
 from powsm.prepare.index import ExampleIndex
 

@@ -30,10 +30,10 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from powsm.cluster.ranks import meet
 from powsm.files.whole import atomic_write
 from powsm.model.start_from import load_initial
 from powsm.prepare.index import build_index
-from powsm.ranks import meet
 from powsm.train.checkpoints import (
     AtomicCheckpointIO,
     newest_checkpoint,

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from test_stages import RATES, command, hashes, prepare, run
 
-from powsm.preflight import check_cluster
+from powsm.cluster.checks import check_cluster
 
 pytestmark = [
     pytest.mark.recipe,

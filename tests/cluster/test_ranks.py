@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from powsm import ranks
-from powsm.ranks import RankError, meet
+from powsm.cluster import ranks
+from powsm.cluster.ranks import RankError, meet
 
 HOST = socket.gethostname()
 TIMEOUT_S = 1.0
@@ -103,7 +103,7 @@ HANG = "import atexit, sys, time\natexit.register(time.sleep, 600)\n"
     ],
 )
 def test_a_rank_with_an_error_does_not_wait_for_the_others(fault, message):
-    program = f"{HANG}from powsm.ranks import leaving_at_errors\n"
+    program = f"{HANG}from powsm.cluster.ranks import leaving_at_errors\n"
     program += f"with leaving_at_errors(): {fault}"
     done = subprocess.run(
         [sys.executable, "-c", program],

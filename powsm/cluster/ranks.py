@@ -59,9 +59,9 @@ def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:
     """Wait for all ranks, and sum a number over them.
 
     Rank, number of ranks and address come from RANK, WORLD_SIZE, LOCAL_RANK,
-    MASTER_ADDR and MASTER_PORT, as torchrun and `powsm.cluster` set them. The process
-    group is gone afterwards; the run makes its own. After an error a thread may still
-    wait in it, and the process is to end by `leaving_at_errors`.
+    MASTER_ADDR and MASTER_PORT, as torchrun and `powsm.cluster.jobs` set them. The
+    process group is gone afterwards; the run makes its own. After an error a thread may
+    still wait in it, and the process is to end by `leaving_at_errors`.
 
     Args:
         cuda: sum on this rank's GPU through NCCL, otherwise on the CPU through gloo.

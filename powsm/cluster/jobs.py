@@ -24,8 +24,8 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment, clean_env
 
+from powsm.cluster.resources import ClusterError, Resources
 from powsm.files.whole import atomic_write
-from powsm.resources import ClusterError, Resources
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from powsm.cluster import ask_slurm
+from powsm.cluster.jobs import ask_slurm
+from powsm.cluster.resources import ClusterError, load_resources
 from powsm.corpora.ipapack import find_faults, read_manifest
 from powsm.hub import HubError
-from powsm.resources import ClusterError, load_resources
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from powsm import preflight
+from powsm.cluster import checks as preflight
 from powsm.corpora.ipapack import update_manifest
 from powsm.hub import RemoteFile
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TABLE = """# A recipe
 
 | stage | time | disk | memory | basis |

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from submitit.core.job_environment import SignalHandler
 
-from powsm import cluster
-from powsm.cluster import Command, last_line, log_of_first_failure
-from powsm.resources import ClusterError, Resources, load_resources
+from powsm.cluster import jobs as cluster
+from powsm.cluster.jobs import Command, last_line, log_of_first_failure
+from powsm.cluster.resources import ClusterError, Resources, load_resources
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FULL = "all: {time_min: 60, cpus: 2, mem_gb: 4}\n"
 
 

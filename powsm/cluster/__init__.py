@@ -1,0 +1,1 @@
+"""Jobs, ranks and checks before a run."""
