@@ -19,9 +19,9 @@ from pathlib import Path
 import yaml
 from score_exp import score
 
-from powsm import ablation
-from powsm.ablation import Plan, Variant
 from powsm.files.whole import atomic_write
+from powsm.report import ablation
+from powsm.report.ablation import Plan, Variant
 from powsm.score.rates import Scores
 
 log = logging.getLogger("ablate")

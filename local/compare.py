@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from score_exp import score
 
-from powsm.report.comparison import (
+from powsm.report.compare import (
     common_hyps,
     compare_scores,
     config_differences,

@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 
 from powsm.corpora.evaluation.sets import prepare_eval_set
-from powsm.tables.plan import size_faults
-from powsm.tables.spec import SETS_FILE, load_sets
+from powsm.report.paper.plan import size_faults
+from powsm.report.paper.spec import SETS_FILE, load_sets
 
 ROOT = Path(__file__).resolve().parents[1]
 

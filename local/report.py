@@ -11,7 +11,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from powsm.report import experiment, markdown, page, plots
+from powsm.report import experiment, page, plots
+from powsm.report import results_md as markdown
 
 
 def main() -> None:

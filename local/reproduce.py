@@ -22,12 +22,24 @@ from score_exp import score
 from powsm.corpora.evaluation.sets import prepare_eval_set
 from powsm.files.whole import atomic_write
 from powsm.languages import lang_code
+from powsm.report.paper import render
+from powsm.report.paper.fill import TAKEN_FOR, fill, hyp_file
+from powsm.report.paper.plan import (
+    PlannedDecode,
+    describe,
+    plan,
+    results_folder,
+    size_faults,
+)
+from powsm.report.paper.spec import (
+    SETS_FILE,
+    Query,
+    Table,
+    load_sets,
+    load_table,
+)
 from powsm.score.phone_reader import read_transcripts
 from powsm.score.rates import Scores
-from powsm.tables import render
-from powsm.tables.fill import TAKEN_FOR, fill, hyp_file
-from powsm.tables.plan import PlannedDecode, describe, plan, results_folder, size_faults
-from powsm.tables.spec import SETS_FILE, Query, Table, load_sets, load_table
 
 ROOT = Path(__file__).resolve().parents[1]
 

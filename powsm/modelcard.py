@@ -8,9 +8,9 @@ from huggingface_hub import ModelCardData
 
 from powsm.languages import LANGUAGES, language_name
 from powsm.model.find import ModelFiles
-from powsm.report.markdown import with_interval
+from powsm.report.paper.render import markdown_table
+from powsm.report.results_md import with_interval
 from powsm.score.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
-from powsm.tables.render import markdown_table
 from powsm.train.config import load_yaml
 
 SNIPPET = """\

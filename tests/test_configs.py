@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from powsm.ablation import Plan
 from powsm.decode.profile import DecodeError, Profile
+from powsm.report.ablation import Plan
 from powsm.train import config
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -25,7 +25,7 @@ from powsm.report.decoded import (
     read_decoded,
 )
 from powsm.report.experiment import Experiment, training_command, versions
-from powsm.report.markdown import weaknesses
+from powsm.report.results_md import weaknesses
 from powsm.score.results import MAIN_METRICS, METRICS, TASKS, Result
 
 N_WORST = 30  # utterances with the highest error, of each decoded set

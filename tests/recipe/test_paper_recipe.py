@@ -19,7 +19,7 @@ from ipapack import ODD_CUTS, make_ipapack
 from powsm.corpora.table import CORPORA
 from powsm.files.datadir import read_scp
 from powsm.languages import LANGUAGES
-from powsm.tables.spec import load_sets, load_table
+from powsm.report.paper.spec import load_sets, load_table
 
 pytestmark = pytest.mark.recipe
 

@@ -17,8 +17,8 @@ from powsm.corpora.evaluation.kaldi_folder import CorpusError
 from powsm.corpora.evaluation.sets import PREPARE, prepare_eval_set
 from powsm.corpora.evaluation.textgrid import TextGridError, read_tier
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
-from powsm.tables.plan import size_faults
-from powsm.tables.spec import TestSet, load_sets
+from powsm.report.paper.plan import size_faults
+from powsm.report.paper.spec import TestSet, load_sets
 
 ROOT = Path(__file__).parents[3]
 

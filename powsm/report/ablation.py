@@ -10,10 +10,10 @@ from pathlib import Path
 
 from powsm import tasks
 from powsm.decode.profile import Profile
+from powsm.report.paper.render import markdown_table
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
 from powsm.score.results import MAIN_METRICS, TASKS
-from powsm.tables.render import markdown_table
 from powsm.train.config import ConfigError, load, load_yaml
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}

@@ -13,7 +13,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from powsm.audio import SAMPLE_RATE
 from powsm.phones import chart as phonology
 from powsm.phones.inventory import INVENTORY
-from powsm.report import clips, decoded, markdown, page, plots
+from powsm.report import clips, decoded, page, plots
+from powsm.report import results_md as markdown
 from powsm.report.experiment import ReportError, read_experiment, training_command
 from powsm.score.results import ResultsError, read_results
 

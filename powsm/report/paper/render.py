@@ -5,8 +5,8 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
-from powsm.tables.fill import Filled, Score
-from powsm.tables.spec import Table
+from powsm.report.paper.fill import Filled, Score
+from powsm.report.paper.spec import Table
 
 CSV_FIELDS = (
     "table",
@@ -96,7 +96,7 @@ def markdown(table: Table, cells: Sequence[Filled], system: str) -> str:
 
     Args:
         table: its description.
-        cells: from `powsm.tables.fill.fill`.
+        cells: from `powsm.report.paper.fill.fill`.
         system: what our model is called.
     """
     names = [column.name for column in table.columns]

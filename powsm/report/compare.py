@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from powsm.report.paper.render import markdown_table
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
 from powsm.score.results import MAIN_METRICS, TASKS
-from powsm.tables.render import markdown_table
 
 SIGNIFICANT = 0.05  # p below this is marked
 

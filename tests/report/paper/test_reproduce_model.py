@@ -10,7 +10,7 @@ from dump_builder import make_dump
 from published_model import files_of, make_published
 from tiny_model import make_tokens
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 TABLE = """\
 title: Phone recognition
 paper: a paper

@@ -13,13 +13,15 @@ from experiment_builder import PHONES, make_experiment, slashed, write_hyps
 
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
-from powsm.score.metrics import score_lid, score_phones
-from powsm.score.rates import Scores
-from powsm.score.results import read_results
-from powsm.tables import render
-from powsm.tables.fill import Filled, Score, fill, hyp_file, score_of
-from powsm.tables.plan import PUBLISHED_RTF, describe, plan, real_time_factor
-from powsm.tables.spec import (
+from powsm.report.paper import render
+from powsm.report.paper.fill import Filled, Score, fill, hyp_file, score_of
+from powsm.report.paper.plan import (
+    PUBLISHED_RTF,
+    describe,
+    plan,
+    real_time_factor,
+)
+from powsm.report.paper.spec import (
     Cell,
     Query,
     TableError,
@@ -27,8 +29,11 @@ from powsm.tables.spec import (
     load_sets,
     load_table,
 )
+from powsm.score.metrics import score_lid, score_phones
+from powsm.score.rates import Scores
+from powsm.score.results import read_results
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 CONF = ROOT / "conf"
 TABLES = sorted(p for p in (CONF / "tables").glob("*.yaml") if p.name != "sets.yaml")
 
@@ -175,8 +180,8 @@ def tone_scores_pfer(lang: str) -> float:
 
 def test_interval_of_a_mean_is_narrower_than_of_its_parts():
     # half widths 3 and 4: sqrt(9 + 16) / 2
-    from powsm.tables.fill import _mean
-    from powsm.tables.spec import Column, Row
+    from powsm.report.paper.fill import _mean
+    from powsm.report.paper.spec import Column, Row
 
     parts = {
         "a": Filled("r", "a", None, Score(10, 7, 13)),

@@ -13,8 +13,8 @@ from powsm.report.experiment import (
     training_command,
     versions,
 )
+from powsm.report.paper.render import markdown_table
 from powsm.score.results import METRICS, TASKS, Result, ordered_metrics
-from powsm.tables.render import markdown_table
 
 # When a score is called weak, in percent. These are not thresholds of the paper: an
 # error rate above them means that a reader cannot use the output without correcting it.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
 from powsm.files.datadir import read_scp
+from powsm.report.paper.fill import hyp_file
+from powsm.report.paper.spec import Query, Table, TestSet
 from powsm.score.results import read_timings
-from powsm.tables.fill import hyp_file
-from powsm.tables.spec import Query, Table, TestSet
 
 PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties
 _PCM_MB_AN_HOUR = 115  # 16 kHz, 16 bits; FLAC takes less

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from powsm.report.paper.spec import Cell, Column, Query, Row, Table
 from powsm.score.intervals import wilson_interval
 from powsm.score.rates import Scores
-from powsm.tables.spec import Cell, Column, Query, Row, Table
 
 TAKEN_FOR = (
     "taken_for:"  # a metric: share of utterances whose language is taken for ...

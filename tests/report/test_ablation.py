@@ -12,12 +12,12 @@ import yaml
 from dump_builder import make_dump
 from tiny_model import SETTINGS, make_tokens
 
-from powsm import ablation
-from powsm.ablation import Cost, Plan
+from powsm.report import ablation
+from powsm.report.ablation import Cost, Plan
 from powsm.score.metrics import score_phones
 from powsm.train.config import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REF = {"u1_eng": "/p//a/", "u2_eng": "/t//a//k/"}  # 5 phones
 
 

@@ -1,0 +1,1 @@
+"""The tables of the paper: what they show, and filling them from experiments."""
