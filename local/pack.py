@@ -17,7 +17,7 @@ from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.decode.batch import items
 from powsm.files.whole import naming
 from powsm.model.find import find_model
-from powsm.publish import check_with_stock, pack
+from powsm.publish.pack import check_with_stock, pack
 
 log = logging.getLogger("pack")
 

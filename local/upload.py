@@ -8,7 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.upload import upload
+from powsm.publish.upload import upload
 
 log = logging.getLogger("upload")
 

@@ -35,7 +35,7 @@ from powsm.model.find import (
     load_model,
     read_weights,
 )
-from powsm.modelcard import model_card
+from powsm.publish.card import model_card
 from powsm.score.results import RESULTS_FILE
 from powsm.train.config import load_yaml
 from powsm.vocabulary.phone_sets import COUNTS_FILE

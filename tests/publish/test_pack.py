@@ -18,13 +18,14 @@ from hub_server import TOKEN
 from published_model import files_of, make_published
 from tiny_model import make_experiment, make_tokens
 
-from powsm import publish, upload
 from powsm.decode.batch import Recogniser
 from powsm.model.find import CheckpointError, find_model, read_weights
-from powsm.publish import PackError, check_with_stock, pack
+from powsm.publish import pack as publish
+from powsm.publish import upload
+from powsm.publish.pack import PackError, check_with_stock, pack
 from powsm.vocabulary.tokenizer import read_token_list
 
-PROFILE = Path(__file__).parents[1] / "conf/decode_joint.yaml"
+PROFILE = Path(__file__).parents[2] / "conf/decode_joint.yaml"
 MADE_WITH = {"policy": "strict", "version": "strict/1", "text_policy": "powsm_fix"}
 
 

@@ -1,0 +1,1 @@
+"""Packing an experiment, its model card, and uploading it."""
