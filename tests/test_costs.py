@@ -8,11 +8,11 @@ import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
+import costs
 import pytest
 import yaml
 from espnet2.fileio.read_text import read_2columns_text
 
-from powsm import costs
 from powsm.cluster import checks as preflight
 from powsm.files.datadir import read_scp
 from powsm.prepare.index import ExampleIndex

@@ -1,1 +1,9 @@
-"""Stages 1 to 4: from shards to data directories to task-prompted examples."""
+"""Stages 1 to 4: from shards to data directories to task-prompted examples.
+
+    audit       the data report of stage 2
+    copy_audio  stage 3, when asked for: copies of the audio that stock ESPnet reads by ...
+    dump        stage 4: `data/<set>` -> `dump/raw/<set>`, filtered, normalised, four ...
+    filters     keep or drop an utterance, with a counted reason; choose nested subsets
+    index       an index of a dump folder: random access to its utterances without ...
+    shards      stage 1: shards -> sorted part files -> merged data directories
+"""

@@ -1,1 +1,5 @@
-"""Symbols, SentencePiece, the tokenizer, and sets of phones to decode with."""
+"""Symbols, SentencePiece, the tokenizer, and sets of phones to decode with.
+
+    phone_sets  sets of phones to decode with: those of a language in training, or a ...
+    tokenizer   symbols, SentencePiece training, the token list, and encoding as ESPnet ...
+"""
