@@ -16,6 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from powsm.errors import PowsmError
+
 if TYPE_CHECKING:  # stages that read no audio start in half the time without them
     import numpy as np
 
@@ -36,7 +38,7 @@ _IN_ARK = re.compile(r"(?P<path>.+\.ark):(?P<offset>\d+)")
 ARK_MARKER = b"AUDIO"  # then the width of the length in one byte, the length, the audio
 
 
-class AudioError(ValueError):
+class AudioError(PowsmError):
     """Audio that cannot be used; the message names where it lies."""
 
 

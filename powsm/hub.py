@@ -22,6 +22,8 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
+from powsm.errors import PowsmError
+
 _SHARD = re.compile(r"([^/]+)_shar/([^/]+)/[^/]+")  # anything else is no speech
 _NONE_LEFT = re.compile(r";\s*r=0\s*;\s*t=(\d+)")  # of RateLimit: "api";r=0;t=55
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP states worth another try
@@ -29,15 +31,15 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP states worth another try
 logger = logging.getLogger(__name__)
 
 
-class HubError(ValueError):
+class HubError(PowsmError):
     """A download that has ended without all its files; one line, says what to do."""
 
 
-class IncompleteError(ValueError):
+class IncompleteError(PowsmError):
     """The connection ended well, but before the end of the file."""
 
 
-class CorruptedError(ValueError):
+class CorruptedError(PowsmError):
     """All bytes are there, and they are not those of the hash."""
 
 

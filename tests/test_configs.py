@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from powsm import settings
 from powsm.decode.profile import DecodeError, Profile
 from powsm.report.ablation import Plan
 from powsm.train import config
@@ -95,7 +96,7 @@ def test_all_faults_of_a_training_file_are_told_at_once(tmp_path):
         "encoder: e_branchformer\nencoder_conf: {num_block: 2}\n"
         "batch_conf: {batch_second: 1}\noptimm: adamw\nscheduler: warmup\n"
     )
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(settings.ConfigError) as caught:
         config.load(path)
     told = str(caught.value)
     assert "4 fault(s)" in told
@@ -135,7 +136,7 @@ def test_a_file_holds_what_it_changes_of_its_base(tmp_path):
 def test_bases_that_make_no_sense(tmp_path, text, message):
     (tmp_path / "b.yaml").write_text("optim: adamw\n")
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(settings.ConfigError, match=message):
         config.load(tmp_path / "a.yaml")
 
 
@@ -147,20 +148,20 @@ def test_bases_that_make_no_sense(tmp_path, text, message):
     ],
 )
 def test_overrides_that_make_no_sense(pair, message):
-    with pytest.raises(config.ConfigError, match=message):
-        config.apply_overrides({"seed": 1}, [pair])
+    with pytest.raises(settings.ConfigError, match=message):
+        settings.apply_overrides({"seed": 1}, [pair])
 
 
 def test_numbers_with_an_exponent_are_numbers(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("optim_conf:\n    lr: 1e-4\n    eps: 1.0e-6\n    name: 1e\n")
-    assert config.load_yaml(path)["optim_conf"] == {
+    assert settings.load_yaml(path)["optim_conf"] == {
         "lr": 1e-4,
         "eps": 1e-6,
         "name": "1e",
     }
     changes = ["a=-2E5", "b=[0.0,1e-4]", "c=e5"]
-    assert config.apply_overrides({}, changes) == {
+    assert settings.apply_overrides({}, changes) == {
         "a": -2e5,
         "b": [0.0, 1e-4],
         "c": "e5",

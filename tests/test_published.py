@@ -13,8 +13,8 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
 )
 from espnet2.tasks.abs_task import scheduler_classes
 from espnet2.utils.get_default_kwargs import get_default_kwargs
-
 from powsm.costs import IPAPACK_PLUS
+
 from powsm.decode.profile import Profile
 from powsm.languages import LANGUAGES
 from powsm.model.s2t import PowsmTask

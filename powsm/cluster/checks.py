@@ -300,7 +300,7 @@ def check_sets(dump: Path, test_sets: Iterable[str], *, planned: bool) -> list[F
 
 def check_config(path: Path) -> list[Finding]:
     """`check_attention` for a YAML file; a file that is not there is a fault."""
-    from powsm.train.config import ConfigError, load_with_base
+    from powsm.settings import ConfigError, load_with_base
 
     try:
         settings = load_with_base(path)

@@ -19,6 +19,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from powsm.errors import PowsmError
+
 log = logging.getLogger(__name__)
 
 MEET_S = 300.0  # seconds for all ranks to come, and again for the all-reduce
@@ -26,7 +28,7 @@ _LONGER_S = 120.0  # more for NCCL, so that it is this module that tells
 _LEAVE_S = 3.0  # seconds for the others to tell what they saw, and to read it
 
 
-class RankError(RuntimeError):
+class RankError(PowsmError):
     """Ranks that did not come, could not use their device, or broke the all-reduce."""
 
 

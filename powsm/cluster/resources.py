@@ -7,10 +7,12 @@ from pathlib import Path
 
 import yaml
 
+from powsm.errors import PowsmError
+
 _STAGES = (1, 4, 11, 12)
 
 
-class ClusterError(RuntimeError):
+class ClusterError(PowsmError):
     """Jobs cannot be submitted, or failed for good; the message names their logs."""
 
 

@@ -31,6 +31,7 @@ from powsm.corpora.utterance import (
     one_line,
     safe_id,
 )
+from powsm.errors import PowsmError
 from powsm.languages import DROPPED_LANGUAGES, UNKNOWN_LANGUAGE, lang_code
 
 DURATION_TOLERANCE_S = 0.025  # between a cut and its recording; lhotse allows the same
@@ -44,7 +45,7 @@ _UNNUMBERED = "unnumbered"  # lhotse leaves the number out when told not to shar
 _MISFITS = (KeyError, TypeError, AttributeError, ArithmeticError, UtteranceError)
 
 
-class ShardError(ValueError):
+class ShardError(PowsmError):
     """A shard that cannot be used; the message names it, and its line or member."""
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict
 
+from powsm.errors import PowsmError
+
 _BLOCK = 512  # bytes; headers and data are padded to this
 _BUFFER = 4096  # bytes read at once: a small member, its header and the next header
 _REGULAR = b"0\0" + b"7"
@@ -23,7 +25,7 @@ _COMPRESSIONS = {
 }
 
 
-class TarError(ValueError):
+class TarError(PowsmError):
     """A tar file that is cut off, damaged, compressed, or holds what it should not."""
 
 

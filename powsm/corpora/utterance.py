@@ -4,13 +4,14 @@ import re
 from dataclasses import dataclass
 
 from powsm.audio import SAMPLE_RATE
+from powsm.errors import PowsmError
 
 _ID = re.compile(r"[A-Za-z0-9.+@_-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]")
 _LANG = re.compile(r"[a-z]{3}")
 
 
-class UtteranceError(ValueError):
+class UtteranceError(PowsmError):
     """A field of an utterance that breaks the rules below."""
 
 

@@ -19,6 +19,7 @@ from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
 from powsm.decode.batch import Recogniser
 from powsm.decode.longform import CTCFrames, ctc_frames
+from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 from powsm.phones.normaliser import strip_suprasegmentals
 from powsm.tasks import WORD_START
@@ -26,7 +27,7 @@ from powsm.tasks import WORD_START
 REACH_S = 0.08  # seconds of blank that a phone takes on each side, at most
 
 
-class AlignError(ValueError):
+class AlignError(PowsmError):
     """Phones that cannot be aligned; the message says which and why."""
 
 

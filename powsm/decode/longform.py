@@ -18,6 +18,7 @@ from torch import Tensor
 
 from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S
 from powsm.decode.batch import Recogniser
+from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
@@ -26,7 +27,7 @@ TRIM_DB = 40  # below the loudest part: silence
 _TRIM_FRAME = 400  # samples, 25 ms
 
 
-class LongFormError(ValueError):
+class LongFormError(PowsmError):
     """A recording or window that cannot be used; the message says what to change."""
 
 

@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from powsm.decode.search import SearchOptions
+from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES
+from powsm.settings import load_yaml
 from powsm.tasks import TASKS
-from powsm.train.config import load_yaml
 from powsm.vocabulary.phone_sets import read_phone_set
 
 LID = "lid"
 FIRST_PASS = {"g2p": "asr", "p2g": "pr"}  # what predicts the prompt of a task
 
 
-class DecodeError(ValueError):
+class DecodeError(PowsmError):
     """Decoding that cannot be done; the message says what to change."""
 
 

@@ -7,12 +7,13 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from powsm.errors import PowsmError
 from powsm.files.whole import sha256_file
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
-class ArchiveError(ValueError):
+class ArchiveError(PowsmError):
     """An archive that is damaged, too large, or would write where it may not."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
 
 # One line an utterance in each; `spk2utt` stands beside them with one line a speaker.
@@ -36,7 +37,7 @@ EXAMPLE_FILES = (
 )
 
 
-class DataDirError(ValueError):
+class DataDirError(PowsmError):
     """A data directory that breaks the rules; the message names file and line."""
 
 

@@ -29,10 +29,11 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from powsm.errors import PowsmError
 from powsm.files.archives import unpack
 from powsm.files.whole import atomic_write
 from powsm.model.s2t import PowsmTask
-from powsm.train.config import load_yaml
+from powsm.settings import load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ _RENAMED = (
 _NO_PARAMETER = re.compile(r"(^|\.)pe$")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PowsmError):
     """A model that cannot be found or does not fit; the message says what to do."""
 
 

@@ -20,7 +20,7 @@ from powsm.model.find import (
     load_weights,
     read_weights,
 )
-from powsm.train.config import load_yaml
+from powsm.settings import load_yaml
 from powsm.vocabulary.phone_sets import is_phone
 from powsm.vocabulary.tokenizer import (
     WORD_START,

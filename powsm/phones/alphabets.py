@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
+from powsm.errors import PowsmError
+
 _SHOWN = 5  # unknown labels named in an error
 
 
-class AlphabetError(ValueError):
+class AlphabetError(PowsmError):
     """A label that an alphabet does not have, or an alphabet that there is not."""
 
 

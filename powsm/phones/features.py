@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from powsm.errors import PowsmError
 
-class UnknownPhoneError(ValueError):
+
+class UnknownPhoneError(PowsmError):
     """A phone without features in PanPhon's table."""
 
 

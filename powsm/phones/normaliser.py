@@ -28,6 +28,7 @@ from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
+from powsm.errors import PowsmError
 from powsm.phones.allophones import apply_english
 from powsm.phones.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
 from powsm.phones.segment import (
@@ -59,7 +60,7 @@ _CONTEXT = 3  # characters kept on either side of a dropped one
 _CACHE_CHARS = 4_000_000
 
 
-class PhoneFormatError(ValueError):
+class PhoneFormatError(PowsmError):
     """Text is not a sequence of phones between slashes."""
 
 

@@ -4,14 +4,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from powsm.errors import PowsmError
+from powsm.formatting import code_points, ranked
 from powsm.phones.normaliser import UNKNOWN, Segmentation
-from powsm.prepare.filters import ranked
 
 MAX_UNKNOWN_RATE = 0.01  # of the IPA characters of a set
 _N_CONTEXTS = 3  # examples kept of an unknown symbol
 
 
-class UnknownSymbolsError(ValueError):
+class UnknownSymbolsError(PowsmError):
     """Too large a share of the IPA characters is not in the phone inventory."""
 
 
@@ -85,12 +86,3 @@ def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
             f"at most {max_rate:.2%} are allowed (--max_unknown_rate): "
             f"{unknown.top()}. Map them in powsm/phones/phone_map.csv, or allow more"
         )
-
-
-def code_points(symbol: str) -> str:
-    """How Unicode writes the characters down.
-
-    >>> code_points("t͡")
-    'U+0074 U+0361'
-    """
-    return " ".join(f"U+{ord(character):04X}" for character in symbol)

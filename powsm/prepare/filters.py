@@ -14,6 +14,7 @@ from itertools import accumulate, islice
 from operator import eq
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, n_encoder_frames
+from powsm.formatting import ranked
 from powsm.languages import DROPPED_LANGUAGES
 
 SUBSET_HOURS = {"10min": 1 / 6, "10h": 10.0, "100h": 100.0, "1kh": 1000.0}
@@ -166,11 +167,6 @@ class Counts:
                 reason: self.examples[reason] for reason in sorted(self.examples)
             },
         }
-
-
-def ranked(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Items by falling count, equal counts by name."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def subset_bin(utt_id: str, seed: int) -> int:

@@ -19,6 +19,7 @@ import numba
 import numpy as np
 
 from powsm.audio import AudioError, read_audio
+from powsm.errors import PowsmError
 
 TEXT_FILES = ("text", "text.prev", "text.ctc")
 _INDEXED = ("wav.scp", *TEXT_FILES)
@@ -31,7 +32,7 @@ _SPACE, _NEWLINE, _UNDERSCORE, _ZERO = 32, 10, 95, 48
 log = logging.getLogger(__name__)
 
 
-class IndexMismatchError(ValueError):
+class IndexMismatchError(PowsmError):
     """Two files of a dump folder do not hold the same examples in the same order."""
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import espnet2
 from huggingface_hub import ModelCardData
 
+from powsm.formatting import markdown_table
 from powsm.languages import LANGUAGES, language_name
 from powsm.model.find import ModelFiles
-from powsm.report.paper.render import markdown_table
 from powsm.report.results_md import with_interval
 from powsm.score.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
-from powsm.train.config import load_yaml
+from powsm.settings import load_yaml
 
 SNIPPET = """\
 import soundfile

@@ -24,6 +24,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from powsm.errors import PowsmError
 from powsm.model.find import (
     CONFIG_KEY,
     NORMALISER_FILE,
@@ -37,7 +38,7 @@ from powsm.model.find import (
 )
 from powsm.publish.card import model_card
 from powsm.score.results import RESULTS_FILE
-from powsm.train.config import load_yaml
+from powsm.settings import load_yaml
 from powsm.vocabulary.phone_sets import COUNTS_FILE
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ _OF_THE_MACHINE = (
 )
 
 
-class PackError(ValueError):
+class PackError(PowsmError):
     """A model that cannot be published as it is; the message says why."""
 
 

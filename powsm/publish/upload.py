@@ -7,12 +7,13 @@ import httpx
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from powsm.errors import PowsmError
 from powsm.model.find import find_model, load_model
 
 log = logging.getLogger(__name__)
 
 
-class UploadError(ValueError):
+class UploadError(PowsmError):
     """An upload that did not happen; the message says what to do."""
 
 

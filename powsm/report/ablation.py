@@ -10,11 +10,12 @@ from pathlib import Path
 
 from powsm import tasks
 from powsm.decode.profile import Profile
-from powsm.report.paper.render import markdown_table
+from powsm.formatting import markdown_table
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
 from powsm.score.results import MAIN_METRICS, TASKS
-from powsm.train.config import ConfigError, load, load_yaml
+from powsm.settings import ConfigError, load_yaml
+from powsm.train.config import load
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
 # settings that a variant may change without becoming another experiment

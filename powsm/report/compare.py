@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from powsm.report.paper.render import markdown_table
+from powsm.formatting import markdown_table
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
 from powsm.score.results import MAIN_METRICS, TASKS

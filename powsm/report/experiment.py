@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 import powsm
+from powsm.errors import PowsmError
 from powsm.phones.normaliser import Normaliser
 from powsm.score.results import (
     MAIN_METRICS,
@@ -25,7 +26,7 @@ from powsm.score.results import (
 HISTORY_FILE = "history.jsonl"
 
 
-class ReportError(ValueError):
+class ReportError(PowsmError):
     """A folder that cannot be reported on; the message says what is missing."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from powsm.corpora.table import CORPORA, TEST_PREFIX
 from powsm.files.whole import atomic_write
+from powsm.formatting import markdown_table
 from powsm.languages import language_name
 from powsm.report.experiment import (
     Experiment,
@@ -13,7 +14,6 @@ from powsm.report.experiment import (
     training_command,
     versions,
 )
-from powsm.report.paper.render import markdown_table
 from powsm.score.results import METRICS, TASKS, Result, ordered_metrics
 
 # When a score is called weak, in percent. These are not thresholds of the paper: an

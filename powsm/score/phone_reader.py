@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from powsm.errors import PowsmError
 from powsm.phones.alphabets import AlphabetError, to_ipa
 from powsm.phones.inventory import (
     INVENTORY,
@@ -37,7 +38,7 @@ _PROMPT = re.compile(r"^(<[^<>\s]+>)*<(pr|asr|g2p|p2g)>(<[^<>\s]+>)*")
 _CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-class TranscriptError(ValueError):
+class TranscriptError(PowsmError):
     """A file or text that cannot be read; the message says where and what to do."""
 
 

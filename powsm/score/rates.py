@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from powsm.errors import PowsmError
 from powsm.score.distance import UNITS
 from powsm.score.intervals import (
     LEVEL,
@@ -34,7 +35,7 @@ DURATION_EDGES_S = (2, 5, 10, 15)  # seconds; bins of the breakdown by duration
 _SHOWN = 5  # utterances named in a message
 
 
-class ScoreError(ValueError):
+class ScoreError(PowsmError):
     """Hypotheses and references that cannot be scored against each other."""
 
 

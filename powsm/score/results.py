@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from powsm.errors import PowsmError
+
 RESULTS_FILE = "results.json"
 
 TASKS = {  # task -> what a reader is told
@@ -37,7 +39,7 @@ METRICS = {  # in the order of a table's columns
 }
 
 
-class ResultsError(ValueError):
+class ResultsError(PowsmError):
     """Scores that are missing or not what stage 13 writes."""
 
 

@@ -6,9 +6,7 @@ A configuration holds ESPnet's own keys (`encoder_conf`, `optim`, ...) and the f
 """
 
 import argparse
-import difflib
 import inspect
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 
 from powsm.files.whole import atomic_write
 from powsm.model.s2t import PowsmTask
+from powsm.settings import ConfigError, apply_overrides, load_with_base, nearest
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import CTC_TARGETS
 
@@ -52,10 +51,6 @@ _READ_KEYS = {
     *(choice.name for choice in PowsmTask.class_choices_list),
     *(f"{choice.name}_conf" for choice in PowsmTask.class_choices_list),
 }
-
-
-class ConfigError(ValueError):
-    """A configuration with faults; the message lists every one of them."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -110,104 +105,6 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML of settings, in which 1e-4 is a number; PyYAML wants 1.0e-4."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def load_yaml(path: Path) -> dict:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        ConfigError: not readable as YAML, or not a mapping.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        config = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as err:
-        fault = " ".join(str(err).split())  # which spans lines
-        raise ConfigError(f"{path}: not valid YAML: {fault}") from err
-    if not isinstance(config, dict):
-        raise ConfigError(
-            f"{path}: expected 'key: value' lines, found {type(config).__name__}"
-        )
-    return config
-
-
-def load_with_base(path: Path) -> dict:
-    """A YAML mapping laid over the one that its key `base` names, if it has one.
-
-    Mappings are merged key by key, everything else is replaced.
-
-    Raises:
-        ConfigError: no such file, or a base that has a base itself.
-    """
-    path = Path(path)
-    config = load_yaml(path)
-    if "base" not in config:
-        return config
-    base_path = path.parent / str(config.pop("base"))
-    if not base_path.is_file():
-        raise ConfigError(f"{path}: base {base_path}: no such file")
-    base = load_yaml(base_path)
-    if "base" in base:
-        raise ConfigError(
-            f"{path}: base {base_path} has a base itself; name the file at the bottom"
-        )
-    return _merge(base, config)
-
-
-def _merge(base: Mapping, changes: Mapping) -> dict:
-    merged = dict(base)
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            value = _merge(merged[key], value)
-        merged[key] = value
-    return merged
-
-
-def apply_overrides(config: Mapping, overrides: Iterable[str]) -> dict:
-    """Set `key.sub=value` pairs in a copy of a configuration.
-
-    >>> apply_overrides({"optim_conf": {"lr": 1.0}}, ["optim_conf.lr=0.5", "seed=7"])
-    {'optim_conf': {'lr': 0.5}, 'seed': 7}
-
-    Raises:
-        ConfigError: a pair without `=`, a value that is no YAML, or a path through
-            something that is no mapping.
-    """
-    config = yaml.safe_load(yaml.safe_dump(dict(config)))
-    for pair in overrides:
-        path, equals, value = pair.partition("=")
-        if not equals or not path:
-            raise ConfigError(f"--set {pair}: expected key.sub=value")
-        *parents, last = path.split(".")
-        place = config
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(
-                    f"--set {pair}: {parent} is {place!r}, it has no keys below it"
-                )
-        try:
-            place[last] = yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError as err:
-            fault = " ".join(str(err).split())
-            raise ConfigError(f"--set {pair}: not a YAML value: {fault}") from err
-    return config
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _accepted(cls: type) -> set[str]:
     """Keyword arguments a class takes, those of its bases behind **kwargs included."""
     names: set[str] = set()
@@ -227,7 +124,9 @@ def faults(config: Mapping) -> list[str]:
     parser = get_parser()
     known = {action.dest for action in parser._actions}
     found = [
-        f"unknown key {key!r}{_near(key, known)}" for key in config if key not in known
+        f"unknown key {key!r}{nearest(key, known)}"
+        for key in config
+        if key not in known
     ]
     classes = [
         (choice.name, choice.classes, choice.default)
@@ -240,7 +139,7 @@ def faults(config: Mapping) -> list[str]:
     for name, choices, default in classes:
         chosen = config.get(name, default)
         if chosen is not None and chosen not in choices:
-            found.append(f"{name}: unknown {chosen!r}{_near(str(chosen), choices)}")
+            found.append(f"{name}: unknown {chosen!r}{nearest(str(chosen), choices)}")
             continue
         conf = config.get(f"{name}_conf") or {}
         if chosen is None:
@@ -248,13 +147,13 @@ def faults(config: Mapping) -> list[str]:
             continue
         accepted = _accepted(choices[chosen])
         found += [
-            f"{name}_conf.{key}: {chosen} does not take it{_near(key, accepted)}"
+            f"{name}_conf.{key}: {chosen} does not take it{nearest(key, accepted)}"
             for key in conf
             if key not in accepted
         ]
     accepted = set(BatchOptions.__dataclass_fields__)
     found += [
-        f"batch_conf.{key}: unknown{_near(key, accepted)}"
+        f"batch_conf.{key}: unknown{nearest(key, accepted)}"
         for key in config.get("batch_conf") or {}
         if key not in accepted
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from powsm.audio import SAMPLE_RATE
+from powsm.errors import PowsmError
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import Batch, collate, halves
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 _MOST_OF_GPU = 0.9  # of its memory, for a size that is to last through the training
 
 
-class TrainingError(RuntimeError):
+class TrainingError(PowsmError):
     """Training that cannot go on; the message says what to change."""
 
 

@@ -34,12 +34,13 @@ from powsm.cluster.ranks import meet
 from powsm.files.whole import atomic_write
 from powsm.model.start_from import load_initial
 from powsm.prepare.index import build_index
+from powsm.settings import ConfigError
 from powsm.train.checkpoints import (
     AtomicCheckpointIO,
     newest_checkpoint,
     remove_broken_off,
 )
-from powsm.train.config import ConfigError, not_read, stock_config
+from powsm.train.config import not_read, stock_config
 from powsm.train.epochs import EpochModels
 from powsm.train.exchange import RankStrategy
 from powsm.train.lit import LitPowsm

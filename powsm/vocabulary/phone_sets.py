@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
 from powsm.languages import lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
@@ -22,7 +23,7 @@ _PHONE_TOKEN = re.compile(r"/([^/\s]+)/")
 _ALWAYS_ALLOWED = frozenset({"<blank>", "<eos>", WORD_START})
 
 
-class PhoneSetError(ValueError):
+class PhoneSetError(PowsmError):
     """A set of phones that cannot be used; the message says what to change."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import sentencepiece
 
 from powsm.audio import WINDOW_S
+from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import INVENTORY
@@ -41,7 +42,7 @@ _TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 _TOO_LARGE = re.compile(r"set it to a value <= (\d+)")
 
 
-class VocabularySizeError(ValueError):
+class VocabularySizeError(PowsmError):
     """A number of pieces that the symbols and the text do not allow."""
 
 

@@ -44,6 +44,7 @@ from powsm.audio import ESPNET_TYPE, SAMPLE_RATE, WINDOW_S, register_with_espnet
 from powsm.model.s2t import PowsmTask
 from powsm.model.start_from import NewTokens, extend_pieces
 from powsm.prepare.index import ExampleIndex
+from powsm.settings import load_yaml
 from powsm.tasks import examples
 from powsm.train import config
 from powsm.train.batches import BatchOptions
@@ -154,7 +155,7 @@ def settings(
         "linear_units": wide,
         "num_blocks": size.blocks,
     }
-    values = config.load_yaml(CONFIG)
+    values = load_yaml(CONFIG)
     values["encoder_conf"] |= encoder | attention
     values["decoder_conf"] |= decoder | attention
     if not dropout:

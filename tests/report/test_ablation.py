@@ -15,7 +15,7 @@ from tiny_model import SETTINGS, make_tokens
 from powsm.report import ablation
 from powsm.report.ablation import Cost, Plan
 from powsm.score.metrics import score_phones
-from powsm.train.config import ConfigError
+from powsm.settings import ConfigError
 
 ROOT = Path(__file__).parents[2]
 REF = {"u1_eng": "/p//a/", "u2_eng": "/t//a//k/"}  # 5 phones

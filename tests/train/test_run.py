@@ -25,8 +25,8 @@ from powsm.decode.batch import Recogniser
 from powsm.model.phone_ctc import PhoneLinear
 from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex
+from powsm.settings import ConfigError
 from powsm.train.checkpoints import newest_checkpoint
-from powsm.train.config import ConfigError
 from powsm.train.dataset import UtteranceDataset, UtteranceLoader, collate
 from powsm.train.lit import LitPowsm, text_encoder
 from powsm.train.memory import TrainingError

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, AudioRef, n_samples_of
 from powsm.corpora.utterance import make_utt_id, safe_id
+from powsm.errors import PowsmError
 from powsm.files.datadir import write_scp
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder, atomic_write
@@ -33,7 +34,7 @@ ORTHOGRAPHY = ("text.asr",)
 TASKS = ("pr", "g2p")  # what human phones are the answer to
 
 
-class PhoneSetError(ValueError):
+class PhoneSetError(PowsmError):
     """A folder that is not a test set; the message names the file."""
 
 

@@ -16,13 +16,14 @@ import soundfile
 
 from powsm.audio import SAMPLE_RATE, n_samples_at_sample_rate, n_samples_of
 from powsm.corpora.utterance import one_line, safe_id
+from powsm.errors import PowsmError
 from powsm.files.datadir import write_scp
 from powsm.files.whole import atomic_folder
 
 _SLACK_S = 0.5  # by which labels may go on after the end of a recording
 
 
-class CorpusError(ValueError):
+class CorpusError(PowsmError):
     """A corpus that is not what its name says; the message names folder or file."""
 
 

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from powsm.errors import PowsmError
+
 _NUMBER = r"([\d.eE+-]+)"
 _TEXT = r'"((?:[^"]|"")*)"'
 _NAME = re.compile(rf"name\s*=\s*{_TEXT}")
@@ -17,7 +19,7 @@ _INTERVAL = re.compile(
 _TIER = '"IntervalTier"'
 
 
-class TextGridError(ValueError):
+class TextGridError(PowsmError):
     """Not a TextGrid, or one without the tier; the message names the file."""
 
 

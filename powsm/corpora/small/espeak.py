@@ -17,6 +17,8 @@ from functools import cache
 import espeakng_loader
 import numpy as np
 
+from powsm.errors import PowsmError
+
 # Voices by ISO 639-3 code. es-419 is Latin American Spanish: "z" and "c" are [s].
 VOICES = {
     "bel": "be",
@@ -54,7 +56,7 @@ _LANGUAGE_SWITCH = re.compile(r"\([a-z]{2,3}(?:-[a-z0-9]+)*\)")
 _LOCK = threading.Lock()
 
 
-class EspeakError(ValueError):
+class EspeakError(PowsmError):
     """espeak-ng could not be loaded, has no such voice, or failed on a text."""
 
 

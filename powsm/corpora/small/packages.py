@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from powsm.errors import PowsmError
 from powsm.files.whole import sha256_file
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ FIRST_WAIT_S = 2.0  # doubled after each failure
 _URI_LINE = re.compile(r"'[^']+' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<hash>\w{64})")
 
 
-class PackageError(ValueError):
+class PackageError(PowsmError):
     """A package cannot be had on this machine, or is not what it should be."""
 
 

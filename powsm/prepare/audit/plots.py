@@ -6,6 +6,7 @@ Sets come as `dataaudit.SetStats` by name, and are pooled into train, dev and te
 import io
 from collections.abc import Mapping, Sequence
 
+from powsm.formatting import ranked
 from powsm.languages import language_name
 from powsm.prepare.audit.counts import (
     Histogram,
@@ -14,7 +15,6 @@ from powsm.prepare.audit.counts import (
     hours_of,
     pooled,
 )
-from powsm.prepare.filters import ranked
 
 _COLOURS = {"train": "#4269d0", "dev": "#efb118", "test": "#ff725c"}
 _MARKERS = {"train": "o", "dev": "D", "test": "s"}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, n_encoder_frames
 from powsm.files.whole import atomic_write
+from powsm.formatting import code_points, ranked
 from powsm.languages import LANGUAGES, language_name
-from powsm.phones.unknown import code_points
 from powsm.prepare.audit.counts import LangStats, SetStats, hours_of, pooled
 from powsm.prepare.audit.plots import (
     plot_drops,
@@ -22,7 +22,6 @@ from powsm.prepare.audit.plots import (
     plot_rates,
     plot_rates_by_language,
 )
-from powsm.prepare.filters import ranked
 
 STAGE_4_UTTS_PER_S = 5_000  # of one process; measured on generated manifests
 _N_SYMBOLS = 30  # rows of the unknown-symbol table

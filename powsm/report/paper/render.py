@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
+from powsm.formatting import markdown_table
 from powsm.report.paper.fill import Filled, Score
 from powsm.report.paper.spec import Table
 
@@ -25,21 +26,6 @@ CSV_FIELDS = (
     "why_empty",
 )
 BLANK = "–"  # a number that no source gives
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose other columns are numbers.
-
-    >>> print(markdown_table(["lang", "PER"], [["eng", "12.3"]]))
-    | lang | PER |
-    | :--- | ---: |
-    | eng | 12.3 |
-    """
-    lines = [list(header), [":---", *["---:"] * (len(header) - 1)], *map(list, rows)]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-        for line in lines
-    )
 
 
 def _metric(table: Table, cell: Filled) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 
+from powsm.errors import PowsmError
+
 SETS_FILE = "sets.yaml"
 
 
-class TableError(ValueError):
+class TableError(PowsmError):
     """A description with a fault; the message names file and place."""
 
 

@@ -1,0 +1,1 @@
+"""The `powsm` command: one table, verb -> function, loaded late."""

@@ -1,0 +1,32 @@
+"""Numbers, symbols and tables as people read them: plain text and Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose other columns are numbers.
+
+    >>> print(markdown_table(["lang", "PER"], [["eng", "12.3"]]))
+    | lang | PER |
+    | :--- | ---: |
+    | eng | 12.3 |
+    """
+    lines = [list(header), [":---", *["---:"] * (len(header) - 1)], *map(list, rows)]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in lines
+    )
+
+
+def ranked(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Items by falling count, equal counts by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def code_points(symbol: str) -> str:
+    """How Unicode writes the characters down.
+
+    >>> code_points("t͡")
+    'U+0074 U+0361'
+    """
+    return " ".join(f"U+{ord(character):04X}" for character in symbol)

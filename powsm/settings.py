@@ -1,0 +1,116 @@
+"""Settings files: YAML with bases and `key.sub=value` overrides, read without ESPnet.
+
+With `base: ../train_x.yaml` a file holds only what it changes of another.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from powsm.errors import PowsmError
+
+
+class ConfigError(PowsmError):
+    """A configuration with faults; the message lists every one of them."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of settings, in which 1e-4 is a number; PyYAML wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_yaml(path: Path) -> dict:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: not readable as YAML, or not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        config = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as err:
+        fault = " ".join(str(err).split())  # which spans lines
+        raise ConfigError(f"{path}: not valid YAML: {fault}") from err
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"{path}: expected 'key: value' lines, found {type(config).__name__}"
+        )
+    return config
+
+
+def load_with_base(path: Path) -> dict:
+    """A YAML mapping laid over the one that its key `base` names, if it has one.
+
+    Mappings are merged key by key, everything else is replaced.
+
+    Raises:
+        ConfigError: no such file, or a base that has a base itself.
+    """
+    path = Path(path)
+    config = load_yaml(path)
+    if "base" not in config:
+        return config
+    base_path = path.parent / str(config.pop("base"))
+    if not base_path.is_file():
+        raise ConfigError(f"{path}: base {base_path}: no such file")
+    base = load_yaml(base_path)
+    if "base" in base:
+        raise ConfigError(
+            f"{path}: base {base_path} has a base itself; name the file at the bottom"
+        )
+    return _merge(base, config)
+
+
+def _merge(base: Mapping, changes: Mapping) -> dict:
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+def apply_overrides(config: Mapping, overrides: Iterable[str]) -> dict:
+    """Set `key.sub=value` pairs in a copy of a configuration.
+
+    >>> apply_overrides({"optim_conf": {"lr": 1.0}}, ["optim_conf.lr=0.5", "seed=7"])
+    {'optim_conf': {'lr': 0.5}, 'seed': 7}
+
+    Raises:
+        ConfigError: a pair without `=`, a value that is no YAML, or a path through
+            something that is no mapping.
+    """
+    config = yaml.safe_load(yaml.safe_dump(dict(config)))
+    for pair in overrides:
+        path, equals, value = pair.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set {pair}: expected key.sub=value")
+        *parents, last = path.split(".")
+        place = config
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(
+                    f"--set {pair}: {parent} is {place!r}, it has no keys below it"
+                )
+        try:
+            place[last] = yaml.load(value, Loader=_Loader)
+        except yaml.YAMLError as err:
+            fault = " ".join(str(err).split())
+            raise ConfigError(f"--set {pair}: not a YAML value: {fault}") from err
+    return config
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the known word that is nearest, or nothing."""
+    close = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
