@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from costs import IPAPACK_PLUS
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
     Conv2dSubsampling,
 )
 from espnet2.tasks.abs_task import scheduler_classes
 from espnet2.utils.get_default_kwargs import get_default_kwargs
-from powsm.costs import IPAPACK_PLUS
 
 from powsm.decode.profile import Profile
 from powsm.languages import LANGUAGES
