@@ -12,7 +12,9 @@ import logging
 import os
 from pathlib import Path
 
+from powsm.corpora.evaluation.dump_set import TEXT_POLICY
 from powsm.corpora.evaluation.sets import prepare_eval_set
+from powsm.phones.orthography import POLICIES
 from powsm.report.paper.plan import size_faults
 from powsm.report.paper.spec import SETS_FILE, load_sets
 
@@ -29,6 +31,8 @@ def main() -> None:
     add("--data", type=Path, default=Path("data"), help="for the Kaldi folders")
     add("--dump", type=Path, default=Path("dump/raw"), help="where sets are decoded")
     add("--lang", help="language of a Kaldi folder in which no file says it")
+    text_policy = "of the orthography: that of the model to be scored"
+    add("--text_policy", choices=POLICIES, default=TEXT_POLICY, help=text_policy)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -52,7 +56,12 @@ def prepare(options: argparse.Namespace) -> None:
                 way_out = f"{variable}{known.access}"
             raise ValueError(f"{name}: where it lies is not known; {way_out}")
         made = prepare_eval_set(
-            name, source, options.data, options.dump, lang=options.lang
+            name,
+            source,
+            options.data,
+            options.dump,
+            lang=options.lang,
+            text_policy=options.text_policy,
         )
         logging.info("%s: %d utterances, %.2f h", name, made.n_utts, made.hours)
     for fault in size_faults(names, options.dump, sets):

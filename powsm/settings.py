@@ -1,6 +1,7 @@
 """Settings files: YAML with bases and `key.sub=value` overrides, read without ESPnet.
 
-With `base: ../train_x.yaml` a file holds only what it changes of another.
+With `base: ../train_x.yaml` a file holds only what it changes of another, and with
+`without: [batch_size]` what it leaves out.
 """
 
 import difflib
@@ -50,24 +51,36 @@ def load_yaml(path: Path) -> dict:
 def load_with_base(path: Path) -> dict:
     """A YAML mapping laid over the one that its key `base` names, if it has one.
 
-    Mappings are merged key by key, everything else is replaced.
+    Mappings are merged key by key, everything else is replaced; `without` lists keys of
+    the base that the file does not take over. A base may have a base itself.
 
     Raises:
-        ConfigError: no such file, or a base that has a base itself.
+        ConfigError: no such file, bases in a circle, or a key in `without` that the
+            base does not have.
     """
-    path = Path(path)
+    return _load_with_base(Path(path), ())
+
+
+def _load_with_base(path: Path, above: tuple[Path, ...]) -> dict:
     config = load_yaml(path)
+    without = config.pop("without", None) or []
     if "base" not in config:
+        if without:
+            raise ConfigError(f"{path}: without: there is no base to take keys from")
         return config
     base_path = path.parent / str(config.pop("base"))
     if not base_path.is_file():
         raise ConfigError(f"{path}: base {base_path}: no such file")
-    base = load_yaml(base_path)
-    if "base" in base:
+    above = (*above, path.resolve())
+    if base_path.resolve() in above:
+        raise ConfigError(f"{path}: base {base_path} has this file as a base itself")
+    base = _load_with_base(base_path, above)
+    if unknown := [key for key in without if key not in base]:
         raise ConfigError(
-            f"{path}: base {base_path} has a base itself; name the file at the bottom"
+            f"{path}: without: {base_path} has no {' '.join(map(str, unknown))}"
+            f"{nearest(str(unknown[0]), base)}"
         )
-    return _merge(base, config)
+    return _merge({k: v for k, v in base.items() if k not in without}, config)
 
 
 def _merge(base: Mapping, changes: Mapping) -> dict:

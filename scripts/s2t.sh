@@ -31,7 +31,7 @@ expdir=exp              # statistics and experiments
 download=               # script of stage 0
 download_opts=()        # an option for it, as --download_opts=--name=value
 audio_format=inplace    # inplace, or flac.ark or wav: copies that stock ESPnet reads
-ipa_policy=strict       # strict, or released: the published recipe's phone segmentation
+ipa_policy=strict       # strict; as published: released, or powsm_fix for POWSM-fix
 text_policy=powsm_fix   # powsm_fix, or released: the published orthography
 min_duration=0.5        # seconds; shorter utterances are dropped
 max_duration=20.0       # seconds; longer utterances are dropped

@@ -124,11 +124,34 @@ def test_a_file_holds_what_it_changes_of_its_base(tmp_path):
     }
 
 
+def test_a_base_has_a_base_and_keys_are_left_out(tmp_path):
+    for name, text in {
+        "a": "seed: 1\nbatch_size: 4\noptim: adamw\noptim_conf: {lr: 1.0, eps: 2}\n",
+        "b": "base: a.yaml\nwithout: [batch_size]\noptim_conf: {lr: 0.5}\n",
+        "c": "base: b.yaml\nseed: 3\n",
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert config.load(tmp_path / "c.yaml") == {
+        "seed": 3,
+        "optim": "adamw",
+        "optim_conf": {"lr": 0.5, "eps": 2},
+    }
+
+
+def test_bases_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(settings.ConfigError, match="has this file as a base itself"):
+        config.load(tmp_path / "a.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("base: none.yaml\n", "none.yaml: no such file"),
-        ("base: a.yaml\n", "has a base itself"),  # a cycle
+        ("base: a.yaml\n", "has this file as a base itself"),
+        ("base: b.yaml\nwithout: [optimm]\n", "has no optimm; did you mean 'optim'"),
+        ("without: [optim]\n", "there is no base to take keys from"),
         ("base: b.yaml\noptim_conf: {lrr: 1}\n", "did you mean 'lr'"),
         ("base: b.yaml\nbasse: 1\n", "unknown key 'basse'"),
     ],

@@ -25,6 +25,8 @@ UTTERANCE_FILES = (
     "utt2spk",
     "utt2num_samples",
 )
+# IPA of dev and test sets before any normalising; the paper's tables score against it
+RAW_REFERENCES = "ref.raw.ipa"
 # The same for the task-prompted examples of `dump/raw`.
 EXAMPLE_FILES = (
     "wav.scp",

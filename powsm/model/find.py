@@ -48,7 +48,7 @@ MODEL_HELP = "experiment folder, packed folder or archive, or Hub tag"
 PUBLISHED = {
     "espnet/powsm": {"policy": "released", "text_policy": "released"},
     "espnet/powsm/textnorm_retrained": {
-        "policy": "released",
+        "policy": "powsm_fix",
         "text_policy": "powsm_fix",
     },
 }

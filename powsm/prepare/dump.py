@@ -19,7 +19,12 @@ from tqdm import tqdm
 
 from powsm.corpora.table import CORPORA
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
-from powsm.files.datadir import EXAMPLE_FILES, UTTERANCE_FILES, DataDirError
+from powsm.files.datadir import (
+    EXAMPLE_FILES,
+    RAW_REFERENCES,
+    UTTERANCE_FILES,
+    DataDirError,
+)
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.phones.normaliser import (
@@ -40,7 +45,8 @@ from powsm.prepare.filters import (
 from powsm.tasks import TASKS, examples
 
 DONE_FILE = "prepare.done.json"
-REFERENCE_FILES = ("ref.ipa", "ref.text")  # keyed by utt_id, for dev and test sets
+# keyed by utt_id, for dev and test sets
+REFERENCE_FILES = ("ref.ipa", RAW_REFERENCES, "ref.text")
 _CORPUS_NAME_PARTS = 3  # names like `mls_dutch` have an underscore
 
 log = logging.getLogger(__name__)
@@ -329,6 +335,7 @@ def _prepare_chunk(
         if "ref.ipa" in columns:
             reference = ipa if is_human else to_slashed(phones)
             columns["ref.ipa"] += _line(utt_id, reference)
+            columns[RAW_REFERENCES] += _line(utt_id, ipa)
             columns["ref.text"] += _line(utt_id, text)
     for name, column in columns.items():
         _part(work_dir, chunk, name).write_bytes(column)

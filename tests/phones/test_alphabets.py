@@ -39,3 +39,7 @@ def test_unknown_label_and_alphabet_are_refused():
         to_ipa(["sh", "qq"], "timit")
     with pytest.raises(AlphabetError, match="use one of arpabet buckeye epadb timit"):
         read_alphabet("cmu")
+
+
+def test_reduced_vowel_of_timit_is_prisms():
+    assert to_ipa("ix ih".split(), "timit") == "ɨ ɪ"

@@ -92,6 +92,11 @@ def test_dev_and_test_sets_get_references(tmp_path):
         "doreco_b_evn <p:> bana̰  d",  # human labels: as they are
         "doreco_c_eng pa",
     ]
+    assert lines(out / "ref.raw.ipa") == [
+        "asterisk_a_eng pɔː",  # as the corpus has it: the paper's references
+        "doreco_b_evn <p:> bana̰  d",
+        "doreco_c_eng pa",
+    ]
     assert lines(out / "ref.text") == [
         "asterisk_a_eng paw",
         "doreco_b_evn",

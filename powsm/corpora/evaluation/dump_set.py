@@ -14,7 +14,7 @@ from pathlib import Path
 from powsm.audio import SAMPLE_RATE, AudioRef, n_samples_of
 from powsm.corpora.utterance import make_utt_id, safe_id
 from powsm.errors import PowsmError
-from powsm.files.datadir import write_scp
+from powsm.files.datadir import RAW_REFERENCES, write_scp
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
@@ -53,7 +53,9 @@ class PhoneSet:
     dropped: tuple[str, ...]
 
 
-def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSet:
+def write_phone_set(
+    folder: Path, out: Path, lang: str | None = None, text_policy: str = TEXT_POLICY
+) -> PhoneSet:
     """Write a set of `dump/raw` from a folder of recordings and phone transcripts.
 
     Args:
@@ -63,6 +65,7 @@ def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSe
             or `utt2lang`; `utt2spk` and the orthography in `text.asr` if there are any.
         out: `dump/raw/test_<name>`.
         lang: language of all utterances, when no file says it.
+        text_policy: of the orthography, as that of the model that will be scored.
 
     Raises:
         PhoneSetError: a file is missing, utterances differ between files, or audio is a
@@ -96,7 +99,7 @@ def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSe
         n_total += n_samples
         utt_id = make_utt_id(name, key, langs[key])
         ctc_phones = strip_suprasegmentals(phones)
-        text = normalise_text(texts.get(key, ""), langs[key], TEXT_POLICY)
+        text = normalise_text(texts.get(key, ""), langs[key], text_policy)
         for example in examples(utt_id, langs[key], phones, ctc_phones, text, TASKS):
             for file, value in (
                 ("wav.scp", location),
@@ -109,13 +112,14 @@ def write_phone_set(folder: Path, out: Path, lang: str | None = None) -> PhoneSe
             ):
                 rows.setdefault(file, []).append((example.example_id, value))
         rows.setdefault("ref.ipa", []).append((utt_id, refs[key]))
+        rows.setdefault(RAW_REFERENCES, []).append((utt_id, refs[key]))
         rows.setdefault("ref.text", []).append((utt_id, text))
     if not rows:
         raise PhoneSetError(f"{folder}: no transcript holds a phone")
     record = {
         "policy": normaliser.policy,
         "version": normaliser.version,
-        "text_policy": TEXT_POLICY if any(texts.values()) else "none",
+        "text_policy": text_policy if any(texts.values()) else "none",
     }
     with atomic_folder(out) as making:
         for file, lines in rows.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from powsm.corpora.evaluation.buckeye import prepare_buckeye
 from powsm.corpora.evaluation.drc_se import prepare_drc_se
 from powsm.corpora.evaluation.dump_set import (
+    TEXT_POLICY,
     PhoneSet,
     PhoneSetError,
     write_phone_set,
@@ -41,7 +42,12 @@ EVAL_FOLDER = "eval"  # in data/: what is made of licensed originals
 
 
 def prepare_eval_set(
-    name: str, source: Path, data: Path, dump: Path, lang: str | None = None
+    name: str,
+    source: Path,
+    data: Path,
+    dump: Path,
+    lang: str | None = None,
+    text_policy: str = TEXT_POLICY,
 ) -> PhoneSet:
     """Write `<dump>/<name>`, by way of a Kaldi folder `<data>/eval/<name>`.
 
@@ -52,6 +58,7 @@ def prepare_eval_set(
         data: the recipe's `data` folder.
         dump: `dump/raw`.
         lang: language of all utterances of a Kaldi folder, when no file says it.
+        text_policy: of `powsm.phones.orthography`, for the prompts and references.
 
     Raises:
         CorpusError, PhoneSetError: the source is not what the set is made of.
@@ -70,7 +77,7 @@ def prepare_eval_set(
         written = PREPARE[name](source, folder)
         log.info("%s: %s", name, written.summary())
         source = folder
-    made = write_phone_set(source, dump / name, lang=lang)
+    made = write_phone_set(source, dump / name, lang=lang, text_policy=text_policy)
     if made.dropped:
         log.info(
             "%s: %d transcripts without a phone are left out: %s",

@@ -185,6 +185,19 @@ def test_orthography_gives_the_g2p_examples_of_table_6(tmp_path):
     assert dict(read_scp(folder / "ref.text"))["buckeye_s0101a-0000500_eng"] == "hi n'"
 
 
+def test_orthography_has_the_policy_that_is_asked_for(tmp_path):
+    source = eval_corpora.make_buckeye(tmp_path / "source")
+    where = ("test_buckeye", source, tmp_path / "data", tmp_path / "dump")
+    prepare_eval_set(*where, text_policy="released")
+    folder = tmp_path / "dump/test_buckeye"
+    # the first recipe deletes the apostrophe with all punctuation
+    assert dict(read_scp(folder / "ref.text"))["buckeye_s0101a-0000500_eng"] == "hi n"
+    made_with = json.loads((folder / "normaliser.json").read_text())
+    assert made_with["text_policy"] == "released"
+    raw = (folder / "ref.raw.ipa").read_text()
+    assert raw == (folder / "ref.ipa").read_text()  # the labels are human
+
+
 # --- audio ----------------------------------------------------------------------------
 
 
