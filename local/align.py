@@ -23,11 +23,11 @@ from powsm.decode.align_files import write_alignments
 from powsm.decode.batch import Recogniser, items, read_speech
 from powsm.decode.profile import Profile
 from powsm.decode.transcribe import PHONE_TASKS
+from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.model.find import MODEL_HELP, find_model
 from powsm.model.frames import FrameGrid
-from powsm.phones.normaliser import Normaliser, read_phones
-from powsm.score.phone_reader import read_transcripts
+from powsm.score.phone_reader import PhoneReader
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger("align")
@@ -105,9 +105,9 @@ def read_source(path: Path) -> Mapping[str, Sequence[str]]:
     made_with = path.parent / "normaliser.json"
     if not made_with.exists():
         raise ValueError(f"{made_with} is missing; run stage 4 again")
-    normaliser = Normaliser(json.loads(made_with.read_text("utf-8"))["policy"])
+    reader = PhoneReader(json.loads(made_with.read_text("utf-8"))["policy"])
     return {
-        utt_id: read_phones(text, normaliser)
+        utt_id: reader.read(text).phones
         for utt_id, text in read_transcripts(path).items()
     }
 

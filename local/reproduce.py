@@ -20,6 +20,7 @@ import numpy as np
 from score_exp import score
 
 from powsm.corpora.evaluation.sets import prepare_eval_set
+from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_write
 from powsm.languages import lang_code
 from powsm.report.paper import render
@@ -38,7 +39,6 @@ from powsm.report.paper.spec import (
     load_sets,
     load_table,
 )
-from powsm.score.phone_reader import read_transcripts
 from powsm.score.rates import Scores
 
 ROOT = Path(__file__).resolve().parents[1]

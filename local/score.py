@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from powsm.phones.alphabets import phone_maps
-from powsm.score.metrics import score_lid, score_phones, score_text
-from powsm.score.phone_reader import (
-    CLEANINGS,
+from powsm.files.transcripts import (
     HYP_FIELDS,
     REF_FIELDS,
     TEXT_FIELDS,
     read_transcripts,
 )
+from powsm.phones.alphabets import phone_maps
+from powsm.score.metrics import score_lid, score_phones, score_text
+from powsm.score.phone_reader import CLEANINGS
 from powsm.score.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores
 
 log = logging.getLogger("score")

@@ -13,10 +13,11 @@ import logging
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
+from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_write
 from powsm.prepare.dump import corpus_of
 from powsm.score.metrics import score_lid, score_phones, score_text
-from powsm.score.phone_reader import CLEANINGS, read_transcripts
+from powsm.score.phone_reader import CLEANINGS
 from powsm.score.rates import Scores, duration_labels
 from powsm.tasks import TASKS
 

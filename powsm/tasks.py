@@ -18,7 +18,7 @@ from functools import cache
 from typing import NamedTuple
 
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM, lang_sym
-from powsm.phones.normaliser import to_slashed
+from powsm.phones.slashed import to_slashed
 
 TASKS = ("pr", "asr", "g2p", "p2g")
 TASK_SYMS = {task: f"<{task}>" for task in TASKS}
@@ -178,3 +178,20 @@ def parse_output(output: str | Sequence[str]) -> ParsedOutput:
     for symbol in _CONTROL_SYMS:
         output = output.replace(symbol, " ")
     return ParsedOutput(found_lang, found_task, " ".join(output.split()))
+
+
+def strip_prompt(text: str) -> str:
+    """Text without the symbols a model of this project begins with.
+
+    What names no task is another system's, and stays as it is.
+
+    >>> strip_prompt("<eng><pr><notimestamps> /p//a/")
+    '/p//a/'
+    >>> strip_prompt("<unk> of another system")
+    '<unk> of another system'
+    """
+    if text.lstrip().startswith("<"):
+        parsed = parse_output(text)
+        if parsed.task_sym is not None:
+            return parsed.text
+    return text.strip()

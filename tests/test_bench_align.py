@@ -8,7 +8,7 @@ import pytest
 
 from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.files.datadir import read_scp
-from powsm.phones.normaliser import from_slashed
+from powsm.phones.slashed import from_slashed
 
 BENCH = Path(__file__).parents[1] / "scripts/bench/align.py"
 

@@ -4,8 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.phones.normaliser import from_slashed
-from powsm.tasks import TASKS, examples, parse_output, prompt_lang_sym
+from powsm.phones.slashed import from_slashed
+from powsm.tasks import (
+    TASKS,
+    examples,
+    parse_output,
+    prompt_lang_sym,
+    strip_prompt,
+)
 
 POSSUM = ["pʰ", "ɔː", "s", "ə", "m"]
 POSSUM_CTC = ["pʰ", "ɔ", "s", "ə", "m"]
@@ -108,3 +114,25 @@ def test_examples_and_parse_output_are_inverse(lang, phones, words):
             assert from_slashed(parsed.text) == tuple(phones)
         else:
             assert parsed.text == text
+
+
+def test_strip_prompt_takes_only_prompts():
+    assert strip_prompt("<eng><asr><notimestamps> the cat") == "the cat"
+    assert strip_prompt("<unk><pr>/p/") == "/p/"
+    # the word another system did not know counts as a word
+    assert strip_prompt("<unk> cat") == "<unk> cat"
+    assert strip_prompt("<eng>") == "<eng>"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "<eng> <asr> <notimestamps> the cat",  # ESPnet puts spaces between tokens
+        "<sos><eng><asr><notimestamps> the cat",
+        "  <asr> the cat ",
+        "<eng><asr><notimestamps><0.00> the cat",
+        "<eng>\t<asr>  <na> the cat",
+    ],
+)
+def test_both_readers_of_an_output_agree(output):
+    assert strip_prompt(output) == parse_output(output).text == "the cat"

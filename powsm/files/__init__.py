@@ -1,9 +1,12 @@
-"""Whole files or none, data directories, archives, and sorting beyond memory.
+"""Files as a whole or not at all, and the formats that everything else reads.
 
-archives  archives of other people: checked member by member, then unpacked once
-chunks    cut the files of a data directory into the same runs of utterances, for ...
-datadir   read, write and validate data directories: a file per property, a line ...
-lock      who is writing what: a lock that ends with its process and says who holds it
-sort      lines in sorted order, more of them than fit in memory: GNU sort, by bytes
-whole     whole files or none: atomic writing and content hashes
+Nothing here knows what a phone, a task or a model is.
+
+    archives     archives of other people: checked member by member, unpacked once
+    chunks       the files of a data directory cut into the same runs of utterances
+    datadir      data directories: a file per property, a line per utterance
+    lock         who is writing what: a lock that ends with its process
+    sort         lines in sorted order, more of them than fit in memory: GNU sort
+    transcripts  transcripts of any system: Kaldi text, JSONL, CSV, TSV
+    whole        whole files or none: atomic writing and content hashes
 """

@@ -1,12 +1,14 @@
-"""Phones: the inventory, the normaliser, alphabets of other tools, orthography.
+"""IPA text to phones: the one normaliser with its inventory, and what goes with it.
 
-allophones   the paper's allophones of English, applied to phone labels (POWSM, ...
-alphabets    phone alphabets of corpora (TIMIT's, Buckeye's, ...) and what they are ...
-chart        classes of phones for a confusion table: manner, place, voicing, vowel ...
-features     articulatory features of phones, from the table of the installed ...
-inventory    the phone inventory and the table of everything else that IPA text may ...
-normaliser   phones: the one normaliser that turns IPA text into phones, and phones ...
-orthography  orthography: the text normalisation behind the ASR, G2P and P2G tasks
-segment      one word of IPA text into phones, by the rules of a policy
-unknown      characters of IPA text that become no phone: counted, with examples, ...
+Tables stand beside the module that reads them (phone_map.csv, alphabet_*.csv, ...).
+
+    inventory    the phones and their features from PanPhon's table; phone_map.csv
+    segment      one word of IPA into phones, by the rules of a policy
+    normaliser   texts into phones, with an account of all that is left out
+    slashed      phones as the model writes them, between slashes
+    unknown      what a set lost of its IPA: counted, with examples, and limited
+    allophones   the paper's allophones of English, applied to labels
+    alphabets    phone alphabets of corpora (TIMIT's, Buckeye's, ...) in IPA
+    chart        classes of phones for a confusion table
+    orthography  the text normalisation behind the ASR, G2P and P2G tasks
 """

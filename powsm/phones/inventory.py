@@ -1,4 +1,4 @@
-"""The phone inventory and the table of everything else that IPA text may hold.
+"""The phone inventory with its features, and all else that IPA text may hold.
 
 The inventory is PanPhon's; the version that `pyproject.toml` pins decides token ids.
 `phone_map.csv` spells characters as code points, so that no editor can compose
@@ -7,24 +7,37 @@ them; its kinds are "alias" (source and target) and the kinds of ignorable chara
 
 import csv
 import hashlib
-import importlib.util
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
+
+from powsm.errors import PowsmError
+from powsm.formatting import code_points
 
 UNKNOWN = "unknown"  # kind of a character that no table explains
 _TABLE_KINDS = ("stress", "tone", "break", "diacritic", "invisible")
 
 
-def _read_panphon() -> tuple[str, ...]:
-    """PanPhon's segments as its file spells them, without importing PanPhon (slow)."""
-    spec = importlib.util.find_spec("panphon")
-    path = Path(spec.submodule_search_locations[0]) / "data" / "ipa_all.csv"
+def _read_panphon() -> list[list[str]]:
+    """PanPhon's table as its file spells it, without importing PanPhon (slow).
+
+    Returns:
+        The header ("ipa" and 24 features), then a row for each segment.
+    """
+    spec = find_spec("panphon")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("panphon is not installed; run pip install -e .")
+    path = Path(spec.origin).parent / "data" / "ipa_all.csv"
     with open(path, encoding="utf-8", newline="") as file:
-        return tuple(row["ipa"] for row in csv.DictReader(file))
+        return list(csv.reader(file))
 
 
 def _decode(code_points: str) -> str:
@@ -59,7 +72,8 @@ def read_phone_map(table: str) -> tuple[dict[str, str], dict[str, str]]:
     return aliases, kinds
 
 
-PANPHON_SEGMENTS = _read_panphon()  # 90 of them are not NFD
+_HEADER, *_ROWS = _read_panphon()
+PANPHON_SEGMENTS = tuple(row[0] for row in _ROWS)  # 90 of them are not NFD
 INVENTORY: tuple[str, ...] = tuple(
     dict.fromkeys(unicodedata.normalize("NFD", phone) for phone in PANPHON_SEGMENTS)
 )
@@ -116,3 +130,63 @@ def longest_match_pattern(trie: dict) -> str:
     if "" in trie:
         return f"(?:{'|'.join(branches)})?"
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+# --- features -------------------------------------------------------------------------
+
+
+class UnknownPhoneError(PowsmError):
+    """A phone without features in PanPhon's table."""
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """PanPhon's features of every phone it knows.
+
+    Attributes:
+        names: the 24 features, in PanPhon's order.
+        index: row of each phone, NFD.
+        values: shape (n_phones, 24), int8: -1, 0 or +1.
+    """
+
+    names: tuple[str, ...]
+    index: dict[str, int]
+    values: np.ndarray
+
+    def of(self, phones: Iterable[str]) -> np.ndarray:
+        """Feature values of phones, shape (n, 24), int8.
+
+        Raises:
+            UnknownPhoneError: a phone that is not in the table; it is never skipped.
+        """
+        phones = list(phones)
+        unknown = [phone for phone in phones if phone not in self.index]
+        if unknown:
+            shown = ", ".join(
+                f"{phone!r} ({code_points(phone)})" for phone in unknown[:5]
+            )
+            raise UnknownPhoneError(
+                f"{len(unknown)} phones have no features: {shown}; expected phones of "
+                "PanPhon's table in NFD: segment the text with powsm.phones first"
+            )
+        return self.values[[self.index[phone] for phone in phones]]
+
+
+@cache
+def feature_table() -> FeatureTable:
+    """The table of the installed PanPhon.
+
+    >>> table = feature_table()
+    >>> p, b = table.of(["p", "b"])
+    >>> [name for name, x, y in zip(table.names, p, b) if x != y]
+    ['voi']
+    """
+    value_of = {"-": -1, "0": 0, "+": 1}
+    return FeatureTable(
+        names=tuple(_HEADER[1:]),
+        index={
+            unicodedata.normalize("NFD", phone): number
+            for number, phone in enumerate(PANPHON_SEGMENTS)
+        },
+        values=np.array([[value_of[v] for v in row[1:]] for row in _ROWS], np.int8),
+    )

@@ -1,4 +1,4 @@
-"""Phones: the one normaliser that turns IPA text into phones, and phones as text.
+"""The one normaliser that turns IPA text into phones.
 
 Preparation, prompts, decoding and scoring all segment through `Normaliser`, so that
 the model is taught, asked and judged in the same phones. Policies:
@@ -28,7 +28,6 @@ from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
-from powsm.errors import PowsmError
 from powsm.phones.allophones import apply_english
 from powsm.phones.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
 from powsm.phones.segment import (
@@ -44,12 +43,8 @@ __all__ = [
     "POLICIES",
     "Drop",
     "Normaliser",
-    "PhoneFormatError",
     "Segmentation",
-    "from_slashed",
-    "read_phones",
     "strip_suprasegmentals",
-    "to_slashed",
 ]
 
 POLICIES = ("strict", "released", "powsm_fix")
@@ -58,10 +53,6 @@ _RULES_VERSION = 1  # raise it when a change of code changes what comes out
 _CONTEXT = 3  # characters kept on either side of a dropped one
 # of words remembered, about 400,000 words: 150 MiB, less in scripts without spaces
 _CACHE_CHARS = 4_000_000
-
-
-class PhoneFormatError(PowsmError):
-    """Text is not a sequence of phones between slashes."""
 
 
 class Drop(NamedTuple):
@@ -302,7 +293,7 @@ class Normaliser:
         return word
 
 
-# --- phones as text -------------------------------------------------------------------
+# --- without length and break marks ---------------------------------------------------
 
 
 _INVENTORY = frozenset(INVENTORY)
@@ -341,63 +332,3 @@ def strip_suprasegmentals(phones: Iterable[str]) -> tuple[str, ...]:
         return tuple(map(_BARE.__getitem__, phones))
     except KeyError:
         return tuple(chain.from_iterable(map(_without_marks, phones)))
-
-
-def to_slashed(phones: Iterable[str]) -> str:
-    """Phones as the model writes them.
-
-    Raises:
-        PhoneFormatError: a phone is empty or holds a slash or a space.
-
-    >>> to_slashed(("pʰ", "ɔ"))
-    '/pʰ//ɔ/'
-    """
-    phones = tuple(phones)
-    if not phones:
-        return ""
-    text = f"/{'//'.join(phones)}/"
-    if text.count("/") == 2 * len(phones) and "" not in phones:
-        if len(text.split()) == 1:
-            return text
-    wrong = next(phone for phone in phones if not _fits_slashes(phone))
-    raise PhoneFormatError(
-        f"phone {wrong!r} cannot stand between slashes: expected text without slashes "
-        "and spaces; segment it with powsm.phones.normaliser.Normaliser first"
-    )
-
-
-def _fits_slashes(phone: str) -> bool:
-    return bool(phone) and "/" not in phone and not any(map(str.isspace, phone))
-
-
-def from_slashed(text: str) -> tuple[str, ...]:
-    """The exact inverse of `to_slashed`.
-
-    Raises:
-        PhoneFormatError: the text is anything else.
-
-    >>> from_slashed("/pʰ//ɔ/")
-    ('pʰ', 'ɔ')
-    """
-    if not text:
-        return ()
-    phones = tuple(text[1:-1].split("//"))
-    if text[0] != "/" or text[-1] != "/" or not all(map(_fits_slashes, phones)):
-        raise PhoneFormatError(
-            f"{text!r} is not a sequence of phones like '/pʰ//ɔ/'; read text of any "
-            "other form with powsm.phones.normaliser.read_phones"
-        )
-    return phones
-
-
-def read_phones(text: str, normaliser: Normaliser) -> tuple[str, ...]:
-    """Phones of a hypothesis or reference, in slashes or in any other notation.
-
-    A slash ends a phone in both, so one rule reads `/t//ʃ/`, `/tʃip/` and `tʃip`, and
-    a hypothesis that breaks off inside a phone. English rules are not applied: they
-    belong to labels, once.
-
-    >>> read_phones("/t//ʃ//i//p", Normaliser())
-    ('t', 'ʃ', 'i', 'p')
-    """
-    return normaliser.segment(text.replace("/", " ")).phones

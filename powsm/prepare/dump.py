@@ -27,12 +27,9 @@ from powsm.files.datadir import (
 )
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_write, sha256_file
-from powsm.phones.normaliser import (
-    Normaliser,
-    strip_suprasegmentals,
-    to_slashed,
-)
+from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
+from powsm.phones.slashed import to_slashed
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 from powsm.prepare.filters import (
     SUBSET_HOURS,

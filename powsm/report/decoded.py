@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from powsm.files.datadir import read_scp
-from powsm.phones.features import feature_table
+from powsm.phones.inventory import feature_table
 from powsm.report.experiment import ReportError
 from powsm.score.distance import PhonePairs
 from powsm.score.metrics import CER_LANGUAGES, lid_confusion, score_text
-from powsm.score.phone_reader import PhoneReader, strip_prompt
+from powsm.score.phone_reader import PhoneReader
+from powsm.tasks import strip_prompt
 
 PHONE_TASKS = ("pr", "g2p")
 TEXT_TASKS = ("asr", "p2g")

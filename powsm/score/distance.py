@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import numba
 import numpy as np
 
-from powsm.phones.features import feature_table
+from powsm.phones.inventory import feature_table
 
 Metric = Literal["feature", "hamming", "phone"]
 

@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 import jiwer
 import numpy as np
 
+from powsm.files.transcripts import TranscriptError
 from powsm.languages import lang_code
 from powsm.score.distance import PhonePairs
-from powsm.score.phone_reader import PhoneReader, TranscriptError, strip_prompt
+from powsm.score.phone_reader import PhoneReader
 from powsm.score.rates import (
     EDITS,
     LID_RATES,
@@ -35,6 +36,7 @@ from powsm.score.rates import (
     aligned,
     check_same_ids,
 )
+from powsm.tasks import strip_prompt
 
 log = logging.getLogger(__name__)
 

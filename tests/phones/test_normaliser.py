@@ -14,11 +14,7 @@ from powsm.phones.normaliser import (
     INVENTORY,
     POLICIES,
     Normaliser,
-    PhoneFormatError,
-    from_slashed,
-    read_phones,
     strip_suprasegmentals,
-    to_slashed,
 )
 from powsm.phones.segment import plain_word
 
@@ -512,53 +508,10 @@ def test_word_memory_is_bounded(monkeypatch):
     assert sum(map(len, normaliser._words.values())) <= 5
 
 
-# --- phones as text -------------------------------------------------------------------
-
-PHONE = st.text(min_size=1, max_size=5).filter(
-    lambda phone: "/" not in phone and not any(c.isspace() for c in phone)
-)
-
-
-@settings(deadline=None)
-@given(st.lists(PHONE, max_size=10).map(tuple))
-def test_from_slashed_is_the_inverse(sequence):
-    assert from_slashed(to_slashed(sequence)) == sequence
-
-
-def test_every_inventory_phone_survives_slashes_and_both_normal_forms():
-    slashed = to_slashed(INVENTORY)
-    assert from_slashed(slashed) == INVENTORY
+def test_every_inventory_phone_survives_both_normal_forms():
     toneless = tuple(phone for phone in INVENTORY if phone not in KINDS)
-    assert read_phones(unicodedata.normalize("NFC", slashed), STRICT) == toneless
-
-
-@pytest.mark.parametrize("text", ["/", "//", "/a", "a/", "/a/b/", "/a//", "/a / b/"])
-def test_from_slashed_refuses_other_text(text):
-    with pytest.raises(PhoneFormatError, match="read_phones"):
-        from_slashed(text)
-
-
-@pytest.mark.parametrize("phone", ["", "a/b", "a b", "\n"])
-def test_to_slashed_refuses_what_it_could_not_read_back(phone):
-    with pytest.raises(PhoneFormatError):
-        to_slashed(["a", phone])
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("/t//ʃ//i/", "t ʃ i"),  # slashes keep t and ʃ apart
-        ("/t͡ʃ//i/", "t͡ʃ i"),
-        ("/t//ʃ//i", "t ʃ i"),  # decoding broke off
-        ("/tʃi/", "t ʃ i"),  # phonemic slashes round raw IPA
-        ("tʃi ga", "t ʃ i ɡ a"),
-        ("/\u0129//g/", f"i{TILDE} ɡ"),  # other toolkits' spelling
-        ("/p//æ//n/", "p æ n"),  # no English rules
-        ("", ""),
-    ],
-)
-def test_read_phones(text, expected):
-    assert read_phones(text, STRICT) == words(expected)
+    text = unicodedata.normalize("NFC", " ".join(toneless))
+    assert STRICT.segment(text).phones == toneless
 
 
 def test_strip_suprasegmentals_keeps_ties_above():

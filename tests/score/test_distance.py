@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from powsm.phones.features import UnknownPhoneError, feature_table
+from powsm.phones.inventory import UnknownPhoneError, feature_table
 from powsm.score import distance as distance_module
 from powsm.score.distance import UNITS, PhonePairs, distance
 

@@ -13,7 +13,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from powsm.phones.features import feature_table
+from powsm.phones.inventory import feature_table
 from powsm.score.metrics import (
     lid_confusion,
     score_lid,

@@ -16,12 +16,12 @@ from powsm.corpora.utterance import make_utt_id, safe_id
 from powsm.errors import PowsmError
 from powsm.files.datadir import RAW_REFERENCES, write_scp
 from powsm.files.sort import write_spk2utt
+from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
-from powsm.score.phone_reader import read_transcripts
-from powsm.tasks import examples
+from powsm.tasks import examples, strip_prompt
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def write_phone_set(
     """
     folder, out = Path(folder), Path(out)
     audio = _read(folder, ("wav.scp",))
-    refs = _read(folder, REFERENCES)
+    refs = _without_prompts(_read(folder, REFERENCES))
     if audio.keys() != refs.keys():
         odd = sorted(audio.keys() ^ refs.keys())
         raise PhoneSetError(
@@ -83,7 +83,7 @@ def write_phone_set(
         )
     langs = _languages(folder, refs, lang)
     speakers = _read(folder, ("utt2spk",), optional=True)
-    texts = _read(folder, ORTHOGRAPHY, optional=True)
+    texts = _without_prompts(_read(folder, ORTHOGRAPHY, optional=True))
     normaliser = Normaliser(english_rules=False)  # the labels are human
     name = out.name.removeprefix("test_")
     rows: dict[str, list[tuple[str, str]]] = {}
@@ -141,6 +141,11 @@ def _read(
     if optional:
         return {}
     raise PhoneSetError(f"{folder}: no {' or '.join(names)}")
+
+
+def _without_prompts(texts: Mapping[str, str]) -> dict[str, str]:
+    """References as PRiSM has them begin with the prompt of a model."""
+    return {key: strip_prompt(text) for key, text in texts.items()}
 
 
 def _languages(

@@ -21,12 +21,9 @@ from powsm.corpora.table import CORPORA
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.datadir import UTTERANCE_FILES
 from powsm.languages import TABLE
-from powsm.phones.normaliser import (
-    Normaliser,
-    strip_suprasegmentals,
-    to_slashed,
-)
+from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
+from powsm.phones.slashed import to_slashed
 from powsm.phones.unknown import Unknown
 from powsm.prepare.dump import corpus_of
 from powsm.prepare.filters import (

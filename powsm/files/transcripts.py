@@ -1,0 +1,133 @@
+"""Transcripts of any system, read from common file formats by what they contain."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from powsm.errors import PowsmError
+
+# Names under which public tools store the key and the transcript, in order.
+ID_FIELDS = ("utt_id", "id", "key", "utt", "audio_id", "file")
+HYP_FIELDS = ("hyp", "hypothesis", "pred", "prediction", "pred_text")
+REF_FIELDS = ("ref", "reference", "gold", "target")
+TEXT_FIELDS = ("text", "ipa", "phones", "transcript")
+
+_CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+class TranscriptError(PowsmError):
+    """A file or text that cannot be read; the message says where and what to do."""
+
+
+def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[str, str]:
+    """Read `utt_id -> text` from Kaldi text, JSONL, CSV or TSV.
+
+    CSV and TSV are told by their extension, JSONL by its first character, and anything
+    else is Kaldi text: the id, white space, the transcript (which may be missing: an
+    empty one). What a model of this project writes keeps its prompt symbols:
+    `powsm.tasks.strip_prompt` takes them off.
+
+    Args:
+        path: UTF-8 file.
+        fields: names of the transcript in JSONL and CSV; the first that is there
+            counts. A list of words or phones is joined by spaces. The id is the first
+            of `ID_FIELDS`.
+
+    Raises:
+        TranscriptError: no such field, an id given twice, bad JSON, a row of another
+            length than its header, something that is no text, an empty file.
+        FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    transcripts: dict[str, str] = {}
+    for where, utt_id, text in _read_rows(path, fields):
+        if utt_id in transcripts:
+            raise TranscriptError(f"{where}: {utt_id!r} is given twice; keep one")
+        transcripts[utt_id] = text.strip()
+    if not transcripts:
+        raise TranscriptError(f"{path}: holds no transcript")
+    return transcripts
+
+
+def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (where, id, text) of each transcript."""
+    try:
+        # "\n" alone ends a line: a transcript may hold U+2028 and its like
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            if delimiter := _CSV_DELIMITERS.get(path.suffix.lower()):
+                for where, row in _csv_rows(path, file, delimiter):
+                    yield where, *_fields_of(row, fields, where)
+                return
+            first = ""
+            for number, line in enumerate(file, 1):
+                where = f"{path}:{number}"
+                if not line.strip():
+                    continue
+                first = first or line.lstrip()[0]
+                if first == "[":
+                    raise TranscriptError(
+                        f"{where}: a JSON list, expected an object a line (JSONL)"
+                    )
+                if first == "{":
+                    yield where, *_fields_of(_parse_json(line, where), fields, where)
+                else:
+                    utt_id, *text = line.split(maxsplit=1)
+                    yield where, utt_id, text[0].rstrip() if text else ""
+    except UnicodeDecodeError as err:
+        raise TranscriptError(f"{path}: not UTF-8 text ({err})") from err
+
+
+def _csv_rows(
+    path: Path, file: TextIO, delimiter: str
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where, row) of a table with a header."""
+    reader = csv.reader(file, delimiter=delimiter)
+    header: list[str] = []
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            header = header or row
+            if row is header or not row:
+                continue
+            if len(row) != len(header):
+                raise TranscriptError(
+                    f"{where}: {len(row)} fields where the header has {len(header)}; "
+                    f"a text that holds {delimiter!r} needs quotes"
+                )
+            yield where, dict(zip(header, row, strict=True))
+    except csv.Error as err:
+        where = f"{path}:{reader.line_num}"
+        raise TranscriptError(f"{where}: not CSV ({err}); a quote left open?") from err
+
+
+def _parse_json(line: str, where: str) -> dict:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as err:
+        raise TranscriptError(f"{where}: not JSON ({err}); one object a line") from err
+    if not isinstance(row, dict):
+        raise TranscriptError(f"{where}: found {line[:40]!r}, expected a JSON object")
+    return row
+
+
+def _fields_of(row: dict, fields: Sequence[str], where: str) -> tuple[str, str]:
+    id_field = next((name for name in ID_FIELDS if name in row), None)
+    text_field = next((name for name in fields if name in row), None)
+    if id_field is None or text_field is None:
+        wanted = ID_FIELDS if id_field is None else fields
+        raise TranscriptError(
+            f"{where}: fields {' '.join(map(str, row))}; expected one of "
+            f"{' '.join(wanted)}"
+        )
+    text = row[text_field]
+    if isinstance(text, list) and all(isinstance(part, str) for part in text):
+        text = " ".join(text)
+    if text is None:
+        text = ""
+    if not isinstance(text, str):
+        raise TranscriptError(
+            f"{where}: {text_field} is {text!r:.40}, expected text or a list of texts"
+        )
+    return str(row[id_field]), text

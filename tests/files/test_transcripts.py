@@ -1,0 +1,96 @@
+"""Transcripts of any system: file formats, and the faults that are named."""
+
+import json
+
+import pytest
+
+from powsm.files.transcripts import HYP_FIELDS, TranscriptError, read_transcripts
+
+EXPECTED = {"b_1_eng": "p a", "a_2_deu": "", "c_3_fra": "ʃa\u2028b"}
+
+KALDI = "b_1_eng p a\na_2_deu\nc_3_fra  ʃa\u2028b\n"
+CSV = "utt_id,seconds,text\nb_1_eng,1.5,p a\na_2_deu,2.0,\nc_3_fra,1.0,ʃa\u2028b\n"
+ROWS = [{"utt_id": utt_id, "text": text} for utt_id, text in EXPECTED.items()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text", KALDI),
+        ("text.tab", KALDI.replace("g p", "g\tp")),
+        ("hyp.csv", CSV),
+        ("hyp.tsv", CSV.replace(",", "\t")),
+        ("hyp.jsonl", "\n".join(json.dumps(row) for row in ROWS)),
+        # told by the first character, whatever the name
+        ("hyp", "\n".join(json.dumps(r, ensure_ascii=False) for r in ROWS) + "\n\n"),
+        ("bom.csv", "\ufeff" + CSV),
+        ("hyp.CSV", CSV),
+        ("blank.jsonl", "\n\n" + "\n".join(json.dumps(row) for row in ROWS)),
+    ],
+)
+def test_formats_say_the_same(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    assert read_transcripts(path) == EXPECTED
+
+
+def test_fields_of_other_tools(tmp_path):
+    path = tmp_path / "pred.jsonl"
+    path.write_text('{"key": "a", "pred": "pa", "lang_sym": "<eng>", "n": null}\n')
+    assert read_transcripts(path, HYP_FIELDS) == {"a": "pa"}
+    assert read_transcripts(path, ["lang_sym"]) == {"a": "<eng>"}
+    assert read_transcripts(path, ["n"]) == {"a": ""}
+
+
+def test_listed_phones_are_joined(tmp_path):
+    path = tmp_path / "hyp.jsonl"
+    path.write_text('{"id": 7, "phones": ["p", "a"]}\n')
+    assert read_transcripts(path) == {"7": "p a"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,text\nu1,the cat, sat\n", r"hyp.csv:2: 3 fields where the header has 2"),
+        ("id,text\nu1,a\nu2\n", r"hyp.csv:3: 1 fields where the header has 2"),
+        ('id,text\nu1,"' + "a" * 200_000, r"hyp.csv:2: not CSV \(field larger"),
+    ],
+)
+def test_faults_of_tables_are_named(tmp_path, content, message):
+    path = tmp_path / "hyp.csv"
+    path.write_text(content)
+    with pytest.raises(TranscriptError, match=message):
+        read_transcripts(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a x\nb y\na z\n", r"hyp:3: 'a' is given twice"),
+        ("", "holds no transcript"),
+        ('{"utt_id": "a", "text": "x"}\n{"utt_id"\n', r"hyp:2: not JSON"),
+        ('{"utt_id": "a", "said": "x"}\n', r"fields utt_id said; expected one of text"),
+        ('{"text": "x"}\n', r"expected one of utt_id id"),
+        ('[{"id": "a", "text": "x"}]', r"hyp:1: a JSON list, expected an object a li"),
+        ('{"id": "a", "text": 3}', r"hyp:1: text is 3, expected text or a list of te"),
+        ('{"id": "a", "text": ["p", 3]}', r"hyp:1: text is \['p', 3\], expected text"),
+    ],
+)
+def test_faults_are_named(tmp_path, content, message):
+    path = tmp_path / "hyp"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TranscriptError, match=message):
+        read_transcripts(path)
+
+
+def test_not_utf8_is_named(tmp_path):
+    path = tmp_path / "hyp"
+    path.write_bytes(b"a \xff\n")
+    with pytest.raises(TranscriptError, match="not UTF-8"):
+        read_transcripts(path)
+
+
+def test_words_that_look_like_gaps_stay_text(tmp_path):
+    path = tmp_path / "hyp.csv"
+    path.write_text("utt_id,text\na,null\nb,NA\nc,None\n")
+    assert read_transcripts(path) == {"a": "null", "b": "NA", "c": "None"}
