@@ -19,7 +19,7 @@ from powsm.prepare.dump import corpus_of
 from powsm.score.metrics import score_lid, score_phones, score_text
 from powsm.score.phone_reader import CLEANINGS
 from powsm.score.rates import Scores, duration_labels
-from powsm.tasks import TASKS
+from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES, TEXT
 
 PART_FIELDS = "profile set task decode by label metric value low high n_utts n_units"
 
@@ -104,12 +104,13 @@ def score(hyp_path: Path, folder: Path, task: str, cleaning: str | None) -> Scor
     hyp = read_transcripts(hyp_path)
     langs = by_utterance(folder / "utt2lang")
     speakers = by_utterance(folder / "utt2spk")
-    if task == "lid":
+    writes = DECODED_TASKS[task].writes if task in DECODED_TASKS else None
+    if writes == LANGUAGE:
         with open(hyp_path, encoding="utf-8") as file:
             rows = map(json.loads, file)
             likeliest = {row["utt_id"]: [*row.get("languages", ())] for row in rows}
         return score_lid(hyp=hyp, ref=langs, likeliest=likeliest, speakers=speakers)
-    if task in ("pr", "g2p"):
+    if writes == PHONES:
         made_with = json.loads((folder / "normaliser.json").read_text("utf-8"))
         return score_phones(
             hyp=hyp,
@@ -118,10 +119,12 @@ def score(hyp_path: Path, folder: Path, task: str, cleaning: str | None) -> Scor
             speakers=speakers,
             cleaning=cleaning or made_with["policy"],
         )
-    if task in ("asr", "p2g"):
+    if writes == TEXT:
         ref = read_transcripts(folder / "ref.text")
         return score_text(hyp=hyp, ref=ref, langs=langs, speakers=speakers)
-    raise ValueError(f"{hyp_path}: task {task!r} has no score; known: {TASKS} and lid")
+    raise ValueError(
+        f"{hyp_path}: task {task!r} has no score; known: {' '.join(DECODED_TASKS)}"
+    )
 
 
 def by_utterance(path: Path) -> dict[str, str]:

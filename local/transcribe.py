@@ -26,10 +26,10 @@ from powsm.decode.longform import OVERLAP_S, trim_silence
 from powsm.decode.profile import Profile, phone_set
 from powsm.decode.transcribe import transcribe
 from powsm.files.whole import atomic_write
-from powsm.languages import lang_code
+from powsm.languages import lang_code, lang_sym
 from powsm.model.find import MODEL_HELP, find_model
 from powsm.model.frames import FrameGrid
-from powsm.tasks import TASKS, prompt_lang_sym
+from powsm.tasks import TASKS
 
 log = logging.getLogger("transcribe")
 
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     recogniser = Recogniser.load(model, options.device)
     shortest = FrameGrid.of(recogniser.model).min_samples()
     asked = {
-        "lang_sym": prompt_lang_sym(lang),
+        "lang_sym": lang_sym(lang),
         "window_s": options.window_s,
         "overlap_s": options.overlap_s,
         "with_times": options.align is not None,

@@ -1,4 +1,4 @@
-"""The four tasks: utterance -> prompted training examples, and back from output.
+"""The tasks: utterance -> prompted training examples, and back from output.
 
 One utterance becomes up to four examples which share audio and CTC target:
 
@@ -8,6 +8,9 @@ One utterance becomes up to four examples which share audio and CTC target:
     g2p   <eng><g2p><notimestamps> /p//ɔ/  paw                  /p//ɔ/
     p2g   <eng><p2g><notimestamps> paw     /p//ɔ/               /p//ɔ/
 
+A task is one row of `_ROWS`; examples, symbols, decode profiles, metrics and reports
+follow from it.
+
 Source: POWSM (arXiv 2510.24992) section 3 and its model card.
 """
 
@@ -15,29 +18,141 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM, lang_sym
+from powsm.languages import UNKNOWN_LANG_SYM, lang_sym
 from powsm.phones.slashed import to_slashed
 
-TASKS = ("pr", "asr", "g2p", "p2g")
-TASK_SYMS = {task: f"<{task}>" for task in TASKS}
-TEXT_TASKS = frozenset({"asr", "g2p", "p2g"})  # these need orthography
 NO_TIME_SYM = "<notimestamps>"
 NA_SYM = "<na>"  # stands where a prompt would
 WORD_START = "▁"  # U+2581, SentencePiece's mark for a space
 
-_PHONES, _TEXT, _NOTHING = "phones", "text", "nothing"
-_FILLINGS = {  # task -> what fills its target, its prompt
-    "pr": (_PHONES, _NOTHING),
-    "asr": (_TEXT, _NOTHING),
-    "g2p": (_PHONES, _TEXT),
-    "p2g": (_TEXT, _PHONES),
+Filling = Literal["phones", "text", "language", "nothing"]
+PHONES: Filling = "phones"
+TEXT: Filling = "text"
+LANGUAGE: Filling = "language"
+NOTHING: Filling = "nothing"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the model.
+
+    Attributes:
+        name: as in ids of examples, decode profiles and results; `<name>` in prompts.
+        title: what a reader is told.
+        reads: what fills the prompt of an example.
+        writes: what fills its target. A task that writes the language of an utterance
+            is prompted with `<unk>` for it.
+        metrics: rates of its output; the first that was scored stands for the task.
+        first_pass: the task whose output, of the same audio, can be the prompt.
+        sample: a prompt that shows what the task reads.
+        teaches_words: whether its targets are the text that pieces are learned from;
+            one task for each kind of text, or it would count twice.
+        is_trained: whether stage 4 makes examples of it and the vocabulary holds its
+            symbol.
+    """
+
+    name: str
+    title: str
+    reads: Filling
+    writes: Filling
+    metrics: tuple[str, ...]
+    first_pass: str | None = None
+    sample: str = NA_SYM
+    teaches_words: bool = False
+    is_trained: bool = True
+
+    @property
+    def symbol(self) -> str:
+        return f"<{self.name}>"
+
+    @property
+    def is_prompted(self) -> bool:
+        return self.reads != NOTHING
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether an utterance without orthography has no example."""
+        return TEXT in (self.reads, self.writes)
+
+
+_PHONE_METRICS = ("PFER", "PER")
+_TEXT_METRICS = ("WER", "CER")
+_LANGUAGE_METRICS = ("accuracy",)
+_ROWS = (  # in the order of the symbols in the published vocabulary
+    Task(
+        name="asr",
+        title="speech recognition",
+        reads=NOTHING,
+        writes=TEXT,
+        metrics=_TEXT_METRICS,
+        teaches_words=True,
+    ),
+    Task(
+        name="pr",
+        title="phone recognition",
+        reads=NOTHING,
+        writes=PHONES,
+        metrics=_PHONE_METRICS,
+    ),
+    Task(
+        name="g2p",
+        title="audio-guided grapheme to phone",
+        reads=TEXT,
+        writes=PHONES,
+        metrics=_PHONE_METRICS,
+        first_pass="asr",
+        sample="tea",
+    ),
+    Task(
+        name="p2g",
+        title="audio-guided phone to grapheme",
+        reads=PHONES,
+        writes=TEXT,
+        metrics=_TEXT_METRICS,
+        first_pass="pr",
+        sample="/t//i/",
+    ),
+    Task(  # read off what the decoder says first, whatever it was trained on
+        name="lid",
+        title="language identification",
+        reads=NOTHING,
+        writes=LANGUAGE,
+        metrics=_LANGUAGE_METRICS,
+        is_trained=False,
+    ),
+)
+LID = "lid"
+TASKS: dict[str, Task] = {row.name: row for row in _ROWS if row.is_trained}
+_ORDER = (PHONES, TEXT, LANGUAGE)
+# What a profile can decode and stage 13 scores, in the order of reports.
+DECODED_TASKS: dict[str, Task] = {
+    row.name: row for row in sorted(_ROWS, key=lambda row: _ORDER.index(row.writes))
 }
-_TASKS_BY_SYM = {sym: task for task, sym in TASK_SYMS.items()}
+
+_TASKS_BY_SYM = {task.symbol: name for name, task in TASKS.items()}
 _LEADING_SYM = re.compile(r"\s*(<[^<>\s]+>)")
 _TIME_SYM = re.compile(r"<\d+\.\d\d>")
 _CONTROL_SYMS = frozenset({"<sos>", "<eos>", "<sop>", "<blank>"})
+
+
+def tasks_writing(filling: Filling) -> tuple[str, ...]:
+    """Names of the tasks whose targets are phones, text or a language.
+
+    >>> tasks_writing(PHONES)
+    ('pr', 'g2p')
+    """
+    return tuple(name for name, task in TASKS.items() if task.writes == filling)
+
+
+def task_of(example_id: str) -> str:
+    """The task of `<utt_id>_<task>`.
+
+    >>> task_of("ls_1_eng_pr")
+    'pr'
+    """
+    return example_id.rpartition("_")[2]
 
 
 class Example(NamedTuple):
@@ -47,16 +162,6 @@ class Example(NamedTuple):
     text: str
     text_prev: str
     text_ctc: str
-
-
-@cache
-def prompt_lang_sym(lang: str) -> str:
-    """The prompt's language symbol: `<unk>` for a language that has no token.
-
-    >>> prompt_lang_sym("eng"), prompt_lang_sym("tus")
-    ('<eng>', '<unk>')
-    """
-    return lang_sym(lang) if lang in LANGUAGES else UNKNOWN_LANG_SYM
 
 
 _seen_phones: set[str] = set()  # those that `to_slashed` has accepted
@@ -85,7 +190,7 @@ def examples(
         lang: ISO 639-3 code; one without a token gets `<unk>`.
         phones: all phones with their length marks.
         ctc_phones: the phones without length and break marks.
-        text: normalised orthography; empty leaves the PR example alone.
+        text: normalised orthography; empty leaves the tasks that need none.
         tasks: which of `TASKS` to make.
 
     Raises:
@@ -100,7 +205,7 @@ def examples(
         raise ValueError(f"{utt_id}: no phones; every task needs them, drop it before")
     slashed = _slashed(phones)
     ctc = slashed if ctc_phones == phones else _slashed(ctc_phones)
-    fillings = {_PHONES: slashed, _TEXT: text, _NOTHING: NA_SYM}
+    fillings = {PHONES: slashed, TEXT: text, LANGUAGE: lang_sym(lang), NOTHING: NA_SYM}
     return [
         Example(utt_id + end, start + fillings[target], fillings[prompt], ctc)
         for end, start, target, prompt in _forms(lang, bool(text), tuple(tasks))
@@ -117,12 +222,18 @@ def _forms(
         End of the id, start of the target; what fills target and prompt.
     """
     forms = []
-    for task in sorted(tasks):
-        if task not in _FILLINGS:
-            raise ValueError(f"no task {task!r}; the tasks are {' '.join(TASKS)}")
-        if has_text or task not in TEXT_TASKS:
-            start = f"{prompt_lang_sym(lang)}<{task}>{NO_TIME_SYM} "
-            forms.append((f"_{task}", start, *_FILLINGS[task]))
+    for name in sorted(tasks):
+        if name not in TASKS:
+            raise ValueError(f"no task {name!r}; the tasks are {' '.join(TASKS)}")
+        task, symbol = TASKS[name], lang_sym(lang)
+        if task.needs_text and not has_text:
+            continue
+        if task.writes == LANGUAGE:
+            if symbol == UNKNOWN_LANG_SYM:
+                continue  # nothing that the model could answer
+            symbol = UNKNOWN_LANG_SYM
+        start = f"{symbol}{task.symbol}{NO_TIME_SYM} "
+        forms.append((f"_{name}", start, task.writes, task.reads))
     return forms
 
 
@@ -130,7 +241,7 @@ def _forms(
 class ParsedOutput:
     """What the decoder said: symbols it emitted (None if missing) and the rest.
 
-    `text` is slashed phones after pr and g2p, orthography after asr and p2g.
+    `text` is what the task writes: slashed phones, orthography or a language.
     """
 
     lang_sym: str | None

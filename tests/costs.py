@@ -6,7 +6,9 @@ what the stages write on a generated corpus (tests/test_costs.py).
 
 from dataclasses import dataclass
 
-TASKS = 4  # examples of an utterance
+from powsm.tasks import TASKS
+
+N_TASKS = len(TASKS)  # examples of an utterance
 ADAM_STATES = 2  # numbers that AdamW keeps for each parameter
 FLOAT32 = 4  # bytes
 
@@ -76,7 +78,7 @@ def dump_bytes(corpus: Corpus) -> float:
     """Stage 4, with the index that training makes: where each utterance begins in four
     files, and how long it is."""
     index = 8 * 4 + 8
-    return corpus.utterances * (TASKS * sum(example_bytes(corpus).values()) + index)
+    return corpus.utterances * (N_TASKS * sum(example_bytes(corpus).values()) + index)
 
 
 def experiment_bytes(parameters: float, keep: int, averages: int) -> float:
@@ -99,7 +101,7 @@ def stock_loader_bytes(corpus: Corpus) -> float:
     lines = example_bytes(corpus)
     files = ("wav.scp", "text", "text.prev", "text.ctc")
     entries = sum(120 + 1.3 * lines[name] for name in files)
-    return corpus.utterances * TASKS * entries
+    return corpus.utterances * N_TASKS * entries
 
 
 def sentencepiece_bytes(corpus: Corpus) -> float:

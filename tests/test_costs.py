@@ -67,7 +67,7 @@ def corpus(prepared) -> costs.Corpus:
         for task, end in (("asr", "_asr"), ("pr", "_pr"))
     }
     return costs.Corpus(
-        utterances=len(texts) // costs.TASKS,
+        utterances=len(texts) // costs.N_TASKS,
         utt_id=mean_bytes(u.rpartition("_")[0] for u in texts),
         speaker=mean_bytes(read(data / "utt2spk").values()),
         path=mean_bytes(read(data / "wav.scp").values()),

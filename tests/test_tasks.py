@@ -4,12 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from powsm.languages import lang_sym
 from powsm.phones.slashed import from_slashed
+from powsm.score.rates import RATES
 from powsm.tasks import (
+    DECODED_TASKS,
+    LANGUAGE,
+    NOTHING,
+    PHONES,
     TASKS,
+    TEXT,
+    Task,
     examples,
     parse_output,
-    prompt_lang_sym,
     strip_prompt,
 )
 
@@ -49,7 +56,7 @@ def test_words_that_look_like_missing_values_are_text(word):
 
 
 def test_unknown_language_is_prompted_as_unk():
-    assert prompt_lang_sym("evn") == "<unk>"
+    assert lang_sym("evn") == "<unk>"
     [row] = examples("u", "evn", ["p"], ["p"], "")
     assert row.text == "<unk><pr><notimestamps> /p/"
 
@@ -60,7 +67,7 @@ def test_no_phones_is_refused_because_it_would_be_written_as_two_slashes():
 
 
 def test_unknown_task_is_named():
-    with pytest.raises(ValueError, match="'tts'.*pr asr g2p p2g"):
+    with pytest.raises(ValueError, match="'tts'.*asr pr g2p p2g"):
         examples("u", "eng", ["p"], ["p"], "x", tasks=["tts"])
 
 
@@ -136,3 +143,51 @@ def test_strip_prompt_takes_only_prompts():
 )
 def test_both_readers_of_an_output_agree(output):
     assert strip_prompt(output) == parse_output(output).text == "the cat"
+
+
+def test_tasks_are_in_the_order_of_the_published_vocabulary():
+    # the released model's token list has <asr> <pr> <g2p> <p2g> after the languages
+    assert [task.symbol for task in TASKS.values()] == [
+        *("<asr>", "<pr>", "<g2p>", "<p2g>")
+    ]
+
+
+def test_reports_list_phones_then_text_then_languages():
+    assert list(DECODED_TASKS) == ["pr", "g2p", "asr", "p2g", "lid"]
+
+
+@pytest.mark.parametrize("task", DECODED_TASKS.values(), ids=lambda task: task.name)
+def test_row_of_a_task_is_coherent(task):
+    assert task.metrics
+    assert task.title
+    assert set(task.metrics) <= set(RATES)
+    if not task.is_prompted:
+        assert (task.first_pass, task.sample) == (None, "<na>")
+    else:  # what predicts the prompt writes what the task reads, and asks for nothing
+        first = TASKS[task.first_pass]
+        assert (first.reads, first.writes) == (NOTHING, task.reads)
+        assert task.sample != "<na>"
+
+
+def test_each_text_teaches_words_once():
+    assert [task.name for task in TASKS.values() if task.teaches_words] == ["asr"]
+
+
+def test_a_task_that_writes_the_language_does_not_read_it_in_the_prompt(monkeypatch):
+    task = Task("which", "which language", NOTHING, LANGUAGE, ("accuracy",))
+    monkeypatch.setitem(TASKS, "which", task)
+    [row] = examples("v", "deu", ["p"], ["p"], "", ["which"])
+    assert row.text == "<unk><which><notimestamps> <deu>"
+    # evn (Evenki) has no symbol, so that there is no answer to learn
+    assert examples("w", "evn", ["p"], ["p"], "x", ["which"]) == []
+
+
+def test_needs_text_is_to_read_or_to_write_it():
+    assert {n: t.needs_text for n, t in DECODED_TASKS.items()} == {
+        "pr": False,
+        "g2p": True,
+        "asr": True,
+        "p2g": True,
+        "lid": False,
+    }
+    assert {t.writes for t in DECODED_TASKS.values()} == {PHONES, TEXT, LANGUAGE}

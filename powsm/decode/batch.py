@@ -11,13 +11,13 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.decode.beams import Hypothesis
 from powsm.decode.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
-from powsm.decode.profile import FIRST_PASS, LID, DecodeError, Profile
+from powsm.decode.profile import FIRST_PASS, DecodeError, Profile
 from powsm.decode.search import Searcher, SearchOptions, language_log_probs
 from powsm.files.whole import sha256_file
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.find import ModelFiles, find_model, load_model
 from powsm.prepare.index import ExampleIndex
-from powsm.tasks import NA_SYM, NO_TIME_SYM, parse_output
+from powsm.tasks import DECODED_TASKS, LID, NA_SYM, NO_TIME_SYM, parse_output, task_of
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
 from powsm.vocabulary.tokenizer import Tokenizer
 
@@ -142,13 +142,18 @@ class Item:
 
 
 def items(folder: Path, task: str) -> list[Item]:
-    """What a dump folder has for a task; LID takes the PR examples."""
+    """What a dump folder has for a task.
+
+    A task without examples of its own takes the audio of all utterances.
+    """
     index = ExampleIndex(folder)
-    suffix = "pr" if task == LID else task
     found = []
     for utt in range(len(index)):
-        for example in index.examples(utt):
-            if example["id"].rpartition("_")[2] == suffix:
+        examples = index.examples(utt)
+        if not DECODED_TASKS[task].is_trained:
+            examples = examples[:1]
+        for example in examples:
+            if task_of(example["id"]) == task or not DECODED_TASKS[task].is_trained:
                 found.append(
                     Item(
                         utt_id=index.utt_id(utt),

@@ -9,11 +9,13 @@ from powsm.decode.search import SearchOptions
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES
 from powsm.settings import load_yaml
-from powsm.tasks import TASKS
+from powsm.tasks import DECODED_TASKS, LID, PHONES, TASKS, tasks_writing
 from powsm.vocabulary.phone_sets import read_phone_set
 
-LID = "lid"
-FIRST_PASS = {"g2p": "asr", "p2g": "pr"}  # what predicts the prompt of a task
+# the prompted tasks, and what predicts the prompt of each
+FIRST_PASS = {t.name: t.first_pass for t in TASKS.values() if t.is_prompted}
+# what the CTC head says, whatever it is asked: phones without a prompt
+CTC_TASKS = tuple(t for t in tasks_writing(PHONES) if not TASKS[t].is_prompted)
 
 
 class DecodeError(PowsmError):
@@ -73,11 +75,11 @@ class Profile:
                     f"{name} is {getattr(self, name)!r}, expected one of "
                     f"{' '.join(valid)}"
                 )
-        unknown = set(self.tasks) - {*TASKS, LID}
+        unknown = set(self.tasks) - set(DECODED_TASKS)
         if unknown or not self.tasks:
             raise self._error(
                 f"tasks {sorted(unknown)} do not exist; choose among "
-                f"{' '.join((*TASKS, LID))}"
+                f"{' '.join(DECODED_TASKS)}"
             )
         self._check_search()
         self._check_prompts()
@@ -90,20 +92,20 @@ class Profile:
             raise self._error(
                 "languages is for the task lid and for lang: detected; it has neither"
             )
-        if self.phones != "all" and (words := set(self.tasks) - {"pr", "g2p"}):
+        with_phones = tasks_writing(PHONES)
+        if self.phones != "all" and (others := set(self.tasks) - set(with_phones)):
             raise self._error(
-                f"phones: {self.phones} is for pr and g2p; {' '.join(sorted(words))} "
-                "says no phones"
+                f"phones: {self.phones} is for {' and '.join(with_phones)}; "
+                f"{' '.join(sorted(others))} says no phones"
             )
 
     def _check_search(self) -> None:
         search = self.search
         if self.decode == "ctc":
-            if set(self.tasks) != {"pr"}:
+            if others := [task for task in self.tasks if task not in CTC_TASKS]:
                 raise self._error(
                     "the CTC head always speaks phones, it cannot do "
-                    f"{' '.join(t for t in self.tasks if t != 'pr')}; use decode: "
-                    "attention or joint"
+                    f"{' '.join(others)}; use decode: attention or joint"
                 )
             if search != SearchOptions(beam_size=search.beam_size, nbest=search.nbest):
                 raise self._error(

@@ -25,12 +25,12 @@ from powsm.decode.longform import (
 )
 from powsm.decode.profile import Profile
 from powsm.model.frames import FrameGrid
-from powsm.tasks import NA_SYM, parse_output
+from powsm.tasks import NA_SYM, PHONES, TASKS, parse_output, tasks_writing
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger(__name__)
 
-PHONE_TASKS = ("pr", "g2p")  # their output has phones, and so times
+PHONE_TASKS = tasks_writing(PHONES)  # their output has phones, and so times
 
 
 def transcribe(
@@ -71,7 +71,7 @@ def transcribe(
         LongFormError: see `ctc_frames`; a task that is prompted with a reference, which
             belongs to the whole and not to pieces; times of a task without phones.
     """
-    if task in ("g2p", "p2g") and profile.prev == "gold":
+    if TASKS[task].is_prompted and profile.prev == "gold":
         raise LongFormError(
             f"{utt_id}: the prompt of {task} cannot be cut into pieces; use a decode "
             "profile with prev: predicted or prev: none"

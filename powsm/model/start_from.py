@@ -24,11 +24,11 @@ from powsm.settings import load_yaml
 from powsm.vocabulary.phone_sets import is_phone
 from powsm.vocabulary.tokenizer import (
     WORD_START,
-    asr_texts,
     observed_symbols,
     phone_symbols,
     read_token_list,
     token_list_of,
+    words_of,
     write_tokenizer,
 )
 
@@ -66,7 +66,7 @@ class NewTokens:
         """Compare a set of `dump/raw` with a token list."""
         known = set(tokens)
         languages, phones = observed_symbols(dump_set)
-        letters = {letter for text in asr_texts(dump_set / "text") for letter in text}
+        letters = {letter for text in words_of(dump_set / "text") for letter in text}
         return cls(
             [s for s in map(lang_sym, languages) if s not in known],
             [s for s in phone_symbols(phones) if s not in known],

@@ -59,7 +59,7 @@ class Settings:
     max_unknown_rate: float = MAX_UNKNOWN_RATE
     subset: str | None = None
     seed: int = 42
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = tuple(TASKS)
 
     def as_dict(self) -> dict[str, object]:
         values = asdict(self)

@@ -10,8 +10,9 @@ from powsm.formatting import markdown_table
 from powsm.languages import LANGUAGES, language_name
 from powsm.model.find import ModelFiles
 from powsm.report.results_md import with_interval
-from powsm.score.results import MAIN_METRICS, RESULTS_FILE, TASKS, read_results
+from powsm.score.results import RESULTS_FILE, read_results, task_title
 from powsm.settings import load_yaml
+from powsm.tasks import DECODED_TASKS, TASKS
 
 SNIPPET = """\
 import soundfile
@@ -24,7 +25,6 @@ for task, prompt in [{prompts}]:
     result = model(speech, prompt, lang_sym="{lang_sym}", task_sym=f"<{{task}}>")
     print(task, result[0][3])
 """
-PROMPTS = {"pr": "<na>", "asr": "<na>", "g2p": "tea", "p2g": "/t//i/"}
 
 
 def model_card(
@@ -41,7 +41,7 @@ def model_card(
     config = load_yaml(files.config_file)
     tokens = set(config["token_list"])
     codes = [code for code in LANGUAGES if f"<{code}>" in tokens]
-    tasks = [task for task in PROMPTS if f"<{task}>" in tokens]
+    tasks = [task for task in TASKS.values() if task.symbol in tokens]
     name = files.config_file.parent.name
     data = ModelCardData(
         language=codes,
@@ -52,7 +52,7 @@ def model_card(
     snippet = SNIPPET.format(
         tag=tag,
         seconds=config["preprocessor_conf"]["speech_length"],
-        prompts=", ".join(f'("{task}", "{PROMPTS[task]}")' for task in tasks),
+        prompts=", ".join(f'("{task.name}", "{task.sample}")' for task in tasks),
         lang_sym=f"<{codes[0]}>" if codes else "<unk>",
     )
     languages = ", ".join(f"{language_name(code)} (`{code}`)" for code in codes)
@@ -62,7 +62,7 @@ def model_card(
         f"# {name}",
         "An encoder-decoder speech model with the tasks of POWSM "
         "([arXiv 2510.24992](https://arxiv.org/abs/2510.24992)): "
-        + ", ".join(f"{TASKS[task]} (`<{task}>`)" for task in tasks)
+        + ", ".join(f"{task.title} (`{task.symbol}`)" for task in tasks)
         + ".",
         f"Languages: {languages or 'none by name; the language is `<unk>`'}.",
         "Phones of the training set were normalised by policy "
@@ -96,10 +96,12 @@ def _scores(exp: Path) -> str:
         metrics.setdefault((result.set, result.task), set()).add(result.metric)
     rows = []
     for result in results:
-        wanted = MAIN_METRICS.get(result.task, ())
-        found = [m for m in wanted if m in metrics[result.set, result.task]]
+        if result.task not in DECODED_TASKS:
+            continue
+        scored = metrics[result.set, result.task]
+        found = [m for m in DECODED_TASKS[result.task].metrics if m in scored]
         if found and result.metric == found[0]:
-            task = TASKS.get(result.task, result.task)
+            task = task_title(result.task)
             score = with_interval(result)
             rows.append([result.set, task, result.system, result.metric, score])
     if not rows:

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from powsm import tasks
 from powsm.decode.profile import Profile
 from powsm.formatting import markdown_table
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
-from powsm.score.results import MAIN_METRICS, TASKS
+from powsm.score.results import task_title
 from powsm.settings import ConfigError, load_yaml
+from powsm.tasks import DECODED_TASKS, TASKS
 from powsm.train.config import load
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
@@ -51,7 +51,7 @@ class Variant:
 
     def tasks(self) -> tuple[str, ...]:
         """The tasks it is trained on."""
-        return tuple(self.settings.get("tasks") or tasks.TASKS)
+        return tuple(self.settings.get("tasks") or TASKS)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def measure(
         for what, these in decoded.items():
             intervals = these.intervals()
             other = scores[reference].get(what) if variant != reference else None
-            for metric in MAIN_METRICS[what.name.partition("_")[0]]:
+            for metric in DECODED_TASKS[what.name.partition("_")[0]].metrics:
                 value = these.value(metric)
                 if math.isnan(value):
                     continue
@@ -218,7 +218,7 @@ def markdown(
                 line += _cells(row)
             lines.append(line)
         parts.append(
-            f"## {TASKS[task]}, {profile.removeprefix('decode_')}, {set_name} "
+            f"## {task_title(task)}, {profile.removeprefix('decode_')}, {set_name} "
             f"({of_what[0].n_utts} utterances)"
         )
         parts.append(markdown_table(header, lines))

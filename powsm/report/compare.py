@@ -9,7 +9,8 @@ from typing import Any
 from powsm.formatting import markdown_table
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
-from powsm.score.results import MAIN_METRICS, TASKS
+from powsm.score.results import task_title
+from powsm.tasks import DECODED_TASKS
 
 SIGNIFICANT = 0.05  # p below this is marked
 
@@ -65,7 +66,7 @@ def compare_scores(
         pairs |= {lang: (part, langs[lang]) for lang, part in first.by_lang().items()}
     return [
         Compared(
-            what=", ".join((f"{set_name}: {TASKS.get(task, task)}", *profile)),
+            what=", ".join((f"{set_name}: {task_title(task)}", *profile)),
             lang=lang,
             metric=metric,
             first=a.value(metric),
@@ -73,7 +74,7 @@ def compare_scores(
             result=a.compare(b, metric),
         )
         for lang, (a, b) in pairs.items()
-        for metric in MAIN_METRICS[task]
+        for metric in DECODED_TASKS[task].metrics
         if not math.isnan(a.value(metric))
     ]
 

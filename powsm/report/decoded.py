@@ -15,10 +15,8 @@ from powsm.report.experiment import ReportError
 from powsm.score.distance import PhonePairs
 from powsm.score.metrics import CER_LANGUAGES, lid_confusion, score_text
 from powsm.score.phone_reader import PhoneReader
-from powsm.tasks import strip_prompt
+from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES, TEXT, strip_prompt
 
-PHONE_TASKS = ("pr", "g2p")
-TEXT_TASKS = ("asr", "p2g")
 GAP = ""  # the other side of an inserted or deleted unit
 
 
@@ -69,7 +67,7 @@ class DecodedSet:
         CER where the language has no spaces. An empty reference counts as one phone, so
         that what was inserted shows.
         """
-        if self.task in TEXT_TASKS:
+        if DECODED_TASKS[self.task].writes == TEXT:
             scores = score_text(hyp=self.hyps, ref=self.refs, langs=self.langs)
             wer, cer = map(scores.utterance_values, ("WER", "CER"))
             return np.nan_to_num(np.where(np.isnan(wer), cer, wer), nan=100.0)
@@ -79,14 +77,14 @@ class DecodedSet:
     @property
     def error_name(self) -> str:
         """What `errors` holds."""
-        if self.task in TEXT_TASKS:
+        if DECODED_TASKS[self.task].writes == TEXT:
             has_unspaced = not CER_LANGUAGES.isdisjoint(self.langs)
             return "WER (CER where words have no spaces)" if has_unspaced else "WER"
         return "PFER"
 
     @cached_property
     def _pairs(self) -> tuple[PhonePairs, str]:
-        if self.task in TEXT_TASKS:
+        if DECODED_TASKS[self.task].writes == TEXT:
             # the kernel takes any units for "phones" when each edit costs 1
             hyp = [text.split() for text in self.hyps]
             ref = [text.split() for text in self.refs]
@@ -191,12 +189,11 @@ def _read_set(path: Path, profile: str, folder: Path, task: str) -> DecodedSet:
         _of_utterances(folder / "utt2lang"),
         _of_utterances(folder / "wav.scp"),
     )
-    if task == "lid":
+    if DECODED_TASKS[task].writes == LANGUAGE:
         refs = langs
     else:
-        refs = dict(
-            read_scp(folder / ("ref.ipa" if task in PHONE_TASKS else "ref.text"))
-        )
+        is_phones = DECODED_TASKS[task].writes == PHONES
+        refs = dict(read_scp(folder / ("ref.ipa" if is_phones else "ref.text")))
     utt_ids = tuple(record["utt_id"] for record in records)
     missing = [u for u in utt_ids if u not in refs or u not in locations]
     if missing:

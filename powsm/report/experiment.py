@@ -14,7 +14,6 @@ import powsm
 from powsm.errors import PowsmError
 from powsm.phones.normaliser import Normaliser
 from powsm.score.results import (
-    MAIN_METRICS,
     RESULTS_FILE,
     Result,
     Timing,
@@ -22,6 +21,7 @@ from powsm.score.results import (
     read_results,
     read_timings,
 )
+from powsm.tasks import DECODED_TASKS
 
 HISTORY_FILE = "history.jsonl"
 
@@ -55,7 +55,8 @@ class Experiment:
     def main_metric(self, set_name: str, task: str) -> str:
         """The metric that stands for a task on a set."""
         found = {r.metric for r in self.select(set=set_name, task=task)}
-        wanted = [m for m in MAIN_METRICS.get(task, ()) if m in found]
+        main = DECODED_TASKS[task].metrics if task in DECODED_TASKS else ()
+        wanted = [metric for metric in main if metric in found]
         return wanted[0] if wanted else min(found, key=metric_order)
 
 

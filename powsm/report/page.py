@@ -18,15 +18,15 @@ from powsm.phones.chart import PROPERTIES, classes
 from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import (
     GAP,
-    PHONE_TASKS,
-    TEXT_TASKS,
     DecodedSet,
     differences,
     read_decoded,
 )
 from powsm.report.experiment import Experiment, training_command, versions
 from powsm.report.results_md import weaknesses
-from powsm.score.results import MAIN_METRICS, METRICS, TASKS, Result
+from powsm.score.rates import RATES
+from powsm.score.results import Result
+from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES
 
 N_WORST = 30  # utterances with the highest error, of each decoded set
 N_EXAMPLES = 2000  # utterances that show confusions, shared by the decoded sets
@@ -48,7 +48,7 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     sets = list(dict.fromkeys(r.set for r in experiment.results))
     for decoded in read_decoded(experiment.path, dump, sets):  # one at a time in memory
         langs.update(decoded.langs)
-        if decoded.task in (*PHONE_TASKS, *TEXT_TASKS):
+        if DECODED_TASKS[decoded.task].writes != LANGUAGE:
             systems.append(_system(decoded, n_examples))
         else:
             counts = decoded.lid_matrix()
@@ -57,18 +57,18 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
                 {"set": decoded.set, "profile": decoded.profile, "counts": counts}
             )
     budget = ClipBudget(MAX_CLIPS, MAX_CLIP_BYTES)
-    order = list(TASKS)
+    order = list(DECODED_TASKS)
     systems.sort(key=lambda s: (s["set"], order.index(s["task"]), s["mean_error"]))
     _embed_clips(systems, budget)
     phones = _Numbers()
     for system in systems:
-        if system["task"] in PHONE_TASKS:
+        if DECODED_TASKS[system["task"]].writes == PHONES:
             _number_phones(system, phones)
     return {
         "name": experiment.name,
-        "tasks": TASKS,
-        "metrics": METRICS,
-        "main_metrics": MAIN_METRICS,
+        "tasks": {name: task.title for name, task in DECODED_TASKS.items()},
+        "metrics": {name: rate.title for name, rate in RATES.items()},
+        "main_metrics": {name: task.metrics for name, task in DECODED_TASKS.items()},
         "languages": {lang: language_name(lang) for lang in sorted(langs - {"all"})},
         "weak": weaknesses(experiment, dump),
         "results": [_result(r) for r in experiment.results],
@@ -146,7 +146,7 @@ def _finite(history: Sequence[dict]) -> list[dict]:
 def _system(decoded: DecodedSet, n_examples: int) -> dict:
     """A decoded set with the utterances that the page can show."""
     worst = decoded.worst(N_WORST)
-    is_phones = decoded.task in PHONE_TASKS
+    is_phones = DECODED_TASKS[decoded.task].writes == PHONES
     shown = worst + (decoded.examples(n_examples) if is_phones else [])
     shown = list(dict.fromkeys(shown))
     place = {k: number for number, k in enumerate(shown)}
@@ -218,7 +218,7 @@ def _differences(systems: Sequence[dict], phones: _Numbers) -> dict[str, str]:
     pairs = {
         (names[ref], names[hyp])
         for system in systems
-        if system["task"] in PHONE_TASKS
+        if DECODED_TASKS[system["task"]].writes == PHONES
         for utterance in system["utterances"]
         for ref, hyp in utterance["steps"]
     }

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import EngFormatter  # noqa: E402
 
 from powsm.files.whole import atomic_write
-from powsm.score.results import TASKS
+from powsm.tasks import DECODED_TASKS
 
 # Okabe and Ito's colours, told apart by colour-blind readers; dashes when they run out.
 COLOURS = (
@@ -81,13 +81,13 @@ def plot_losses(history: Sequence[dict], path: Path) -> Path:
     parts = (("loss", "total"), ("loss_ctc", "CTC"), ("loss_att", "attention"))
     for number, (name, label) in enumerate(parts):
         _line(whole, history, name, label, **style(number))
-    for number, task in enumerate(t for t in TASKS if t != "lid"):
-        _line(tasks, history, f"loss_{task}", task.upper(), **style(number))
-        _line(accuracy, history, f"acc_{task}", task.upper(), **style(number))
+    for number, task in enumerate(t for t in DECODED_TASKS.values() if t.is_trained):
+        _line(tasks, history, f"loss_{task.name}", task.name.upper(), **style(number))
+        _line(accuracy, history, f"acc_{task.name}", task.name.upper(), **style(number))
         # no loss in training: batches are of equal length in audio, so their mean an
         # utterance is that of long ones; tokens are not so unequal
         training = {"color": style(number)["color"], "linestyle": ":", "linewidth": 1}
-        _line(accuracy, history, f"train_acc_{task}", "_nolegend_", **training)
+        _line(accuracy, history, f"train_acc_{task.name}", "_nolegend_", **training)
     accuracy.set_ylim(0, 1)
     _finish(whole, "Loss in validation", "nats an utterance")
     _finish(tasks, "Attention loss by task, validation", "nats an utterance")

@@ -14,7 +14,8 @@ from powsm.report.experiment import (
     training_command,
     versions,
 )
-from powsm.score.results import METRICS, TASKS, Result, ordered_metrics
+from powsm.score.rates import RATES
+from powsm.score.results import Result, ordered_metrics, task_title
 
 # When a score is called weak, in percent. These are not thresholds of the paper: an
 # error rate above them means that a reader cannot use the output without correcting it.
@@ -76,9 +77,10 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
         ]
         if worse:
             found.append(
-                f"{set_name}, {TASKS[task]}: with the decoder, {metric} is worse than "
-                f"the {ctc.value:.1f} of the CTC head alone ({', '.join(worse)}): the "
-                "decoder has not learned to follow the audio well."
+                f"{set_name}, {task_title(task)}: with the decoder, {metric} is worse "
+                f"than the {ctc.value:.1f} of the CTC head alone "
+                f"({', '.join(worse)}): the decoder has not learned to follow the "
+                "audio well."
             )
         found += _uneven_languages(rows, pooled, set_name, task)
     for set_name in sets:
@@ -94,7 +96,7 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
 
 
 def _weak_result(result: Result) -> list[str]:
-    name = TASKS.get(result.task, result.task)
+    name = task_title(result.task)
     where = f"{result.set}, {name}" + (f", {result.system}" if result.decode else "")
     limit = WEAK.get(result.metric)
     if limit is not None and result.value > limit:
@@ -127,7 +129,7 @@ def _uneven_languages(
         ]
         if worse:
             found.append(
-                f"{set_name}, {TASKS.get(task, task)}, {whole.system}: far above the "
+                f"{set_name}, {task_title(task)}, {whole.system}: far above the "
                 f"pooled {whole.metric} of {whole.value:.1f}: {', '.join(worse)}."
             )
     return found
@@ -194,7 +196,7 @@ def render(experiment: Experiment, dump: Path, command: str) -> str:
     parts.append(markdown_table(["", "at the time of this report"], rows))
     parts.append("## Metrics")
     used = ordered_metrics(experiment.results)
-    parts.append("\n".join(f"- `{m}`: {METRICS[m]}" for m in used if m in METRICS))
+    parts.append("\n".join(f"- `{m}`: {RATES[m].title}" for m in used if m in RATES))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -206,7 +208,7 @@ def _headlines(experiment: Experiment) -> list[str]:
         for result in pooled:
             rows.append(
                 [
-                    f"{set_name}: {TASKS.get(task, task)}",
+                    f"{set_name}: {task_title(task)}",
                     result.system,
                     metric,
                     with_interval(result),
@@ -221,7 +223,7 @@ def _group_section(experiment: Experiment, set_name: str, task: str) -> list[str
     systems = list(dict.fromkeys(r.system for r in results))
     metrics = ordered_metrics(results)
     found = {(r.system, r.metric, r.lang): r for r in results}
-    title = f"## {set_name}: {TASKS.get(task, task)}"
+    title = f"## {set_name}: {task_title(task)}"
     overall = markdown_table(
         ["decode", *metrics, "utterances", "reference units"],
         [
@@ -266,7 +268,7 @@ def _cost_section(experiment: Experiment) -> list[str]:
         return ["## Decoding time", "No decoding times were found (`timing.json`)."]
     rows = [
         [
-            f"{t.set}: {TASKS.get(t.task, t.task)}",
+            f"{t.set}: {task_title(t.task)}",
             t.profile,
             f"{t.audio_s:,.1f}",
             f"{t.compute_s:,.1f}",

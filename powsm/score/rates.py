@@ -48,6 +48,8 @@ class Rate(NamedTuple):
         units: so many units of the numerator make one.
         scale: 100 for percent.
         n_utts: the column that counts the utterances behind the rate.
+        title: what it is, for the end of a report.
+        higher_is_better: of two values; error rates are better when lower.
     """
 
     numerator: tuple[str, ...]
@@ -55,25 +57,71 @@ class Rate(NamedTuple):
     units: int = 1
     scale: int = 100
     n_utts: str = "n_utts"
+    title: str = ""
+    higher_is_better: bool = False
 
 
 EDITS = ("substitutions", "deletions", "insertions")
 
-_FEATURE_RATE = Rate(("feature_cost",), "n_ref", UNITS["feature"])
-RATES: dict[str, Rate] = {
-    "PER": Rate(EDITS, "n_ref"),
-    "PFER": _FEATURE_RATE,
-    "PFER_hamming": Rate(("hamming_cost",), "n_ref", UNITS["hamming"]),
-    "mean_hamming": Rate(("hamming_cost",), "n_utts", UNITS["hamming"], scale=1),
-    "FER": _FEATURE_RATE,  # PanPhon's and PRiSM's name for it
+RATES: dict[str, Rate] = {  # in the order of a table's columns
+    "PFER": Rate(
+        ("feature_cost",),
+        "n_ref",
+        UNITS["feature"],
+        title="100 x summed PanPhon feature edit distance / reference segments: the "
+        'published tables. A gap costs less than 1. PRiSM\'s evaluator calls it "FER".',
+    ),
+    "PER": Rate(
+        EDITS,
+        "n_ref",
+        title="100 x (substitutions + deletions + insertions) / reference phones.",
+    ),
+    "PFER_hamming": Rate(
+        ("hamming_cost",),
+        "n_ref",
+        UNITS["hamming"],
+        title="as PFER with PanPhon's Hamming distance: a gap costs 1, a phone that "
+        "differs in k of 24 features k/24. What the POWSM paper describes in words.",
+    ),
+    "mean_hamming": Rate(
+        ("hamming_cost",),
+        "n_utts",
+        UNITS["hamming"],
+        scale=1,
+        title="mean Hamming feature edit distance of an utterance, in phones: not a "
+        "percentage, grows with length. ZIPA, MultIPA and PRiSM's evaluator call this "
+        '"PFER".',
+    ),
+    "FER": Rate(
+        ("feature_cost",),
+        "n_ref",
+        UNITS["feature"],
+        title="100 x feature edits / (24 x reference segments): PanPhon's and PRiSM's "
+        "name for PFER.",
+    ),
     "WER": Rate(
         ("word_substitutions", "word_deletions", "word_insertions"),
         "n_words",
         n_utts="n_word_utts",
+        title="100 x word edits / reference words.",
     ),
-    "CER": Rate(("char_substitutions", "char_deletions", "char_insertions"), "n_chars"),
-    "accuracy": Rate(("n_correct",), "n_utts"),
-    "top_5": Rate(("n_in_top_5",), "n_utts"),  # the language is among the likeliest 5
+    "CER": Rate(
+        ("char_substitutions", "char_deletions", "char_insertions"),
+        "n_chars",
+        title="100 x character edits / reference characters.",
+    ),
+    "accuracy": Rate(
+        ("n_correct",),
+        "n_utts",
+        title="share of utterances whose likeliest language is the reference's.",
+        higher_is_better=True,
+    ),
+    "top_5": Rate(
+        ("n_in_top_5",),
+        "n_utts",
+        title="share of utterances whose language is among the five likeliest.",
+        higher_is_better=True,
+    ),
 }
 PHONE_RATES = ("PER", "PFER", "PFER_hamming", "mean_hamming")
 TEXT_RATES = ("WER", "CER")
@@ -243,10 +291,9 @@ class Scores:
 
     def _fraction(self, rate: str) -> tuple[np.ndarray, np.ndarray]:
         """Numerator and denominator of each utterance, whole numbers both."""
-        numerator, denominator, units, *_ = RATES[rate]
-        return sum(self.columns[n] for n in numerator), units * self.columns[
-            denominator
-        ]
+        how = RATES[rate]
+        numerator = sum(self.columns[name] for name in how.numerator)
+        return numerator, how.units * self.columns[how.denominator]
 
     def _units(self, rate: str, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
         counts = np.stack(self._fraction(rate), 1)

@@ -7,36 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
+from powsm.score.rates import RATES
+from powsm.tasks import DECODED_TASKS
 
 RESULTS_FILE = "results.json"
-
-TASKS = {  # task -> what a reader is told
-    "pr": "phone recognition",
-    "g2p": "audio-guided grapheme to phone",
-    "asr": "speech recognition",
-    "p2g": "audio-guided phone to grapheme",
-    "lid": "language identification",
-}
-MAIN_METRICS = {  # task -> the first that was scored stands for the task
-    "pr": ("PFER", "PER"),
-    "g2p": ("PFER", "PER"),
-    "asr": ("WER", "CER"),
-    "p2g": ("WER", "CER"),
-    "lid": ("accuracy",),
-}
-METRICS = {  # in the order of a table's columns
-    "PFER": "100 x summed PanPhon feature edit distance / reference segments: the "
-    "published tables. A gap costs less than 1.",
-    "PER": "100 x (substitutions + deletions + insertions) / reference phones.",
-    "PFER_hamming": "as PFER with PanPhon's Hamming distance: a gap costs 1, a phone "
-    "that differs in k of 24 features k/24. What the POWSM paper describes in words.",
-    "mean_hamming": "mean Hamming feature edit distance of an utterance, in phones: "
-    "not a percentage, grows with length. ZIPA and MultIPA call this PFER.",
-    "FER": "100 x feature edits / (24 x reference segments).",
-    "WER": "100 x word edits / reference words.",
-    "CER": "100 x character edits / reference characters.",
-    "accuracy": "share of utterances whose likeliest language is the reference's.",
-}
 
 
 class ResultsError(PowsmError):
@@ -52,7 +26,7 @@ class Result:
         lang: ISO 639-3, or `all` for the pooled rate.
         task: `pr asr g2p p2g lid`.
         decode: `attention`, `joint` or `ctc`; empty for LID.
-        metric: a key of `METRICS`.
+        metric: a key of `RATES`.
         value: in percent, but `mean_hamming` in phones.
         low, high: bounds of the 95 % interval; NaN where there is too little to tell.
         n_utts: utterances scored.
@@ -122,12 +96,12 @@ def read_results(path: Path) -> tuple[Result, ...]:
 
 
 def metric_order(metric: str) -> tuple[int, str]:
-    names = list(METRICS)
+    names = list(RATES)
     return (names.index(metric) if metric in names else len(names), metric)
 
 
 def _result_order(result: Result) -> tuple:
-    tasks = list(TASKS)
+    tasks = list(DECODED_TASKS)
     task = tasks.index(result.task) if result.task in tasks else len(tasks)
     return (
         result.set,
@@ -138,6 +112,11 @@ def _result_order(result: Result) -> tuple:
         result.lang != "all",
         result.lang,
     )
+
+
+def task_title(task: str) -> str:
+    """What a reader is told of a task; one that is no longer known has its name."""
+    return DECODED_TASKS[task].title if task in DECODED_TASKS else task
 
 
 def ordered_metrics(results: Iterable[Result]) -> list[str]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from powsm.audio import AudioError
 from powsm.prepare.index import ExampleIndex
-from powsm.tasks import NO_TIME_SYM
+from powsm.tasks import NO_TIME_SYM, PHONES, TASKS, task_of, tasks_writing
 from powsm.train.batches import BatchOptions, PassPlan, plan_pass
 
 IGNORE_ID = -1  # padding of token ids, as in ESPnet's collate function
@@ -89,7 +89,7 @@ class UtteranceDataset(Dataset):
         padded[lead : lead + speech.size] = speech
         rows = self._with_ctc_targets(self.index.examples(utt))
         if self.tasks is not None:
-            rows = [r for r in rows if r["id"].rpartition("_")[2] in self.tasks]
+            rows = [r for r in rows if task_of(r["id"]) in self.tasks]
         tokens = [
             self.encode({k: v for k, v in row.items() if k != "id"}) for row in rows
         ]
@@ -102,14 +102,21 @@ class UtteranceDataset(Dataset):
 
     def _with_ctc_targets(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
         said = {
-            row["id"].rpartition("_")[2]: row["text"].partition(NO_TIME_SYM)[2].strip()
+            task_of(row["id"]): row["text"].partition(NO_TIME_SYM)[2].strip()
             for row in rows
         }
+        phones = [text for task, text in said.items() if TASKS[task].writes == PHONES]
+        if self.ctc_target == "phones_with_length" and not phones:
+            raise ValueError(
+                f"{self.index.folder}: {rows[0]['id']} has no example that writes "
+                "phones, and ctc_target phones_with_length needs one; run stage 4 "
+                f"with one of the tasks {' '.join(tasks_writing(PHONES))}"
+            )
         for row in rows:
             if self.ctc_target == "phones_with_length":
-                row["text_ctc"] = said["pr"]  # every utterance has it
+                row["text_ctc"] = phones[0]
             elif self.ctc_target == "text":
-                row["text_ctc"] = said[row["id"].rpartition("_")[2]]
+                row["text_ctc"] = said[task_of(row["id"])]
         return rows
 
 
@@ -127,8 +134,8 @@ def _ctc_targets(item: dict) -> tuple[list[np.ndarray], list[int]]:
     A target of phones comes first: it is the one that validation compares with.
     """
     keys = [example["text_ctc"].tobytes() for example in item["examples"]]
-    tasks = [example_id.rpartition("_")[2] for example_id in item["example_ids"]]
-    phones_first = sorted(range(len(keys)), key=lambda i: tasks[i] in ("asr", "p2g"))
+    tasks = [TASKS[task_of(example_id)] for example_id in item["example_ids"]]
+    phones_first = sorted(range(len(keys)), key=lambda i: tasks[i].writes != PHONES)
     different = dict.fromkeys(keys[i] for i in phones_first)
     number = {key: n for n, key in enumerate(different)}
     first = [keys.index(key) for key in number]

@@ -24,14 +24,13 @@ from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write, sha256_file
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import INVENTORY
-from powsm.tasks import NA_SYM, NO_TIME_SYM, TASK_SYMS, WORD_START, prompt_lang_sym
+from powsm.tasks import NA_SYM, NO_TIME_SYM, TASKS, WORD_START
 from powsm.vocabulary.phone_sets import COUNTS_FILE, write_counts
 
 BLANK_SYM, UNK_SYM = "<blank>", "<unk>"
 SOS_SYM, EOS_SYM, SOP_SYM = "<sos>", "<eos>", "<sop>"
 NO_SPEECH_SYM = "<nospeech>"
 TIME_STEP_S = 0.02  # of the published vocabulary; data carry no timestamps
-PUBLISHED_TASK_ORDER = ("asr", "pr", "g2p", "p2g")
 DONE_FILE = "tokenizer.done.json"
 
 _N_SPM_SYMS = 3  # <unk> <s> </s>, which ESPnet's list replaces
@@ -67,7 +66,7 @@ def special_symbols(
         NA_SYM,
         NO_SPEECH_SYM,
         *(lang_sym(code) for code in sorted(set(languages))),
-        *(TASK_SYMS[task] for task in PUBLISHED_TASK_ORDER),
+        *(task.symbol for task in TASKS.values()),
         NO_TIME_SYM,
         *time_symbols(time_step_s),
     ]
@@ -104,30 +103,30 @@ def observed_symbols(dump_set: Path) -> tuple[list[str], list[str]]:
                     seen.update(line[line.index("/") : -1].split("/"))
         phones.update(seen)
     phones.discard("")
-    known = [code for code in sorted(languages) if prompt_lang_sym(code) != UNK_SYM]
+    known = [code for code in sorted(languages) if lang_sym(code) != UNK_SYM]
     return known, sorted(phones)
 
 
-def asr_texts(text_file: Path) -> Iterator[str]:
-    """The orthography in the `text` of a `dump/raw` set: its ASR examples only."""
-    task_sym = TASK_SYMS["asr"]
+def words_of(text_file: Path) -> Iterator[str]:
+    """The orthography in the `text` of a `dump/raw` set, each text once."""
+    task_syms = tuple(task.symbol for task in TASKS.values() if task.teaches_words)
     with open(text_file, encoding="utf-8", newline="\n") as file:
         for line in file:
             prompt, _, text = line.rstrip("\n").partition(f"{NO_TIME_SYM} ")
-            if prompt.endswith(task_sym):
+            if prompt.endswith(task_syms):
                 yield text
 
 
 def sample_texts(text_file: Path, n_texts: int, seed: int) -> Iterator[str]:
-    """All ASR texts in order, or `n_texts` of them, each equally likely.
+    """All of `words_of` in order, or `n_texts` of them, each equally likely.
 
     Two passes over the file, no memory: the n-th text is taken with the
     probability still needed over still to come (Knuth's selection sampling).
     """
-    left = sum(1 for _ in asr_texts(text_file))
+    left = sum(1 for _ in words_of(text_file))
     wanted = min(n_texts, left)
     lottery = random.Random(seed)
-    for text in asr_texts(text_file):
+    for text in words_of(text_file):
         if lottery.random() * left < wanted:
             wanted -= 1
             yield text
@@ -318,10 +317,12 @@ def train_tokenizer(
     }
     if _is_current(folder, made_from):
         return None
-    if next(asr_texts(dump_set / "text"), None) is None:
+    if next(words_of(dump_set / "text"), None) is None:
         raise ValueError(
-            f"{dump_set}/text: no asr example, so no orthography to learn pieces from; "
-            "are all texts of data/ empty, or was stage 4 run without the task?"
+            f"{dump_set}/text: no example of "
+            f"{' '.join(t.name for t in TASKS.values() if t.teaches_words)}, so no "
+            "orthography to learn pieces from; are all texts of data/ empty, or was "
+            "stage 4 run without the task?"
         )
     languages, phones = LANGUAGES, INVENTORY
     if settings.only_observed_languages or settings.only_observed_phones:

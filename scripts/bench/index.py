@@ -40,7 +40,7 @@ from powsm.train.batches import BatchOptions, plan_pass
 from powsm.train.dataset import UtteranceDataset, UtteranceLoader
 
 N_UTTS = 8_289_886
-TASKS = ("asr", "g2p", "p2g", "pr")
+ENDINGS = ("asr", "g2p", "p2g", "pr")
 _BLOCK = 100_000  # utterances written at a time
 
 
@@ -58,7 +58,7 @@ def write_dump(folder: Path, n_utts: int) -> None:
     }
     for name, texts in values.items():
         lines = [f"cv_uUTTERID_eng_{task} {text}\n"
-                 for task, text in zip(TASKS, texts, strict=True)]  # fmt: skip
+                 for task, text in zip(ENDINGS, texts, strict=True)]  # fmt: skip
         template = "".join(lines).encode()
         rng = np.random.default_rng(1)
         with open(folder / name, "wb") as file:

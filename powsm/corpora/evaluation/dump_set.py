@@ -21,7 +21,7 @@ from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
-from powsm.tasks import examples, strip_prompt
+from powsm.tasks import PHONES, examples, strip_prompt, tasks_writing
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ REFERENCES = ("text.good", "text")
 # PRiSM says the language in text.lang, or in the prompt with which its text begins
 LANGUAGE_FILES = ("text.lang", "utt2lang", "text")
 ORTHOGRAPHY = ("text.asr",)
-TASKS = ("pr", "g2p")  # what human phones are the answer to
 
 
 class PhoneSetError(PowsmError):
@@ -100,7 +99,9 @@ def write_phone_set(
         utt_id = make_utt_id(name, key, langs[key])
         ctc_phones = strip_suprasegmentals(phones)
         text = normalise_text(texts.get(key, ""), langs[key], text_policy)
-        for example in examples(utt_id, langs[key], phones, ctc_phones, text, TASKS):
+        # human phones are the answer to these tasks, and to no other
+        tasks = tasks_writing(PHONES)
+        for example in examples(utt_id, langs[key], phones, ctc_phones, text, tasks):
             for file, value in (
                 ("wav.scp", location),
                 ("text", example.text),

@@ -11,13 +11,11 @@ from pathlib import Path
 
 from powsm.report.paper.spec import Cell, Column, Query, Row, Table
 from powsm.score.intervals import wilson_interval
-from powsm.score.rates import Scores
+from powsm.score.rates import RATES, Scores
 
 TAKEN_FOR = (
     "taken_for:"  # a metric: share of utterances whose language is taken for ...
 )
-
-_HIGHER_IS_BETTER = ("accuracy",)
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Filled:
         if metric.startswith(TAKEN_FOR):
             return "differs"
         is_above = self.ours.value > self.paper.value
-        return "better" if is_above == (metric in _HIGHER_IS_BETTER) else "worse"
+        return "better" if is_above == RATES[metric].higher_is_better else "worse"
 
 
 def hyp_file(exp: Path, query: Query) -> Path | None:
