@@ -160,7 +160,7 @@ def test_init_of_a_package_is_its_map(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert len(tree.body) == 1, f"{ids(path)} holds more than its docstring"
     rows = re.findall(
-        r"^ {4}(\w+)(?: {2,}|$)", ast.get_docstring(tree, clean=False), re.M
+        r"^(?: {4})?(\w+)(?: {2,}|$)", ast.get_docstring(tree, clean=False), re.M
     )
     here = {p.stem for p in path.parent.glob("*.py")} | {
         p.parent.name for p in path.parent.glob("*/__init__.py")

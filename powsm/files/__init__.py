@@ -4,6 +4,7 @@ Nothing here knows what a phone, a task or a model is.
 
     archives     archives of other people: checked member by member, unpacked once
     chunks       the files of a data directory cut into the same runs of utterances
+    current      is it up to date? a record of what was made, from what, and how
     datadir      data directories: a file per property, a line per utterance
     lock         who is writing what: a lock that ends with its process
     sort         lines in sorted order, more of them than fit in memory: GNU sort

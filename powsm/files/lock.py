@@ -67,10 +67,12 @@ class _Owner:
 def lock_file(path: Path) -> Path:
     """Where the lock of `path` is: beside it, so that `path` can be replaced.
 
-    >>> str(lock_file(Path("dump/raw/train")))
-    'dump/raw/.train.lock'
+    It is that of the file or folder behind a link.
+
+    >>> lock_file(Path("dump/raw/train")).name
+    '.train.lock'
     """
-    path = Path(path) if Path(path).name not in ("", "..") else Path(path).resolve()
+    path = Path(path).resolve()
     name = path.name.lstrip(".")
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -93,12 +95,11 @@ def owned(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[N
         OwnedError: another process holds it; names process, host, start and command.
     """
     file = lock_file(path)
-    key = file.parent.resolve() / file.name
     here = (os.getpid(), threading.get_ident())
     with _held_guard:
-        holder = _held.get(key)
+        holder = _held.get(file)
         if holder is None or holder[0] != here[0]:  # a fork inherits no lock
-            _held[key], holder = here, None
+            _held[file], holder = here, None
     if holder == here:
         yield
         return
@@ -111,7 +112,7 @@ def owned(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[N
     finally:
         if fd is not None:
             _release(fd, file, shared)
-        _held.pop(key, None)
+        _held.pop(file, None)
 
 
 def _lock(path: Path, file: Path, shared: bool, wait: bool) -> int | None:
@@ -123,11 +124,6 @@ def _lock(path: Path, file: Path, shared: bool, wait: bool) -> int | None:
         fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.lockf(fd, kind | fcntl.LOCK_NB)
-            if _is_same_file(fd, file):  # else its holder removed it at its end
-                _write_record(fd)
-                return fd
-            os.close(fd)
-            continue
         except OSError as err:
             os.close(fd)
             if err.errno in _NO_LOCKS:
@@ -140,6 +136,16 @@ def _lock(path: Path, file: Path, shared: bool, wait: bool) -> int | None:
                 return None
             if err.errno not in _BUSY:
                 raise
+        else:
+            if not _is_same_file(fd, file):  # its holder removed it at its end
+                os.close(fd)
+                continue
+            try:
+                _write_record(fd)
+            except OSError:
+                _release(fd, file, shared)
+                raise
+            return fd
         owner = _read_record(file)
         if not wait:
             raise OwnedError(

@@ -1,17 +1,30 @@
 """Whole files or none: atomic writing and content hashes."""
 
 import errno
+import glob
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from powsm.errors import PowsmError
+from powsm.files.lock import lock_file, owned
 
 _CHUNK = 1 << 20  # bytes read at a time when hashing
+_SHOWN = 40  # characters of a file's name that go into that of its temporary file
+_TEMPORARY = ".new"  # end of the names of temporary files
+_MAKING, _OLD = "making", "old"  # folders that are written, and that are replaced
+_FORMER_KINDS = ("preparing", "making", "old")  # names of version 0.1
 _WRITE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+class DamagedError(PowsmError):
+    """A file that is there and does not hold what it should."""
 
 
 @contextmanager
@@ -32,7 +45,9 @@ def atomic_write(
     path.parent.mkdir(parents=True, exist_ok=True)
     if "b" in mode:
         encoding = None
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    fd, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name[:_SHOWN]}.", suffix=_TEMPORARY
+    )
     try:
         newline = None if "b" in mode else "\n"
         with (
@@ -42,10 +57,7 @@ def atomic_write(
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone; results are for everybody
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        _open_to_all(temporary, 0o666)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -56,18 +68,86 @@ def atomic_write(
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path` that takes its place when the block ends.
 
-    On an error it is removed, and an older `path` stays as it was.
+    The folder is this process's own and `path` is locked meanwhile, so two processes
+    never mix their files. On an error the folder is removed, and an older `path` stays
+    as it was. What killed processes left is removed first. A link to a folder stays
+    one: the folder behind it is replaced.
+
+    Raises:
+        OwnedError: another process is writing `path`.
     """
-    path = Path(path)
-    making = path.with_name(f".{path.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
-    try:
-        yield making
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(making, path)
-    finally:
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with owned(path):
+        _sweep_folders(path)
+        making = _hidden_folder(path, _MAKING)
+        try:
+            yield making
+            if not path.exists():
+                os.rename(making, path)
+                return
+            old = _hidden_folder(path, _OLD)
+            os.rename(path, old / path.name)
+            os.rename(making, path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+
+def sweep_files(folder: Path) -> None:
+    """Remove what killed processes left of `atomic_write`, below a folder.
+
+    Only for who owns the folder: the file of a process at work would go as well.
+    """
+    for path in Path(folder).rglob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def _sweep_folders(path: Path) -> None:
+    """Remove what killed processes left of `atomic_folder`, but for the only copy."""
+    for old in sorted(path.parent.glob(f"{_hidden(path, _OLD)}*")):
+        if not path.exists() and (old / path.name).is_dir():
+            os.rename(old / path.name, path)  # it was killed between two renames
+        shutil.rmtree(old, ignore_errors=True)
+    for making in path.parent.glob(f"{_hidden(path, _MAKING)}*"):
         shutil.rmtree(making, ignore_errors=True)
+    for kind in _FORMER_KINDS:
+        shutil.rmtree(path.with_name(f".{path.name}.{kind}"), ignore_errors=True)
+
+
+def _hidden(path: Path, kind: str) -> str:
+    """Beginning of the name of a working folder, as a pattern that glob takes whole."""
+    return glob.escape(f"{lock_file(path).stem}.{kind}-")
+
+
+def _hidden_folder(path: Path, kind: str) -> Path:
+    prefix = f"{lock_file(path).stem}.{kind}-"
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+    _open_to_all(folder, 0o777)
+    return folder
+
+
+def _open_to_all(path: str | Path, mode: int) -> None:
+    """Give what `tempfile` makes for its owner alone the rights of other files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, mode & ~umask)
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        remedy: what to do about a damaged file, as "rerun stage 1".
+
+    Raises:
+        DamagedError: it is no JSON; names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as err:  # UnicodeDecodeError is one as well
+        raise DamagedError(f"{path}: damaged, no whole JSON ({err}); {remedy}") from err
 
 
 @contextmanager

@@ -19,14 +19,16 @@ from tqdm import tqdm
 
 from powsm.corpora.table import CORPORA
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
+from powsm.files.current import contents, is_current, states, write_record
 from powsm.files.datadir import (
     EXAMPLE_FILES,
     RAW_REFERENCES,
     UTTERANCE_FILES,
     DataDirError,
 )
+from powsm.files.lock import owned
 from powsm.files.sort import write_spk2utt
-from powsm.files.whole import atomic_write, sha256_file
+from powsm.files.whole import atomic_folder, atomic_write
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
 from powsm.phones.slashed import to_slashed
@@ -128,65 +130,55 @@ def prepare_set(
         Counts, or None when the same input and settings made what stands there.
 
     Raises:
-        DataDirError: the input breaks the rules of a data directory.
+        DataDirError: the input breaks the rules of a data directory, changes meanwhile,
+            or no utterance is left.
+        OwnedError: another process is writing this set.
         UnknownSymbolsError: more than `max_unknown_rate` of a g2p set's IPA characters
-            are unknown; whatever stood in `dump_dir` is untouched.
-        ValueError: no utterance left.
+            are unknown; what was in `dump_dir` before is untouched.
     """
     data_dir, dump_dir = Path(data_dir), Path(dump_dir)
-    dset = data_dir.name
     chunks = plan_chunks(data_dir, UTTERANCE_FILES)
-    made_from = {
-        "inputs": {name: sha256_file(data_dir / name) for name in UTTERANCE_FILES},
-        "settings": settings.as_dict(),
-        "normaliser": _normaliser(settings.policy, True).version,
-    }
-    if _is_current(dump_dir, made_from):
-        return None
-    subset = _choose_subset(chunks, dset, settings)
-    work_dir = dump_dir.with_name(f".{dset}.preparing")
-    shutil.rmtree(work_dir, ignore_errors=True)
-    work_dir.mkdir(parents=True)
-    try:
-        outcome = _write_parts(chunks, work_dir, dset, settings, subset, nj)
-        if outcome.counts.kept == 0:
-            raise ValueError(
-                f"{data_dir}: no utterance left; {outcome.counts.summary()}. "
-                "Check the limits of stage 4 against data/report"
-            )
-        judge_unknown(outcome.unknown, data_dir, settings.max_unknown_rate)
-        write_spk2utt(work_dir / "utt2spk", work_dir / "spk2utt")
-        _write_json(
-            work_dir / "drops.json",
-            {**outcome.counts.as_dict(), "unknown": outcome.unknown.as_dict()},
-        )
-        _write_json(
-            work_dir / "normaliser.json",
-            {
-                "policy": settings.policy,
-                "version": made_from["normaliser"],
-                "text_policy": settings.text_policy,
-            },
-        )
-        made_from["outputs"] = {
-            path.name: path.stat().st_size for path in sorted(work_dir.iterdir())
+    with owned(dump_dir):
+        inputs = [data_dir / name for name in UTTERANCE_FILES]
+        before = states(inputs)
+        made_from = {
+            "inputs": contents(inputs),
+            "settings": settings.as_dict(),
+            "normaliser": _normaliser(settings.policy, True).version,
         }
-        _write_json(work_dir / DONE_FILE, made_from)
-        _swap(work_dir, dump_dir)
-    finally:
-        shutil.rmtree(work_dir, ignore_errors=True)
+        if is_current(dump_dir / DONE_FILE, "dump", made_from):
+            return None
+        subset = _choose_subset(chunks, data_dir.name, settings)
+        with atomic_folder(dump_dir) as folder:
+            outcome = _write_parts(chunks, folder, data_dir.name, settings, subset, nj)
+            if states(inputs) != before:
+                raise DataDirError(f"{data_dir}: changed while it was read; run again")
+            if outcome.counts.kept == 0:
+                raise DataDirError(
+                    f"{data_dir}: no utterance left; {outcome.counts.summary()}. "
+                    "Check the limits of stage 4 against data/report"
+                )
+            judge_unknown(outcome.unknown, data_dir, settings.max_unknown_rate)
+            _write_records(folder, outcome, settings)
+            write_record(folder / DONE_FILE, "dump", made_from, folder.iterdir())
     return outcome
 
 
-def _is_current(dump_dir: Path, made_from: dict[str, object]) -> bool:
-    try:
-        done = json.loads((dump_dir / DONE_FILE).read_text(encoding="utf-8"))
-        outputs = done.pop("outputs")
-        return done == made_from and all(
-            (dump_dir / name).stat().st_size == size for name, size in outputs.items()
-        )
-    except (OSError, ValueError, KeyError):
-        return False
+def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
+    """What belongs to a set beside its examples."""
+    write_spk2utt(folder / "utt2spk", folder / "spk2utt")
+    _write_json(
+        folder / "drops.json",
+        {**outcome.counts.as_dict(), "unknown": outcome.unknown.as_dict()},
+    )
+    _write_json(
+        folder / "normaliser.json",
+        {
+            "policy": settings.policy,
+            "version": _normaliser(settings.policy, True).version,
+            "text_policy": settings.text_policy,
+        },
+    )
 
 
 def _choose_subset(
@@ -239,9 +231,14 @@ def _write_parts(
                 with open(part, "rb") as source:
                     shutil.copyfileobj(source, file, 1 << 20)
                 part.unlink()
-        for file in files.values():
+        for name, file in files.items():
             file.flush()
             os.fsync(file.fileno())
+            if (work_dir / name).stat().st_size != file.tell():
+                raise DataDirError(
+                    f"{work_dir / name}: holds other bytes than were written; did "
+                    "something else write or remove it? Run stage 4 again"
+                )
     finally:
         for file in files.values():
             file.close()
@@ -347,13 +344,3 @@ def _write_json(path: Path, value: object) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=1)
         file.write("\n")
-
-
-def _swap(work_dir: Path, dump_dir: Path) -> None:
-    """Let the finished folder take the place of an older one."""
-    old = dump_dir.with_name(f".{dump_dir.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if dump_dir.exists():
-        os.rename(dump_dir, old)
-    os.rename(work_dir, dump_dir)
-    shutil.rmtree(old, ignore_errors=True)

@@ -6,11 +6,8 @@ from the files when they are wanted, so that the memory of a process does not gr
 the corpus, and the system's cache of the files serves all workers and ranks.
 """
 
-import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
@@ -20,11 +17,14 @@ import numpy as np
 
 from powsm.audio import AudioError, read_audio
 from powsm.errors import PowsmError
+from powsm.files.current import is_current, states, write_record
+from powsm.files.lock import owned
+from powsm.files.whole import atomic_folder
 
 TEXT_FILES = ("text", "text.prev", "text.ctc")
 _INDEXED = ("wav.scp", *TEXT_FILES)
 _FILES = (*_INDEXED, "utt2num_samples")
-_INDEX_VERSION = 2
+_RECORD = "stamp.json"
 _NUMBER = np.dtype("<i8")
 _CHUNK = 1 << 16  # utterances indexed at a time
 _SPACE, _NEWLINE, _UNDERSCORE, _ZERO = 32, 10, 95, 48
@@ -151,21 +151,6 @@ def _has_suffix(ids, begins, suffixes) -> np.ndarray:
     return found
 
 
-def _stamp(folder: Path) -> dict:
-    stat = {name: (folder / name).stat() for name in _FILES}
-    return {
-        "version": _INDEX_VERSION,
-        "files": {name: [s.st_size, s.st_mtime_ns] for name, s in stat.items()},
-    }
-
-
-def _is_current(index: Path, stamp: dict) -> bool:
-    try:
-        return json.loads((index / "stamp.json").read_text()) == stamp
-    except (OSError, ValueError):
-        return False
-
-
 def build_index(folder: Path) -> Path:
     """Index a dump folder; a current index is left as it is.
 
@@ -187,24 +172,20 @@ def build_index(folder: Path) -> Path:
             raise FileNotFoundError(
                 f"{folder / name}: not found; run stage 4 to write it"
             )
-    stamp = _stamp(folder)
+    made_from = states(folder / name for name in _FILES)
     index = folder / ".index"
-    if _is_current(index, stamp):
+    if is_current(index / _RECORD, "index", made_from):
         return index
-    building = Path(tempfile.mkdtemp(dir=folder, prefix=".index."))
     try:
-        n_utts = _write_numbers(folder, building)
-        (building / "stamp.json").write_text(json.dumps(stamp))
-        shutil.rmtree(index, ignore_errors=True)
-        os.rename(building, index)
-    except BaseException as err:
-        shutil.rmtree(building, ignore_errors=True)
-        if isinstance(err, OSError):  # numpy's says neither where nor why
-            if _is_current(index, stamp):  # another process was faster
-                return index
-            raise OSError(f"{index}: not written ({err}); is the disk full?") from err
-        raise
-    log.info("indexed %s: %d utterances", folder, n_utts)
+        with owned(index, wait=True):
+            # another process may have been faster
+            if not is_current(index / _RECORD, "index", made_from):
+                with atomic_folder(index) as making:
+                    n_utts = _write_numbers(folder, making)
+                    write_record(making / _RECORD, "index", made_from, making.iterdir())
+                log.info("indexed %s: %d utterances", folder, n_utts)
+    except OSError as err:  # numpy's says neither where nor why
+        raise OSError(f"{index}: not written ({err}); is the disk full?") from err
     return index
 
 

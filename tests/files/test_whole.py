@@ -3,10 +3,23 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
-from powsm.files.whole import atomic_folder, atomic_write, naming, sha256_file
+from powsm.files.lock import OwnedError
+from powsm.files.whole import (
+    DamagedError,
+    atomic_folder,
+    atomic_write,
+    naming,
+    read_json,
+    sha256_file,
+    sweep_files,
+)
 
 
 def test_atomic_write_replaces_whole_files_only(tmp_path):
@@ -58,3 +71,78 @@ def test_naming_leaves_other_errors_alone(tmp_path):
 def test_sha256_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 1_000_000)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_atomic_folder_of_two_processes_is_of_one(tmp_path):
+    with (
+        atomic_folder(tmp_path / "set") as making,
+        pytest.raises(OwnedError, match=r"set is being written by pid \d+ on "),
+    ):
+        (making / "a").write_text("a")
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            pool.submit(_make_folder, tmp_path / "set").result()
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["a"]
+    _make_folder(tmp_path / "set")
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["b"]
+
+
+def _make_folder(path):
+    with atomic_folder(path) as making:
+        (making / "b").write_text("b")
+
+
+def test_atomic_folder_behind_a_link_stays_there(tmp_path):
+    (tmp_path / "disk" / "set").mkdir(parents=True)
+    (tmp_path / "set").symlink_to(tmp_path / "disk" / "set")
+    _make_folder(tmp_path / "set")
+    assert (tmp_path / "set").is_symlink()
+    assert (tmp_path / "disk" / "set" / "b").read_text() == "b"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "set"]
+
+
+def test_older_folder_comes_back_after_a_kill_between_the_renames(tmp_path):
+    path = tmp_path / "set"
+    _make_folder(path)
+    (tmp_path / ".set.old-x1").mkdir()
+    (tmp_path / ".set.making-x1").mkdir()
+    os.rename(path, tmp_path / ".set.old-x1" / "set")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path):
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+    assert (path / "b").read_text() == "b"
+
+
+@pytest.mark.parametrize("name", ["☃" * 80, "[ab]*?", "-x", "a b"])
+def test_atomic_names_of_all_kinds(tmp_path, name):
+    for _ in range(2):
+        (tmp_path / f".{name[:20]}.making-x1").mkdir(exist_ok=True)
+        _make_folder(tmp_path / name)
+    with atomic_write(tmp_path / name / ("ʃ" * 127)) as file:
+        file.write("a")
+    assert len(list((tmp_path / name).iterdir())) == 2
+
+
+def test_sweep_files_takes_temporary_files_alone(tmp_path):
+    program = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from powsm.files.whole import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1]) / 'deep' / 'a.txt') as file:\n"
+        "    file.write('half')\n    file.flush()\n    os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)])
+    (tmp_path / ".hidden").write_text("of the user")
+    (tmp_path / "x.new").write_text("of the user")
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+    sweep_files(tmp_path)
+    assert list((tmp_path / "deep").iterdir()) == []
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"a": 1', b"\xff\xfe", b"[1] 2"])
+def test_damaged_json_names_file_and_remedy(tmp_path, damage):
+    (tmp_path / "a.json").write_bytes(damage)
+    with pytest.raises(DamagedError) as err:
+        read_json(tmp_path / "a.json", "run stage 1 again")
+    message = str(err.value)
+    assert message.startswith(f"{tmp_path / 'a.json'}: damaged")
+    assert message.endswith("; run stage 1 again") and "\n" not in message

@@ -172,10 +172,13 @@ def test_too_many_unknown_symbols_fail_and_leave_files_alone(small, tmp_path):
     assert outcome.unknown.contexts["中"][0].startswith("asterisk_b_fra: s中中a")
 
 
-def test_leftovers_of_a_killed_run_do_no_harm(small, tmp_path):
+@pytest.mark.parametrize(
+    "leftover", [".train.making-a1", ".train.old-a1", ".train.preparing", ".train.old"]
+)
+def test_leftovers_of_a_killed_run_do_no_harm(small, tmp_path, leftover):
     clean, killed = tmp_path / "a" / "train", tmp_path / "b" / "train"
     prepare_set(small, clean, Settings())
-    leftover = killed.with_name(".train.preparing")
+    leftover = killed.with_name(leftover)
     leftover.mkdir(parents=True)
     (leftover / "text").write_text("half a line")
     (leftover / "text.000000").write_text("old part")
@@ -191,7 +194,7 @@ def test_same_bytes_after_a_kill(tmp_path, at):
     command = [sys.executable, SCRIPT, "--data", data.parent, "--dump", out.parent]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        if (out.with_name(".dev.preparing") / at).exists():
+        if list(out.parent.glob(f".dev.making-*/{at}")):
             process.kill()
         time.sleep(0.001)
     process.wait()

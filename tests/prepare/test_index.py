@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 from dump_builder import make_dump
@@ -86,17 +88,38 @@ def test_a_file_with_more_lines_at_its_end_is_refused(folder):
         build_index(folder)
 
 
-def test_of_two_that_build_at_once_the_slower_takes_what_is_there(
-    tmp_path, monkeypatch
-):
-    folder = make_dump(tmp_path / "train", [0.5, 1.0])
-    rename = os.rename
+def test_processes_that_build_at_once_wait_for_the_first(tmp_path):
+    """As the ranks of a training do: 20 tries of four, and 20 times all read it."""
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from powsm.prepare.index import ExampleIndex\n"
+        "sys.stdin.readline()\n"
+        "for number in range(20):\n"
+        "    folder = Path(sys.argv[1]) / f'train{number}'\n"
+        "    assert len(ExampleIndex(folder)) == 2\n"
+    )
+    for number in range(20):
+        make_dump(tmp_path / f"train{number}", [0.5, 1.0])
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    results = [
+        (process.communicate(b"\n"), process.returncode) for process in processes
+    ]
+    assert [code for _, code in results] == [0] * 4, results
+    for number in range(20):
+        left = (tmp_path / f"train{number}").glob(".*")
+        assert [path.name for path in left] == [".index"]
 
-    def overtaken(source, target):
-        monkeypatch.undo()
-        build_index(folder)  # the faster one
-        rename(source, target)
 
-    monkeypatch.setattr(os, "rename", overtaken)
-    assert len(ExampleIndex(folder)) == 2
-    assert [path.name for path in folder.glob(".index*")] == [".index"]
+def test_index_can_be_read_by_everybody(folder):
+    """One that a colleague made was closed to all others."""
+    assert os.stat(build_index(folder)).st_mode & 0o055 == 0o055 & ~_umask()
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

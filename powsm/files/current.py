@@ -1,0 +1,104 @@
+"""Is it up to date? The only answer: a record of what was made, from what, and how.
+
+A stage leaves a record beside what it made: its name and version, what went in, and
+the sizes of what came out. Work is done again when one of them differs, and when a
+file is missing or has another size. Programs are not compared, so a comment does not
+make a corpus be read again: who changes what a stage writes raises its version here.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from powsm.files.whole import atomic_write, sha256_file
+
+# What each stage writes; a higher number makes everything of that stage anew.
+VERSIONS = {
+    "part": 1,  # stage 1: a shard's utterances
+    "set": 1,  # stage 1: a data directory
+    "audio": 1,  # stage 3: copies of audio
+    "dump": 1,  # stage 4
+    "index": 3,  # where the utterances of a dump folder begin
+    "tokens": 1,  # stage 5
+}
+
+
+def contents(files: Iterable[Path]) -> dict[str, str]:
+    """Name -> SHA-256 of each file: for inputs that are small, or that move."""
+    return {Path(file).name: sha256_file(file) for file in files}
+
+
+def states(files: Iterable[Path]) -> dict[str, list[int]]:
+    """Name -> [bytes, time of change in ns] of each file: for large inputs.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    status = {Path(file).name: Path(file).stat() for file in files}
+    return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
+
+
+def write_record(
+    path: Path,
+    stage: str,
+    made_from: Mapping[str, object],
+    outputs: Iterable[Path] = (),
+    result: object = True,
+) -> None:
+    """Say that a stage's outputs are whole. To be written last.
+
+    Args:
+        path: the record.
+        stage: a key of `VERSIONS`.
+        made_from: everything that decides what the outputs hold, as JSON.
+        outputs: files in or below the folder of the record.
+        result: what `read_record` is to give back, as JSON.
+    """
+    sizes = {str(f.relative_to(path.parent)): f.stat().st_size for f in sorted(outputs)}
+    record = {**_key(stage, made_from), "outputs": sizes, "result": result}
+    with atomic_write(path) as file:
+        json.dump(record, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+
+
+def read_record(path: Path, stage: str, made_from: Mapping[str, object]) -> Any:
+    """The result of a stage, if what it made is up to date.
+
+    Returns:
+        `result` as it was written; None when there is none, when the record is missing
+        or damaged, another version or other inputs made it, or an output has changed.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if _key(record["stage"], record["made_from"], record["version"]) != _key(
+            stage, made_from
+        ):
+            return None
+        return record["result"] if has_sizes(path.parent, record["outputs"]) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def is_current(path: Path, stage: str, made_from: Mapping[str, object]) -> bool:
+    """Whether what a stage made is up to date; its record holds a result of True."""
+    return read_record(path, stage, made_from) is not None
+
+
+def has_sizes(folder: Path, sizes: Mapping[str, int]) -> bool:
+    """Whether the files of a folder are there with the sizes they had."""
+    try:
+        return all((folder / name).stat().st_size == n for name, n in sizes.items())
+    except FileNotFoundError:
+        return False
+
+
+def _key(
+    stage: str, made_from: Mapping[str, object], version: int | None = None
+) -> dict[str, object]:
+    """All that must be equal, as JSON gives it back: a tuple becomes a list."""
+    return {
+        "stage": stage,
+        "version": VERSIONS[stage] if version is None else version,
+        "made_from": json.loads(json.dumps(made_from)),
+    }
