@@ -13,6 +13,7 @@ from pathlib import Path
 
 from powsm.cluster.jobs import JobArray, exit_at_signals
 from powsm.cluster.resources import ClusterError, load_resources
+from powsm.cluster.slurm import Slurm
 
 
 def main() -> None:
@@ -49,13 +50,10 @@ def main() -> None:
             item: [fill(word, known | {"{}": item}) for word in command]
             for item in items
         }
-        array = JobArray(
-            options.stage,
-            commands,
-            resources,
-            options.log,
-            is_distributed=options.ranks,
+        backend = Slurm(
+            options.stage, resources, options.log, is_distributed=options.ranks
         )
+        array = JobArray(options.stage, commands, backend, resources, options.log)
         array.run()
     except ClusterError as err:
         sys.exit(f"submit.py: error: {err}")

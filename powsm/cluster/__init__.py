@@ -1,7 +1,8 @@
 """Jobs, ranks and checks before a run.
 
-checks     look before a long run: environment, attention, GPUs, disk, memory, data
-jobs       run commands as Slurm jobs through submitit: arrays with bounded ...
-ranks      the ranks of a run meet before the work: who came, and does an ...
-resources  what the jobs of a stage ask Slurm for: `conf/cluster/*.yaml`
+    checks     look before a long run: environment, GPUs, disk, memory, data
+    jobs       commands as jobs of any cluster: tries, requeues, what failed
+    ranks      the ranks of a run meet before the work
+    resources  what the jobs of a stage ask for: `conf/cluster/*.yaml`
+    slurm      Slurm, through submitit
 """

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from powsm.cluster.jobs import ask_slurm
 from powsm.cluster.resources import ClusterError, load_resources
+from powsm.cluster.slurm import ask_slurm
 from powsm.corpora.ipapack import find_faults, read_manifest
 from powsm.hub import HubError
 

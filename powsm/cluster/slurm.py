@@ -1,39 +1,30 @@
-"""Run commands as Slurm jobs through submitit: arrays with bounded retries, requeue.
+"""Slurm as the cluster of `powsm.cluster.jobs`, through submitit.
 
-A member of an array that fails is submitted again alone, until it ends well or its
-tries are used up; what it did so far is kept by the stage's own done-markers. Slurm
-announces the time limit to a job with a signal: its command saves and the job queues
-itself again. The state of the jobs is asked of squeue, which needs no accounting.
+Slurm announces the time limit to a job with a signal: its command saves and the job
+queues itself again. The state of jobs is asked of squeue, which needs no accounting.
 """
 
-import json
 import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment, clean_env
 
+from powsm.cluster.jobs import MAX_REQUEUES, JobState
 from powsm.cluster.resources import ClusterError, Resources
-from powsm.files.whole import atomic_write
 
 log = logging.getLogger(__name__)
 
-MAX_REQUEUES = 100  # after a time limit or preemption: each one gets further
 SIGNAL_S = 480  # seconds from the signal to the time limit: room for a validation
 _OWN_SIGNAL_S = 10  # seconds after which a command's signal came to it alone
-_POLL_S = (0.5, 15.0)  # seconds between two looks at the queue, at first and later
-_RECORD = "jobs.json"
 _ENDED_STATES = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
     "REVOKED TIMEOUT".split()
@@ -84,102 +75,39 @@ class Command(Checkpointable):
         return submitit.helpers.DelayedSubmission(Command(self.argv, self.is_rank))
 
 
-@dataclass
-class Member:
-    """One command of a stage, and the job that runs it now."""
-
-    name: str
-    argv: list[str]
-    job_id: str = ""
-    tries: int = 0
-    requeues: int = 0
-    state: str = "PENDING"
-    log: Path | None = None
-    fault: str | None = None
-    ended: bool = False
-
-
-class JobArray:
-    """The commands of one stage as jobs.
+class Slurm:
+    """Submits, watches and cancels the jobs of a stage.
 
     Args:
-        stage: number of the stage, for names.
-        commands: name -> command.
+        stage: number of the stage, for the jobs' names.
         resources: of each job.
         folder: receives job scripts and logs.
         is_distributed: start a process for each GPU, with ranks.
+
+    Raises:
+        ClusterError: this machine has no Slurm.
     """
 
     def __init__(
         self,
         stage: int,
-        commands: Mapping[str, Sequence[str]],
         resources: Resources,
         folder: Path,
         *,
         is_distributed: bool = False,
     ):
+        _need_slurm()
         self.stage = stage
-        self.members = [Member(name, list(argv)) for name, argv in commands.items()]
         self.resources = resources
         self.folder = Path(folder).absolute()
         self.is_distributed = is_distributed
 
-    def run(self) -> None:
-        """Submit, wait, submit again what failed; cancel the jobs when interrupted.
-
-        Jobs of an earlier call that still run, because the caller died, are waited
-        for and not started twice.
+    def submit(self, commands: Sequence[Sequence[str]]) -> list[str]:
+        """Start commands as members of one array; their ids.
 
         Raises:
-            ClusterError: jobs that failed for good, with the log and last line of each.
+            ClusterError: sbatch refused.
         """
-        _need_slurm()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._adopt()
-        try:
-            self._submit([m for m in self.members if not m.job_id])
-            self._wait()
-        except (KeyboardInterrupt, SystemExit):
-            alive = [m.job_id for m in self.members if not m.ended and m.job_id]
-            if alive:
-                subprocess.run(["scancel", *alive], check=False)
-                log.warning("interrupted: cancelled jobs %s", " ".join(alive))
-            raise
-        failed = [m for m in self.members if m.fault]
-        if failed:
-            lines = [
-                f"{m.name} failed {m.tries} time(s), last as job {m.job_id} "
-                f"({m.state}): {m.fault}; its log: {m.log}"
-                for m in failed
-            ]
-            raise ClusterError(
-                f"stage {self.stage}: {len(failed)} of {len(self.members)} job(s) "
-                "failed; what is finished stays\n  " + "\n  ".join(lines)
-            )
-
-    def _adopt(self) -> None:
-        try:
-            record = json.loads((self.folder / _RECORD).read_text())
-        except (OSError, ValueError):
-            return
-        states = query_states() or {}
-        wanted = {m.name: m for m in self.members}
-        for name, (job_id, argv) in record.items():
-            if job_id not in states or states[job_id][0] in _ENDED_STATES:
-                continue
-            member = wanted.get(name)
-            if member is None or member.argv != argv:
-                raise ClusterError(
-                    f"stage {self.stage}: job {job_id} of an earlier, different call "
-                    f"still runs on the same folder: scancel {job_id}, or let it end"
-                )
-            log.info("%s still runs as job %s", name, job_id)
-            self._attach(member, job_id)
-
-    def _submit(self, members: Sequence[Member]) -> None:
-        if not members:
-            return
         executor = submitit.SlurmExecutor(self.folder, max_num_timeout=MAX_REQUEUES)
         cpus = self.resources.cpus
         executor.update_parameters(
@@ -196,78 +124,42 @@ class JobArray:
         try:
             with _outside_of_jobs(), executor.batch():
                 jobs = [
-                    executor.submit(Command(m.argv, self.is_distributed))
-                    for m in members
+                    executor.submit(Command(argv, self.is_distributed))
+                    for argv in commands
                 ]
         except (submitit.core.utils.FailedJobError, OSError) as err:
             reason = " ".join(str(err).split())
-            raise ClusterError(f"stage {self.stage}: sbatch refused: {reason}") from err
-        for member, job in zip(members, jobs, strict=True):
-            self._attach(member, job.job_id)
-            member.tries += 1
-        log.info(
-            "stage %d: submitted %s; logs in %s",
-            self.stage,
-            ", ".join(f"{m.name} as job {m.job_id}" for m in members[:4])
-            + (f" and {len(members) - 4} more" if len(members) > 4 else ""),
-            self.folder,
+            raise ClusterError(f"sbatch refused: {reason}") from err
+        return [job.job_id for job in jobs]
+
+    def look(self, job_ids: Sequence[str]) -> dict[str, JobState] | None:
+        """How jobs fare; None when Slurm does not answer."""
+        states = query_states()
+        if states is None:
+            return None
+        return {
+            job_id: self._state(job_id, *states.get(job_id, ("GONE", 0)))
+            for job_id in job_ids
+        }
+
+    def _state(self, job_id: str, title: str, status: int) -> JobState:
+        if title not in _ENDED_STATES and title != "GONE":
+            return JobState("waiting", title)
+        paths = submitit.core.utils.JobPaths(self.folder, job_id)
+        if title == "COMPLETED" or (title == "GONE" and paths.result_pickle.exists()):
+            return JobState("done", title)
+        log_path = log_of_first_failure(self.folder, job_id)
+        saved = title == "PREEMPTED" or (title == "FAILED" and status == os.EX_TEMPFAIL)
+        return JobState(
+            "requeue" if saved else "failed",
+            title,
+            last_line(log_path) or f"no output; exit status {status}",
+            log_path,
         )
-        record = {m.name: (m.job_id, m.argv) for m in self.members if not m.ended}
-        with atomic_write(self.folder / _RECORD) as file:
-            json.dump(record, file)
 
-    def _attach(self, member: Member, job_id: str) -> None:
-        member.job_id = job_id
-        member.state = "PENDING"
-        member.log = submitit.core.utils.JobPaths(self.folder, job_id).stdout
-
-    def _wait(self) -> None:
-        started = time.monotonic()
-        shown = ""
-        while True:
-            states = query_states()
-            if states is not None:
-                again = [
-                    m for m in self.members if not m.ended and self._look(m, states)
-                ]
-                self._submit(again)
-                counts = Counter(
-                    "failed" if m.fault else "done" if m.ended else m.state.lower()
-                    for m in self.members
-                )
-                line = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-                if line != shown:
-                    log.info("stage %d: %s", self.stage, line)
-                    shown = line
-                if all(m.ended for m in self.members):
-                    return
-            low, high = _POLL_S
-            time.sleep(min(high, low + (time.monotonic() - started) / 60))
-
-    def _look(self, member: Member, states: Mapping[str, tuple[str, int]]) -> bool:
-        """Note how a member fares; True if it is to be submitted again."""
-        state, status = states.get(member.job_id, ("GONE", 0))
-        member.state = state
-        if state not in _ENDED_STATES and state != "GONE":
-            return False
-        paths = submitit.core.utils.JobPaths(self.folder, member.job_id)
-        if state == "COMPLETED" or (state == "GONE" and paths.result_pickle.exists()):
-            member.ended = True
-            return False
-        member.log = log_of_first_failure(self.folder, member.job_id)
-        line = last_line(member.log) or f"no output; exit status {status}"
-        if state == "PREEMPTED" or (state == "FAILED" and status == os.EX_TEMPFAIL):
-            member.requeues += 1
-            member.tries -= 1  # it saved: no failure
-        is_last = member.tries > self.resources.retries
-        if is_last or member.requeues > MAX_REQUEUES:
-            member.ended, member.fault = True, line
-            return False
-        log.warning(
-            "stage %d: %s, job %s, %s (%s), submitting it again; its log: %s",
-            *(self.stage, member.name, member.job_id, state, line, member.log),
-        )
-        return True
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """End jobs, running or waiting."""
+        subprocess.run(["scancel", *job_ids], check=False)
 
 
 def signal_delay_s(time_min: int) -> int:
@@ -375,12 +267,3 @@ def last_line(path: Path | None) -> str:
         lines = file.read().decode("utf-8", errors="replace").splitlines()
     told = [line for line in lines if line.strip() and not line.startswith("srun: ")]
     return told[-1].strip() if told else ""
-
-
-def exit_at_signals() -> None:
-    """Let SIGTERM and Ctrl-C end this process through SystemExit, cancelling its jobs.
-
-    A lost terminal (SIGHUP) ends it without: the jobs go on, and the next call waits
-    for them.
-    """
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
