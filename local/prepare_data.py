@@ -13,8 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from powsm.corpora.shar import find_shards
+from powsm.files.lock import owned
 from powsm.files.whole import naming
-from powsm.prepare.shards import load_parts, make_parts, merge_parts
+from powsm.prepare.merge import merge_parts, sweep_parts
+from powsm.prepare.shards import PARTS, load_parts, make_parts
 
 
 def share(text: str) -> tuple[int, int]:
@@ -55,13 +57,16 @@ def main() -> None:
 def prepare(args: argparse.Namespace) -> None:
     shards = find_shards(args.downloads, args.corpora)
     skip = args.skip_bad_shards
-    if args.merge:
-        parts = load_parts(shards, args.data, skip_bad_shards=skip)
-    else:
-        first, step = args.shards or (0, 1)
-        mine = shards[first::step]
-        parts = make_parts(mine, args.data, nj=args.nj, skip_bad_shards=skip)
-    if args.shards is None:
+    if args.shards is not None:
+        first, step = args.shards
+        make_parts(shards[first::step], args.data, nj=args.nj, skip_bad_shards=skip)
+        return
+    with owned(args.data / PARTS):
+        sweep_parts(args.data)
+        if args.merge:
+            parts = load_parts(shards, args.data, skip_bad_shards=skip)
+        else:
+            parts = make_parts(shards, args.data, nj=args.nj, skip_bad_shards=skip)
         merge_parts(parts, args.data)
 
 

@@ -5,5 +5,6 @@ copy_audio  stage 3, when asked for: copies of the audio that stock ESPnet reads
 dump        stage 4: `data/<set>` -> `dump/raw/<set>`, filtered, normalised, four ...
 filters     keep or drop an utterance, with a counted reason; choose nested subsets
 index       an index of a dump folder: random access to its utterances without ...
-shards      stage 1: shards -> sorted part files -> merged data directories
+merge       stage 1, second half: the parts of a set -> its data directory
+shards      stage 1, first half: each shard becomes one sorted part file
 """

@@ -5,7 +5,6 @@ and files (`wav`), so a copy costs the size of the corpus and gives `wav.scp` va
 that both understand.
 """
 
-import json
 import os
 import shutil
 from functools import partial
@@ -15,19 +14,27 @@ from pathlib import Path
 import soundfile
 
 from powsm.audio import ARK_MARKER, SAMPLE_RATE, AudioRef, read_audio
+from powsm.errors import PowsmError
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
-from powsm.files.datadir import write_scp
-from powsm.files.whole import atomic_write, sha256_file
+from powsm.files.current import is_current, write_record
+from powsm.files.datadir import read_scp, write_scp
+from powsm.files.lock import owned
+from powsm.files.whole import atomic_folder, sha256_file, sweep_files
 
 FORMATS = ("flac.ark", "wav")
-DONE_FILE = "audio.done.json"
+DONE_FILE = "audio.done.json"  # beside wav.scp, as the record of what it names
 _LENGTH_BYTES = 8  # of an ark entry's length
 
 
-def copy_set(data_dir: Path, audio_format: str, nj: int = 1) -> int | None:
-    """Copy the audio of `data/<set>` to its `audio` folder and point `wav.scp` there.
+class CopyError(PowsmError):
+    """Copies that were not made."""
 
-    `wav.scp` is replaced last, so a set is either as before or done. FLAC at
+
+def copy_set(data_dir: Path, audio_format: str, nj: int = 1) -> int | None:
+    """Copy the audio of `data/<set>` to `audio/<format>` and point `wav.scp` there.
+
+    Copies of one format never take the place of another's, and `wav.scp` is replaced
+    when the new ones are whole: a set is either as before or done. FLAC at
     `SAMPLE_RATE` with one channel is copied byte by byte into arks.
 
     Args:
@@ -40,40 +47,55 @@ def copy_set(data_dir: Path, audio_format: str, nj: int = 1) -> int | None:
 
     Raises:
         AudioError: audio that cannot be read; nothing changes.
-        ValueError: unknown format.
+        CopyError: unknown format, or other utterances than `wav.scp` had.
+        OwnedError: another process is writing this set.
     """
     if audio_format not in FORMATS:
-        raise ValueError(f"audio format {audio_format!r}; use one of {FORMATS}")
+        raise CopyError(f"audio format {audio_format!r}; use one of {FORMATS}")
     data_dir = Path(data_dir)
     wav_scp, done = data_dir / "wav.scp", data_dir / DONE_FILE
-    if done.is_file() and json.loads(done.read_text()) == {
-        "format": audio_format,
-        "wav.scp": sha256_file(wav_scp),
-    }:
-        return None
-    final = data_dir / "audio"
-    fresh = data_dir / ".audio.copying"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        copy_chunk = _copy_to_ark if audio_format == "flac.ark" else _copy_to_wav
-        work = partial(copy_chunk, folder=fresh, final=final)
-        parts = map_in_order(work, plan_chunks(data_dir, ["wav.scp"]), nj)
-        new_scp = fresh / "wav.scp"
-        n_utts = write_scp(new_scp, (row for part in parts for row in part))
-        # the old copies may be the source of the new ones: they go last
-        old = data_dir / ".audio.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            os.rename(final, old)
-        os.rename(fresh, final)
-        os.replace(final / "wav.scp", wav_scp)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    with atomic_write(done) as file:
-        json.dump({"format": audio_format, "wav.scp": sha256_file(wav_scp)}, file)
+    copies = data_dir / "audio" / audio_format
+    with owned(data_dir):
+        sweep_files(data_dir)
+        made_from = {"format": audio_format, "wav.scp": sha256_file(wav_scp)}
+        if is_current(done, "audio", made_from):
+            return None
+        n_utts = sum(1 for _ in read_scp(wav_scp))
+        # it was killed when all was done but for the record, or the record was lost
+        if not _lies_in(wav_scp, copies):
+            new_scp = _copy(data_dir, audio_format, copies, nj)
+            if (n_copied := sum(1 for _ in read_scp(new_scp))) != n_utts:
+                raise CopyError(f"{new_scp}: {n_copied} of {n_utts} utterances")
+            os.replace(new_scp, wav_scp)
+        _remove_other_copies(copies)
+        made_from["wav.scp"] = sha256_file(wav_scp)
+        write_record(done, "audio", made_from)
     return n_utts
+
+
+def _copy(data_dir: Path, audio_format: str, copies: Path, nj: int) -> Path:
+    """Write the folder of copies; gives the `wav.scp` in it that names them."""
+    copy_chunk = _copy_to_ark if audio_format == "flac.ark" else _copy_to_wav
+    with atomic_folder(copies) as folder:
+        work = partial(copy_chunk, folder=folder, final=copies)
+        parts = map_in_order(work, plan_chunks(data_dir, ["wav.scp"]), nj)
+        write_scp(folder / "wav.scp", (row for part in parts for row in part))
+    return copies / "wav.scp"
+
+
+def _lies_in(wav_scp: Path, copies: Path) -> bool:
+    """Whether `wav.scp` names copies of the folder, all of which are there."""
+    places = (AudioRef.parse(location).path for _, location in read_scp(wav_scp))
+    return all(p.is_relative_to(copies) and p.is_file() for p in map(Path, places))
+
+
+def _remove_other_copies(copies: Path) -> None:
+    """Those of another format, and those that version 0.1 put in `audio` itself."""
+    for path in copies.parent.iterdir():
+        if path.is_dir() and path != copies:
+            shutil.rmtree(path)
+        elif path != copies:
+            path.unlink()
 
 
 def _copy_to_ark(chunk: Chunk, *, folder: Path, final: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """Copies of the audio hold the same samples, for ESPnet and for our reader."""
 
+import contextlib
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -10,7 +12,7 @@ from datadir_builder import make_data_dir
 
 from powsm.audio import AudioError, read_audio
 from powsm.files.datadir import read_scp, validate
-from powsm.prepare.copy_audio import copy_set
+from powsm.prepare.copy_audio import DONE_FILE, copy_set
 
 N_SAMPLES = 4_000
 
@@ -69,7 +71,7 @@ def test_flac_of_a_shard_is_not_encoded_again(data):
         file.seek(int(offset))
         original = file.read(int(size))
     copy_set(data, "flac.ark")
-    assert original in (data / "audio" / "000000.ark").read_bytes()
+    assert original in (data / "audio" / "flac.ark" / "000000.ark").read_bytes()
 
 
 def test_copies_of_copies(data):
@@ -77,7 +79,7 @@ def test_copies_of_copies(data):
     assert copy_set(data, "wav") == 3
     location = dict(read_scp(data / "wav.scp"))["cv_1_eng"]
     assert np.array_equal(read_audio(location) * 32768, speech_of(1))
-    assert not list((data / "audio").glob("*.ark"))
+    assert not list((data / "audio").rglob("*.ark"))
 
 
 def test_bad_audio_changes_nothing(data):
@@ -88,13 +90,13 @@ def test_bad_audio_changes_nothing(data):
     with pytest.raises(AudioError, match="2.wav"):
         copy_set(data, "flac.ark")
     assert (data / "wav.scp").read_bytes() == before
-    assert not (data / "audio").exists()
-    assert not (data / ".audio.copying").exists()
+    assert not list((data / "audio").iterdir())
+    assert not [path for path in data.rglob(".*")]
 
 
 def test_truncated_ark_is_named(data):
     copy_set(data, "flac.ark")
-    ark = data / "audio" / "000000.ark"
+    ark = data / "audio" / "flac.ark" / "000000.ark"
     ark.write_bytes(ark.read_bytes()[:-100])
     location = dict(read_scp(data / "wav.scp"))["cv_2_eng"]
     with pytest.raises(AudioError, match="000000.ark"):
@@ -106,3 +108,58 @@ def test_truncated_ark_is_named(data):
 def test_unknown_format_is_refused(data):
     with pytest.raises(ValueError, match=r"'mp3'.*flac\.ark"):
         copy_set(data, "mp3")
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_second_format_survives_a_death_at_any_rename(data, monkeypatch, at):
+    """`wav.scp` names audio that is there, whichever rename was the last."""
+    copy_set(data, "wav")
+    calls = 0
+
+    class Died(BaseException):
+        pass
+
+    def dying(original):
+        def rename(*args):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise Died
+            return original(*args)
+
+        return rename
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
+    with contextlib.suppress(Died):
+        copy_set(data, "flac.ark")
+    monkeypatch.undo()
+    for i, (_, location) in enumerate(read_scp(data / "wav.scp")):
+        assert np.array_equal(read_audio(location) * 32768, speech_of(i))
+    copy_set(data, "flac.ark")
+    for i, (_, location) in enumerate(read_scp(data / "wav.scp")):
+        assert "flac.ark" in location
+        assert np.array_equal(read_audio(location) * 32768, speech_of(i))
+    assert [path.name for path in (data / "audio").iterdir()] == ["flac.ark"]
+
+
+def test_lost_record_copies_nothing_again(data):
+    copy_set(data, "flac.ark")
+    ark = data / "audio" / "flac.ark" / "000000.ark"
+    before = ark.stat().st_mtime_ns, (data / "wav.scp").read_bytes()
+    (data / DONE_FILE).unlink()
+    copy_set(data, "flac.ark")
+    assert (ark.stat().st_mtime_ns, (data / "wav.scp").read_bytes()) == before
+
+
+def test_copies_of_version_0_1_are_replaced(data):
+    """They lay in `audio` itself."""
+    copy_set(data, "flac.ark")
+    (data / "audio" / "flac.ark" / "000000.ark").rename(data / "audio" / "000000.ark")
+    (data / "audio" / "flac.ark").rmdir()
+    scp = (data / "wav.scp").read_text().replace("audio/flac.ark/", "audio/")
+    (data / "wav.scp").write_text(scp)
+    assert copy_set(data, "flac.ark") == 3
+    assert [path.name for path in (data / "audio").iterdir()] == ["flac.ark"]
+    for i, (_, location) in enumerate(read_scp(data / "wav.scp")):
+        assert np.array_equal(read_audio(location) * 32768, speech_of(i))

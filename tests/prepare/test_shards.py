@@ -30,8 +30,10 @@ from powsm.audio import read_audio
 from powsm.corpora.shar import ShardError, find_shards
 from powsm.files import sort as bigsort
 from powsm.files.datadir import read_scp, validate
+from powsm.prepare import merge as merge_module
 from powsm.prepare import shards as parts_module
-from powsm.prepare.shards import load_parts, make_parts, merge_parts
+from powsm.prepare.merge import merge_parts
+from powsm.prepare.shards import load_parts, make_parts
 
 SCRIPT = Path(__file__).parents[2] / "local" / "prepare_data.py"
 
@@ -267,7 +269,7 @@ def test_same_bytes_after_a_crash(corpus, expected, tmp_path, monkeypatch, at):
 
     module, name = {
         "parts": (parts_module, "read_shard"),
-        "merging": (parts_module, "write_spk2utt"),
+        "merging": (merge_module, "write_spk2utt"),
         "moving": (os, "replace"),
     }[at]
     if at == "moving":

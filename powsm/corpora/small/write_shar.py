@@ -12,8 +12,6 @@ complete, together with `manifest.json`: settings, and size and hash of every fi
 
 import json
 import logging
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +24,8 @@ from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
 from powsm.corpora.small.split import SPLITS
-from powsm.files.whole import atomic_write, sha256_file
+from powsm.files.current import has_sizes
+from powsm.files.whole import atomic_folder, atomic_write, read_json, sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +107,7 @@ def write_corpus(
         settings: what the corpus was made from, for `is_current`.
 
     Raises:
+        OwnedError: another process is writing this corpus.
         ValueError: a split without clips, or one clip id twice.
     """
     for split, clips in splits.items():
@@ -117,33 +117,24 @@ def write_corpus(
         if len(set(ids)) < len(ids):
             twice = sorted({i for i in ids if ids.count(i) > 1})
             raise ValueError(f"{folder}: {split} has ids more than once: {twice[:5]}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with atomic_folder(folder) as making:
         n_clips = sum(len(clips) for clips in splits.values())
         with tqdm(total=n_clips, desc=folder.name, unit="clip", disable=None) as bar:
             for split, clips in splits.items():
-                _write_split(temporary / split, clips, bar)
+                _write_split(making / split, clips, bar)
         manifest = {
             "layout": _LAYOUT_VERSION,
             "settings": dict(settings),
             "files": {
-                str(path.relative_to(temporary)): {
+                str(path.relative_to(making)): {
                     "size": path.stat().st_size,
                     "sha256": sha256_file(path),
                 }
-                for path in sorted(temporary.rglob("*.*"))
+                for path in sorted(making.rglob("*.*"))
             },
         }
-        with atomic_write(temporary / MANIFEST) as file:
+        with atomic_write(making / MANIFEST) as file:
             json.dump(manifest, file, indent=1, ensure_ascii=False, sort_keys=True)
-        temporary.chmod(0o755)  # mkdtemp makes folders for their owner alone
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def is_current(folder: Path, settings: Mapping[str, object]) -> bool:
@@ -154,15 +145,13 @@ def is_current(folder: Path, settings: Mapping[str, object]) -> bool:
     path = folder / MANIFEST
     if not path.is_file():
         return False
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_json(path, f"remove {folder} and run stage 0 again")
     if (manifest["layout"], manifest["settings"]) != (_LAYOUT_VERSION, dict(settings)):
         logger.info("%s was made with other settings", folder)
         return False
-    for name, entry in manifest["files"].items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != entry["size"]:
-            logger.warning("%s is missing or has another size than it had", file)
-            return False
+    if not has_sizes(folder, {n: f["size"] for n, f in manifest["files"].items()}):
+        logger.warning("%s: a file is missing or has another size than it had", folder)
+        return False
     return True
 
 
