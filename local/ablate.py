@@ -10,19 +10,20 @@ is not done again; one that was broken off goes on.
 """
 
 import argparse
-import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
-from score_exp import score
 
 from powsm.files.whole import atomic_write
 from powsm.report import ablation
 from powsm.report.ablation import Plan, Variant
+from powsm.score.decoded import decoded_sets
 from powsm.score.rates import Scores
+from powsm.score.results import read_history
+from powsm.tasks import LID
 
 log = logging.getLogger("ablate")
 HERE = Path(__file__).resolve().parent
@@ -92,11 +93,6 @@ def train(
     return ablation.Cost(history[-1]["updates"], history[-1]["seconds"])
 
 
-def read_history(exp: Path) -> list[dict]:
-    file = exp / "history.jsonl"
-    return [json.loads(x) for x in file.open()] if file.exists() else []
-
-
 def decode(
     options: argparse.Namespace, plan: Plan, variant: Variant, exp: Path
 ) -> dict[Path, Scores]:
@@ -105,15 +101,12 @@ def decode(
     command = [sys.executable, str(HERE / "decode.py"), "--exp", str(exp)]
     command += ["--dump", str(options.dump), "--sets", *plan.sets]
     subprocess.run([*command, "--profiles", *map(str, profiles)], check=True)
-    found = {}
-    for profile in profiles:
-        for hyps in sorted((exp / profile.stem).glob("*/*/hyp.jsonl")):
-            what = hyps.parent.relative_to(exp)
-            task = what.name.partition("_")[0]
-            if what.parts[1] in plan.sets and task in (*variant.tasks(), "lid"):
-                folder = options.dump / what.parts[1]
-                found[what] = score(hyps, folder, task, None)
-    return found
+    return {
+        decoded.place: decoded.score(options.dump)
+        for profile in profiles
+        for decoded in decoded_sets(exp / profile.stem, plan.sets)
+        if decoded.task in (*variant.tasks(), LID)
+    }
 
 
 if __name__ == "__main__":

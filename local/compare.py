@@ -10,7 +10,6 @@ import logging
 from pathlib import Path
 
 import yaml
-from score_exp import score
 
 from powsm.report.compare import (
     common_hyps,
@@ -18,6 +17,7 @@ from powsm.report.compare import (
     config_differences,
     render,
 )
+from powsm.score.decoded import DecodedSet
 
 NOT_COMPARED = ("token_list", "output_dir")  # long, or different by nature
 
@@ -51,9 +51,7 @@ def run(options: argparse.Namespace) -> str:
         )
     compared = []
     for what in common:
-        task = what.name.partition("_")[0]
-        folder = options.dump / what.parts[-2]
-        scores = [score(e / what / "hyp.jsonl", folder, task, None) for e in exps]
+        scores = [DecodedSet(exp / what).score(options.dump) for exp in exps]
         compared += compare_scores(what, *scores, by_lang=options.by_lang)
     settings = [read_config(exp / "config.yaml") for exp in exps]
     names = tuple(exp.resolve().name for exp in exps)

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from score_exp import score
 
 from powsm.corpora.evaluation.sets import prepare_eval_set
 from powsm.files.transcripts import read_transcripts
@@ -39,6 +38,7 @@ from powsm.report.paper.spec import (
     load_sets,
     load_table,
 )
+from powsm.score.decoded import DecodedSet
 from powsm.score.rates import Scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,8 +127,7 @@ def report(
         if path is None:
             why = why_not[query.profile, query.set, query.task]
             return why or f"{query.profile} does not decode {query.task}"
-        folder = options.dump / query.set
-        scores = score(path, folder, query.task, table.cleaning)
+        scores = DecodedSet(path.parent).score(options.dump, table.cleaning)
         if query.task != "lid":
             return scores
         return with_taken_for(scores, read_transcripts(path))

@@ -26,14 +26,12 @@ class Language:
         name: in English.
         spellings: other ways corpora write it, lower case, `-` between subtags.
         script: ISO 15924 code of the orthography in IPAPack++.
-        uses_spaces: whether the orthography puts spaces between words.
     """
 
     code: str
     name: str
     spellings: tuple[str, ...]
     script: str
-    uses_spaces: bool
 
 
 def _key(spelling: str) -> str:
@@ -50,7 +48,6 @@ def _read_table() -> dict[str, Language]:
             name=row["name"],
             spellings=spellings,
             script=row["script"],
-            uses_spaces=row["spaces"] == "yes",
         )
     return table
 

@@ -62,7 +62,9 @@ def make_dump(root: Path, set_name: str = "test_tone") -> Path:
     write_scp(folder / "ref.ipa", [(u, slashed(r)) for u, (_, r, _) in PHONES.items()])
     write_scp(folder / "ref.text", TEXTS.items())
     (folder / "normaliser.json").write_text(
-        json.dumps({"policy": "strict", "version": "strict/1", "text_policy": "fix"})
+        json.dumps(
+            {"policy": "strict", "version": "strict/1", "text_policy": "powsm_fix"}
+        )
     )
     return folder
 

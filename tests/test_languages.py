@@ -99,11 +99,6 @@ def test_language_row(code):
     assert langcodes.tag_is_valid(f"{code}-{language.script}")  # ISO 15924
 
 
-def test_scripts_without_spaces():
-    joined = {code for code in LANGUAGES if not TABLE[code].uses_spaces}
-    assert joined == {"cmn", "jpn", "lao", "mya", "tha", "yue"}
-
-
 def test_lang_sym_knows_the_published_languages_only():
     assert lang_sym("ina") == "<ina>"  # dropped from training, still a symbol
     assert {lang_sym(code) for code in ("evn", UNKNOWN_LANGUAGE, None, "")} == {

@@ -1,10 +1,12 @@
 """Orthography: the text normalisation behind the ASR, G2P and P2G tasks."""
 
 import unicodedata
+from typing import Literal
 
 import regex  # its \w holds combining marks; with `re` Indic vowel signs would go
 
 POLICIES = ("powsm_fix", "released")
+DEFAULT_POLICY = "powsm_fix"
 
 # Languages written without spaces, by policy, as the two public recipes list them.
 _JOINED = {
@@ -17,7 +19,46 @@ _NOT_KEPT = {
 }
 
 
-def normalise_text(text: str, lang: str | None, policy: str = "powsm_fix") -> str:
+def joins(lang: str | None, policy: str = DEFAULT_POLICY) -> bool:
+    """Whether a policy removes the spaces of a language: it then has no words to count.
+
+    Stage 4 asks when it writes a text, scoring when it reads it.
+
+    Args:
+        lang: ISO 639-3.
+        policy: one of `POLICIES`.
+
+    Raises:
+        ValueError: the policy is not known.
+
+    >>> joins("lao"), joins("kor"), joins("kor", "released")
+    (True, False, True)
+    """
+    _check(policy)
+    return lang in _JOINED[policy]
+
+
+def unicode_form(policy: str = DEFAULT_POLICY) -> Literal["NFC", "NFKC"]:
+    """The form in which two texts of a policy are compared.
+
+    `powsm_fix` writes NFKC, which takes Thai and Lao am apart: another system's text,
+    which has it whole, says the same.
+
+    Raises:
+        ValueError: the policy is not known.
+    """
+    _check(policy)
+    return "NFKC" if policy == "powsm_fix" else "NFC"
+
+
+def _check(policy: str) -> None:
+    if policy not in POLICIES:
+        raise ValueError(
+            f"text policy {policy!r} is not known; use one of {', '.join(POLICIES)}"
+        )
+
+
+def normalise_text(text: str, lang: str | None, policy: str = DEFAULT_POLICY) -> str:
     """Normalise a transcript; one line in, one line out.
 
     `powsm_fix` (the retrained checkpoint): NFKC, lower case, the apostrophe ’ as ',
@@ -40,12 +81,8 @@ def normalise_text(text: str, lang: str | None, policy: str = "powsm_fix") -> st
     >>> normalise_text("我 们", "cmn")
     '我们'
     """
-    if policy not in POLICIES:
-        raise ValueError(
-            f"text policy {policy!r} is not known; use one of {', '.join(POLICIES)}"
-        )
+    separator = "" if joins(lang, policy) else " "
     if policy == "powsm_fix":
         text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     text = _NOT_KEPT[policy].sub("", text)
-    separator = "" if lang in _JOINED[policy] else " "
     return separator.join(text.split())

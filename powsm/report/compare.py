@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from powsm.formatting import markdown_table
+from powsm.score.decoded import decoded_sets
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores
 from powsm.score.results import task_title
@@ -42,11 +43,11 @@ def common_hyps(first: Path, second: Path) -> tuple[list[Path], list[Path]]:
         first, second: experiments with `<profile>/<set>/<task>[_<decode>]`, or the
             folders of two profiles in one, with `<set>/<task>[_<decode>]`.
     """
-    found = []
-    for folder in (first, second):
-        hyps = list(folder.glob("*/*/*/hyp.jsonl")) or folder.glob("*/*/hyp.jsonl")
-        found.append({path.parent.relative_to(folder) for path in hyps})
-    return sorted(found[0] & found[1]), sorted(found[0] ^ found[1])
+    places = [
+        {decoded.folder.relative_to(folder) for decoded in decoded_sets(folder)}
+        for folder in (first, second)
+    ]
+    return sorted(places[0] & places[1]), sorted(places[0] ^ places[1])
 
 
 def compare_scores(

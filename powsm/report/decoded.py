@@ -1,6 +1,5 @@
 """Decoded sets for the page: alignments, confusions, and which utterances to show."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,26 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from powsm.files.datadir import read_scp
 from powsm.phones.inventory import feature_table
+from powsm.phones.orthography import joins
 from powsm.report.experiment import ReportError
+from powsm.score.decoded import DecodedSet, DumpSet, decoded_sets
 from powsm.score.distance import PhonePairs
-from powsm.score.metrics import CER_LANGUAGES, lid_confusion, score_text
+from powsm.score.metrics import lid_confusion, score_text
 from powsm.score.phone_reader import PhoneReader
-from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES, TEXT, strip_prompt
+from powsm.tasks import DECODED_TASKS, TEXT, strip_prompt
 
 GAP = ""  # the other side of an inserted or deleted unit
 
 
 @dataclass(frozen=True)
-class DecodedSet:
-    """One folder that stage 12 filled, with the references of its set.
+class AlignedSet:
+    """A decoded set beside the references of its set.
 
     Attributes:
         profile: decode profile.
         set: dump folder, `test_doreco`.
         task: `pr asr g2p p2g lid`.
-        policy: phone policy that the set was made with.
+        policy: policy of the references: of phones, or of text.
         utt_ids: in order.
         hyps: what the model wrote for each.
         refs: slashed phones or IPA, orthography, or ISO 639-3 for LID.
@@ -68,7 +68,9 @@ class DecodedSet:
         that what was inserted shows.
         """
         if DECODED_TASKS[self.task].writes == TEXT:
-            scores = score_text(hyp=self.hyps, ref=self.refs, langs=self.langs)
+            scores = score_text(
+                hyp=self.hyps, ref=self.refs, langs=self.langs, text_policy=self.policy
+            )
             wer, cer = map(scores.utterance_values, ("WER", "CER"))
             return np.nan_to_num(np.where(np.isnan(wer), cer, wer), nan=100.0)
         pairs, _ = self._pairs
@@ -78,8 +80,8 @@ class DecodedSet:
     def error_name(self) -> str:
         """What `errors` holds."""
         if DECODED_TASKS[self.task].writes == TEXT:
-            has_unspaced = not CER_LANGUAGES.isdisjoint(self.langs)
-            return "WER (CER where words have no spaces)" if has_unspaced else "WER"
+            any_joined = any(joins(lang, self.policy) for lang in set(self.langs))
+            return "WER (CER where words have no spaces)" if any_joined else "WER"
         return "PFER"
 
     @cached_property
@@ -162,59 +164,37 @@ def differences(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return found
 
 
-def read_decoded(exp: Path, dump: Path, sets: Collection[str]) -> Iterator[DecodedSet]:
-    """Every `<profile>/<set>/<task>[_<decode>]/hyp.jsonl` of the sets asked for.
+def read_decoded(exp: Path, dump: Path, sets: Collection[str]) -> Iterator[AlignedSet]:
+    """Everything that was decoded of the sets asked for.
 
     Raises:
-        ReportError: a hypothesis without reference, or a set that is not in `dump`.
+        DecodedError: a set that is not in `dump`, or whose references are missing.
+        ReportError: a hypothesis without reference.
     """
-    for path in sorted(exp.glob("*/*/*/hyp.jsonl")):
-        folder = path.parent
-        if folder.parent.name not in sets:
-            continue
-        if not (dump / folder.parent.name).is_dir():
-            raise ReportError(
-                f"{dump / folder.parent.name} is not there, but {path} was scored; "
-                "name the dump folder it came from with --dump"
-            )
-        task = folder.name.partition("_")[0]
-        profile = folder.parents[1].name.removeprefix("decode_")
-        yield _read_set(path, profile, dump / folder.parent.name, task)
+    for decoded in decoded_sets(exp, sets):
+        yield _with_references(decoded, DumpSet(dump / decoded.set_name))
 
 
-def _read_set(path: Path, profile: str, folder: Path, task: str) -> DecodedSet:
-    with open(path, encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
-    langs, locations = (
-        _of_utterances(folder / "utt2lang"),
-        _of_utterances(folder / "wav.scp"),
-    )
-    if DECODED_TASKS[task].writes == LANGUAGE:
-        refs = langs
-    else:
-        is_phones = DECODED_TASKS[task].writes == PHONES
-        refs = dict(read_scp(folder / ("ref.ipa" if is_phones else "ref.text")))
+def _with_references(decoded: DecodedSet, truth: DumpSet) -> AlignedSet:
+    records = decoded.records()
+    refs = truth.references(decoded.writes)
     utt_ids = tuple(record["utt_id"] for record in records)
-    missing = [u for u in utt_ids if u not in refs or u not in locations]
+    missing = [u for u in utt_ids if u not in refs or u not in truth.locations]
     if missing:
         raise ReportError(
-            f"{path}: {len(missing)} utterances are not in {folder}: "
+            f"{decoded.folder}: {len(missing)} utterances are not in {truth.folder}: "
             f"{' '.join(missing[:3])}; decode the set again (stage 12)"
         )
-    return DecodedSet(
-        profile=profile,
-        set=folder.name,
-        task=task,
-        policy=json.loads((folder / "normaliser.json").read_text("utf-8"))["policy"],
+    is_text = decoded.writes == TEXT
+    return AlignedSet(
+        profile=decoded.profile,
+        set=decoded.set_name,
+        task=decoded.task,
+        policy=truth.text_policy if is_text else truth.normaliser["policy"],
         utt_ids=utt_ids,
         hyps=tuple(record["text"] for record in records),
         refs=tuple(refs[u] for u in utt_ids),
-        langs=tuple(langs[u] for u in utt_ids),
-        locations=tuple(locations[u] for u in utt_ids),
+        langs=tuple(truth.langs[u] for u in utt_ids),
+        locations=tuple(truth.locations[u] for u in utt_ids),
         durations_s=tuple(record["seconds"] for record in records),
     )
-
-
-def _of_utterances(path: Path) -> dict[str, str]:
-    """Values by utt_id, from a file of examples `<utt_id>_<task>`."""
-    return {key.rpartition("_")[0]: value for key, value in read_scp(path)}

@@ -1,7 +1,6 @@
 """Read an experiment folder: scores, training history, decoding times, provenance."""
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -13,17 +12,17 @@ import yaml
 import powsm
 from powsm.errors import PowsmError
 from powsm.phones.normaliser import Normaliser
+from powsm.score.decoded import NORMALISER_FILE, DumpSet
 from powsm.score.results import (
     RESULTS_FILE,
     Result,
     Timing,
     metric_order,
+    read_history,
     read_results,
     read_timings,
 )
 from powsm.tasks import DECODED_TASKS
-
-HISTORY_FILE = "history.jsonl"
 
 
 class ReportError(PowsmError):
@@ -60,17 +59,13 @@ class Experiment:
         return wanted[0] if wanted else min(found, key=metric_order)
 
 
-def read_history(exp: Path) -> tuple[dict, ...]:
-    """Records of `history.jsonl`; none when training was ESPnet's own.
+def history_with_means(exp: Path) -> tuple[dict, ...]:
+    """Records of training; none when it was ESPnet's own.
 
     A record holds the last batch of its epoch as `train_*`, which says little: the mean
     of what was logged for TensorBoard during the epoch takes its place.
     """
-    path = exp / HISTORY_FILE
-    if not path.exists():
-        return ()
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines if line.strip()]
+    records = read_history(exp)
     logged = _logged_scalars(exp / "tensorboard")
     before = 0
     history = []
@@ -117,7 +112,7 @@ def read_experiment(exp: Path) -> Experiment:
     return Experiment(
         path=exp,
         results=results,
-        history=read_history(exp),
+        history=history_with_means(exp),
         config=yaml.safe_load(config.read_text("utf-8")) if config.exists() else {},
         timings=read_timings(exp),
     )
@@ -167,9 +162,8 @@ def versions(dump: Path, sets: Iterable[str]) -> dict[str, str]:
         "normaliser of scoring": Normaliser().version,
     }
     for set_name in sets:
-        path = dump / set_name / "normaliser.json"
-        if path.exists():
-            record = json.loads(path.read_text(encoding="utf-8"))
+        if (dump / set_name / NORMALISER_FILE).exists():
+            record = DumpSet(dump / set_name).normaliser
             found[f"normaliser of {set_name}"] = (
                 f"{record['version']}, text {record['text_policy']}"
             )
@@ -180,9 +174,8 @@ def other_normalisers(dump: Path, sets: Iterable[str]) -> list[str]:
     """Sets whose phones were made by another version of the normaliser than this."""
     found = []
     for set_name in sets:
-        path = dump / set_name / "normaliser.json"
-        if path.exists():
-            record = json.loads(path.read_text(encoding="utf-8"))
+        if (dump / set_name / NORMALISER_FILE).exists():
+            record = DumpSet(dump / set_name).normaliser
             made_with = record["version"].partition("phone_map=")[2]
             now = Normaliser(record["policy"]).version.partition("phone_map=")[2]
             if made_with and made_with != now:

@@ -18,7 +18,7 @@ from powsm.phones.chart import PROPERTIES, classes
 from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import (
     GAP,
-    DecodedSet,
+    AlignedSet,
     differences,
     read_decoded,
 )
@@ -143,7 +143,7 @@ def _finite(history: Sequence[dict]) -> list[dict]:
     return [{k: _number(v) for k, v in record.items()} for record in history]
 
 
-def _system(decoded: DecodedSet, n_examples: int) -> dict:
+def _system(decoded: AlignedSet, n_examples: int) -> dict:
     """A decoded set with the utterances that the page can show."""
     worst = decoded.worst(N_WORST)
     is_phones = DECODED_TASKS[decoded.task].writes == PHONES

@@ -18,12 +18,14 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jiwer
 import numpy as np
 
 from powsm.files.transcripts import TranscriptError
 from powsm.languages import lang_code
+from powsm.phones.orthography import DEFAULT_POLICY, joins, unicode_form
 from powsm.score.distance import PhonePairs
 from powsm.score.phone_reader import PhoneReader
 from powsm.score.rates import (
@@ -41,9 +43,6 @@ from powsm.tasks import strip_prompt
 log = logging.getLogger(__name__)
 
 Texts = Mapping[str, str] | Sequence[str]
-
-# Written without spaces between words, so that words are no unit of their scores.
-CER_LANGUAGES = frozenset({"cmn", "jpn", "tha", "yue"})
 
 _SHOWN = 5  # symbols named in a warning
 _EDITS = (
@@ -122,24 +121,27 @@ def score_text(
     ref: Texts,
     langs: Texts | None = None,
     speakers: Texts | None = None,
+    text_policy: str = DEFAULT_POLICY,
 ) -> Scores:
-    """Score orthographic transcripts as they are: case and punctuation count.
+    """Score orthographic transcripts: case and punctuation count.
 
-    Both sides are put into NFC and runs of white space become one space. A space is a
-    character of CER, but not in `CER_LANGUAGES`: there, spaces are removed and words
-    are not counted.
+    Both sides are put into the Unicode form of the policy and runs of white space
+    become one space. A space is a character of CER, but not in a language that the
+    policy writes without spaces: there, they are removed and words are not counted.
 
     Args:
         hyp: transcripts by utt_id, or a list.
         ref: the same utterances.
         langs: language of each utterance.
         speakers: speaker of each utterance, for intervals over speakers.
+        text_policy: how the references were written; see `powsm.phones.orthography`.
 
     Returns:
         Counts of every utterance with the rates `TEXT_RATES`.
 
     Raises:
         ScoreError: not the same utterances on both sides, or none at all.
+        ValueError: the policy is not known.
 
     >>> scores = score_text(hyp=["the cat", "你号"], ref=["a cat", "你 好"],
     ...                     langs=["eng", "cmn"])
@@ -148,9 +150,10 @@ def score_text(
     """
     utt_ids, hyps, refs = _paired(hyp, ref)
     codes = _langs(langs, utt_ids)
-    unspaced = [code in CER_LANGUAGES for code in codes or [""] * len(utt_ids)]
-    hyps = [_tidy(text, join) for text, join in zip(hyps, unspaced, strict=True)]
-    refs = [_tidy(text, join) for text, join in zip(refs, unspaced, strict=True)]
+    unspaced = [joins(code, text_policy) for code in codes or [None] * len(utt_ids)]
+    form = unicode_form(text_policy)
+    hyps = [_tidy(text, join, form) for text, join in zip(hyps, unspaced, strict=True)]
+    refs = [_tidy(text, join, form) for text, join in zip(refs, unspaced, strict=True)]
     words = np.zeros((len(utt_ids), 3), np.int64)
     if spaced := [row for row, join in enumerate(unspaced) if not join]:
         words[spaced] = _edit_counts(
@@ -300,8 +303,8 @@ def _read_all(
     return phones, unknown
 
 
-def _tidy(text: str, join: bool) -> str:
-    words = unicodedata.normalize("NFC", strip_prompt(text)).split()
+def _tidy(text: str, join: bool, form: Literal["NFC", "NFKC"]) -> str:
+    words = unicodedata.normalize(form, strip_prompt(text)).split()
     return ("" if join else " ").join(words)
 
 

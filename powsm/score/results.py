@@ -1,16 +1,25 @@
-"""Scores and decoding times of an experiment, as stages 12 and 13 write them."""
+"""Scores, decoding times and training history of an experiment."""
 
+import csv
 import json
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.score.rates import RATES
+from powsm.files.whole import atomic_write
+from powsm.score.decoded import DumpSet, decoded_sets
+from powsm.score.rates import RATES, Scores, Unit, duration_labels
 from powsm.tasks import DECODED_TASKS
 
 RESULTS_FILE = "results.json"
+PARTS_FILE = "results_by.csv"
+HISTORY_FILE = "history.jsonl"
+_PART_FIELDS = "profile set task decode by label metric value low high n_utts n_units"
+
+log = logging.getLogger(__name__)
 
 
 class ResultsError(PowsmError):
@@ -76,7 +85,7 @@ def read_results(path: Path) -> tuple[Result, ...]:
     """
     if not path.exists():
         raise ResultsError(
-            f"{path}: not there; run stage 13 (local/score_exp.py) first"
+            f"{path}: no such file; run stage 13 (powsm score-exp) first"
         )
     fields = Result.__dataclass_fields__
     results = []
@@ -125,18 +134,99 @@ def ordered_metrics(results: Iterable[Result]) -> list[str]:
 
 
 def read_timings(exp: Path) -> tuple[Timing, ...]:
-    """Times of every `<profile>/<set>/<task>_<decode>/timing.json`."""
-    timings = []
-    for path in sorted(exp.glob("*/*/*/timing.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        folder = path.parent
-        timings.append(
-            Timing(
-                profile=folder.parents[1].name.removeprefix("decode_"),
-                set=folder.parent.name,
-                task=folder.name.partition("_")[0],
-                audio_s=record["audio_s"],
-                compute_s=record["compute_s"],
-            )
+    """Times of everything that was decoded, where they were taken."""
+    return tuple(
+        Timing(
+            profile=decoded.profile,
+            set=decoded.set_name,
+            task=decoded.task,
+            audio_s=timing["audio_s"],
+            compute_s=timing["compute_s"],
         )
-    return tuple(timings)
+        for decoded in decoded_sets(exp)
+        if (timing := decoded.timing) is not None
+    )
+
+
+def read_history(exp: Path) -> list[dict]:
+    """Records of training, one an epoch; none where training was ESPnet's own."""
+    path = Path(exp) / HISTORY_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def score_experiment(
+    exp: Path,
+    dump: Path,
+    *,
+    cleaning: str | None = None,
+    unit: Unit = "utterance",
+    corpus_of: Callable[[str], str] = lambda utt_id: utt_id.partition("_")[0],
+) -> int:
+    """Stage 13: score everything that was decoded.
+
+    Writes `results.json`, a list of records of whole sets and of each language in them,
+    and `results_by.csv`, the same by corpus, speaker and duration.
+
+    Args:
+        exp: experiment folder.
+        dump: `dump/raw`.
+        cleaning: how text becomes phones; None: the policy each set was made with.
+        unit: what the intervals take to be independent.
+        corpus_of: corpus that an utt_id names.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        ResultsError: nothing was decoded.
+        DecodedError: a set or its references cannot be read.
+        ScoreError: hypotheses that are not of the utterances of their set.
+    """
+    decoded = decoded_sets(exp)
+    if not decoded:
+        raise ResultsError(f"{exp}: nothing is decoded in it; run stage 12 first")
+    records, parts = [], []
+    for one in decoded:
+        scores = one.score(dump, cleaning)
+        profile = one.place.parts[0]
+        rows = scores.records(
+            set_name=one.set_name,
+            task=one.task,
+            # languages are what the decoder says first
+            decode=one.decode or "attention",
+            unit=unit,
+        )
+        records += [{**row, "profile": profile} for row in rows]
+        where = {"profile": profile, "set": one.set_name, "task": one.task}
+        where["decode"] = one.decode
+        durations_s = DumpSet(dump / one.set_name).durations_s
+        for by, labels in _labels_of(scores, durations_s, corpus_of).items():
+            for label, part in scores.by(labels).items():
+                place = {**where, "by": by, "label": label}
+                parts += [{**place, **row} for row in part.rate_rows(unit)]
+        values = " ".join(f"{rate} {v:.2f}" for rate, v in scores.values.items())
+        log.info("%s: %s (%d utterances)", one.place, values, len(scores))
+    with atomic_write(exp / RESULTS_FILE) as file:
+        json.dump(records, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+    with atomic_write(exp / PARTS_FILE) as file:
+        writer = csv.DictWriter(file, _PART_FIELDS.split(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(parts)
+    return len(records)
+
+
+def _labels_of(
+    scores: Scores, durations_s: Mapping[str, float], corpus_of: Callable[[str], str]
+) -> dict[str, dict[str, str]]:
+    """What scores are broken down by: kind -> label of each utterance."""
+    labels = {
+        "corpus": {utt_id: corpus_of(utt_id) for utt_id in scores.utt_ids},
+        "duration": duration_labels({u: durations_s[u] for u in scores.utt_ids}),
+    }
+    if scores.speakers != scores.utt_ids:  # the speaker of an utterance is known
+        labels["speaker"] = dict(zip(scores.utt_ids, scores.speakers, strict=True))
+    return labels

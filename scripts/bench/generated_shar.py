@@ -22,6 +22,7 @@ import numpy as np
 
 from powsm.audio import SAMPLE_RATE
 from powsm.languages import TABLE
+from powsm.phones.orthography import joins
 
 UTTERANCES_PER_SHARD = 5_000
 _FLAC_BYTES_PER_SAMPLE = 1.1  # of 16-bit speech
@@ -147,7 +148,7 @@ def _cuts(
             n_samples,
             language=(language.spellings or (language.code,))[0],
             speaker=f"speaker{i % 5003}",
-            text=(" " if language.uses_spaces else "").join(spelled),
+            text=("" if joins(language.code) else " ").join(spelled),
             ipa="" if i % 200 == 7 else " ".join(map(_word, numbers)),
             has_audio=i % 1000 != 11,
         )

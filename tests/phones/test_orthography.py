@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.phones.orthography import POLICIES, normalise_text
+from powsm.languages import LANGUAGES
+from powsm.phones.orthography import POLICIES, joins, normalise_text
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,11 @@ def test_released_is_idempotent(text):
 def test_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="powsm_fix, released"):
         normalise_text("a", "eng", policy="loose")
+    with pytest.raises(ValueError, match="powsm_fix, released"):
+        joins("eng", "loose")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("lang", [*LANGUAGES, None, "evn"])
+def test_joins_says_what_normalise_text_does(policy, lang):
+    assert joins(lang, policy) == (normalise_text("a b", lang, policy) == "ab")

@@ -16,6 +16,7 @@ from powsm.phones.inventory import INVENTORY
 from powsm.report import clips, decoded, page, plots
 from powsm.report import results_md as markdown
 from powsm.report.experiment import ReportError, read_experiment, training_command
+from powsm.score.decoded import DecodedError
 from powsm.score.results import ResultsError, read_results
 
 PNG_START = b"\x89PNG\r\n"
@@ -33,7 +34,7 @@ def test_results_md_holds_scores_with_intervals(experiment, tmp_path):
     assert "41.7 [36.7, 46.7]" in text
     assert "| spa (Spanish) |" in text
     assert "python report.py" in text and "scripts/s2t.sh --nj 2 --stage 11" in text
-    assert "normaliser of test_tone | strict/1, text fix" in text
+    assert "normaliser of test_tone | strict/1, text powsm_fix" in text
     # 0.3 s of computing for 5 x 0.6 s of audio
     assert "| 3.0 | 0.3 | 0.1000 |" in text
 
@@ -130,7 +131,7 @@ def test_sets_that_were_not_scored_are_left_alone(tmp_path):
     exp, dump = make_experiment(tmp_path)
     write_hyps(exp, "ctc_greedy", "test_other", "pr_ctc", {})
     assert page.page_data(read_experiment(exp), dump, "")["systems"]
-    with pytest.raises(ReportError, match="test_other is not there.*--dump"):
+    with pytest.raises(DecodedError, match="test_other: no such folder.*--dump"):
         list(decoded.read_decoded(exp, dump, ["test_other"]))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from powsm.phones.inventory import feature_table
+from powsm.phones.orthography import normalise_text
 from powsm.score.metrics import (
     lid_confusion,
     score_lid,
@@ -154,6 +155,50 @@ def test_text_by_hand():
     by_lang = scores.by_lang()
     assert np.isnan(by_lang["cmn"].value("WER"))
     assert by_lang["cmn"].value("CER") == 50.0
+
+
+@pytest.mark.parametrize(
+    ("lang", "policy", "ref", "n_words"),
+    [
+        ("lao", "powsm_fix", "ສະບາຍ ດີ ທຸກ ຄົນ", 0),  # joined by stage 4
+        ("lao", "released", "ສະບາຍ ດີ ທຸກ ຄົນ", 4),  # the first recipe has it apart
+        ("kor", "powsm_fix", "안녕 하세요", 2),
+        ("kor", "released", "안녕 하세요", 0),
+        ("yue", "powsm_fix", "你 好的", 0),
+        ("yue", "released", "你 好的", 2),
+        ("eng", "released", "the cat", 2),
+    ],
+)
+def test_one_wrong_letter_is_no_wrong_sentence(lang, policy, ref, n_words):
+    """What stage 4 joins has no words to count; everything else has."""
+    text = normalise_text(ref, lang, policy)
+    scores = score_text(hyp=[text[:-1]], ref=[text], langs=[lang], text_policy=policy)
+    assert scores.counts["n_words"] == n_words
+    assert scores.counts["char_deletions"] == 1
+    if n_words:
+        assert scores.value("WER") == pytest.approx(100 / n_words)
+    else:
+        assert np.isnan(scores.value("WER"))
+
+
+# sara am of Thai and Lao, and a word with a tone before it
+@pytest.mark.parametrize(
+    ("text", "lang"), [("น้ำ", "tha"), ("ทำ", "tha"), ("ນ້ຳ", "lao"), ("ﬁn", "eng")]
+)
+def test_text_as_others_write_it_equals_its_own_reference(text, lang):
+    ref = normalise_text(text, lang)
+    assert score_text(hyp=[text], ref=[ref], langs=[lang]).value("CER") == 0.0
+
+
+def test_released_texts_are_not_folded():
+    """The first recipe keeps full-width letters, so that they are other letters."""
+    scores = score_text(hyp=["ABC"], ref=["ＡＢＣ"], text_policy="released")
+    assert scores.value("CER") == 100.0
+
+
+def test_unknown_text_policy_is_refused():
+    with pytest.raises(ValueError, match="'loose' is not known; use one of powsm_fix"):
+        score_text(hyp=["a"], ref=["a"], text_policy="loose")
 
 
 def test_text_in_another_unicode_form_is_the_same_text():
@@ -371,7 +416,7 @@ def test_score_exp_script(tmp_path, run_script):
         "utt2lang": langs,
         "utt2spk": "".join(f"{e} s1\n" for e in examples),
         "utt2num_samples": "".join(f"{e} 48000\n" for e in examples),
-        "normaliser.json": '{"policy": "strict"}',
+        "normaliser.json": '{"policy": "strict", "text_policy": "powsm_fix"}',
     }.items():
         (dump / name).write_text(content)
     for tag, texts in {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.report.paper.spec import Cell, Column, Query, Row, Table
+from powsm.score.decoded import HYP_FILE, decoded_sets
 from powsm.score.intervals import wilson_interval
 from powsm.score.rates import RATES, Scores
 
@@ -73,13 +74,12 @@ class Filled:
 
 def hyp_file(exp: Path, query: Query) -> Path | None:
     """The hypotheses that a cell needs, if they were decoded."""
-    folder = exp / query.profile / query.set
-    found = sorted(
-        path
-        for path in folder.glob(f"{query.task}*/hyp.jsonl")
-        if path.parent.name.partition("_")[0] == query.task
-    )
-    return found[0] if found else None
+    fitting = [
+        decoded.folder / HYP_FILE
+        for decoded in decoded_sets(exp / query.profile, [query.set])
+        if decoded.task == query.task
+    ]
+    return fitting[0] if fitting else None
 
 
 def fill(

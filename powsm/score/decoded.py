@@ -1,0 +1,236 @@
+"""Decoded sets: the only reader of `<exp>/<profile>/<set>/<task>[_<decode>]`.
+
+Stage 12 fills such a folder with `hyp.jsonl` and `timing.json`; the references and the
+record of how they were made are in the set's folder of `dump/raw`.
+"""
+
+import json
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from powsm.audio import SAMPLE_RATE
+from powsm.errors import PowsmError
+from powsm.files.datadir import read_scp
+from powsm.phones.orthography import DEFAULT_POLICY
+from powsm.phones.orthography import POLICIES as TEXT_POLICIES
+from powsm.score.metrics import score_lid, score_phones, score_text
+from powsm.score.rates import Scores
+from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES, TEXT, Filling, task_of
+
+log = logging.getLogger(__name__)
+
+HYP_FILE = "hyp.jsonl"
+TIMING_FILE = "timing.json"
+NORMALISER_FILE = "normaliser.json"
+_REFERENCE_FILES = {PHONES: "ref.ipa", TEXT: "ref.text"}
+
+
+class DecodedError(PowsmError):
+    """A decoded set or its references cannot be read; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class DumpSet:
+    """References of a set, `dump/raw/<set>`, by utt_id.
+
+    Raises (all attributes and methods):
+        DecodedError: a file of stage 4 is missing or not what stage 4 writes.
+    """
+
+    folder: Path
+
+    @cached_property
+    def langs(self) -> dict[str, str]:
+        """ISO 639-3 of each utterance."""
+        return self._of_examples("utt2lang")
+
+    @cached_property
+    def speakers(self) -> dict[str, str]:
+        return self._of_examples("utt2spk")
+
+    @cached_property
+    def locations(self) -> dict[str, str]:
+        """`wav.scp` value of each utterance."""
+        return self._of_examples("wav.scp")
+
+    @cached_property
+    def durations_s(self) -> dict[str, float]:
+        n_samples = self._of_examples("utt2num_samples")
+        return {utt_id: int(n) / SAMPLE_RATE for utt_id, n in n_samples.items()}
+
+    @cached_property
+    def normaliser(self) -> dict[str, str]:
+        """How the set was made: `policy`, `version` and `text_policy`."""
+        path = self._existing(self.folder / NORMALISER_FILE)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "policy" not in record:
+            raise DecodedError(f"{path}: names no policy; run stage 4 again")
+        return record
+
+    @property
+    def text_policy(self) -> str:
+        """The policy of `ref.text`."""
+        policy = self.normaliser.get("text_policy")
+        if policy is None:
+            log.warning(
+                "%s names no text policy; scored by %s",
+                self.folder / NORMALISER_FILE,
+                DEFAULT_POLICY,
+            )
+            return DEFAULT_POLICY
+        if policy not in TEXT_POLICIES:
+            raise DecodedError(
+                f"{self.folder / NORMALISER_FILE}: text policy {policy!r}, expected "
+                f"one of {' '.join(TEXT_POLICIES)}; a set without orthography cannot "
+                "be scored in words"
+            )
+        return policy
+
+    def references(self, writes: Filling) -> dict[str, str]:
+        """What a task should have written: IPA, orthography or ISO 639-3."""
+        if writes == LANGUAGE:
+            return self.langs
+        return dict(read_scp(self._existing(self.folder / _REFERENCE_FILES[writes])))
+
+    def _of_examples(self, name: str) -> dict[str, str]:
+        """Values by utt_id, of a file with a line an example (`<utt_id>_<task>`)."""
+        return {
+            example_id[: -len(task_of(example_id)) - 1]: value
+            for example_id, value in read_scp(self._existing(self.folder / name))
+        }
+
+    def _existing(self, path: Path) -> Path:
+        if not self.folder.is_dir():
+            raise DecodedError(
+                f"{self.folder}: no such folder; name the dump folder that the set was "
+                "decoded from with --dump"
+            )
+        if not path.exists():
+            raise DecodedError(f"{path} is missing; run stage 4 again")
+        return path
+
+
+@dataclass(frozen=True)
+class DecodedSet:
+    """One folder `<profile>/<set>/<task>[_<decode>]` that stage 12 filled."""
+
+    folder: Path
+
+    @property
+    def profile(self) -> str:
+        """`paper` for what `conf/decode_paper.yaml` decoded."""
+        return self.folder.parents[1].name.removeprefix("decode_")
+
+    @property
+    def set_name(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def task(self) -> str:
+        return self.folder.name.partition("_")[0]
+
+    @property
+    def decode(self) -> str:
+        """What follows the task in the folder's name; empty for languages."""
+        return self.folder.name.partition("_")[2]
+
+    @property
+    def place(self) -> Path:
+        """`<profile>/<set>/<task>[_<decode>]`, the same in every experiment."""
+        return Path(*self.folder.parts[-3:])
+
+    @property
+    def writes(self) -> Filling:
+        """What was decoded: phones, text or languages.
+
+        Raises:
+            DecodedError: a task that does not exist.
+        """
+        if self.task not in DECODED_TASKS:
+            raise DecodedError(
+                f"{self.folder}: no task {self.task!r}; the tasks are "
+                f"{' '.join(DECODED_TASKS)}"
+            )
+        return DECODED_TASKS[self.task].writes
+
+    def records(self) -> list[dict]:
+        """Rows of `hyp.jsonl`, one an utterance.
+
+        Raises:
+            DecodedError: a line that is not JSON with an utt_id and a text, or an
+                utterance that is given twice.
+        """
+        records: dict[str, dict] = {}
+        path = self.folder / HYP_FILE
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    record = json.loads(line)
+                    _ = record["utt_id"], record["text"]
+                except (json.JSONDecodeError, KeyError, TypeError) as err:
+                    raise DecodedError(
+                        f"{path}:{number}: {line[:40]!r} has no utt_id and text; "
+                        "decode the set again (stage 12)"
+                    ) from err
+                utt_id = record["utt_id"]
+                if utt_id in records:
+                    raise DecodedError(
+                        f"{path}:{number}: {utt_id!r} is given twice; decode the set "
+                        "again (stage 12)"
+                    )
+                records[utt_id] = record
+        return list(records.values())
+
+    @property
+    def timing(self) -> dict[str, float] | None:
+        """`audio_s` and `compute_s`; None if decoding was not timed."""
+        path = self.folder / TIMING_FILE
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def score(self, dump: Path, cleaning: str | None = None) -> Scores:
+        """Score against the references of the set.
+
+        Args:
+            dump: `dump/raw`.
+            cleaning: how text becomes phones; None: the policy the set was made with.
+
+        Raises:
+            DecodedError: no such task, or references that are missing.
+            ScoreError: not the utterances of the set.
+        """
+        truth = DumpSet(dump / self.set_name)
+        ref = truth.references(self.writes)
+        records = self.records()
+        hyp = {record["utt_id"]: record["text"] for record in records}
+        who = {"speakers": truth.speakers}
+        if self.writes == LANGUAGE:
+            likeliest = None
+            if all("languages" in record for record in records):
+                likeliest = {r["utt_id"]: [*r["languages"]] for r in records}
+            return score_lid(hyp=hyp, ref=ref, likeliest=likeliest, **who)
+        who["langs"] = truth.langs
+        if self.writes == TEXT:
+            policy = truth.text_policy
+            return score_text(hyp=hyp, ref=ref, text_policy=policy, **who)
+        cleaning = cleaning or truth.normaliser["policy"]
+        return score_phones(hyp=hyp, ref=ref, cleaning=cleaning, **who)
+
+
+def decoded_sets(
+    folder: Path, set_names: Collection[str] | None = None
+) -> list[DecodedSet]:
+    """Everything that was decoded, in order of place.
+
+    Args:
+        folder: an experiment, or the folder of a profile in it.
+        set_names: only these sets; None: all.
+    """
+    folder = Path(folder)
+    hyp_files = sorted(folder.glob(f"*/*/*/{HYP_FILE}")) or sorted(
+        folder.glob(f"*/*/{HYP_FILE}")
+    )
+    decoded = [DecodedSet(path.parent) for path in hyp_files]
+    return [d for d in decoded if set_names is None or d.set_name in set_names]
