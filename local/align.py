@@ -20,8 +20,9 @@ from tqdm import tqdm
 from powsm.audio import SAMPLE_RATE, AudioError
 from powsm.decode.align import AlignError, align
 from powsm.decode.align_files import write_alignments
-from powsm.decode.batch import Recogniser, items, read_speech
+from powsm.decode.batch import items, read_speech
 from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.decode.transcribe import PHONE_TASKS
 from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_write, sha256_file

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from prepare_data import share
 
-from powsm.decode.batch import Recogniser, items
+from powsm.decode.batch import items
 from powsm.decode.dump_set import decode_set, merge
 from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.files.whole import atomic_write, naming, sha256_file
 from powsm.model.find import (
     MODEL_HELP,

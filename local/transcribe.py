@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
 from powsm.decode.align_files import Segment, write_alignments
-from powsm.decode.batch import Recogniser, read_speech
+from powsm.decode.batch import read_speech
 from powsm.decode.longform import OVERLAP_S, trim_silence
 from powsm.decode.profile import Profile, phone_set
+from powsm.decode.recogniser import Recogniser
 from powsm.decode.transcribe import transcribe
 from powsm.files.whole import atomic_write
 from powsm.languages import lang_code, lang_sym

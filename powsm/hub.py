@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what a data set holds, patience with faults, plain words.
+"""The Hugging Face hub: data sets, models, patience with faults, plain words.
 
 `huggingface_hub` gives the session, the token, the offline switch and the errors.
 """
@@ -18,8 +18,16 @@ from pathlib import Path
 from threading import Event
 
 import httpx
-from huggingface_hub import constants, get_session
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import HfApi, constants, get_session, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from powsm.errors import PowsmError
@@ -32,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class HubError(PowsmError):
-    """A download that has ended without all its files; one line, says what to do."""
+    """A transfer that did not bring all its files; one line, says what to do."""
 
 
 class IncompleteError(PowsmError):
@@ -260,3 +268,84 @@ def explain(err: Exception, about: str) -> str:
     if isinstance(err, OSError) and err.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"{err.filename}: no space left: make room and {again}"
     return f"{about}: {cause(err)}: {again}"
+
+
+# ------------------------------------------------------------------------- models
+
+
+def fetch_model(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """A snapshot of a model with the files that match; its name is the commit.
+
+    Raises:
+        HubError: there is no such model or revision, or it cannot be had.
+    """
+    try:
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, library_name="espnet"
+        )
+    except (httpx.HTTPError, LocalEntryNotFoundError) as err:
+        raise HubError(_why_not_fetched(err, repo, revision)) from err
+    return Path(folder)
+
+
+def _why_not_fetched(err: Exception, repo: str, revision: str | None) -> str:
+    hub = constants.ENDPOINT
+    if isinstance(err, RevisionNotFoundError):
+        return f"{repo} has no revision {revision}"
+    if isinstance(err, GatedRepoError):
+        return f"access to {hub}/{repo} must be asked for there; then set HF_TOKEN"
+    if isinstance(err, RepositoryNotFoundError):
+        return (
+            f"no such folder here, and no model {repo} at {hub}; a private one needs "
+            "HF_TOKEN"
+        )
+    if isinstance(err, HfHubHTTPError):
+        status = err.response.status_code
+        advice = "is HF_TOKEN right?" if status in (401, 403) else "try again later"
+        return f"{hub} answered {status}; {advice}"
+    if isinstance(err, LocalEntryNotFoundError):
+        return (
+            f"no such folder here, not in the cache {constants.HF_HUB_CACHE}, and "
+            f"{hub} cannot be reached"
+        )
+    return f"the transfer from {hub} failed ({err}); try again, it goes on where it was"
+
+
+def upload_model(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Make the repository if it is not there, and commit a folder in one go.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        HubError: the Hub refuses, or cannot be reached.
+    """
+    api = HfApi(library_name="espnet")
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message=f"Upload {folder.name}"
+        )
+    except HFValidationError as err:
+        raise HubError(f"--hf_repo {repo}: not a name like user/model") from err
+    except HfHubHTTPError as err:
+        raise HubError(_why_not_uploaded(err, repo)) from err
+    except httpx.TransportError as err:
+        raise HubError(
+            f"{repo}: the connection to {constants.ENDPOINT} failed "
+            f"({type(err).__name__}); run stage 15 again: files that arrived whole are "
+            "not sent again"
+        ) from err
+    return str(done.commit_url)
+
+
+def _why_not_uploaded(err: HfHubHTTPError, repo: str) -> str:
+    status = err.response.status_code
+    advice = {
+        401: "set HF_TOKEN, or log in with `hf auth login`",
+        403: f"the token may not write to {repo}: it needs the write permission there",
+        404: f"there is no {repo.partition('/')[0]} that the token may write for",
+        413: "a file is larger than the Hub takes",
+        429: "too many requests; try again in an hour",
+    }.get(status, "try again later: files that arrived whole are not sent again")
+    return f"{repo}: {constants.ENDPOINT} answered {status}; {advice}"

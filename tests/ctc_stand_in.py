@@ -18,7 +18,7 @@ CERTAIN = 8.0  # logit of the token in the samples, the others have 0
 
 
 def stand_in(edge_frames: int = 0):
-    """Looks like `powsm.decode.batch.Recogniser` to alignment and long audio.
+    """Looks like `powsm.decode.recogniser.Recogniser` to alignment and long audio.
 
     Args:
         edge_frames: so many frames at both ends of what is encoded hear /t/ only, as

@@ -1,14 +1,18 @@
 """Search, profiles, long recordings and alignment.
 
-align           phones with times: CTC alignment of given phones, or of what the ...
-align_files     alignments as files: Praat TextGrid, NIST CTM, JSON lines
-batch           a trained model and what it makes of a batch of utterances: one ...
-beams           the state of a batched beam search: running hypotheses, and ...
-cached_decoder  a Transformer decoder that computes every key and value once
-ctc_prefix      reading the CTC head: prefix scores for joint search, greedy and ...
-dump_set        decode a dump folder: parts of ranks that can be killed, merged ...
-longform        recordings of any length: overlapping windows for CTC, pieces cut ...
-profile         decode profiles: `conf/decode_*.yaml` names everything that moves a ...
-search          batched attention decoding with a key/value cache and joint CTC ...
-transcribe      transcribe one recording of any length, where asked with the times ...
+The modules:
+
+    align           phones with times: of given phones, or of what the model hears
+    align_files     alignments as files: Praat TextGrid, NIST CTM, JSON lines
+    batch           what a model makes of a batch of utterances: one record each
+    beams           the state of a batched beam search: running and finished hypotheses
+    cached_decoder  a Transformer decoder that computes every key and value once
+    ctc_paths       reading the CTC head alone: the best path, and a beam of prefixes
+    ctc_prefix      CTC prefix scores for joint search
+    dump_set        decode a dump folder: parts of ranks that can be killed, and merged
+    longform        recordings of any length: windows for CTC, pieces cut at pauses
+    profile         decode profiles: `conf/decode_*.yaml` names all that moves a score
+    recogniser      a trained model with its tokenizer: encoding, prompts, languages
+    search          batched attention decoding with a cache and joint CTC scores
+    transcribe      transcribe one recording of any length, where asked with times
 """

@@ -17,8 +17,8 @@ from torchaudio.functional import forced_align
 
 from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
-from powsm.decode.batch import Recogniser
 from powsm.decode.longform import CTCFrames, ctc_frames
+from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 from powsm.phones.normaliser import strip_suprasegmentals

@@ -1,4 +1,4 @@
-"""A trained model and what it makes of a batch of utterances: one record each."""
+"""What a trained model makes of a batch of utterances: one record each."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -6,128 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
 from powsm.decode.beams import Hypothesis
-from powsm.decode.ctc_prefix import CTCHypothesis, ctc_greedy, ctc_prefix_beam
-from powsm.decode.profile import FIRST_PASS, DecodeError, Profile
-from powsm.decode.search import Searcher, SearchOptions, language_log_probs
-from powsm.files.whole import sha256_file
-from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
-from powsm.model.find import ModelFiles, find_model, load_model
+from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
+from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
+from powsm.decode.recogniser import Recogniser
+from powsm.decode.search import Searcher
 from powsm.prepare.index import ExampleIndex
-from powsm.tasks import DECODED_TASKS, LID, NA_SYM, NO_TIME_SYM, parse_output, task_of
+from powsm.tasks import DECODED_TASKS, LID, NA_SYM, parse_output, task_of
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
-from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 N_BEST_LANGUAGES = 5  # written for each utterance
 
 _Spell = Callable[[Iterable[int]], list[str]]  # token ids -> tokens
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """A model with its tokenizer, ready to decode."""
-
-    model: ESPnetS2TModel
-    tokenizer: Tokenizer
-    device: torch.device
-    weights: str  # short hash of the weights' file
-
-    @classmethod
-    def load(cls, model: str | Path | ModelFiles, device: str = "cpu") -> "Recogniser":
-        """Load a model.
-
-        Args:
-            model: what `powsm.model.find.find_model` found, or takes.
-
-        Raises:
-            CheckpointError: no such model, or a parameter that is missing, left over
-                or of another shape.
-        """
-        files = model if isinstance(model, ModelFiles) else find_model(model)
-        loaded = load_model(files, device)
-        tokenizer = Tokenizer(files.bpe_model, loaded.token_list)
-        weights = sha256_file(files.weights_file)[:12]
-        return cls(loaded, tokenizer, torch.device(device), weights)
-
-    @torch.inference_mode()
-    def encode(
-        self, speech: Sequence[torch.Tensor], window: str = "own"
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder output of recordings.
-
-        Args:
-            speech: tensors (n_samples,), 16 kHz.
-            window: `published` pads each to 20 s with silence, and cuts longer ones.
-
-        Returns:
-            (B, T, D) and the true lengths (B,).
-        """
-        if window == "published":
-            n = int(WINDOW_S * SAMPLE_RATE)
-            speech = [
-                torch.nn.functional.pad(s[:n], (0, n - len(s[:n]))) for s in speech
-            ]
-        lengths = torch.tensor([len(s) for s in speech])
-        padded = torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True)
-        out, lens = self.model.encode(padded.to(self.device), lengths.to(self.device))
-        return (out[0] if isinstance(out, tuple) else out), lens
-
-    def prompt(self, lang_sym: str, task: str, text_prev: str = NA_SYM) -> list[int]:
-        """Token ids that an output starts from.
-
-        Raises:
-            DecodeError: the model has no token for the language.
-        """
-        ids = self.tokenizer.token_ids
-        if lang_sym not in ids:
-            raise DecodeError(
-                f"{lang_sym} is not in this model's vocabulary; use {UNKNOWN_LANG_SYM}"
-            )
-        model = self.model
-        prompt = [model.sos, ids[lang_sym], ids[f"<{task}>"], ids[NO_TIME_SYM]]
-        if text_prev == NA_SYM:
-            return prompt
-        return [model.sop, *self.tokenizer.encode(text_prev), *prompt]
-
-    def languages(self) -> list[str]:
-        """Language symbols of the vocabulary, in its order."""
-        known = [f"<{code}>" for code in LANGUAGES]
-        return [sym for sym in known if sym in self.tokenizer.token_ids]
-
-    def detect_languages(
-        self, memory: torch.Tensor, lens: torch.Tensor, among: Sequence[str] = ()
-    ) -> list[list[tuple[str, float]]]:
-        """Languages of encoded recordings, likeliest first, with log-probabilities.
-
-        Args:
-            memory: (B, T, D) encoder output.
-            lens: (B,) true numbers of frames.
-            among: codes to choose from; empty: all that the model has.
-
-        Raises:
-            DecodeError: the model has no token for one of them.
-        """
-        symbols = self.languages()
-        if among:
-            asked = [f"<{code}>" for code in among]
-            if unknown := sorted(set(asked) - set(symbols)):
-                raise DecodeError(
-                    f"{' '.join(unknown)} is not in this model's vocabulary; it has "
-                    f"{' '.join(symbols)}"
-                )
-            symbols = asked
-        ids = [self.tokenizer.token_ids[sym] for sym in symbols]
-        log_probs = language_log_probs(self.model, memory, lens, ids).log_softmax(-1)
-        order = log_probs.argsort(dim=-1, descending=True)
-        return [
-            [(symbols[i], float(row[i])) for i in best]
-            for row, best in zip(log_probs, order.tolist(), strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -204,7 +98,7 @@ def decode_batch(
             raise DecodeError(
                 f"{batch[0].utt_id}: {len(speech[0]) / SAMPLE_RATE:.1f} s of audio do "
                 "not fit the memory of the device; use a smaller beam, or "
-                "local/transcribe.py, which cuts recordings into windows"
+                "`powsm transcribe`, which cuts recordings into windows"
             ) from err
     # outside the except block, where the failed tensors are no longer held
     torch.cuda.empty_cache()

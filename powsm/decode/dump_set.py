@@ -17,13 +17,13 @@ from tqdm import tqdm
 from powsm.audio import SAMPLE_RATE, AudioError
 from powsm.decode.batch import (
     Item,
-    Recogniser,
     cut_batches,
     decode_batch,
     items,
     read_speech,
 )
 from powsm.decode.profile import DecodeError, Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.files.whole import atomic_write
 from powsm.model.frames import FrameGrid
 

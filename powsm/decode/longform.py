@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S
-from powsm.decode.batch import Recogniser
+from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 

@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from powsm.decode.search import SearchOptions
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES
 from powsm.settings import load_yaml
@@ -20,6 +19,54 @@ CTC_TASKS = tuple(t for t in tasks_writing(PHONES) if not TASKS[t].is_prompted)
 
 class DecodeError(PowsmError):
     """Decoding that cannot be done; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search. Names and meanings are ESPnet's; the last two switches are ours.
+
+    Attributes:
+        beam_size: hypotheses kept a step; 1 is greedy.
+        ctc_weight: weight of the CTC prefix score, the decoder has the rest; with 1
+            the decoder does not run.
+        penalty: added to the score for every token.
+        maxlenratio: most tokens per encoder frame. 0: as many as frames, and the
+            search stops by end detection; negative: a number of tokens.
+        minlenratio: fewest tokens per encoder frame; negative: a number of tokens.
+        nbest: hypotheses returned an utterance, at most.
+        normalize_length: rank finished hypotheses by score per token, prompt included.
+        ctc_length_bound: most tokens per label on the CTC's best path (10 more are
+            always allowed); 0 is off.
+        repetition_guard: a stretch of up to 8 tokens may occur so many times in a
+            row; 0 is off.
+    """
+
+    beam_size: int = 1
+    ctc_weight: float = 0.0
+    penalty: float = 0.0
+    maxlenratio: float = 0.0
+    minlenratio: float = 0.0
+    nbest: int = 1
+    normalize_length: bool = False
+    ctc_length_bound: float = 0.0
+    repetition_guard: int = 0
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} is {value}; expected {expected}"
+            for name, value, expected, good in (
+                ("beam_size", self.beam_size, "1 or more", self.beam_size >= 1),
+                ("nbest", self.nbest, "1 or more", self.nbest >= 1),
+                ("ctc_weight", self.ctc_weight, "0 to 1", 0 <= self.ctc_weight <= 1),
+                ("ctc_length_bound", self.ctc_length_bound, "0 or more",
+                 self.ctc_length_bound >= 0),
+                ("repetition_guard", self.repetition_guard, "0 or more",
+                 self.repetition_guard >= 0),
+            )
+            if not good
+        ]  # fmt: skip
+        if faults:
+            raise ValueError("search options: " + "; ".join(faults))
 
 
 @dataclass(frozen=True)
@@ -44,7 +91,7 @@ class Profile:
         window: `own` length, or `published`: padded with silence to 20 s.
         dtype: `float32`, or `bfloat16` for the matrix products.
         batch_seconds: most seconds of audio, padding included, in a batch.
-        search: options of `powsm.decode.search.SearchOptions`. With `decode: ctc` only
+        search: options of `SearchOptions`. With `decode: ctc` only
             `beam_size` and `nbest`; a beam above 1 sums paths that say the same.
     """
 

@@ -13,7 +13,6 @@ tokens a hypothesis, L tokens so far, T encoder frames, D model size, V vocabula
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from torch import Tensor
 from powsm.decode.beams import Beams, Hypothesis, Output
 from powsm.decode.cached_decoder import CachedDecoder, check_decoder
 from powsm.decode.ctc_prefix import PrefixScorer
+from powsm.decode.profile import SearchOptions
 
 PRE_BEAM_RATIO = 1.5  # tokens that CTC scores for each hypothesis kept
 RETRY_STEP = 0.1  # by which minlenratio falls when no hypothesis ended
@@ -31,54 +31,6 @@ GUARD_PERIOD = 8  # tokens; longest stretch that the repetition guard recognises
 
 _TIME_SYMBOL = re.compile(r"<\d+\.\d\d>")
 _NEVER = float("-inf")
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How to search. Names and meanings are ESPnet's; the last two switches are ours.
-
-    Attributes:
-        beam_size: hypotheses kept a step; 1 is greedy.
-        ctc_weight: weight of the CTC prefix score, the decoder has the rest; with 1
-            the decoder does not run.
-        penalty: added to the score for every token.
-        maxlenratio: most tokens per encoder frame. 0: as many as frames, and the
-            search stops by end detection; negative: a number of tokens.
-        minlenratio: fewest tokens per encoder frame; negative: a number of tokens.
-        nbest: hypotheses returned an utterance, at most.
-        normalize_length: rank finished hypotheses by score per token, prompt included.
-        ctc_length_bound: most tokens per label on the CTC's best path (10 more are
-            always allowed); 0 is off.
-        repetition_guard: a stretch of up to 8 tokens may occur so many times in a
-            row; 0 is off.
-    """
-
-    beam_size: int = 1
-    ctc_weight: float = 0.0
-    penalty: float = 0.0
-    maxlenratio: float = 0.0
-    minlenratio: float = 0.0
-    nbest: int = 1
-    normalize_length: bool = False
-    ctc_length_bound: float = 0.0
-    repetition_guard: int = 0
-
-    def __post_init__(self) -> None:
-        faults = [
-            f"{name} is {value}; expected {expected}"
-            for name, value, expected, good in (
-                ("beam_size", self.beam_size, "1 or more", self.beam_size >= 1),
-                ("nbest", self.nbest, "1 or more", self.nbest >= 1),
-                ("ctc_weight", self.ctc_weight, "0 to 1", 0 <= self.ctc_weight <= 1),
-                ("ctc_length_bound", self.ctc_length_bound, "0 or more",
-                 self.ctc_length_bound >= 0),
-                ("repetition_guard", self.repetition_guard, "0 or more",
-                 self.repetition_guard >= 0),
-            )
-            if not good
-        ]  # fmt: skip
-        if faults:
-            raise ValueError("search options: " + "; ".join(faults))
 
 
 class Searcher:

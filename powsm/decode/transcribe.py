@@ -12,7 +12,6 @@ from powsm.decode.align import AlignError, align, read_segments
 from powsm.decode.align_files import Segment
 from powsm.decode.batch import (
     Item,
-    Recogniser,
     barred_phones,
     cut_batches,
     decode_batch,
@@ -24,6 +23,7 @@ from powsm.decode.longform import (
     cut_at_pauses,
 )
 from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.model.frames import FrameGrid
 from powsm.tasks import NA_SYM, PHONES, TASKS, parse_output, tasks_writing
 from powsm.vocabulary.phone_sets import phones_of_tokens

@@ -1,9 +1,13 @@
 """The S2T network, and finding, loading and extending trained ones.
 
-find        models by name: an experiment folder, a packed folder or archive, or a ...
-frames      which stretch of audio an encoder frame stands for, read off the model ...
-packing     rows of tokens laid end to end, so that a decoder does no work on ...
-phone_ctc   a CTC head over blank and phones alone, in the place of one over all ...
-s2t         the S2T model that encodes each recording once for all its task examples
-start_from  begin with another model: its vocabulary, extended where asked, and its ...
+The modules:
+
+    build       build a network to use it, without the slow imports of ESPnet's task
+    find        models by name: an experiment folder, a packed model, or a Hub tag
+    frames      which stretch of audio an encoder frame stands for, read off the model
+    packing     rows of tokens laid end to end, so that a decoder skips padding
+    phone_ctc   a CTC head over blank and phones alone, in place of one over all tokens
+    s2t         the S2T model that encodes each recording once for all its task examples
+    start_from  begin with another model: its vocabulary and its weights
+    weights     weights of a found model: read, and each parameter checked
 """

@@ -9,11 +9,11 @@ between `model: espnet` and `model: powsm` both ways.
 """
 
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from espnet2.s2t.espnet_model import ESPnetS2TModel
-from espnet2.tasks.s2t import S2TTask, model_choices
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.utils.checkpoint import checkpoint
 
@@ -370,8 +370,23 @@ class PowsmModel(ESPnetS2TModel):
         return sum((a.mean(1) * penalty).sum(-1) for a in layers) / len(layers)
 
 
-model_choices.classes.setdefault("powsm", PowsmModel)
+def __getattr__(name: str) -> type:
+    """`PowsmTask`, made when asked for: its import takes 5 CPU-seconds.
+
+    Training needs it; a model that is only used is built by `powsm.model.build`.
+    """
+    if name == "PowsmTask":
+        return _task()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class PowsmTask(S2TTask):
-    """ESPnet's S2T task; `model: powsm` is registered when this module is imported."""
+@cache
+def _task() -> type:
+    from espnet2.tasks.s2t import S2TTask, model_choices
+
+    class PowsmTask(S2TTask):
+        """ESPnet's S2T task, which knows `model: powsm`."""
+
+    model_choices.classes.setdefault("powsm", PowsmModel)
+    PowsmTask.__qualname__ = "PowsmTask"
+    return PowsmTask

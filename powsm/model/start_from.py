@@ -5,30 +5,21 @@ of its kind (language, phone or other piece), so that it is as likely as they ar
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from powsm.files.whole import atomic_write
 from powsm.languages import LANGUAGES, lang_sym
-from powsm.model.find import (
-    CheckpointError,
-    find_model,
-    load_weights,
-    read_weights,
-)
+from powsm.model.find import CheckpointError, find_model
+from powsm.model.weights import load_weights, read_weights
 from powsm.settings import load_yaml
+from powsm.vocabulary.extend import NewTokens, extend_pieces
 from powsm.vocabulary.phone_sets import is_phone
 from powsm.vocabulary.tokenizer import (
-    WORD_START,
-    observed_symbols,
-    phone_symbols,
     read_token_list,
     token_list_of,
-    words_of,
     write_tokenizer,
 )
 
@@ -44,42 +35,6 @@ _TOKEN_AXIS = {
     "encoder.conditioning_layer.weight": 1,
 }
 _LANGUAGE_SYMS = frozenset(lang_sym(code) for code in LANGUAGES)
-_SymbolType = ModelProto.SentencePiece
-
-
-@dataclass(frozen=True)
-class NewTokens:
-    """What a training set holds and a vocabulary lacks.
-
-    Attributes:
-        languages: symbols such as `<rus>`.
-        phones: symbols such as `/sʲ/`.
-        letters: characters of the orthography.
-    """
-
-    languages: list[str]
-    phones: list[str]
-    letters: list[str]
-
-    @classmethod
-    def find(cls, dump_set: Path, tokens: Sequence[str]) -> "NewTokens":
-        """Compare a set of `dump/raw` with a token list."""
-        known = set(tokens)
-        languages, phones = observed_symbols(dump_set)
-        letters = {letter for text in words_of(dump_set / "text") for letter in text}
-        return cls(
-            [s for s in map(lang_sym, languages) if s not in known],
-            [s for s in phone_symbols(phones) if s not in known],
-            sorted(letters - known - {" ", WORD_START}),
-        )
-
-    def describe(self) -> str:
-        parts = [
-            f"{len(found)} {name} ({' '.join(found[:8])}{' ...' * (len(found) > 8)})"
-            for name, found in vars(self).items()
-            if found
-        ]
-        return ", ".join(parts) or "nothing"
 
 
 def check_same_tokens(mine: Sequence[str], theirs: Sequence[str], where: str) -> None:
@@ -98,21 +53,6 @@ def check_same_tokens(mine: Sequence[str], theirs: Sequence[str], where: str) ->
                 f"{len(mine)} and {len(theirs)}): {a} and {b}; take weights, BPE model "
                 "and token list from one model (--init_from does)"
             )
-
-
-def extend_pieces(bpe_model: bytes, new: NewTokens) -> bytes:
-    """Append pieces to a SentencePiece model; all others keep number and score.
-
-    Symbols are never split; a letter is a piece less likely than all there are.
-    """
-    proto = ModelProto.FromString(bpe_model)
-    lowest = min(piece.score for piece in proto.pieces)
-    for symbol in (*new.languages, *new.phones):
-        proto.pieces.add(piece=symbol, score=0.0, type=_SymbolType.USER_DEFINED)
-    for letter in new.letters:
-        proto.pieces.add(piece=letter, score=lowest - 1, type=_SymbolType.NORMAL)
-    proto.trainer_spec.vocab_size = len(proto.pieces)
-    return proto.SerializeToString()
 
 
 def token_kind(token: str) -> str:

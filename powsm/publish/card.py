@@ -1,10 +1,10 @@
 """The model card: what a packed model is, how to run it, and what it scores."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import espnet2
-from huggingface_hub import ModelCardData
+import yaml
 
 from powsm.formatting import markdown_table
 from powsm.languages import LANGUAGES, language_name
@@ -43,12 +43,12 @@ def model_card(
     codes = [code for code in LANGUAGES if f"<{code}>" in tokens]
     tasks = [task for task in TASKS.values() if task.symbol in tokens]
     name = files.config_file.parent.name
-    data = ModelCardData(
-        language=codes,
-        library_name="espnet",
-        pipeline_tag="automatic-speech-recognition",
-        tags=["espnet", "phone-recognition", "powsm"],
-    )
+    data = {
+        "language": codes,
+        "library_name": "espnet",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["espnet", "phone-recognition", "powsm"],
+    }
     snippet = SNIPPET.format(
         tag=tag,
         seconds=config["preprocessor_conf"]["speech_length"],
@@ -58,7 +58,7 @@ def model_card(
     languages = ", ".join(f"{language_name(code)} (`{code}`)" for code in codes)
     policies = files.normaliser
     parts = [
-        f"---\n{data.to_yaml()}\n---",
+        f"---\n{yaml.safe_dump(data, sort_keys=False)}---",
         f"# {name}",
         "An encoder-decoder speech model with the tasks of POWSM "
         "([arXiv 2510.24992](https://arxiv.org/abs/2510.24992)): "
@@ -70,10 +70,10 @@ def model_card(
         + (f" (`{policies['version']}`)" if "version" in policies else "")
         + f", text by policy `{policies['text_policy']}`.",
         "## Use",
-        f"With `espnet=={espnet2.__version__}` or later:",
+        f"With `espnet=={version('espnet')}` or later:",
         f"```python\n{snippet}```",
         "With the recipe that trained it, batched and at any length:",
-        f"```bash\n.venv/bin/python local/transcribe.py --model {tag} "
+        f"```bash\npowsm transcribe --model {tag} "
         "--profile conf/decode_paper.yaml --lang eng --out out.jsonl speech.wav\n```",
         "## Scores",
         _scores(exp),

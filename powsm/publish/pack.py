@@ -31,14 +31,13 @@ from powsm.model.find import (
     SAFETENSORS,
     WEIGHTS_KEY,
     ModelFiles,
-    current_names,
     find_model,
-    load_model,
-    read_weights,
 )
+from powsm.model.weights import current_names, load_model, read_weights
 from powsm.publish.card import model_card
 from powsm.score.results import RESULTS_FILE
 from powsm.settings import load_yaml
+from powsm.tasks import TASKS
 from powsm.vocabulary.phone_sets import COUNTS_FILE
 
 log = logging.getLogger(__name__)
@@ -232,8 +231,6 @@ def _archive(folder: Path, archive: Path, index: dict[str, str]) -> Path:
 
 # -------------------------------------------------------------- as others see it
 
-STOCK = Path(__file__).parents[1] / "local/stock_decode.py"
-
 
 def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -> dict:
     """Compare packed and unpacked model on a clip, by stock ESPnet alone.
@@ -258,17 +255,25 @@ def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -
         config["bpemodel"] = str(files.bpe_model.resolve())
         config_file = Path(folder) / "config.yaml"
         config_file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        command = [sys.executable, str(STOCK), "--lang", lang]
-        command += ["--clip", str(clip), "--config", str(config_file)]
-        command += ["--weights", str(files.weights_file.resolve())]
-        command += ["--archive", str(packed.archive.resolve())]
+        request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
+        asked = {
+            "config": str(config_file),
+            "weights": str(files.weights_file.resolve()),
+            "archive": str(packed.archive.resolve()),
+            "clip": str(clip.resolve()),
+            "lang": lang,
+            "prompts": {task.name: task.sample for task in TASKS.values()},
+            "answer": str(answer),
+        }
+        request.write_text(json.dumps(asked), encoding="utf-8")
+        command = [sys.executable, "-m", "powsm.publish.stock_check", str(request)]
         # ESPnet keeps unpacked archives at home, under the path of the archive alone
         env = os.environ | {"HOME": folder, "XDG_CACHE_HOME": f"{folder}/.cache"}
         done = subprocess.run(command, env=env, capture_output=True, text=True)
-    if done.returncode:
-        last = " ".join(done.stderr.strip().splitlines()[-1:])
-        raise PackError(f"{packed.archive}: stock ESPnet fails on it: {last}")
-    said = json.loads(done.stdout.splitlines()[-1])
+        if done.returncode:
+            last = " ".join(done.stderr.strip().splitlines()[-1:])
+            raise PackError(f"{packed.archive}: stock ESPnet fails on it: {last}")
+        said = json.loads(answer.read_text("utf-8"))
     before, after = said["unpacked"], said["packed"]
     heard = before.pop("phonemize")
     if {**after, "phonemize": ""} != {**before, "phonemize": ""}:

@@ -18,7 +18,7 @@ from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
-from powsm.decode.ctc_prefix import ctc_greedy
+from powsm.decode.ctc_paths import ctc_greedy
 from powsm.model.s2t import PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.score.distance import PhonePairs

@@ -1,5 +1,8 @@
 """Symbols, SentencePiece, the tokenizer, and sets of phones to decode with.
 
-phone_sets  sets of phones to decode with: those of a language in training, or a ...
-tokenizer   symbols, SentencePiece training, the token list, and encoding as ESPnet ...
+The modules:
+
+    extend      add to a vocabulary what a training set holds and it lacks
+    phone_sets  sets of phones to decode with: of a language in training, or a list
+    tokenizer   symbols, SentencePiece training, the token list, and encoding
 """

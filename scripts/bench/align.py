@@ -32,7 +32,7 @@ from scipy.signal import resample_poly
 from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.corpora.small.espeak import VOICES, synthesise
 from powsm.decode.align import Segment, align
-from powsm.decode.batch import Recogniser
+from powsm.decode.recogniser import Recogniser
 from powsm.files.datadir import write_scp
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.score.distance import PhonePairs

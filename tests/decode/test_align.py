@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.align import AlignError, align
-from powsm.decode.batch import Recogniser
 from powsm.decode.dump_set import decode_set, merge
 from powsm.decode.longform import LongFormError
 from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.files.datadir import read_scp
 
 #       0      1      2      3  4      5      6  7  8      9

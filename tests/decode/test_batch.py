@@ -13,7 +13,6 @@ from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.batch import (
-    Recogniser,
     cut_batches,
     decode_batch,
     items,
@@ -21,6 +20,7 @@ from powsm.decode.batch import (
 )
 from powsm.decode.dump_set import decode_set, merge
 from powsm.decode.profile import DecodeError, Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import Searcher, SearchOptions
 from powsm.model.find import CheckpointError, find_model
 from powsm.vocabulary.phone_sets import PhoneSetError

@@ -17,9 +17,9 @@ from praatio import textgrid
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.align import align
-from powsm.decode.batch import Recogniser
 from powsm.decode.longform import LongFormError
 from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import SearchOptions
 from powsm.decode.transcribe import transcribe
 

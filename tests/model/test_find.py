@@ -14,14 +14,12 @@ from published_model import BPE_MODEL, CONFIG, STATS, WEIGHTS, make_published
 from safetensors.torch import save_file
 from tiny_model import make_experiment, make_tokens
 
-from powsm.decode.batch import Recogniser
+from powsm.decode.recogniser import Recogniser
 from powsm.model.find import (
     CheckpointError,
-    current_names,
     find_model,
-    load_model,
-    read_weights,
 )
+from powsm.model.weights import current_names, load_model, read_weights
 
 SPEECH = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) / 10
 

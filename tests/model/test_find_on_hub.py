@@ -16,8 +16,9 @@ from huggingface_hub import constants
 from published_model import WEIGHTS, files_of, make_full_size, make_published
 from tiny_model import make_tokens
 
-from powsm.decode.batch import Item, Recogniser, decode_batch
+from powsm.decode.batch import Item, decode_batch
 from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import SearchOptions
 from powsm.model.find import CheckpointError, find_model
 

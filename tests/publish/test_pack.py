@@ -15,11 +15,13 @@ import torch
 import yaml
 from dump_builder import make_dump
 from hub_server import TOKEN
+from huggingface_hub import constants
 from published_model import files_of, make_published
 from tiny_model import make_experiment, make_tokens
 
-from powsm.decode.batch import Recogniser
-from powsm.model.find import CheckpointError, find_model, read_weights
+from powsm.decode.recogniser import Recogniser
+from powsm.model.find import CheckpointError, find_model
+from powsm.model.weights import read_weights
 from powsm.publish import pack as publish
 from powsm.publish import upload
 from powsm.publish.pack import PackError, check_with_stock, pack
@@ -210,8 +212,8 @@ def test_what_was_written_is_read_back(root, tmp_path, monkeypatch):
 @pytest.fixture
 def client(hub, monkeypatch):
     """A hub, and a client in this process that may write there."""
-    monkeypatch.setattr(upload.constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(upload.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     return hub
 

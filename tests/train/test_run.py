@@ -21,7 +21,7 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny_model import SETTINGS, make_args, make_corpus
 
-from powsm.decode.batch import Recogniser
+from powsm.decode.recogniser import Recogniser
 from powsm.model.phone_ctc import PhoneLinear
 from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex

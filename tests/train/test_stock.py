@@ -10,8 +10,9 @@ import yaml
 from dump_builder import make_dump
 from tiny_model import SETTINGS, make_tokens
 
-from powsm.decode.batch import Recogniser, decode_batch, items
+from powsm.decode.batch import decode_batch, items
 from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import SearchOptions
 
 SCRIPT = Path(__file__).parents[2] / "local/train_espnet.py"

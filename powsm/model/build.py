@@ -1,0 +1,122 @@
+"""Build a network to use it, from ESPnet's own classes one by one.
+
+`S2TTask.build_model` gives the same, but its import loads every model that ESPnet has:
+trainers, TTS, scipy.stats. The choices of this table are what our recipes and the
+published models use. Anything else is built by the task.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+
+from espnet2.asr.ctc import CTC
+from espnet2.s2t.espnet_model import ESPnetS2TModel
+
+from powsm.model import s2t
+
+log = logging.getLogger(__name__)
+
+# What ESPnet's S2T task offers, by key of its configuration and by the value there
+_CLASSES: dict[str, dict[str, str]] = {
+    "frontend": {"default": "espnet2.asr.frontend.default:DefaultFrontend"},
+    "specaug": {"specaug": "espnet2.asr.specaug.specaug:SpecAug"},
+    "normalize": {
+        "global_mvn": "espnet2.layers.global_mvn:GlobalMVN",
+        "utterance_mvn": "espnet2.layers.utterance_mvn:UtteranceMVN",
+    },
+    "encoder": {
+        "branchformer": "espnet2.asr.encoder.branchformer_encoder:BranchformerEncoder",
+        "conformer": "espnet2.asr.encoder.conformer_encoder:ConformerEncoder",
+        "e_branchformer": (
+            "espnet2.asr.encoder.e_branchformer_encoder:EBranchformerEncoder"
+        ),
+        "transformer": "espnet2.asr.encoder.transformer_encoder:TransformerEncoder",
+    },
+    "decoder": {
+        "transformer": "espnet2.asr.decoder.transformer_decoder:TransformerDecoder"
+    },
+    "model": {
+        "espnet": "espnet2.s2t.espnet_model:ESPnetS2TModel",
+        "powsm": "powsm.model.s2t:PowsmModel",
+    },
+}
+_OPTIONAL = ("specaug", "normalize", "decoder")  # may be null
+_NOT_IN_TABLE = ("preencoder", "postencoder", "input_size", "init")
+
+
+def build(config: Mapping) -> ESPnetS2TModel:
+    """The network of a training configuration, as `S2TTask.build_model` builds it.
+
+    Args:
+        config: ESPnet's settings, with the tokens themselves or their file in
+            `token_list`.
+
+    Raises:
+        KeyError: a setting is missing.
+        TypeError: a part does not take what the configuration gives it.
+    """
+    if others := _not_in_table(config):
+        log.info("built by ESPnet's task, which loads slowly: %s", " ".join(others))
+        config = {"input_size": None, "init": None, **config}
+        return s2t.PowsmTask.build_model(argparse.Namespace(**config))
+    tokens = config["token_list"]
+    if isinstance(tokens, str):
+        with open(tokens, encoding="utf-8") as file:
+            tokens = [line.rstrip() for line in file]
+    frontend = _part(config, "frontend")
+    specaug, normalize = _part(config, "specaug"), _part(config, "normalize")
+    encoder = _part(config, "encoder", input_size=frontend.output_size())
+    sizes = {
+        "vocab_size": len(tokens),
+        "encoder_output_size": encoder.output_size(),
+    }
+    decoder = _part(config, "decoder", **sizes)
+    ctc = CTC(
+        odim=len(tokens),
+        encoder_output_size=encoder.output_size(),
+        **config["ctc_conf"],
+    )
+    return _part(
+        config,
+        "model",
+        vocab_size=len(tokens),
+        frontend=frontend,
+        specaug=specaug,
+        normalize=normalize,
+        preencoder=None,
+        encoder=encoder,
+        postencoder=None,
+        decoder=decoder,
+        ctc=ctc,
+        token_list=list(tokens),
+    )
+
+
+def _not_in_table(config: Mapping) -> list[str]:
+    """Settings as `key=value` that only the task knows how to build."""
+    others = [
+        f"{key}={value}"
+        for key in _CLASSES
+        if (value := _choice(config, key)) not in _CLASSES[key]
+        and not (value is None and key in _OPTIONAL)
+    ]
+    others += [
+        f"{key}={config[key]}" for key in _NOT_IN_TABLE if config.get(key) is not None
+    ]
+    return others
+
+
+def _choice(config: Mapping, key: str) -> str | None:
+    if key == "model":
+        return config.get(key, "espnet")  # not in old configurations
+    return config.get(key) if key == "decoder" else config[key]
+
+
+def _part(config: Mapping, key: str, **given):
+    """A part of the network, or None where the configuration leaves it out."""
+    choice = _choice(config, key)
+    if choice is None:
+        return None
+    module, _, name = _CLASSES[key][choice].partition(":")
+    return getattr(import_module(module), name)(**given, **config[f"{key}_conf"])

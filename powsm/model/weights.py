@@ -1,0 +1,132 @@
+"""Weights of a found model: read, named as this ESPnet names them, each one checked."""
+
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from espnet2.s2t.espnet_model import ESPnetS2TModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from powsm.model.build import build
+from powsm.model.find import CheckpointError, ModelFiles
+from powsm.settings import load_yaml
+
+log = logging.getLogger(__name__)
+
+# Names of earlier ESPnet versions. The subsampling's Linear once stood in a Sequential
+# with the positional encoding, whose table was once stored.
+_RENAMED = (
+    (re.compile(r"\.embed\.out\.0\.(weight|bias)$"), r".embed.out.\1"),
+    (re.compile(r"\.embed\.out\.(weight|bias)$"), r".embed.out.0.\1"),
+)
+_NO_PARAMETER = re.compile(r"(^|\.)pe$")
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Parameters by name, on the CPU.
+
+    Raises:
+        CheckpointError: not a file of parameters alone, or damaged.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as err:
+        raise CheckpointError(
+            f"{path}: not a file of model parameters, or damaged: "
+            f"{str(err).splitlines()[0]}"
+        ) from err
+    others = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
+    if others:
+        raise CheckpointError(
+            f"{path}: holds {' '.join(map(str, others[:3]))} besides parameters: a "
+            "checkpoint of training? Take valid.*.pth or *epoch.pth"
+        )
+    return state
+
+
+def current_names(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Parameters under the names of this ESPnet, `own`; unknown ones stay as they are.
+
+    >>> old, new = "encoder.embed.out.0.bias", "encoder.embed.out.bias"
+    >>> list(current_names({old: 0, "x.pe": 0}, {new: 0})) == [new]
+    True
+    """
+    renamed = {}
+    for name, value in state.items():
+        if name not in own and _NO_PARAMETER.search(name):
+            continue
+        for pattern, current in _RENAMED:
+            candidate = pattern.sub(current, name)
+            if name not in own and candidate in own and candidate not in state:
+                log.info("parameter %s is %s in this ESPnet", name, candidate)
+                name = candidate
+        renamed[name] = value
+    return renamed
+
+
+def load_weights(
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str
+) -> None:
+    """Put parameters into a model; all of them, and nothing else.
+
+    Args:
+        origin: where they come from, for the message.
+
+    Raises:
+        CheckpointError: a parameter is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    state = current_names(state, own)
+    faults = [f"{name} is missing" for name in own if name not in state]
+    faults += [f"{name} is left over" for name in state if name not in own]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)}, the configuration wants "
+        f"{tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise CheckpointError(
+            f"{origin} does not fit its configuration: {'; '.join(faults[:5])}{more}"
+        )
+    model.load_state_dict(state, strict=True)
+
+
+def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
+    """Build a found model and load every parameter; in evaluation mode.
+
+    Where the configuration wants flash-attn, PyTorch's own attention kernel computes
+    the same.
+
+    Raises:
+        CheckpointError: this ESPnet cannot build it, or the parameters do not fit.
+    """
+    config = load_yaml(files.config_file)
+    for part in ("encoder_conf", "decoder_conf"):
+        conf = dict(config.get(part) or {})
+        if conf.get("use_flash_attn"):
+            conf |= {"use_flash_attn": False, "use_sdpa": True}
+        config[part] = conf
+    if files.stats_file is not None:
+        config["normalize_conf"] = {
+            **config["normalize_conf"],
+            "stats_file": str(files.stats_file),
+        }
+    config["init"] = None  # every parameter is about to be replaced
+    try:
+        model = build(config)
+    except (TypeError, KeyError, AttributeError, ValueError) as err:
+        raise CheckpointError(
+            f"{files.config_file}: this version of ESPnet cannot build it: {err}"
+        ) from err
+    load_weights(model, read_weights(files.weights_file), str(files.weights_file))
+    return model.to(device).eval()

@@ -1,0 +1,76 @@
+"""The best path and the prefix beam against sums over every possible path."""
+
+import math
+
+import pytest
+import torch
+from ctc_sums import BLANK, all_outputs, random_log_probs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from powsm.decode.ctc_paths import ctc_greedy, ctc_prefix_beam
+
+
+def test_greedy_one_frame_utterance_and_padding():
+    path = torch.tensor([[2, 1, 1], [1, 1, 0]])
+    log_probs = torch.nn.functional.one_hot(path, 4).double().log_softmax(-1)
+    first, second = ctc_greedy(log_probs, torch.tensor([1, 3]), blank=BLANK)
+    assert (first.tokens, first.spans) == ((2,), ((0, 1),))
+    assert (second.tokens, second.spans) == ((1,), ((0, 2),))
+    # each frame's best symbol has e / (e + 3)
+    assert second.score == pytest.approx(3 * (1 - math.log(math.e + 3)))
+
+
+def test_greedy_allowed_tokens_may_differ_by_utterance():
+    path = torch.tensor([[1, 2, 2], [1, 2, 2]])
+    log_probs = torch.nn.functional.one_hot(path, 4).float().log_softmax(-1)
+    allowed = torch.tensor([[False, False, True, False], [False, True, False, False]])
+    hyps = ctc_greedy(log_probs, torch.tensor([3, 3]), blank=BLANK, allowed=allowed)
+    # where the inventory lacks the likeliest phone, any of the others may win the tie
+    # with the blank; the barred one never comes
+    assert [set(h.tokens) for h in hyps] == [{2}, {1}]
+
+
+def test_allowed_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"allowed: .*expected bool of shape \(4,\)"):
+        ctc_greedy(
+            random_log_probs(0),
+            torch.tensor([5, 5]),
+            blank=BLANK,
+            allowed=torch.ones(3, dtype=torch.bool),
+        )
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 1000), n_frames=st.integers(1, 5))
+def test_prefix_beam_wide_enough_equals_sum_over_paths(seed, n_frames):
+    log_probs = random_log_probs(seed, 1, n_frames)
+    expected = all_outputs(log_probs[0])
+    (hyps,) = ctc_prefix_beam(
+        log_probs, torch.tensor([n_frames]), blank=BLANK, beam_size=1000
+    )
+    assert sum(math.exp(h.score) for h in hyps) == pytest.approx(1, abs=1e-4)
+    for hyp in hyps[:5]:
+        assert math.exp(hyp.score) == pytest.approx(
+            expected[hyp.tokens], rel=1e-4, abs=1e-12
+        )
+    assert hyps[0].score == max(h.score for h in hyps)
+
+
+def test_prefix_beam_finds_what_greedy_misses():
+    # blank is likelier than "1" in both frames (0.6 > 0.4), but the three paths
+    # that read "1" have 0.64 together
+    log_probs = torch.tensor([[[0.6, 0.4], [0.6, 0.4]]]).log()
+    lens = torch.tensor([2])
+    assert ctc_greedy(log_probs, lens, blank=BLANK)[0].tokens == ()
+    best = ctc_prefix_beam(log_probs, lens, blank=BLANK, beam_size=2)[0][0]
+    assert best.tokens == (1,)
+    assert best.score == pytest.approx(math.log(0.64), abs=1e-6)
+
+
+def test_prefix_beam_allowed_bars_the_rest():
+    allowed = torch.tensor([False, True, False, False])
+    hyps = ctc_prefix_beam(
+        random_log_probs(3), torch.tensor([5, 4]), blank=BLANK, allowed=allowed
+    )
+    assert all(set(h.tokens) <= {1} for utterance in hyps for h in utterance)
