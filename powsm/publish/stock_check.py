@@ -3,9 +3,9 @@
 Stage 14 starts it as a process of its own, in which `powsm` cannot be imported, as
 where it is not installed: `python -m powsm.publish.stock_check REQUEST`. The request is
 a JSON file with `config weights archive clip lang prompts answer`; `prompts` has one of
-each task, and `answer` names the file that gets `unpacked` and `packed`: what they say to each task, and under `phonemize` what
-`espnet phonemize --model ARCHIVE` prints, beside what the unpacked model says at the
-settings of that command.
+each task. The file `answer` gets `unpacked` and `packed`: what they say to each task,
+and under `phonemize` what `espnet phonemize --model ARCHIVE` prints, beside what the
+unpacked model says at the settings of that command.
 """
 
 import contextlib
