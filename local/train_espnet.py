@@ -14,10 +14,10 @@ import yaml
 from espnet2.bin.s2t_train import get_parser
 from espnet2.bin.s2t_train import main as s2t_train
 
-from powsm.audio import ESPNET_TYPE, register_with_espnet
 from powsm.files.whole import atomic_write
 from powsm.model.find import keep_normaliser
 from powsm.train import config
+from powsm.train.stock_audio import ESPNET_TYPE, register_with_espnet
 
 # here and not in main: ESPnet spawns a process for each GPU, which imports this file
 register_with_espnet()

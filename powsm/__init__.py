@@ -12,7 +12,7 @@ row do not know each other (tests/test_layers.py). docs/map.md is the longer gui
     corpora vocabulary score                 what is read, said and measured
     tasks                                    a row for each task
     phones                                   the normaliser and its inventory
-    languages audio hub                      codes of languages; samples; downloads
+    languages audio audio_files hub          codes of languages; samples; downloads
     files settings formatting errors         whole files, YAML, numbers as text
 """
 

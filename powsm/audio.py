@@ -9,14 +9,14 @@ copies made with `--audio_format flac.ark`.
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from powsm.errors import PowsmError
+from powsm.audio_files import AudioError, decode, open_sound, printable
 
 if TYPE_CHECKING:  # stages that read no audio start in half the time without them
     import numpy as np
@@ -30,16 +30,15 @@ SUBSAMPLING = 4  # spectrogram frames to one encoder frame
 FRAME_SHIFT_S = HOP_LENGTH * SUBSAMPLING / SAMPLE_RATE  # 0.04 s: one encoder frame
 WINDOW_S = 20.0  # seconds of audio the published model takes at once
 
-ESPNET_TYPE = "powsm_audio"  # the name under which ESPnet knows our reader
+CHANNELS = ("mix", "left", "right", "each")
+MAX_PEAK = 8.0  # 18 dB above full scale; more is no sound but integers
+
+_BLOCK = 1 << 18  # samples that are resampled at a time
 _OPEN_FILES = 64  # shards kept open by one process
 
-_IN_SHARD = re.compile(r"(?P<path>.+):(?P<offset>\d+):(?P<size>\d+)")
+_IN_SHARD = re.compile(r"(?P<path>.+\.tar):(?P<offset>\d+):(?P<size>\d+)")
 _IN_ARK = re.compile(r"(?P<path>.+\.ark):(?P<offset>\d+)")
 ARK_MARKER = b"AUDIO"  # then the width of the length in one byte, the length, the audio
-
-
-class AudioError(PowsmError):
-    """Audio that cannot be used; the message names where it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,51 +83,91 @@ def location_in_shard(path: Path, offset: int, size: int) -> str:
     return f"{path}:{offset}:{size}"
 
 
-def read_audio(location: str) -> "np.ndarray":
+def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
     """Decode one utterance.
 
     Audio of another rate is resampled, and the first file of each such rate is logged.
 
     Args:
         location: a `wav.scp` value, `<shard>.tar:<offset>:<size>` or a file; FLAC, WAV,
-            OGG or MP3.
+            OGG, MP3, and what FFmpeg opens.
+        channel: what becomes of several channels, one of `CHANNELS`: their mean, one of
+            two, or each by itself; None refuses them.
 
     Returns:
-        Speech, shape (n_samples,), float32 at `SAMPLE_RATE`, in [-1, 1].
+        Speech, shape (n_samples,), float32 at `SAMPLE_RATE`, in [-1, 1]; for `each`
+        (n_channels, n_samples).
 
     Raises:
-        AudioError: no such file, bytes beyond the end of the shard, not decodable, no
-            samples, more than one channel, or a sample that is not a finite number.
+        AudioError: no such file, bytes beyond the end of the shard, cut off or damaged,
+            not decodable, no samples, several channels and no choice, samples that are
+            not finite or far outside [-1, 1].
     """
     import numpy as np
-    import soundfile
 
-    data = _read_bytes(AudioRef.parse(location), location)
-    try:
-        speech, rate = soundfile.read(BytesIO(data), dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, TypeError) as err:
-        fault = getattr(err, "error_string", err)  # without the object read from
+    samples, rate = decode(_read_bytes(AudioRef.parse(location), location), location)
+    if len(samples) == 0:
+        # of a file without samples the number of channels says nothing
+        raise AudioError(f"{printable(location)}: no samples; remove this utterance")
+    speech = _chosen(samples, channel, location)
+    _check_values(speech, location)
+    if rate == SAMPLE_RATE:
+        return speech if channel != "each" else speech.T
+    _announce(rate, location)
+    if channel != "each":
+        return resample(speech, rate, SAMPLE_RATE)
+    return np.stack([resample(one, rate, SAMPLE_RATE) for one in speech.T])
+
+
+def _chosen(samples: "np.ndarray", channel: str | None, location: str) -> "np.ndarray":
+    """(n_samples,) of (n_samples, n_channels); for `each` they stay as they are."""
+    if channel is not None and channel not in CHANNELS:
+        raise AudioError(f"channel {channel!r}, expected one of {' '.join(CHANNELS)}")
+    n_channels = samples.shape[1]
+    if channel == "each":
+        return samples
+    if n_channels == 1:
+        return samples[:, 0]
+    if channel is None:
+        raise _several_channels(n_channels, location)
+    if channel == "mix":
+        return samples.mean(axis=1)
+    if n_channels > 2:
         raise AudioError(
-            f"{location}: these {len(data)} bytes do not decode as audio ({fault}); "
-            "FLAC, WAV, OGG and MP3 are read"
-        ) from err
-    n_samples, n_channels = speech.shape
-    if n_channels != 1:
-        raise AudioError(
-            f"{location}: {n_channels} channels, expected 1; mix or split them first"
+            f"{printable(location)}: {n_channels} channels have no {channel} one; use "
+            "mix or each"
         )
-    if n_samples == 0:
-        raise AudioError(f"{location}: no samples; remove this utterance")
-    speech = speech[:, 0]
-    if not np.isfinite(speech).all():
-        raise AudioError(f"{location}: holds NaN or infinite samples; encode it again")
-    if rate != SAMPLE_RATE:
-        speech = _resample(speech, rate, location)
-    return speech
+    return samples[:, ("left", "right").index(channel)]
+
+
+def _several_channels(n_channels: int, location: str) -> AudioError:
+    return AudioError(
+        f"{printable(location)}: {n_channels} channels, expected 1; choose channel "
+        f"{', '.join(CHANNELS)}, or mix or split them first"
+    )
+
+
+def _check_values(speech: "np.ndarray", location: str) -> None:
+    import numpy as np
+
+    # one pass over the samples: NaN and infinity show in the extremes as well
+    low, high = float(speech.min()), float(speech.max())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise AudioError(
+            f"{printable(location)}: holds NaN or infinite samples; encode it again"
+        )
+    if max(-low, high) > MAX_PEAK:
+        raise AudioError(
+            f"{printable(location)}: samples up to {max(-low, high):.6g}, expected "
+            "[-1, 1]; integers were written as floats: divide them by 32768 (16 bit)"
+        )
 
 
 def n_samples_of(location: str) -> int:
-    """Length of one utterance at `SAMPLE_RATE`, from the header of its audio.
+    """Length of one utterance at `SAMPLE_RATE`.
+
+    It is that of the header, which is held against the bytes; where a header promises
+    nothing, all is decoded.
 
     Args:
         location: a `wav.scp` value, see `read_audio`.
@@ -136,22 +175,13 @@ def n_samples_of(location: str) -> int:
     Raises:
         AudioError: no such file, no audio, or more than one channel.
     """
-    import soundfile
-
     ref = AudioRef.parse(location)
-    try:
-        source = ref.path
-        if ref.offset is not None:
-            source = BytesIO(_read_bytes(ref, location))
-        info = soundfile.info(source)
-    except (soundfile.SoundFileError, TypeError) as err:
-        fault = getattr(err, "error_string", err)
-        raise AudioError(f"{location}: cannot be read as audio ({fault})") from err
-    if info.channels != 1:
-        raise AudioError(
-            f"{location}: {info.channels} channels, expected 1; mix or split them first"
-        )
-    return n_samples_at_sample_rate(info.frames, info.samplerate)
+    is_file = ref.offset is None and ref.path.exists()
+    source = ref.path if is_file else _read_bytes(ref, location)
+    with open_sound(source, location) as file:
+        if file.channels != 1:
+            raise _several_channels(file.channels, location)
+        return n_samples_at_sample_rate(file.frames, file.samplerate)
 
 
 def n_samples_at_sample_rate(n_samples: int, rate: int) -> int:
@@ -161,6 +191,67 @@ def n_samples_at_sample_rate(n_samples: int, rate: int) -> int:
     16001
     """
     return -(-n_samples * SAMPLE_RATE // rate)
+
+
+def resample(speech: "np.ndarray", rate: int, new_rate: int) -> "np.ndarray":
+    """Speech at another rate: see `resample_blocks`."""
+    import numpy as np
+
+    return np.concatenate(list(resample_blocks([speech], rate, new_rate)))
+
+
+_ROLLOFF, _ZEROS = 0.99, 6  # torchaudio's defaults: cut-off, and zero crossings a side
+
+
+def resample_blocks(
+    blocks: Iterable["np.ndarray"], rate: int, new_rate: int
+) -> Iterator["np.ndarray"]:
+    """Resample a stream by a sinc with a Hann window, in bounded memory.
+
+    The filter is that of `torchaudio.functional.resample` with its defaults, which
+    keeps one row of coefficients for each of `new_rate / gcd` phases over a whole
+    period: 4.8 GB from 16,001 to 16,000 Hz. Here a phase keeps what is not zero.
+
+    Args:
+        blocks: float32 (n_samples,) each.
+        rate: Hz of the blocks.
+        new_rate: Hz of the result.
+
+    Yields:
+        float32; all of them together have ceil(n_samples * new_rate / rate) samples,
+        and are the same however the input is cut.
+    """
+    import numpy as np
+    from scipy.signal import upfirdn
+
+    new, old = new_rate // gcd(rate, new_rate), rate // gcd(rate, new_rate)
+    base = min(new, old) * _ROLLOFF
+    reach = int(np.ceil(_ZEROS * old / base))  # input samples on each side
+    # the filter on the grid of both rates, so long that the first output falls on it
+    skip = -(-2 * reach * new // old)
+    middle = skip * old - reach * new
+    at = np.arange(-middle, middle + 1) * (base / (new * old))
+    window = np.where(np.abs(at) < _ZEROS, np.cos(np.pi * at / _ZEROS / 2) ** 2, 0)
+    taps = np.sinc(at) * window * (base / old)
+    # whole periods, so that every block begins in the same phase
+    period = max(1, _BLOCK // old)
+    held, n_in, n_out = np.zeros(reach, np.float32), 0, 0
+
+    def resampled(n: int) -> np.ndarray:
+        part = upfirdn(taps, held.astype(np.float64), new, old)
+        return part[skip : skip + n].astype(np.float32)
+
+    for block in blocks:
+        n_in += len(block)
+        held = np.concatenate([held, block])
+        while len(held) >= 2 * reach + period * old:
+            rest = held
+            held = rest[: 2 * reach + period * old]
+            yield resampled(period * new)
+            n_out += period * new
+            held = rest[period * old :]
+    held = np.concatenate([held, np.zeros(reach, np.float32)])
+    yield resampled(-(-n_in * new_rate // rate) - n_out)
 
 
 def n_encoder_frames(n_samples: int) -> int:
@@ -186,52 +277,6 @@ def n_encoder_frames(n_samples: int) -> int:
     return max(n_frames, 0)
 
 
-class AudioScp(Mapping[str, "np.ndarray"]):
-    """A `wav.scp` as a mapping from utt_id to speech, decoded when asked for.
-
-    This is the reader ESPnet's own commands use for the type `powsm_audio`.
-    """
-
-    def __init__(self, path: str | Path):
-        self._locations: dict[str, str] = {}
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                utt_id, _, location = line.rstrip("\n").partition(" ")
-                if not location or utt_id in self._locations:
-                    fault = "given twice" if location else "has no audio after it"
-                    raise AudioError(f"{path}:{number}: {utt_id!r} {fault}")
-                self._locations[utt_id] = location
-
-    def __getitem__(self, utt_id: str) -> "np.ndarray":
-        return read_audio(self._locations[utt_id])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._locations)
-
-    def __len__(self) -> int:
-        return len(self._locations)
-
-
-def register_with_espnet() -> None:
-    """Teach ESPnet the data type `powsm_audio`, in this process.
-
-    From then on `wav.scp,speech,powsm_audio` is a valid triple for ESPnet's commands.
-    Calling it again changes nothing.
-    """
-    from espnet2.train import dataset, iterable_dataset
-
-    dataset.DATA_TYPES[ESPNET_TYPE] = {
-        "func": AudioScp,
-        "kwargs": [],
-        "help": "Speech in audio files or inside tar shards, read in place."
-        "\n\n"
-        "   utterance_id_a shard.tar:1536:48210\n"
-        "   utterance_id_b b.flac\n"
-        "   ...",
-    }
-    iterable_dataset.DATA_TYPES[ESPNET_TYPE] = read_audio
-
-
 class _OpenFile:
     """A file descriptor that closes when the last user lets go of it."""
 
@@ -253,7 +298,11 @@ def _read_bytes(ref: AudioRef, location: str) -> bytes:
     try:
         if ref.offset is None:
             return ref.path.read_bytes()
-        file = _open_file(ref.path)
+        try:
+            file = _open_file(ref.path)
+        except FileNotFoundError:
+            # a file may be called as if it were a place in an archive
+            return Path(location).read_bytes()
         if ref.size is None:
             ref = _entry_of_ark(ref, os.pread(file.fd, 16, ref.offset), location)
         data = os.pread(file.fd, ref.size, ref.offset)
@@ -263,11 +312,13 @@ def _read_bytes(ref: AudioRef, location: str) -> bytes:
                 break
             data += more
     except OSError as err:
-        raise AudioError(f"{location}: cannot be read ({err.strerror})") from err
+        raise AudioError(
+            f"{printable(location)}: cannot be read ({err.strerror})"
+        ) from err
     if len(data) < ref.size:
         raise AudioError(
-            f"{location}: found {len(data)} of {ref.size} bytes; the file is shorter "
-            "than when it was indexed: make it again, then rerun stage 1"
+            f"{printable(location)}: found {len(data)} of {ref.size} bytes; the file "
+            "is shorter than when it was indexed: make it again, then rerun stage 1"
         )
     return data
 
@@ -276,7 +327,9 @@ def _entry_of_ark(ref: AudioRef, head: bytes, location: str) -> AudioRef:
     """Where the audio of an ark's entry lies, from the bytes at its offset."""
     start = len(ARK_MARKER) + 1
     if not head.startswith(ARK_MARKER) or len(head) < start:
-        raise AudioError(f"{location}: no audio of ESPnet's ark format begins here")
+        raise AudioError(
+            f"{printable(location)}: no audio of ESPnet's ark format begins here"
+        )
     width = head[start - 1]
     size = int.from_bytes(head[start : start + width], "little")
     return AudioRef(ref.path, ref.offset + start + width, size)
@@ -285,19 +338,12 @@ def _entry_of_ark(ref: AudioRef, head: bytes, location: str) -> AudioRef:
 _announced_rates: set[int] = set()
 
 
-def _resample(speech: "np.ndarray", rate: int, location: str) -> "np.ndarray":
-    import torch
-    import torchaudio
-
+def _announce(rate: int, location: str) -> None:
     if rate not in _announced_rates:
         _announced_rates.add(rate)
         log.warning(
             "%s: %d Hz, resampled to %d Hz like all others of this rate",
-            location,
+            printable(location),
             rate,
             SAMPLE_RATE,
         )
-    resampled = torchaudio.functional.resample(
-        torch.from_numpy(speech), orig_freq=rate, new_freq=SAMPLE_RATE
-    )
-    return resampled.numpy()

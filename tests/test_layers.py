@@ -35,8 +35,8 @@ DOORS = {
     "submitit": {"cluster"},
     "panphon": {"phones"},
     "huggingface_hub": {"hub"},
-    "soundfile": {"audio", "publish.stock_check"},
-    "av": {"audio"},
+    "soundfile": {"audio_files", "publish.stock_check"},
+    "av": {"audio_files"},
 }
 
 

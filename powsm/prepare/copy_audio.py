@@ -8,12 +8,10 @@ that both understand.
 import os
 import shutil
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
-import soundfile
-
 from powsm.audio import ARK_MARKER, SAMPLE_RATE, AudioRef, read_audio
+from powsm.audio_files import encode, flac_rate
 from powsm.errors import PowsmError
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import is_current, write_record
@@ -122,9 +120,8 @@ def _copy_to_wav(chunk: Chunk, *, folder: Path, final: Path) -> list[tuple[str, 
     rows = []
     for utt_id, location in read_rows(chunk):
         file_name = f"{name}/{utt_id}.wav"
-        soundfile.write(
-            folder / file_name, read_audio(location), SAMPLE_RATE, subtype="PCM_16"
-        )
+        data = encode(read_audio(location), SAMPLE_RATE, "WAV")
+        (folder / file_name).write_bytes(data)
         rows.append((utt_id, str(final / file_name)))
     return rows
 
@@ -137,9 +134,6 @@ def _as_flac(location: str) -> bytes:
         with open(ref.path, "rb") as file:
             file.seek(ref.offset)
             data = file.read(ref.size)
-        with soundfile.SoundFile(BytesIO(data)) as sound:
-            if sound.format == "FLAC" and sound.samplerate == SAMPLE_RATE:
-                return data
-    buffer = BytesIO()
-    soundfile.write(buffer, speech, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+        if flac_rate(data) == SAMPLE_RATE:
+            return data
+    return encode(speech, SAMPLE_RATE)

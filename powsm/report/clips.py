@@ -8,10 +8,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np  # noqa: E402
-import soundfile  # noqa: E402
 from matplotlib.image import imsave  # noqa: E402
 
 from powsm.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, read_audio  # noqa: E402
+from powsm.audio_files import encode  # noqa: E402
 
 MAX_FREQUENCY_HZ = SAMPLE_RATE // 2
 _RANGE_DB = 70  # below the loudest point; quieter is white
@@ -45,9 +45,7 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 def audio_uri(speech: np.ndarray) -> str:
     """Speech as MP3, which every browser plays."""
-    buffer = BytesIO()
-    soundfile.write(buffer, speech, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III")
-    return _data_uri("audio/mpeg", buffer.getvalue())
+    return _data_uri("audio/mpeg", encode(speech, SAMPLE_RATE, "MP3", "MPEG_LAYER_III"))
 
 
 def spectrogram_uri(speech: np.ndarray) -> str:

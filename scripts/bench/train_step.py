@@ -40,7 +40,7 @@ from espnet2.tasks.s2t import S2TTask
 from espnet2.train.distributed_utils import DistributedOption
 from scipy.stats import beta
 
-from powsm.audio import ESPNET_TYPE, SAMPLE_RATE, WINDOW_S, register_with_espnet
+from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.model.s2t import PowsmTask
 from powsm.model.start_from import NewTokens, extend_pieces
 from powsm.prepare.index import ExampleIndex
@@ -49,6 +49,7 @@ from powsm.tasks import examples
 from powsm.train import config
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset, UtteranceLoader
+from powsm.train.stock_audio import ESPNET_TYPE, register_with_espnet
 from powsm.vocabulary.tokenizer import (
     Tokenizer,
     phone_symbols,

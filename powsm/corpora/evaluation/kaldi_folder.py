@@ -8,13 +8,12 @@ out, and a folder that is there whole or not at all.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from powsm.audio import SAMPLE_RATE, n_samples_at_sample_rate, n_samples_of
+from powsm.audio_files import AudioError, encode, open_sound
 from powsm.corpora.utterance import one_line, safe_id
 from powsm.errors import PowsmError
 from powsm.files.datadir import write_scp
@@ -116,7 +115,7 @@ def write_segments(
                 continue
             try:
                 audio = _audio_of(segment, making, max_duration_s)
-            except (soundfile.SoundFileError, OSError) as err:
+            except (AudioError, OSError) as err:
                 raise CorpusError(f"{out.name}: {segment.key}: {err}") from err
             if audio is None:
                 left_out["too_long"] += 1
@@ -150,9 +149,9 @@ def _audio_of(
         length = n_samples_of(segment.audio)
         return (segment.audio, length) if length <= most else None
     is_file = isinstance(segment.audio, Path)
-    source = segment.audio.resolve() if is_file else BytesIO(segment.audio)
-    with soundfile.SoundFile(source) as file:
-        first, last = _bounds(segment, file)
+    source = segment.audio.resolve() if is_file else segment.audio
+    with open_sound(source, str(source) if is_file else segment.key) as file:
+        first, last = _bounds(segment, file.frames, file.samplerate)
         length = n_samples_at_sample_rate(last - first, file.samplerate)
         if length > most:
             return None
@@ -169,18 +168,17 @@ def _audio_of(
         samples = np.rint(samples).astype("int16") if dtype == "int16" else samples
     path = folder / "audio" / f"{safe_id(segment.key)}.flac"
     path.parent.mkdir(exist_ok=True)
-    soundfile.write(path, samples, rate, subtype="PCM_16")
+    path.write_bytes(encode(samples, rate))
     return str(path), length
 
 
-def _bounds(segment: Segment, file: soundfile.SoundFile) -> tuple[int, int]:
+def _bounds(segment: Segment, n_samples: int, rate: int) -> tuple[int, int]:
     """First sample of a segment and the one after its last."""
-    rate = file.samplerate
     first = round((segment.start_s or 0) * rate)
-    last = file.frames if segment.end_s is None else round(segment.end_s * rate)
-    if not 0 <= first < last <= file.frames + _SLACK_S * rate:
+    last = n_samples if segment.end_s is None else round(segment.end_s * rate)
+    if not 0 <= first < last <= n_samples + _SLACK_S * rate:
         raise CorpusError(
             f"{segment.key}: {segment.start_s} s to {segment.end_s} s is not inside "
-            f"its recording of {file.frames / rate:.3f} s"
+            f"its recording of {n_samples / rate:.3f} s"
         )
-    return first, min(last, file.frames)
+    return first, min(last, n_samples)

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
+from powsm.audio_files import decode_as
 from powsm.corpora.small import espeak
 from powsm.corpora.small.packages import Package
 from powsm.corpora.small.split import split_prompts
@@ -256,17 +257,10 @@ def read_g722(path: Path) -> np.ndarray:
     The codec adapts as it goes, so that files must not be joined before decoding.
 
     Raises:
-        ValueError: the file does not decode to two samples a byte.
+        AudioError: the file does not decode.
+        ValueError: it does not give two samples a byte.
     """
-    import av
-
-    try:
-        with av.open(str(path), format="g722") as container:
-            pieces = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
-            rate = container.streams.audio[0].rate
-    except av.FFmpegError as err:
-        raise ValueError(f"{path}: not G.722 audio: {err}") from err
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+    samples, rate = decode_as(path, "g722")
     n_expected = 2 * path.stat().st_size
     found, expected = (
         (len(samples), rate, samples.dtype),

@@ -16,11 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchaudio
 from tqdm import tqdm
 
-from powsm.audio import SAMPLE_RATE
+from powsm.audio import SAMPLE_RATE, resample
 from powsm.corpora.small import espeak
 from powsm.corpora.small.packages import Package
 from powsm.corpora.small.text_faults import text_fault, text_key
@@ -114,10 +112,8 @@ def read_sentences(folder: Path) -> Iterator[str]:
 def speak(text: str, voice: str, rate_wpm: int, pitch: int) -> np.ndarray:
     """int16 (n_samples,) at 16 kHz of a text."""
     samples, rate, _ = espeak.synthesise(text, voice, rate_wpm=rate_wpm, pitch=pitch)
-    speech = torchaudio.functional.resample(
-        torch.from_numpy(samples), rate, SAMPLE_RATE
-    )
-    return (speech.clamp(-1, 1) * 32767).round().to(torch.int16).numpy()
+    speech = resample(samples, rate, SAMPLE_RATE)
+    return np.round(speech.clip(-1, 1) * 32767).astype(np.int16)
 
 
 def _clip(text: str, code: str, lang: str, seed: int) -> Clip:

@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
+from powsm.audio_files import decode_mixed, duration_s_of
 from powsm.corpora.small import espeak
 from powsm.corpora.small.packages import Package
 from powsm.corpora.small.split import split_prompts
@@ -96,7 +97,7 @@ def select(root: Path, seed: int) -> Selection:
             continue
         left_out["copy"] += len(copies) - 1
         ipa = espeak.text_to_ipa(recording.text, espeak.VOICES[lang])
-        duration_s = _duration_s(recording.path)
+        duration_s = duration_s_of(recording.path)
         if reason := fault(recording.text, script, ipa, duration_s):
             left_out[reason] += 1
         else:
@@ -145,20 +146,10 @@ def read_level(path: Path) -> np.ndarray:
     """Decode to int16 (n_samples,) at 16 kHz, one channel, at `LEVEL`.
 
     Raises:
-        ValueError: the file does not decode, or is silent.
+        AudioError: the file does not decode.
+        ValueError: it is silent.
     """
-    import av
-
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    pieces = []
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(audio=0):
-                pieces += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-        pieces += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    except av.FFmpegError as err:
-        raise ValueError(f"{path}: does not decode: {err}") from err
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    samples = decode_mixed(path, SAMPLE_RATE)
     if not samples.any():
         raise ValueError(f"{path}: holds no sound")
     gain = LEVEL / np.sqrt(np.mean(samples**2))
@@ -180,10 +171,3 @@ def _recordings(stamps: Path) -> Iterator[_Recording]:
                 path=path,
                 text=read_captions(captions).get(match["code"], ""),
             )
-
-
-def _duration_s(path: Path) -> float:
-    import av
-
-    with av.open(str(path)) as container:
-        return (container.duration or 0) / av.time_base

@@ -15,14 +15,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
+from powsm.audio_files import encode
 from powsm.corpora.small.split import SPLITS
 from powsm.files.current import has_sizes
 from powsm.files.whole import atomic_folder, atomic_write, read_json, sha256_file
@@ -179,8 +178,6 @@ def _cut(clip: Clip):
             f"{clip.clip_id}: samples are {samples.dtype} {samples.shape}, expected "
             "int16 of one dimension, not empty"
         )
-    flac = BytesIO()
-    soundfile.write(flac, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     duration_s = len(samples) / SAMPLE_RATE
     phones = clip.ipa.replace(" ", "")
     clean = phones.translate(_STRESS_AND_LENGTH)
@@ -202,7 +199,7 @@ def _cut(clip: Clip):
     )
     recording = Recording(
         id=clip.clip_id,
-        sources=[AudioSource("memory", [0], flac.getvalue())],
+        sources=[AudioSource("memory", [0], encode(samples, SAMPLE_RATE))],
         sampling_rate=SAMPLE_RATE,
         num_samples=len(samples),
         duration=duration_s,
