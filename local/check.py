@@ -36,7 +36,7 @@ def main() -> None:
     add("--backend", choices=["local", "slurm"], default="local", help="of cmd.sh")
     add("--cluster", type=Path, help="what Slurm jobs ask for")
     add("--trainer", choices=["powsm", "espnet"], default="powsm")
-    add("--readme", type=Path, default=Path("README.md"), help="has the cost table")
+    add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
     options = parser.parse_args()
 
     stages = range(options.stage, options.stop_stage + 1)
@@ -71,7 +71,7 @@ def resources(options: argparse.Namespace) -> list[preflight.Finding]:
     """Disk and memory that the planned stages take, by the recipe's own table."""
     needs: dict[Path, float] = {}
     memory = []
-    for stage, row in preflight.read_costs(options.readme).items():
+    for stage, row in preflight.read_costs(options.costs).items():
         if not options.stage <= stage <= options.stop_stage:
             continue
         folder = getattr(options, FOLDERS.get(stage, "expdir"))

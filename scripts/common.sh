@@ -33,12 +33,20 @@ end_stage() {
     current_stage=
 }
 
-# A stage's row of the table of costs in the recipe's README.md, if there is one.
+# A stage's entry in the recipe's costs.yaml, if there is one: `11:` and `  key: value`
+# lines, which awk can read where no Python is installed yet.
 print_cost() {
-    [[ ! -f README.md ]] || awk -F ' *[|] *' -v stage="$1" '$2 == stage {
-        printf "    cost: %s; %s of disk, %s of memory, %s GPU-hours (%s)\n",
-            $3, $4, $5, $6, $7
-    }' README.md
+    [[ ! -f costs.yaml ]] || awk -v stage="$1" '
+        /^[0-9]+:$/ { wanted = ($0 == stage ":") }
+        wanted && match($0, /^  [A-Za-z-]+: /) {
+            cost[substr($0, 3, RLENGTH - 4)] = substr($0, RLENGTH + 1)
+        }
+        END {
+            if ("time" in cost)
+                printf "    cost: %s; %s of disk, %s of memory, %s GPU-hours (%s)\n",
+                    cost["time"], cost["disk"], cost["memory"], cost["GPU-hours"],
+                    cost["basis"]
+        }' costs.yaml
 }
 
 # True when stage NUMBER is to run; says so. Use: if in_stage 4 "data -> dump: ..."; then

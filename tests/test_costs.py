@@ -1,4 +1,4 @@
-"""Estimated costs against what the stages write, and against the paper's README."""
+"""Estimated costs against what the stages write, and against the paper's recipe."""
 
 import dataclasses
 import re
@@ -18,7 +18,7 @@ from powsm.files.datadir import read_scp
 from powsm.prepare.index import ExampleIndex
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "egs2/powsm/s2t1/README.md"
+COSTS = ROOT / "egs2/powsm/s2t1/costs.yaml"
 PARAMETERS = 350e6  # the paper's
 
 
@@ -107,12 +107,12 @@ def test_stock_loader_takes_what_is_estimated(prepared, corpus):
     assert costs.stock_loader_bytes(corpus) == pytest.approx(measured, rel=0.25)
 
 
-# The table of the paper's README
+# What the paper's recipe says
 
 
 @pytest.fixture(scope="module")
 def table() -> dict[int, dict[str, float]]:
-    rows = preflight.read_costs(README)
+    rows = preflight.read_costs(COSTS)
     return {
         stage: {what: preflight.parse_size(row[what]) for what in ("disk", "memory")}
         for stage, row in rows.items()
@@ -154,5 +154,5 @@ def test_memory_is_that_of_the_estimate(table):
 
 
 def test_gpu_hours_are_the_papers_and_fit_its_time():
-    rows = preflight.read_costs(README)
+    rows = preflight.read_costs(COSTS)
     assert (rows[11]["GPU-hours"], rows[11]["time"]) == ("200", "50 h")  # on 4 GPUs

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from powsm.cluster.checks import read_costs
+
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("egs2/*/s2t1/README.md"))]
 BIN = Path(sys.executable).parent
@@ -109,10 +111,19 @@ def test_stage_table_lists_the_stages_of_the_driver():
 
 
 @pytest.mark.parametrize("readme", READMES[1:], ids=lambda p: str(p.relative_to(ROOT)))
+def test_cost_table_is_that_of_costs_yaml(readme):
+    table = re.findall(r"^\| (\d+) \| (.*?) \|$", readme.read_text(), re.M)
+    costs = read_costs(readme.with_name("costs.yaml"))
+    assert [(int(stage), cells.split(" | ")) for stage, cells in table] == [
+        (stage, list(row.values())) for stage, row in costs.items()
+    ]
+
+
+@pytest.mark.parametrize("readme", READMES[1:], ids=lambda p: str(p.relative_to(ROOT)))
 def test_dry_run_prints_the_cost_table(readme):
     driver = (ROOT / "scripts/s2t.sh").read_text()
-    rows = re.findall(r"^\| (\d+) \| (.*?) \|", readme.read_text(), re.M)
-    rows = [row for row in rows if f"in_stage {row[0]} " in driver]
+    costs = read_costs(readme.with_name("costs.yaml"))
+    rows = {n: row for n, row in costs.items() if f"in_stage {n} " in driver}
     assert rows
     done = subprocess.run(
         ["bash", "run.sh", "--dry_run", "--stop_stage", "15"],
@@ -121,8 +132,12 @@ def test_dry_run_prints_the_cost_table(readme):
         text=True,
         timeout=120,
     )
-    for stage, time in rows:
-        assert re.search(rf"^stage {stage}: .*\n    cost: {time};", done.stdout, re.M)
+    for stage, row in rows.items():
+        cost = (
+            f"    cost: {row['time']}; {row['disk']} of disk, {row['memory']} of "
+            f"memory, {row['GPU-hours']} GPU-hours ({row['basis']})\n"
+        )
+        assert re.search(rf"^stage {stage}: .*\n{re.escape(cost)}", done.stdout, re.M)
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda p: str(p.relative_to(ROOT)))

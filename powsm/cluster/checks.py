@@ -19,6 +19,7 @@ from powsm.cluster.resources import ClusterError, load_resources
 from powsm.cluster.slurm import ask_slurm
 from powsm.corpora.ipapack import find_faults, read_manifest
 from powsm.hub import HubError
+from powsm.settings import ConfigError, load_yaml
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new
@@ -47,22 +48,32 @@ def parse_size(text: str) -> float:
     return float(size[1]) * UNITS[size[2]] if size else 0.0
 
 
-def read_costs(readme: Path) -> dict[int, dict[str, str]]:
-    """The table of costs in a recipe's README: stage -> {"disk": "1.8 TB", ...}.
+COST_KEYS = ("time", "disk", "memory", "GPU-hours", "basis")
+
+
+def read_costs(path: Path) -> dict[int, dict[str, str]]:
+    """What each stage of a recipe costs: stage -> {"disk": "1.8 TB", ...}.
+
+    Args:
+        path: `costs.yaml` of a recipe.
 
     Raises:
-        ValueError: there is no table with a `stage` and a `disk` column.
+        ConfigError: not YAML, a stage that is no number, or one without all of
+            `COST_KEYS`.
     """
     costs: dict[int, dict[str, str]] = {}
-    columns: list[str] = []
-    for line in readme.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if "stage" in cells and "disk" in cells:
-            columns = cells
-        elif columns and cells[0].isdigit():
-            costs[int(cells[0])] = dict(zip(columns, cells, strict=True))
-    if not costs:
-        raise ValueError(f"{readme}: no table with the columns 'stage' and 'disk'")
+    for stage, row in load_yaml(path).items():
+        if not isinstance(stage, int) or not isinstance(row, dict):
+            raise ConfigError(
+                f"{path}: found {stage!r}, expected the number of a stage with "
+                "'key: value' lines"
+            )
+        if wrong := sorted(set(row) ^ set(COST_KEYS)):
+            raise ConfigError(
+                f"{path}: stage {stage}: {' '.join(wrong)} unknown or missing; a stage "
+                f"has {' '.join(COST_KEYS)}"
+            )
+        costs[stage] = {key: str(row[key]) for key in COST_KEYS}
     return costs
 
 

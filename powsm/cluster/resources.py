@@ -1,13 +1,11 @@
 """What the jobs of a stage ask Slurm for: `conf/cluster/*.yaml`."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
-
 from powsm.errors import PowsmError
+from powsm.settings import ConfigError, load_yaml, nearest
 
 _STAGES = (1, 4, 11, 12)
 
@@ -59,12 +57,11 @@ def load_resources(path: Path) -> dict[int, Resources]:
         ClusterError: lists every unknown key, wrong value and missing stage at once.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = load_yaml(path)
     except OSError as err:
         raise ClusterError(f"{path}: {err.strerror}; see --cluster") from err
-    except yaml.YAMLError as err:
-        raise ClusterError(f"{path}: no YAML: {' '.join(str(err).split())}") from err
-    config = config if isinstance(config, dict) else {}
+    except ConfigError as err:
+        raise ClusterError(str(err)) from err
     faults = [f"unknown key {key!r}" for key in config if key not in ("all", "stages")]
     common = config.get("all") or {}
     stages = config.get("stages") or {}
@@ -105,9 +102,7 @@ def _faults(section: Mapping) -> list[str]:
     found = []
     for key, value in section.items():
         if key not in kinds:
-            near = difflib.get_close_matches(str(key), kinds, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            found.append(f"{key}: unknown{hint}")
+            found.append(f"{key}: unknown{nearest(str(key), kinds)}")
         elif kinds[key] in (int, float):
             numbers = (int,) if kinds[key] is int else (int, float)
             low = at_least.get(key, 1)

@@ -10,14 +10,22 @@ import pytest
 from powsm.cluster import checks as preflight
 from powsm.corpora.ipapack import update_manifest
 from powsm.hub import RemoteFile
+from powsm.settings import ConfigError
 
 ROOT = Path(__file__).parents[2]
-TABLE = """# A recipe
-
-| stage | time | disk | memory | basis |
-| --- | --- | --- | --- | --- |
-| 0 | 4 h | 1.8 TB | 1 GB | the line |
-| 11 | 50 h | 30 GB | 16 GB a process | the paper |
+COSTS = """# A recipe
+0:
+  time: 4 h
+  disk: 1.8 TB
+  memory: 1 GB
+  GPU-hours: 0
+  basis: the line
+11:
+  time: 50 h
+  disk: 30 GB
+  memory: 16 GB a process
+  GPU-hours: 200
+  basis: the paper
 """
 
 
@@ -25,20 +33,31 @@ def levels(findings) -> list[str]:
     return [finding.level for finding in findings]
 
 
-def test_costs_are_read_from_the_readme(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(TABLE)
-    costs = preflight.read_costs(readme)
+def test_costs_of_a_recipe(tmp_path):
+    path = tmp_path / "costs.yaml"
+    path.write_text(COSTS)
+    costs = preflight.read_costs(path)
     assert list(costs) == [0, 11]
     assert preflight.parse_size(costs[0]["disk"]) == 1.8e12
     assert preflight.parse_size(costs[11]["memory"]) == 16e9
+    assert (costs[0]["GPU-hours"], costs[11]["GPU-hours"]) == ("0", "200")
 
 
-def test_readme_without_table_is_an_error(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("# A recipe\n")
-    with pytest.raises(ValueError, match="no table with the columns"):
-        preflight.read_costs(readme)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1", "found 'a', expected the number of a stage"),
+        ("4: 10 min", "found 4, expected the number of a stage with"),
+        (COSTS.replace("  basis: the line\n", ""), "stage 0: basis unknown or missing"),
+        (COSTS.replace("disk: 30", "disc: 30"), "stage 11: disc disk unknown or"),
+        ("# A recipe", "expected 'key: value' lines"),
+    ],
+)
+def test_costs_with_a_fault_are_an_error(tmp_path, text, message):
+    path = tmp_path / "costs.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        preflight.read_costs(path)
 
 
 def test_environment_names_what_is_not_installed():
