@@ -38,7 +38,7 @@ max_duration=20.0       # seconds; longer utterances are dropped
 max_phones=300          # utterances with more phones are dropped
 max_unknown_rate=0.01   # share of unknown phone symbols at which stage 4 stops
 langs=                  # train on these languages only, as "eng fra"; default: on all
-subset=                 # train on a part stratified by language: 10min, 10h, 100h or 1kh
+subset=                 # train on a part stratified by language: 10min 10h 100h 250h 1kh
 
 eval_sets=              # sets to make of the corpora that db.sh names: "timit buckeye"
 

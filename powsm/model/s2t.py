@@ -64,7 +64,7 @@ class PowsmModel(ESPnetS2TModel):
         share_encoder: False encodes a recording again for each of its examples, as
             the published recipe does: the same loss and gradients at several times
             the cost, for comparison.
-        ctc_weight_range: draw the CTC weight of every update evenly from between
+        ctc_weight_range: draw the CTC weight of every batch evenly from between
             these two; the trainer does, from a counter.
         ctc_vocab: `all` tokens, or `phones`: see `powsm.model.phone_ctc`.
         **kwargs: those of `ESPnetS2TModel`.

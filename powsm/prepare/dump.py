@@ -177,6 +177,8 @@ def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
             "policy": settings.policy,
             "version": _normaliser(settings.policy, True).version,
             "text_policy": settings.text_policy,
+            # a model keeps this file, so that its row of table 12 is known
+            **({"subset": settings.subset} if settings.subset else {}),
         },
     )
 

@@ -18,6 +18,7 @@ from powsm.tasks import DECODED_TASKS, TASKS
 from powsm.train.config import load
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
+_VARIANT_KEYS = {"name", "set", "subset", "goes_on_from"}
 # settings that a variant may change without becoming another experiment
 _FREE = ("max_epoch", "num_workers", "ngpu", "log_interval")
 
@@ -30,11 +31,17 @@ class Variant:
         name: as in the table.
         overrides: `key.sub=value` changes of the common settings.
         settings: the whole configuration that follows.
+        subset: of the training data that the dump folder has to be, as stage 4's
+            `--subset` has it; None: whatever it is.
+        goes_on_from: name of the variant from whose last epoch this one goes on, with
+            its optimiser and schedule; empty if it begins anew.
     """
 
     name: str
     overrides: tuple[str, ...]
     settings: Mapping
+    subset: str | None = None
+    goes_on_from: str = ""
 
     @property
     def folder(self) -> str:
@@ -47,6 +54,8 @@ class Variant:
         kinds = {0.0: {"attention"}, 1.0: {"ctc"}}.get(
             weight, {"attention", "joint", "ctc"}
         )
+        if self.settings.get("ctc_target", "").startswith("code_points"):
+            kinds -= {"joint", "ctc"}  # its CTC head says no phones
         return [path for path in plan.profiles if Profile.load(path).decode in kinds]
 
     def tasks(self) -> tuple[str, ...]:
@@ -82,6 +91,7 @@ class Plan:
         """
         path = Path(path)
         plan = load_yaml(path)
+        common_subset = plan.pop("subset", None)
         if wrong := sorted(set(plan) ^ _KEYS):
             raise ConfigError(
                 f"{path}: {' '.join(wrong)} unknown or missing; an ablation has the "
@@ -90,10 +100,21 @@ class Plan:
         config = path.parent / plan["config"]
         variants = []
         for row in plan["variants"]:
-            if set(row) - {"name", "set"} or "name" not in row:
-                raise ConfigError(f"{path}: variant {row}: expected name and set")
+            if set(row) - _VARIANT_KEYS or "name" not in row:
+                raise ConfigError(
+                    f"{path}: variant {row}: expected name and set, and perhaps subset "
+                    "and goes_on_from"
+                )
             overrides = (*(plan["set"] or ()), *(row.get("set") or ()))
-            variants.append(Variant(row["name"], overrides, load(config, overrides)))
+            before = row.get("goes_on_from", "")
+            if before and before not in {variant.name for variant in variants}:
+                raise ConfigError(
+                    f"{path}: variant {row['name']!r} goes on from {before!r}, which "
+                    "no variant before it is called"
+                )
+            settings = load(config, overrides)
+            subset = row.get("subset", common_subset)
+            variants.append(Variant(row["name"], overrides, settings, subset, before))
         folders = [v.folder for v in variants]
         if len(set(folders)) < len(folders):
             raise ConfigError(f"{path}: two variants share a name: {sorted(folders)}")

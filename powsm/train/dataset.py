@@ -17,7 +17,13 @@ from powsm.tasks import NO_TIME_SYM, PHONES, TASKS, task_of, tasks_writing
 from powsm.train.batches import BatchOptions, PassPlan, plan_pass
 
 IGNORE_ID = -1  # padding of token ids, as in ESPnet's collate function
-CTC_TARGETS = ("phones", "phones_with_length", "text")
+CTC_TARGETS = (
+    "phones",
+    "phones_with_length",
+    "code_points",
+    "code_points_with_length",
+    "text",
+)
 
 Batch = tuple[list[str], dict[str, torch.Tensor]]  # utterance ids and tensors
 
@@ -31,8 +37,9 @@ class UtteranceDataset(Dataset):
             under the same names: ESPnet's S2TPreprocessor text step.
         tasks: keep only the examples whose id ends in one of these; None keeps all.
         ctc_target: what the CTC head learns: `phones` without length and break marks,
-            `phones_with_length`, or `text`: of each example what its decoder says,
-            phones for pr and g2p, orthography for asr and p2g (the paper's figure 2).
+            `phones_with_length`; `code_points` of either, which `encode` makes of them;
+            or `text`: of each example what its decoder says, phones for pr and g2p,
+            orthography for asr and p2g (the paper's figure 2).
     """
 
     def __init__(
@@ -106,14 +113,15 @@ class UtteranceDataset(Dataset):
             for row in rows
         }
         phones = [text for task, text in said.items() if TASKS[task].writes == PHONES]
-        if self.ctc_target == "phones_with_length" and not phones:
+        has_length = self.ctc_target.endswith("_with_length")
+        if has_length and not phones:
             raise ValueError(
                 f"{self.index.folder}: {rows[0]['id']} has no example that writes "
-                "phones, and ctc_target phones_with_length needs one; run stage 4 "
+                f"phones, and ctc_target {self.ctc_target} needs one; run stage 4 "
                 f"with one of the tasks {' '.join(tasks_writing(PHONES))}"
             )
         for row in rows:
-            if self.ctc_target == "phones_with_length":
+            if has_length:
                 row["text_ctc"] = phones[0]
             elif self.ctc_target == "text":
                 row["text_ctc"] = said[task_of(row["id"])]

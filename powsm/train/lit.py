@@ -7,8 +7,9 @@ killed and resumed goes through the same steps as one that was not.
 import argparse
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import lightning as L
@@ -27,6 +28,7 @@ from powsm.train.batches import BatchOptions
 from powsm.train.dataset import Batch, UtteranceDataset, UtteranceLoader
 from powsm.train.exchange import average_gradients
 from powsm.train.memory import TrainingError, UpdateInParts
+from powsm.vocabulary import code_points
 from powsm.vocabulary.phone_sets import phones_of_tokens
 from powsm.vocabulary.tokenizer import Tokenizer
 
@@ -57,6 +59,13 @@ def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
         "text_prev": tokenizer.encode,
         "text_ctc": tokenizer.encode,
     }
+    if args.ctc_target.startswith(code_points.PREFIX):
+        if dict(args.model_conf).get("ctc_vocab") == "phones":
+            raise TrainingError(
+                f"ctc_target {args.ctc_target} needs more tokens than phones; leave "
+                "model_conf.ctc_vocab out"
+            )
+        encode["text_ctc"] = code_points.CodePoints(tokenizer.token_list).encode
 
     def encode_example(example: dict[str, str]) -> dict[str, np.ndarray]:
         return {
@@ -235,7 +244,8 @@ class LitPowsm(LitESPnetModel):
             # a weight of 1 leaves the decoder out of the step altogether
             self.model.ctc_weight = 1.0
         elif between := getattr(self.model, "ctc_weight_range", None):
-            rng = np.random.default_rng([self.args.seed, self.global_step])
+            step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+            rng = np.random.default_rng([self.args.seed, step])
             self.model.ctc_weight = rng.uniform(*between)  # the same on every rank
         else:
             self.model.ctc_weight = self.ctc_weight
@@ -339,7 +349,6 @@ class LitPowsm(LitESPnetModel):
             batch["speech"], batch["speech_lengths"]
         )
         memory = memory[0] if isinstance(memory, tuple) else memory
-        tokens = self.model.token_list
         refs = batch["text_ctc"]
         ref_lens = batch["text_ctc_lengths"]
         if "example_ctc" in batch:  # the first target of an utterance is its phones
@@ -361,11 +370,21 @@ class LitPowsm(LitESPnetModel):
             ref_lens.tolist(),
             strict=True,
         ):
-            pair = (
-                phones_of_tokens(tokens[i] for i in hyp.tokens),
-                phones_of_tokens(tokens[i] for i in ref[:n]),
-            )
+            pair = (self._ctc_phones(hyp.tokens), self._ctc_phones(ref[:n]))
             self.valid_phones[utt_id.rpartition("_")[2]].append(pair)
+
+    @cached_property
+    def _code_points(self) -> code_points.CodePoints | None:
+        """What reads the CTC head, where that is taught code points."""
+        if self.args.ctc_target.startswith(code_points.PREFIX):
+            return code_points.CodePoints(self.model.token_list)
+        return None
+
+    def _ctc_phones(self, token_ids: Iterable[int]) -> list[str]:
+        """Phones that the CTC head says, or is taught."""
+        if self._code_points is not None:
+            return self._code_points.phones(token_ids)
+        return phones_of_tokens(self.model.token_list[i] for i in token_ids)
 
     def on_validation_epoch_end(self) -> None:
         totals = dict(self.valid_totals)

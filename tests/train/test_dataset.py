@@ -186,6 +186,8 @@ def test_ctc_learns_phones_with_their_length_or_what_the_decoder_says(tmp_path):
     assert ctc_targets(folder, "phones")[0] == [plain]
     assert ctc_targets(folder, "phones_with_length")[0] == [long]
     assert ctc_targets(folder, "phones_with_length", ["asr"])[0] == [long]
+    assert ctc_targets(folder, "code_points")[0] == [plain]  # `encode` cuts them up
+    assert ctc_targets(folder, "code_points_with_length")[0] == [long]
     found, batch = ctc_targets(folder, "text")
     assert found == [long, words]  # phones first
     assert batch["example_ctc"].tolist() == [1, 0, 1, 0]  # asr g2p p2g pr

@@ -5,11 +5,13 @@ number inside our interval agrees with it, unless that is so wide that much woul
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from powsm.report.paper.spec import Cell, Column, Query, Row, Table
+from powsm.report.paper.spec import Cell, Column, Query, Row, Table, TestSet
+from powsm.report.paper.training import Trained, why_not
 from powsm.score.decoded import HYP_FILE, decoded_sets
 from powsm.score.intervals import wilson_interval
 from powsm.score.rates import RATES, Scores
@@ -17,6 +19,10 @@ from powsm.score.rates import RATES, Scores
 TAKEN_FOR = (
     "taken_for:"  # a metric: share of utterances whose language is taken for ...
 )
+
+HOURS = "hours"  # a metric: size of a set
+HISTORY = "valid:"  # a metric: of validation, by the last epoch
+SIZE_TOLERANCE = 0.03  # between a set and its published size
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Filled:
         paper: the published number, None if blank.
         ours: our score, None if there is none.
         why: why there is none.
+        system: which model's score; empty where no model is the row's.
+        note: how that model differs from the row's training, if it was let in.
     """
 
     row: str
@@ -44,6 +52,8 @@ class Filled:
     paper: Cell | None
     ours: Score | None
     why: str = ""
+    system: str = ""
+    note: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -61,6 +71,11 @@ class Filled:
             return ""
         if self.paper is None:
             return "no published number"
+        if self.note:
+            return "another training"
+        if metric == HOURS:
+            is_same = abs(self.ours.value / self.paper.value - 1) <= SIZE_TOLERANCE
+            return "agrees" if is_same else "another size"
         if math.isnan(self.ours.low) or math.isnan(self.ours.high):
             return "no interval"
         if self.ours.low <= self.paper.value <= self.ours.high:
@@ -72,59 +87,130 @@ class Filled:
         return "better" if is_above == RATES[metric].higher_is_better else "worse"
 
 
-def hyp_file(exp: Path, query: Query) -> Path | None:
-    """The hypotheses that a cell needs, if they were decoded."""
-    fitting = [
-        decoded.folder / HYP_FILE
-        for decoded in decoded_sets(exp / query.profile, [query.set])
-        if decoded.task == query.task
-    ]
-    return fitting[0] if fitting else None
+@dataclass(frozen=True)
+class System:
+    """A model whose scores a table may hold.
+
+    Attributes:
+        name: in the table.
+        score: gives the scores a query asks for, or the reason that there are none.
+        trained: how it was trained; None if nothing tells.
+        any_training: fill rows of another training, too, and say so.
+    """
+
+    name: str
+    score: Callable[[Query], Scores | Score | str]
+    trained: Trained | None = None
+    any_training: bool = False
+
+    def differences(self, row: Row) -> list[str]:
+        """What keeps the model from being the row's; empty if it is."""
+        if row.training is None:
+            return []
+        if self.trained is None:
+            return ["no config.yaml says how it was trained"]
+        return row.training.differences(self.trained)
+
+
+def hyp_file(
+    exp: Path, query: Query, sets: Mapping[str, TestSet] | None = None
+) -> Path | None:
+    """The hypotheses that a cell needs, if they were decoded; those of a whole set do
+    for a part of it."""
+    known = (sets or {}).get(query.set)
+    for name in filter(None, (query.set, known.part_of if known else "")):
+        for decoded in decoded_sets(exp / query.profile, [name]):
+            if decoded.task == query.task:
+                return decoded.folder / HYP_FILE
+    return None
 
 
 def fill(
     table: Table,
-    score: Callable[[Query], Scores | str],
+    systems: Sequence[System] | Callable[[Query], Scores | str],
 ) -> list[Filled]:
-    """Every cell of a table, row by row.
+    """Every cell of a table: row by row, in each the systems that are the row's.
 
-    Args:
-        table: its description.
-        score: gives the scores a query asks for, or the reason that there are none.
+    A row that is nobody's comes once, with the reason. A model fills the rows of its
+    own training alone: a small one, or one of a single task, is no published POWSM.
     """
-    scores: dict[tuple[str, str, str], Scores | str] = {}
+    if callable(systems):
+        systems = [System("", systems, any_training=True)]
+    memory: dict[tuple[str, Query], Scores | Score | str] = {}
 
-    def scored(query: Query) -> Scores | str:
-        key = (query.profile, query.set, query.task)
-        if key not in scores:
-            scores[key] = score(query)
-        return scores[key]
+    def scored(system: System, query: Query) -> Scores | Score | str:
+        # one decoding is scored once, however many languages and metrics are shown
+        if not is_measured_otherwise(query.metric):
+            query = replace(query, lang="all", metric="")
+        if (system.name, query) not in memory:
+            memory[system.name, query] = system.score(query)
+        return memory[system.name, query]
 
     cells = []
     for row in table.rows:
-        found: dict[str, Filled] = {}
-        for column in (c for c in table.columns if not c.mean_of):
-            found[column.name] = _cell(table, row, column, scored)
-        for column in (c for c in table.columns if c.mean_of):
-            found[column.name] = _mean(row, column, found)
-        cells += [found[column.name] for column in table.columns]
+        told = {s.name: s.differences(row) for s in systems}
+        own = [s for s in systems if row.ours is not None and not told[s.name]]
+        if row.ours is not None:
+            own += [s for s in systems if told[s.name] and s.any_training]
+        if not own:
+            why = _why_nobody(row, told)
+            cells += [
+                Filled(row.name, c.name, row.cells.get(c.name), None, why)
+                for c in table.columns
+            ]
+        for system in own:
+            is_other = told[system.name] and system.name
+            note = why_not(system.name, told[system.name]) if is_other else ""
+            score = partial(scored, system)
+            cells += [
+                replace(cell, system=system.name, note=note)
+                for cell in _row_cells(table, row, score)
+            ]
     return cells
+
+
+def is_measured_otherwise(metric: str) -> bool:
+    """Whether a metric comes from a dump folder or a history, not from hypotheses."""
+    return metric == HOURS or metric.startswith(HISTORY)
+
+
+def _why_nobody(row: Row, told: Mapping[str, list[str]]) -> str:
+    if row.ours is None:
+        return row.why or "another's system, not made by this recipe"
+    if not told:
+        return "no model given: --model or --exp"
+    why = "; ".join(why_not(name, differences) for name, differences in told.items())
+    if row.training is not None:
+        why += f". To train it: {row.training.command()}"
+    return why
+
+
+def _row_cells(
+    table: Table, row: Row, score: Callable[[Query], Scores | Score | str]
+) -> list[Filled]:
+    by_name: dict[str, Filled] = {}
+    for column in (c for c in table.columns if not c.mean_of):
+        by_name[column.name] = _cell(table, row, column, score)
+    for column in (c for c in table.columns if c.mean_of):
+        by_name[column.name] = _mean(row, column, by_name)
+    return [by_name[column.name] for column in table.columns]
 
 
 def _cell(
     table: Table,
     row: Row,
     column: Column,
-    scored: Callable[[Query], Scores | str],
+    scored: Callable[[Query], Scores | Score | str],
 ) -> Filled:
     paper = row.cells.get(column.name)
-    if row.ours is None:
-        why = row.why or "another's system, not made by this recipe"
-        return Filled(row.name, column.name, paper, None, why)
+    if column.name in row.blank:
+        return Filled(row.name, column.name, paper, None, row.blank[column.name])
     query = table.query(row, column)
     scores = scored(query)
     if isinstance(scores, str):
         return Filled(row.name, column.name, paper, None, scores)
+    if isinstance(scores, Score):
+        return Filled(row.name, column.name, paper, scores)
     if query.lang != "all":
         by_lang = scores.by_lang()
         if query.lang not in by_lang:
@@ -149,15 +235,13 @@ def score_of(scores: Scores, metric: str) -> Score:
     return Score(scores.value(metric), low, high)
 
 
-def _mean(row: Row, column: Column, found: Mapping[str, Filled]) -> Filled:
+def _mean(row: Row, column: Column, by_name: Mapping[str, Filled]) -> Filled:
     """Unweighted mean over sets, as the paper's averages are.
 
     The sets share no utterance, so the squares of their half intervals add up.
     """
     paper = row.cells.get(column.name)
-    parts = [found[name] for name in column.mean_of]
-    if row.ours is None:
-        return Filled(row.name, column.name, paper, None, parts[0].why)
+    parts = [by_name[name] for name in column.mean_of]
     empty = [part.column for part in parts if part.ours is None]
     if empty:
         why = f"no score for {', '.join(empty)}"

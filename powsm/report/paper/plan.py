@@ -9,13 +9,12 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
 from powsm.files.datadir import read_scp
-from powsm.report.paper.fill import hyp_file
-from powsm.report.paper.spec import Query, Table, TestSet
+from powsm.report.paper.fill import SIZE_TOLERANCE, hyp_file, is_measured_otherwise
+from powsm.report.paper.spec import Query, Row, Table, TestSet
 from powsm.score.results import read_timings
 
 PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties
 _PCM_MB_AN_HOUR = 115  # 16 kHz, 16 bits; FLAC takes less
-_SIZE_TOLERANCE = 0.03  # between a set and its published size
 _BYTES_AN_HOUR = 750_000  # of hypotheses: 1.5 kB for each of 490 utterances
 
 
@@ -30,6 +29,7 @@ class PlannedDecode:
         why_not: why it cannot be decoded; empty if it can.
         source: what the set has to be prepared from first; None if it is there, or
             nobody knows.
+        part_of: the set of which it is made, if it is a part that is not there yet.
     """
 
     query: Query
@@ -37,6 +37,7 @@ class PlannedDecode:
     hours: float | None
     why_not: str
     source: Path | None = None
+    part_of: str = ""
 
 
 def plan(
@@ -45,6 +46,7 @@ def plan(
     dump: Path,
     sets: Mapping[str, TestSet],
     environment: Mapping[str, str] | None = None,
+    rows: Iterable[Row] | None = None,
 ) -> list[PlannedDecode]:
     """The decodings that our rows of a table need, each once.
 
@@ -54,36 +56,65 @@ def plan(
         dump: `dump/raw`.
         sets: what is known of them.
         environment: holds the variables that say where sets come from.
+        rows: those that the experiment fills; default: all that are ours.
     """
-    wanted = {(q.profile, q.set, q.task): q for q in table.queries()}
-    planned = []
-    for query in wanted.values():
-        known = sets.get(query.set)
-        folder = dump / query.set
-        why_not = ""
-        source = None
-        if not folder.is_dir() and known is not None:
-            source = known.source(environment or {})
-        if source is None and not folder.is_dir():
-            why_not = f"set not found: {folder}"
+    wanted = {
+        (q.profile, q.set, q.task): q
+        for q in table.queries(rows)
+        if not is_measured_otherwise(q.metric)
+    }
+    return [_planned(q, exp, dump, sets, environment or {}) for q in wanted.values()]
+
+
+def _planned(
+    query: Query,
+    exp: Path | None,
+    dump: Path,
+    sets: Mapping[str, TestSet],
+    environment: Mapping[str, str],
+) -> PlannedDecode:
+    known = sets.get(query.set)
+    folder = dump / query.set
+    is_done = exp is not None and hyp_file(exp, query, sets) is not None
+    why_not = part_of = ""
+    source = None
+    if not folder.is_dir():
+        source = known.source(environment) if known else None
+        whole = known.part_of if known else ""
+        if whole and (dump / whole).is_dir():
+            part_of = whole
+        elif source is None:
+            why_not = f"set not found: {dump / (whole or query.set)}"
             if known is not None:
                 hint = f"{known.variable} in db.sh says where; " * bool(known.variable)
                 why_not += f" ({hint}{known.access})"
-        elif exp is None:
-            why_not = "no model given: --model"
-        is_done = exp is not None and hyp_file(exp, query) is not None
-        hours = _hours(folder, query.task) or (known.hours if known else None)
-        planned.append(PlannedDecode(query, is_done, hours, why_not, source))
-    return planned
+    if not why_not and exp is None:
+        why_not = "no model given: --model"
+    hours = _hours(folder, query.task)
+    if part_of and known:
+        hours = _hours(dump / part_of, query.task, known.langs)
+    hours = hours or (known.hours if known else None)
+    return PlannedDecode(query, is_done, hours, why_not, source, part_of)
 
 
-def _hours(folder: Path, task: str) -> float | None:
-    path = folder / "utt2num_samples"
-    if not path.exists():
+def _hours(folder: Path, task: str, langs: Iterable[str] = ()) -> float | None:
+    """Hours of a set, or of some of its languages."""
+    by_lang = hours_by_lang(folder, "pr" if task == "lid" else task)
+    if by_lang is None:
         return None
-    suffix = "_pr" if task == "lid" else f"_{task}"
-    n_samples = sum(int(n) for key, n in read_scp(path) if key.endswith(suffix))
-    return n_samples / SAMPLE_RATE / 3600
+    return sum(h for lang, h in by_lang.items() if not langs or lang in langs)
+
+
+def hours_by_lang(folder: Path, task: str = "pr") -> dict[str, float] | None:
+    """Hours of each language in a set of `dump/raw`; None if there is no such set."""
+    if not (folder / "utt2num_samples").exists():
+        return None
+    lang_of = dict(read_scp(folder / "utt2lang"))
+    n_samples: Counter[str] = Counter()
+    for example_id, count in read_scp(folder / "utt2num_samples"):
+        if example_id.endswith(f"_{task}"):
+            n_samples[lang_of[example_id]] += int(count)
+    return {lang: n / SAMPLE_RATE / 3600 for lang, n in n_samples.items()}
 
 
 def results_folder(source: str, expdir: Path = Path("exp")) -> Path:
@@ -118,14 +149,9 @@ def size_faults(
         known = sets.get(name)
         if known is None or not (dump / name / "utt2num_samples").exists():
             continue
-        lang_of = dict(read_scp(dump / name / "utt2lang"))
-        n_samples: Counter[str] = Counter()
-        n_utts = 0
-        for example_id, count in read_scp(dump / name / "utt2num_samples"):
-            if example_id.endswith("_pr"):
-                n_samples[lang_of[example_id]] += int(count)
-                n_utts += 1
-        hours = {k: n / SAMPLE_RATE / 3600 for k, n in n_samples.items()}
+        hours = hours_by_lang(dump / name) or {}
+        keys = (key for key, _ in read_scp(dump / name / "utt2num_samples"))
+        n_utts = sum(key.endswith("_pr") for key in keys)
         sizes = [
             (name, "h", sum(hours.values()), known.hours),
             (name, "utterances", n_utts, known.n_utts),
@@ -138,7 +164,7 @@ def size_faults(
             f"{what}: {found:,.4g} {unit} found, {published:,.4g} published "
             f"({100 * (found / published - 1):+.0f} %)"
             for what, unit, found, published in sizes
-            if published and abs(found / published - 1) > _SIZE_TOLERANCE
+            if published and abs(found / published - 1) > SIZE_TOLERANCE
         ]
     return faults
 
@@ -160,6 +186,8 @@ def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
     lines = [f"prepare {name}: from {source}" for name, source in sources.items()]
     hours = 0.0
     unknown = 0
+    parts = {p.query.set: p.part_of for p in planned if p.part_of}
+    lines += [f"prepare {name}: the part of {whole}" for name, whole in parts.items()]
     for decode in planned:
         query = decode.query
         what = f"{query.profile} {query.set} {query.task}"

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 
 from powsm.formatting import markdown_table
-from powsm.report.paper.fill import Filled, Score
+from powsm.report.paper.fill import Filled, Score, is_measured_otherwise
 from powsm.report.paper.spec import Table
 
 CSV_FIELDS = (
     "table",
     "row",
+    "system",
     "column",
     "set",
     "lang",
@@ -24,8 +25,10 @@ CSV_FIELDS = (
     "difference",
     "verdict",
     "why_empty",
+    "note",
 )
 BLANK = "–"  # a number that no source gives
+_MOST_COLUMNS = 15  # of a table that is printed as published
 
 
 def _metric(table: Table, cell: Filled) -> str:
@@ -45,27 +48,43 @@ def _interval(score: Score) -> str:
     return f"[{low}, {high}]" if low and high else ""
 
 
-def _grid(table: Table, cells: Sequence[Filled], system: str) -> list[list[str]]:
-    """Published rows; below each row of ours, the same measured with `system`."""
-    width = len(table.columns)
+def _grid(table: Table, cells: Sequence[Filled], name: str) -> list[list[str]]:
+    """Published rows; below each row of ours, the same measured with our models."""
     lines = []
-    for number, row in enumerate(table.rows):
-        of_row = cells[number * width : (number + 1) * width]
-        lines.append([row.name, *(c.paper.text if c.paper else BLANK for c in of_row)])
-        if any(cell.ours is not None for cell in of_row):
-            ours = [_number(c.ours.value) if c.ours else "" for c in of_row]
-            lines.append([f"{row.name}: {system}", *ours])
+    for row in table.rows:
+        of_row = [cell for cell in cells if cell.row == row.name]
+        published = [row.cells.get(column.name) for column in table.columns]
+        lines.append([row.name, *(c.text if c else BLANK for c in published)])
+        for system in dict.fromkeys(cell.system for cell in of_row):
+            of_system = [cell for cell in of_row if cell.system == system]
+            if any(cell.ours is not None for cell in of_system):
+                ours = [_number(c.ours.value) if c.ours else "" for c in of_system]
+                star = " *" if of_system[0].note else ""
+                lines.append([f"{row.name}: {system or name}{star}", *ours])
     return lines
 
 
+def _tall(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list, list]:
+    """Columns as lines, for tables that are too wide for a page."""
+    if len(header) <= _MOST_COLUMNS:
+        return list(header), [list(row) for row in rows]
+    turned = [list(line) for line in zip(header, *rows, strict=True)]
+    return turned[0], turned[1:]
+
+
+_REFERENCES = {
+    "raw": "IPA that went through no normaliser, as published",
+    "normalised": "the phones that the normaliser made",
+}
 _COMPARISON = ("cell", "paper", "ours", "difference", "95 % interval", "verdict")
 
 
 def _comparison(table: Table, cells: Sequence[Filled]) -> list[list[str]]:
     """A line of `_COMPARISON` for every cell that has a score of ours."""
+    several = len({cell.system for cell in cells if cell.system}) > 1
     return [
         [
-            f"{cell.row}: {cell.column}",
+            f"{cell.row}: {cell.column}" + (f", {cell.system}" if several else ""),
             cell.paper.text if cell.paper else BLANK,
             _number(cell.ours.value),
             f"{cell.difference:+.2f}" if cell.difference is not None else "",
@@ -77,23 +96,32 @@ def _comparison(table: Table, cells: Sequence[Filled]) -> list[list[str]]:
     ]
 
 
-def markdown(table: Table, cells: Sequence[Filled], system: str) -> str:
+def markdown(table: Table, cells: Sequence[Filled], system: str = "") -> str:
     """The table as published with our rows in it, the comparison, and what is empty.
 
     Args:
         table: its description.
         cells: from `powsm.report.paper.fill.fill`.
-        system: what our model is called.
     """
     names = [column.name for column in table.columns]
     metric = table.settings.get("metric", "")
+    unit = "" if is_measured_otherwise(metric) else " in percent"
+    how = ""
+    if table.cleaning:
+        how = (
+            f" Phones are read by the cleaning `{table.cleaning}`, against "
+            + _REFERENCES[table.references]
+            + "."
+        )
     parts = [
         f"# {table.title}",
-        f"{table.paper}; {metric} in percent. Published cells: {table.source}. "
-        f"{BLANK} is a cell that no source gives.",
-        markdown_table(["system", *names], _grid(table, cells, system)),
-        "## Paper and ours",
+        f"{table.paper}; {metric}{unit}. Published cells: {table.source}. "
+        f"{BLANK} is a cell that no source gives.{how}",
+        markdown_table(*_tall(["system", *names], _grid(table, cells, system))),
     ]
+    if notes := list(dict.fromkeys(cell.note for cell in cells if cell.note)):
+        parts.append("\n".join(f"\\* {note}." for note in notes))
+    parts.append("## Paper and ours")
     if compared := _comparison(table, cells):
         parts.append(markdown_table(_COMPARISON, compared))
         parts.append(
@@ -123,7 +151,8 @@ def _reasons(cells: Sequence[Filled]) -> str:
     for cell in cells:
         if cell.ours is None:
             rows = by_reason.setdefault(cell.why, {})
-            rows.setdefault(cell.row, []).append(cell.column)
+            name = f"{cell.row}: {cell.system}" if cell.system else cell.row
+            rows.setdefault(name, []).append(cell.column)
     if not by_reason:
         return "None."
     n_columns = len({cell.column for cell in cells})
@@ -150,6 +179,7 @@ def to_csv(table: Table, cells: Sequence[Filled]) -> str:
             {
                 "table": table.name,
                 "row": cell.row,
+                "system": cell.system,
                 "column": cell.column,
                 "set": column.set,
                 "lang": "" if column.mean_of else column.lang,
@@ -162,6 +192,7 @@ def to_csv(table: Table, cells: Sequence[Filled]) -> str:
                 "difference": _number(cell.difference),
                 "verdict": cell.verdict(metric),
                 "why_empty": cell.why,
+                "note": cell.note,
             }
         )
     return text.getvalue()
@@ -186,7 +217,7 @@ _LATEX = str.maketrans(
 )
 
 
-def to_latex(table: Table, cells: Sequence[Filled], system: str) -> str:
+def to_latex(table: Table, cells: Sequence[Filled], system: str = "") -> str:
     """The grid, and the comparison, as LaTeX tables; needs the package booktabs.
 
     >>> "test_x < 5 %".translate(_LATEX)
@@ -194,7 +225,7 @@ def to_latex(table: Table, cells: Sequence[Filled], system: str) -> str:
     """
     names = [column.name for column in table.columns]
     lines = [f"% {table.paper}"]
-    lines += _tabular(["System", *names], _grid(table, cells, system))
+    lines += _tabular(*_tall(["System", *names], _grid(table, cells, system)))
     if compared := _comparison(table, cells):
         lines += ["", *_tabular(_COMPARISON, compared)]
     lines += ["", "% cells that stay empty:"]

@@ -1,13 +1,14 @@
 """Descriptions of published tables, `conf/tables/*.yaml`, checked when read."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from powsm.errors import PowsmError
+from powsm.report.paper.training import Trained, Training, read_training
 
 SETS_FILE = "sets.yaml"
 
@@ -25,7 +26,8 @@ class Column:
         set: dump folder; empty for a mean.
         lang: ISO 639-3, or `all`.
         mean_of: columns of which this is the unweighted mean.
-        settings: `metric`, `task`, `profile` where they differ from the table's.
+        settings: `metric`, `task`, `profile`, `prompt` where they differ from the
+            table's.
     """
 
     name: str
@@ -55,14 +57,18 @@ class Row:
     Attributes:
         name: as published.
         cells: published numbers by column; a column that is not here is blank.
-        ours: how this recipe makes the row: settings that differ from the table's;
+        ours: how this recipe decodes the row: settings that differ from the table's;
             None when it is another's system.
+        training: what a model has to be trained as to fill the row; None: any model.
+        blank: reason by column, where our row cannot be made in some columns alone.
         why: what keeps the recipe from making the row.
     """
 
     name: str
     cells: Mapping[str, Cell]
     ours: Mapping[str, str] | None = None
+    training: Training | None = None
+    blank: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
 
 
@@ -87,7 +93,10 @@ class Table:
         paper: paper and number.
         source: where its cells were read, unless a cell says otherwise.
         cleaning: how text becomes phones in scoring; see `powsm.score.phone_reader`.
-        settings: `metric`, `task`, `profile` unless a row or column says otherwise.
+        references: `raw`, IPA before any normalising, or `normalised`.
+        settings: `metric`, `task`, `profile`, `prompt` unless a row or column says
+            otherwise. `prompt: unk` takes the profile's twin `<profile>_unk`, whose
+            language is `<unk>`.
         columns: in published order.
         rows: in published order.
     """
@@ -97,6 +106,7 @@ class Table:
     paper: str
     source: str
     cleaning: str | None
+    references: str
     settings: Mapping[str, str]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -108,25 +118,35 @@ class Table:
     def query(self, row: Row, column: Column) -> Query:
         """What our cell needs; a row's settings win over a column's."""
         settings = {**self.settings, **column.settings, **(row.ours or {})}
+        twin = "_unk" if settings.get("prompt") == "unk" else ""
         return Query(
-            profile=settings["profile"],
+            profile=settings["profile"] + twin,
             set=column.set,
             task=settings["task"],
             lang=column.lang,
             metric=settings["metric"],
         )
 
-    def queries(self) -> list[Query]:
-        """All that our rows need, each once, in order."""
+    def queries(self, rows: Iterable[Row] | None = None) -> list[Query]:
+        """All that our rows, or some of them, need, each once, in order."""
         return list(
             dict.fromkeys(
                 self.query(row, column)
-                for row in self.rows
+                for row in (self.rows if rows is None else rows)
                 if row.ours is not None
                 for column in self.columns
-                if not column.mean_of
+                if not column.mean_of and column.name not in row.blank
             )
         )
+
+    def rows_of(self, model: Trained) -> list[Row]:
+        """The rows that a model of this training fills."""
+        return [
+            row
+            for row in self.rows
+            if row.ours is not None
+            and (row.training is None or not row.training.differences(model))
+        ]
 
 
 @dataclass(frozen=True)
@@ -140,6 +160,8 @@ class TestSet:
             if it comes with IPAPack++.
         n_utts: as published; None where no source says.
         hours_by_lang: as published, of single languages.
+        part_of: the set of which this is the part in `langs`; made of it when wanted.
+        langs: ISO 639-3 codes, of a part.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -149,6 +171,8 @@ class TestSet:
     variable: str = ""
     n_utts: int | None = None
     hours_by_lang: Mapping[str, float] = field(default_factory=dict)
+    part_of: str = ""
+    langs: tuple[str, ...] = ()
 
     def source(self, environment: Mapping[str, str]) -> Path | None:
         """The folder from which the set is prepared, if its variable names one."""
@@ -156,10 +180,11 @@ class TestSet:
         return Path(value) if value else None
 
 
-_SETTINGS = ("metric", "task", "profile")
-_TABLE_KEYS = {"title", "paper", "source", "cleaning", "columns", "rows", *_SETTINGS}
+_SETTINGS = ("metric", "task", "profile", "prompt")
+_TABLE_KEYS = {"title", "paper", "source", "cleaning", "references", "training"}
+_TABLE_KEYS |= {"columns", "rows", *_SETTINGS}
 _COLUMN_KEYS = {"name", "set", "lang", "mean_of", *_SETTINGS}
-_ROW_KEYS = {"name", "cells", "ours", "why"}
+_ROW_KEYS = {"name", "cells", "ours", "training", "blank", "why"}
 
 
 def _check_keys(
@@ -196,13 +221,20 @@ def load_table(path: Path) -> Table:
                 f"{sorted(unknown)}"
             )
     source = record.get("source", "")
-    rows = tuple(_row(raw, names, source, path) for raw in record["rows"])
+    training = record.get("training")
+    rows = tuple(_row(raw, names, source, training, path) for raw in record["rows"])
+    references = record.get("references", "normalised")
+    if references not in ("raw", "normalised"):
+        raise TableError(
+            f"{path}: references: found {references!r}, expected raw or normalised"
+        )
     table = Table(
         name=path.stem,
         title=record["title"],
         paper=record["paper"],
         source=source,
         cleaning=record.get("cleaning"),
+        references=references,
         settings={key: record[key] for key in _SETTINGS if key in record},
         columns=columns,
         rows=rows,
@@ -230,7 +262,9 @@ def _column(raw: Any, path: Path) -> Column:
     )
 
 
-def _row(raw: Any, columns: list[str], source: str, path: Path) -> Row:
+def _row(
+    raw: Any, columns: list[str], source: str, training: Mapping | None, path: Path
+) -> Row:
     _check_keys(raw, _ROW_KEYS, {"name", "cells"}, f"{path}: a row")
     where = f"{path}: row {raw['name']!r}"
     if unknown := set(raw["cells"]) - set(columns):
@@ -245,10 +279,18 @@ def _row(raw: Any, columns: list[str], source: str, path: Path) -> Row:
             _ = cells[name].value
         except ValueError as err:
             raise TableError(f"{where}, {name}: {err}; leave a blank cell out") from err
+    blank = raw.get("blank", {})
+    if unknown := set(blank) - set(columns):
+        raise TableError(f"{where}: blank: unknown columns {sorted(unknown)}")
     ours = raw.get("ours")
-    if ours is not None:
-        _check_keys(ours, set(_SETTINGS), set(), f"{where}, ours")
-    return Row(name=raw["name"], cells=cells, ours=ours, why=raw.get("why", ""))
+    row = Row(raw["name"], cells, ours, None, blank, raw.get("why", ""))
+    if ours is None:
+        return row
+    _check_keys(ours, set(_SETTINGS), set(), f"{where}, ours")
+    if training := raw.get("training", training):
+        read = read_training(training, path.parent.parent, where)
+        row = replace(row, training=read)
+    return row
 
 
 def load_sets(path: Path) -> dict[str, TestSet]:
@@ -262,5 +304,8 @@ def load_sets(path: Path) -> dict[str, TestSet]:
     known = {field.name for field in fields(TestSet)}
     for name, raw in record.items():
         _check_keys(raw, known, {"hours", "access"}, f"{path}: {name}")
-        sets[name] = TestSet(**raw | {"access": raw["access"].strip()})
+        known_part = {"langs": tuple(raw.get("langs", ()))}
+        sets[name] = TestSet(**raw | known_part | {"access": raw["access"].strip()})
+        if sets[name].part_of and sets[name].part_of not in record:
+            raise TableError(f"{path}: {name}: part of unknown {sets[name].part_of}")
     return sets

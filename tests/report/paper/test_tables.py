@@ -14,7 +14,14 @@ from experiment_builder import PHONES, make_experiment, slashed, write_hyps
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.report.paper import render
-from powsm.report.paper.fill import Filled, Score, fill, hyp_file, score_of
+from powsm.report.paper.fill import (
+    Filled,
+    Score,
+    fill,
+    hyp_file,
+    is_measured_otherwise,
+    score_of,
+)
 from powsm.report.paper.plan import (
     PUBLISHED_RTF,
     describe,
@@ -77,8 +84,8 @@ def tone_scores(query: Query) -> Scores | str:
 
 
 def test_all_tables_of_the_paper_are_described():
-    expected = {f"table{n}" for n in (2, 3, 4, 5, 6, 7, 8, 11, 12, 13)}
-    assert {p.stem for p in TABLES} == expected | {"table_lid", "figure2", "prism3"}
+    expected = {f"table{n}" for n in range(1, 14)} | {"figure2", "figure3"}
+    assert {p.stem for p in TABLES} == expected | {"table_lid", "prism3"}
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
@@ -88,6 +95,8 @@ def test_description_names_known_sets_and_profiles(path):
     assert table.queries(), "no row of ours"
     for query in table.queries():
         assert query.set in sets
+        if is_measured_otherwise(query.metric):
+            continue
         profile = yaml.safe_load((CONF / f"{query.profile}.yaml").read_text())
         assert query.task in profile["tasks"]
 

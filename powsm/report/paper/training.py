@@ -1,0 +1,207 @@
+"""Which training a row of a table stands for, and whether a model is one of it.
+
+A row names a configuration, and perhaps changes of it: what a model's own `config.yaml`
+says is held against that. A model of another width, number of tasks, CTC weight or
+length of training is another row, or none.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from powsm.errors import PowsmError
+from powsm.settings import apply_overrides, load_with_base, load_yaml
+from powsm.tasks import TASKS
+
+# settings that make a model another one, with what ESPnet and we take without them
+_DEFINING = {
+    "encoder": None,
+    "encoder_conf.input_layer": "conv2d",
+    "encoder_conf.output_size": None,
+    "encoder_conf.num_blocks": None,
+    "encoder_conf.attention_heads": None,
+    "encoder_conf.linear_units": None,
+    "encoder_conf.cgmlp_linear_units": None,
+    "encoder_conf.interctc_layer_idx": (),
+    "decoder": "transformer",
+    "decoder_conf.num_blocks": None,
+    "decoder_conf.attention_heads": None,
+    "decoder_conf.linear_units": None,
+    "model_conf.ctc_weight": 0.5,
+    "model_conf.ctc_weight_range": None,
+    "model_conf.ctc_vocab": "all",
+    "ctc_target": "phones",
+    "optim_conf.lr": None,
+    "scheduler_conf.warmup_steps_list": None,
+    "scheduler_conf.warmup_lr_list": None,
+    "max_epoch": 40,
+}
+SHOWN = 4  # differences named in a reason
+_KEYS = {"config", "plan", "variant", "set", "subset", "text_policy", "goes_on_from"}
+
+
+class TrainingError(PowsmError):
+    """A row's training that cannot be read; the message names file and key."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a model says of its training.
+
+    Attributes:
+        settings: its `config.yaml`.
+        normaliser: its `normaliser.json`: policies, and the subset of the data; empty
+            where nothing was kept.
+    """
+
+    settings: Mapping
+    normaliser: Mapping[str, str]
+
+    @classmethod
+    def read(cls, config_file: Path, normaliser: Mapping | None = None) -> "Trained":
+        """From an experiment's `config.yaml`, and what stands beside it."""
+        beside = config_file.with_name("normaliser.json")
+        if not normaliser and beside.exists():
+            normaliser = json.loads(beside.read_text(encoding="utf-8"))
+        return cls(load_yaml(config_file), normaliser or {})
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of a row.
+
+    Attributes:
+        config: configuration file.
+        overrides: `key.sub=value` changes of it.
+        subset: of the training data, as `--subset` has it; empty: all of them.
+        text_policy: of the training text; empty: any.
+        goes_on_from: name of an experiment from whose last epoch it goes on, schedule
+            and optimiser included; empty if it began anew.
+    """
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    subset: str = ""
+    text_policy: str = ""
+    goes_on_from: str = ""
+
+    def settings(self) -> dict:
+        """The effective configuration."""
+        return apply_overrides(load_with_base(self.config), self.overrides)
+
+    def differences(self, model: Trained) -> list[str]:
+        """What makes a model another training than this; empty if nothing does."""
+        wanted, there = facts(self.settings()), facts(model.settings)
+        told = [
+            f"{key} is {there[key]}, not {wanted[key]}"
+            for key in wanted
+            if there[key] != wanted[key]
+        ]
+        subset = model.normaliser.get("subset") or ""
+        if subset != self.subset:
+            data = {name: name or "all data" for name in (subset, self.subset)}
+            told.append(f"trained on {data[subset]}, not {data[self.subset]}")
+        policy = model.normaliser.get("text_policy", "unknown")
+        if self.text_policy and policy != self.text_policy:
+            told.append(f"text policy {policy}, not {self.text_policy}")
+        return told
+
+    def command(self) -> str:
+        """How the paper's recipe trains it."""
+        words = ["./run.sh", "--config", f"conf/{_below_conf(self.config)}"]
+        for change in self.overrides:
+            words += ["--set", change]
+        words += ["--ngpu", "4"]
+        if self.text_policy:
+            words += ["--text_policy", self.text_policy]
+        if self.subset:
+            name = self.subset
+            words += ["--subset", name, "--dump", f"dump/{name}", "--expdir"]
+            words += [f"exp/{name}", "--token_list", f"data/token_list_{name}"]
+        return shlex.join(words)
+
+
+def _below_conf(path: Path) -> str:
+    parts = path.resolve().parts
+    at = len(parts) - 1 - parts[::-1].index("conf") if "conf" in parts else -2
+    return "/".join(parts[at + 1 :])
+
+
+def facts(settings: Mapping) -> dict[str, object]:
+    """What defines a training, by a configuration or by a model's `config.yaml`.
+
+    An experiment's `config.yaml` keeps what stock ESPnet does not know under `powsm`.
+    """
+    ours = settings.get("powsm") or {}
+    merged = {**settings, **ours}
+    merged["model_conf"] = {
+        **(settings.get("model_conf") or {}),
+        **(ours.get("model_conf") or {}),
+    }
+    found: dict[str, object] = {}
+    for key, default in _DEFINING.items():
+        value: object = merged
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        value = default if value is None else value
+        found[key] = tuple(value) if isinstance(value, list | tuple) else value
+    if found["model_conf.ctc_weight_range"] is not None:
+        found["model_conf.ctc_weight"] = "drawn"  # the fixed one is validation's alone
+    found["tasks"] = " ".join(sorted(merged.get("tasks") or TASKS))
+    per_epoch = merged.get("num_iters_per_epoch")
+    found["updates an epoch"] = per_epoch and per_epoch / (
+        merged.get("accum_grad") or 1
+    )
+    return found
+
+
+def read_training(raw: Mapping, folder: Path, where: str) -> Training:
+    """A row's `training:`: `config`, or `plan` and `variant`, and what differs.
+
+    Args:
+        raw: the mapping, all values text or lists of text.
+        folder: `conf/`.
+        where: for messages.
+
+    Raises:
+        TrainingError: an unknown key, no such file or variant.
+    """
+    if unknown := sorted(set(raw) - _KEYS):
+        raise TrainingError(
+            f"{where}, training: unknown {' '.join(unknown)}; known are "
+            f"{' '.join(sorted(_KEYS))}"
+        )
+    changes = list(raw.get("set", ()))
+    subset = raw.get("subset", "")
+    config = raw.get("config")
+    if "plan" in raw:
+        plan = load_yaml(folder / raw["plan"])
+        variants = {row["name"]: row for row in plan["variants"]}
+        if raw.get("variant") not in variants:
+            raise TrainingError(
+                f"{where}, training: {raw['plan']} has no variant "
+                f"{raw.get('variant')!r}; it has {', '.join(variants)}"
+            )
+        variant = variants[raw["variant"]]
+        config = plan["config"]
+        changes = [*(plan.get("set") or ()), *(variant.get("set") or ()), *changes]
+        subset = variant.get("subset", plan.get("subset", ""))
+        subset = "" if subset == "all" else subset
+    if not config or not (folder / config).is_file():
+        raise TrainingError(f"{where}, training: no configuration {folder}/{config}")
+    return Training(
+        folder / config,
+        tuple(changes),
+        subset,
+        raw.get("text_policy", ""),
+        raw.get("goes_on_from", ""),
+    )
+
+
+def why_not(name: str, differences: list[str]) -> str:
+    """Why a model does not fill a row."""
+    more = len(differences) - SHOWN
+    told = "; ".join(differences[:SHOWN]) + (f"; {more} more" if more > 0 else "")
+    return f"{name} is another training: {told}"
