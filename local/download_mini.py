@@ -7,6 +7,7 @@ that is complete is left alone: a second run ends at once.
 
 import argparse
 import logging
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from powsm.corpora.small import asterisk, espeak, gnomehelp, tuxpaint
 from powsm.corpora.small.packages import fetch_packages, unpack
 from powsm.corpora.small.write_shar import is_current, write_corpus
 from powsm.corpora.table import SHAR_SUFFIX
+from powsm.files.lock import owned
 
 BUILDERS = {"asterisk": asterisk, "tuxpaint": tuxpaint, "gnomehelp": gnomehelp}
 
@@ -59,9 +61,15 @@ def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> Non
         "seed": seed,
         "espeak-ng": espeak.version(),
     }
-    if is_current(folder, settings):
-        logging.info("%s is complete: nothing to do", folder)
-        return
+    with owned(folder):
+        if is_current(folder, settings):
+            logging.info("%s is complete: nothing to do", folder)
+        else:
+            _build(folder, builder, corpus_dir, settings)
+
+
+def _build(folder: Path, builder, corpus_dir: Path | None, settings: dict) -> None:
+    downloads = folder.parent
     megabytes = sum(package.size for package in builder.PACKAGES) / 1e6
     logging.info(
         "%s: %s",
@@ -70,17 +78,15 @@ def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> Non
         if corpus_dir
         else f"fetching {megabytes:.0f} MB, {builder.ESTIMATE}",
     )
-    with tempfile.TemporaryDirectory(dir=_made(downloads), prefix=".unpacked-") as root:
+    prefix = f".unpacked-{settings['corpus']}-"
+    for left in downloads.glob(f"{prefix}*"):  # of runs that were killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=downloads, prefix=prefix) as root:
         if corpus_dir is None:
             unpack(fetch_packages(builder.PACKAGES, downloads / "deb"), Path(root))
-        selection = builder.select(corpus_dir or Path(root), seed)
+        selection = builder.select(corpus_dir or Path(root), settings["seed"])
         write_corpus(folder, selection.splits, settings)
     logging.info("%s\n%s", folder, selection.table())
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from powsm.decode.batch import (
 )
 from powsm.decode.profile import DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
+from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.model.frames import FrameGrid
 
@@ -68,6 +69,7 @@ def decode_set(
         The part file.
 
     Raises:
+        OwnedError: another process is writing this part, or merging.
         DecodeError: the set has nothing for this task.
     """
     todo = items(folder, task)
@@ -76,6 +78,22 @@ def decode_set(
     key = _key(profile, recogniser.weights, todo)
     part = out / f"part.{key}.{rank}.jsonl"
     out.mkdir(parents=True, exist_ok=True)
+    # ranks and the tasks of a job array work at once, but nobody merges meanwhile
+    with owned(out, shared=True), owned(part):
+        _decode_part(recogniser, profile, task, todo, part, rank, world_size)
+    return part
+
+
+def _decode_part(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    todo: Sequence[Item],
+    part: Path,
+    rank: int,
+    world_size: int,
+) -> None:
+    """Append what is missing to a rank's part."""
     done = list(_finished(part))
     finished = {record["utt_id"] for record in done}
     batches = cut_batches(todo, profile)[rank::world_size]
@@ -87,7 +105,7 @@ def decode_set(
     started = time.monotonic()
     seconds = 0.0
     left = [batch for batch in batches if batch[0].utt_id not in kept]
-    label = f"{profile.name} {folder.name} {task}"
+    label = f"{part.parent.parent.name} {part.parent.name}"
     with open(part, "a", encoding="utf-8") as file:
         for batch in tqdm(left, desc=label, unit="batch", disable=None):
             records = _read_and_decode(recogniser, profile, task, batch)
@@ -95,7 +113,7 @@ def decode_set(
             file.flush()
             seconds += sum(item.n_samples for item in batch) / SAMPLE_RATE
     passed = time.monotonic() - started
-    timing = out / f"timing.{key}.{rank}.jsonl"
+    timing = part.with_name(part.name.replace("part.", "timing.", 1))
     if left:
         with open(timing, "a", encoding="utf-8") as file:
             file.write(json.dumps({"audio_s": seconds, "compute_s": passed}) + "\n")
@@ -107,7 +125,6 @@ def decode_set(
             passed,
             passed / max(seconds, 1e-9),
         )
-    return part
 
 
 def _read_and_decode(
@@ -162,6 +179,11 @@ def merge(
     Raises:
         DecodeError: utterances are missing; some are named.
     """
+    with owned(out, wait=True):
+        return _merge(folder, task, out, profile, weights)
+
+
+def _merge(folder: Path, task: str, out: Path, profile: Profile, weights: str) -> Path:
     todo = items(folder, task)
     key = _key(profile, weights, todo)
     records = {

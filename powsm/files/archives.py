@@ -3,12 +3,12 @@
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from powsm.errors import PowsmError
-from powsm.files.whole import sha256_file
+from powsm.files.lock import owned
+from powsm.files.whole import atomic_folder, sha256_file
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
@@ -32,33 +32,31 @@ def unpack(archive: Path) -> Path:
     out = caches / "powsm" / sha256_file(archive)[:16]
     if out.is_dir():
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    with owned(out, wait=True):
+        if not out.is_dir():  # else another process was faster
+            with atomic_folder(out) as making:
+                _extract(archive, making)
+    return out
+
+
+def _extract(archive: Path, folder: Path) -> None:
     try:
         if archive.name.endswith(".zip"):
             with zipfile.ZipFile(archive) as file:
                 members = file.infolist()
                 plain = [m.is_dir() or _is_plain(m.external_attr) for m in members]
                 sizes = [(m.filename, m.file_size) for m in members]
-                _check_members(archive, sizes, plain, part)
-                file.extractall(part)
+                _check_members(archive, sizes, plain, folder)
+                file.extractall(folder)
         else:
             with tarfile.open(archive) as file:
                 members = file.getmembers()
                 plain = [m.isfile() or m.isdir() for m in members]
                 sizes = [(m.name, m.size) for m in members]
-                _check_members(archive, sizes, plain, part)
-                file.extractall(part, filter="data")
-        try:
-            part.rename(out)
-        except OSError:
-            if not out.is_dir():  # else another process was faster
-                raise
+                _check_members(archive, sizes, plain, folder)
+                file.extractall(folder, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as err:
         raise ArchiveError(f"{archive}: not an archive, or damaged: {err}") from err
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return out
 
 
 def _is_plain(external_attr: int) -> bool:

@@ -25,6 +25,7 @@ import yaml
 from safetensors.torch import save_file
 
 from powsm.errors import PowsmError
+from powsm.files.lock import owned
 from powsm.model.find import (
     CONFIG_KEY,
     NORMALISER_FILE,
@@ -95,6 +96,21 @@ def pack(
     name = exp.resolve().name
     weights_file = files.weights_file.resolve()  # behind valid.*.ave.pth
     archive = exp / f"{name}_{weights_file.stem}.zip"
+    with owned(exp / "packed"):
+        return _pack(exp, files, archive, train_set, profiles, hf_repo)
+
+
+def _pack(
+    exp: Path,
+    files: ModelFiles,
+    archive: Path,
+    train_set: Path | None,
+    profiles: Sequence[Path],
+    hf_repo: str,
+) -> Packed:
+    weights_file = files.weights_file.resolve()
+    for left in exp.glob(".packed.*/"):  # of runs that were killed
+        shutil.rmtree(left)
     staging = Path(tempfile.mkdtemp(dir=exp, prefix=".packed."))
     try:
         folder = staging / "packed"

@@ -16,6 +16,7 @@ from espnet2.tasks.s2t import frontend_choices
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
+from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.prepare.index import ExampleIndex
 
@@ -57,11 +58,30 @@ def collect(
         The three arrays; sums have shape (n_mels,).
 
     Raises:
+        OwnedError: another process is writing the file.
         AudioError: audio that cannot be used; names the utterance.
     """
     frontend = frontend_choices.get_class(args.frontend)(**args.frontend_conf)
     index = ExampleIndex(folder)
     utts = sample_by_language(index, hours, seed)
+    with owned(out):
+        stats = _sums(frontend, index, utts)
+        with atomic_write(out, "wb") as file:
+            np.savez(file, **stats)
+    log.info(
+        "%d of %d utterances, %.2f h, %d frames -> %s",
+        utts.size,
+        len(index),
+        stats["count"] * 0.01 / 3600,
+        stats["count"],
+        out,
+    )
+    return stats
+
+
+def _sums(
+    frontend: torch.nn.Module, index: ExampleIndex, utts: np.ndarray
+) -> dict[str, np.ndarray]:
     total = squares = 0.0
     count = 0
     for utt in tqdm(utts, desc="statistics", unit="utt", disable=None):
@@ -72,15 +92,4 @@ def collect(
         total = total + feats.sum(0).numpy()
         squares = squares + feats.square().sum(0).numpy()
         count += feats.size(0)
-    stats = {"count": np.array(count), "sum": total, "sum_square": squares}
-    with atomic_write(out, "wb") as file:
-        np.savez(file, **stats)
-    log.info(
-        "%d of %d utterances, %.2f h, %d frames -> %s",
-        utts.size,
-        len(index),
-        count * 0.01 / 3600,
-        count,
-        out,
-    )
-    return stats
+    return {"count": np.array(count), "sum": total, "sum_square": squares}

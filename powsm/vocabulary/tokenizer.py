@@ -8,7 +8,6 @@ The token list has `<blank> <unk>` instead of the first three, and ends in
 """
 
 import io
-import json
 import random
 import re
 import unicodedata
@@ -21,11 +20,13 @@ import sentencepiece
 
 from powsm.audio import WINDOW_S
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write, sha256_file
+from powsm.files.current import contents, is_current, write_record
+from powsm.files.lock import owned
+from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import INVENTORY
 from powsm.tasks import NA_SYM, NO_TIME_SYM, TASKS, WORD_START
-from powsm.vocabulary.phone_sets import COUNTS_FILE, write_counts
+from powsm.vocabulary.phone_sets import write_counts
 
 BLANK_SYM, UNK_SYM = "<blank>", "<unk>"
 SOS_SYM, EOS_SYM, SOP_SYM = "<sos>", "<eos>", "<sop>"
@@ -305,18 +306,28 @@ def train_tokenizer(
         stands in `folder`.
 
     Raises:
+        OwnedError: another process is writing this vocabulary.
         VocabularySizeError: the number of pieces does not fit symbols and text.
         ValueError: no orthography.
     """
     inputs = ("text", "text.ctc", "utt2lang")
     made_from = {
-        "inputs": {name: sha256_file(dump_set / name) for name in inputs},
+        "inputs": contents(dump_set / name for name in inputs),
         "settings": asdict(settings),
         "sentencepiece": sentencepiece.__version__,
         "panphon_phones": len(INVENTORY),
     }
-    if _is_current(folder, made_from):
-        return None
+    with owned(folder):
+        if is_current(folder / DONE_FILE, "tokens", made_from):
+            return None
+        with atomic_folder(folder) as making:
+            told = _learn(dump_set, making, settings)
+            write_record(making / DONE_FILE, "tokens", made_from, making.iterdir())
+    return told
+
+
+def _learn(dump_set: Path, folder: Path, settings: TokenizerSettings) -> str:
+    """Write all files of a vocabulary; a line on what was made."""
     if next(words_of(dump_set / "text"), None) is None:
         raise ValueError(
             f"{dump_set}/text: no example of "
@@ -335,24 +346,10 @@ def train_tokenizer(
     model = train_sentencepiece(
         texts, n_pieces=settings.n_pieces, symbols=symbols, seed=settings.seed
     )
-    (folder / DONE_FILE).unlink(missing_ok=True)
     n_tokens = write_tokenizer(folder, model, special)
     write_counts(dump_set, folder)
-    with atomic_write(folder / DONE_FILE) as file:
-        json.dump({**made_from, "n_tokens": n_tokens}, file, indent=1)
-        file.write("\n")
     n_learned = settings.n_pieces - len(symbols) - _N_SPM_SYMS
     return (
         f"{n_tokens:,} tokens ({len(set(languages))} languages, {len(phones)} phones, "
         f"{n_learned} pieces of orthography)"
     )
-
-
-def _is_current(folder: Path, made_from: dict[str, object]) -> bool:
-    try:
-        done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
-        done.pop("n_tokens")
-        files = ("bpe.model", "bpe.vocab", "tokens.txt", "nlsyms.txt", COUNTS_FILE)
-        return done == made_from and all((folder / name).is_file() for name in files)
-    except (OSError, ValueError, KeyError):
-        return False
