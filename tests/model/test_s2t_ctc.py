@@ -1,0 +1,227 @@
+"""The encoder-only model against stock ESPnet on the same examples as separate rows."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from espnet2.s2t.espnet_ctc_model import ESPnetS2TCTCModel
+
+from powsm.errors import PowsmError
+from powsm.model.s2t_ctc import PowsmCtcModel, PowsmCtcTask
+
+TOKENS = (
+    ["<blank>", "<unk>", "<na>", "<eng>", "<asr>", "<pr>", "<g2p>", "<p2g>"]
+    + ["<notimestamps>", "▁", "a", "b", "/p/", "/ɔ/", "/s/"]
+    + ["<sos>", "<eos>", "<sop>"]
+)
+TASK_IDS = {"asr": 4, "g2p": 6, "p2g": 7, "pr": 5}
+NA = 2
+
+
+def build(model="powsm_ctc", *, model_conf=None, encoder_conf=None):
+    """A model with four blocks, heads after the first and third, and a prompt."""
+    settings = {
+        "token_list": TOKENS,
+        "input_size": None,
+        "frontend": "default",
+        "frontend_conf": {"fs": 16000, "n_fft": 512, "win_length": 400},
+        "specaug": None,
+        "normalize": "utterance_mvn",
+        "normalize_conf": {},
+        "encoder": "e_branchformer_ctc",
+        "encoder_conf": {
+            "input_layer": "conv2d",
+            "output_size": 16,
+            "attention_heads": 2,
+            "attention_layer_type": "selfattn",
+            "pos_enc_layer_type": "abs_pos",
+            "cgmlp_linear_units": 32,
+            "cgmlp_conv_kernel": 7,
+            "num_blocks": 4,
+            "dropout_rate": 0.0,
+            "positional_dropout_rate": 0.0,
+            "use_ffn": True,
+            "macaron_ffn": True,
+            "linear_units": 32,
+            "merge_conv_kernel": 7,
+            "interctc_layer_idx": [1, 3],
+            "interctc_use_conditioning": True,
+            "use_cross_attention": [False, True, False, True],
+        }
+        | (encoder_conf or {}),
+        "promptencoder": "transformer",
+        "promptencoder_conf": {
+            "output_size": 8,
+            "attention_heads": 2,
+            "linear_units": 16,
+            "num_blocks": 1,
+            "dropout_rate": 0.0,
+            "positional_dropout_rate": 0.0,
+            "attention_dropout_rate": 0.0,
+        },
+        "ctc_conf": {},
+        "model": model,
+        "model_conf": {
+            "interctc_weight": 0.8,
+            "ctc_asr_only": [True, False, False],
+            "report_cer": False,
+            "report_wer": False,
+        }
+        | (model_conf or {}),
+        "init": "xavier_uniform",
+    }
+    torch.manual_seed(0)
+    return PowsmCtcTask.build_model(argparse.Namespace(**settings))
+
+
+def tensors(rows):
+    lengths = torch.tensor([len(r) for r in rows])
+    out = torch.full((len(rows), int(lengths.max())), -1)
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = torch.tensor(values)
+    return out, lengths
+
+
+def make_batches(samples=(9000, 16000, 12000), tasks=(4, 1, 3), without_text=()):
+    """The same examples laid out our way and ESPnet's: one row each.
+
+    Args:
+        without_text: numbers of examples whose phone target is `<na>`.
+    """
+    rng = np.random.default_rng(1)
+    speech = torch.zeros(len(samples), max(samples))
+    for row, n in zip(speech, samples, strict=True):
+        row[:n] = torch.from_numpy(rng.normal(0, 0.1, n).astype(np.float32))
+    lengths = torch.tensor(samples)
+    text, prev, ctc, audio = [], [], [], []
+    for u, n_tasks in enumerate(tasks):
+        phones = rng.integers(12, 15, 3 + u).tolist()
+        for task in ["asr", "g2p", "p2g", "pr"][-n_tasks:]:
+            start = [3, TASK_IDS[task]]
+            text.append([*start, 8, *rng.integers(10, 15, 2 + len(text) % 4).tolist()])
+            prompted = task in ("g2p", "p2g")
+            prev.append([9, *rng.integers(10, 15, 3 + u)] if prompted else [NA])
+            ctc.append([*start, NA] if len(ctc) in without_text else [*start, *phones])
+            audio.append(u)
+    batch = {}
+    for name, rows in (("text", text), ("text_prev", prev), ("text_ctc", ctc)):
+        batch[name], batch[f"{name}_lengths"] = tensors(rows)
+    batch["prefix"], batch["prefix_lengths"] = tensors([row[:2] for row in text])
+    batch["prefix"][0, 0] = 1  # a language that is not told
+    audio = torch.tensor(audio)
+    ours = batch | {
+        "speech": speech,
+        "speech_lengths": lengths,
+        "example_audio": audio,
+    }
+    rows = batch | {"speech": speech[audio], "speech_lengths": lengths[audio]}
+    return ours, {k: v.clone() for k, v in rows.items()}
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize(
+    "samples", [(9000, 16000, 12000), (320_000, 320_000, 320_000)], ids=["cut", "20s"]
+)
+@pytest.mark.parametrize(
+    "model_conf",
+    [
+        {},
+        {"interctc_weight": 0.0, "ctc_asr_only": [False]},
+        {"ctc_asr_only": [True, True, True]},
+    ],
+    ids=["published", "last head", "phones"],
+)
+def test_loss_and_gradients_equal_stock(model_conf, samples, share):
+    ours, rows = make_batches(samples)
+    model = build(model_conf=model_conf | {"share_features": share})
+    stock = build("espnet_ctc", model_conf=model_conf)
+    assert type(model) is PowsmCtcModel and type(stock) is ESPnetS2TCTCModel
+    stock.load_state_dict(model.state_dict())  # the same names, every one
+    for each, batch in ((model, ours), (stock, rows)):  # in which 0 is 0
+        each.double()
+        batch["speech"] = batch["speech"].double()
+    loss, stats, weight = model(**ours)
+    expected, expected_stats, _ = stock(**rows)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert weight.item() == 8
+    for key in ("loss", "loss_ctc"):
+        assert stats[key].item() == pytest.approx(expected_stats[key].item(), rel=1e-6)
+    loss.backward()
+    expected.backward()
+    gradients = dict(stock.named_parameters())
+    for name, parameter in model.named_parameters():
+        expected = gradients[name].grad
+        if expected is None:
+            assert parameter.grad is None, name
+            continue
+        error = (parameter.grad - expected).norm() / expected.norm().clamp(min=1e-6)
+        assert error < 1e-5, name
+
+
+def test_example_without_a_target_is_left_out_of_its_heads():
+    ours, rows = make_batches(without_text=(1, 6))
+    model, stock = build(), build("espnet_ctc")
+    stock.load_state_dict(model.state_dict())
+    assert model(**ours)[0].item() == pytest.approx(stock(**rows)[0].item(), rel=1e-5)
+
+
+def test_heads_are_those_of_stock_on_the_frames_of_the_audio():
+    ours, rows = make_batches()
+    model, stock = build().eval(), build("espnet_ctc").eval()
+    stock.load_state_dict(model.state_dict())
+    names = ("speech", "speech_lengths", "text_prev", "text_prev_lengths", "prefix")
+    with torch.no_grad():
+        heads, n_frames = model.heads(
+            *(ours[name] for name in names), ours["example_audio"]
+        )
+        (last, intermediate), lengths = stock.encode(
+            *(rows[name] for name in names), rows["prefix_lengths"]
+        )
+    assert list(heads) == [1, 3, 4]
+    assert n_frames.tolist() == (lengths - 2).tolist()
+    expected = dict(intermediate) | {4: last}
+    for layer, log_probs in heads.items():
+        stock_probs = stock.ctc.log_softmax(
+            stock.frames(expected[layer], rows["prefix"])
+        )
+        for row, n in enumerate(n_frames):
+            torch.testing.assert_close(
+                log_probs[row, :n], stock_probs[row, :n], atol=1e-5, rtol=1e-4
+            )
+
+
+def test_longest_recording_does_not_read_the_others():
+    """Nor do they read it: what is padding for one is masked in every block."""
+    ours, _ = make_batches()
+    longest, example = 1, 4
+    alone = {name: value[example : example + 1] for name, value in ours.items()}
+    alone["speech"] = ours["speech"][longest : longest + 1]
+    alone["speech_lengths"] = ours["speech_lengths"][longest : longest + 1]
+    alone["text_prev"] = alone["text_prev"][:, : alone["text_prev_lengths"].max()]
+    model = build().eval()
+    names = ("speech", "speech_lengths", "text_prev", "text_prev_lengths", "prefix")
+    with torch.no_grad():
+        together, _ = model.heads(
+            *(ours[name] for name in names), ours["example_audio"]
+        )
+        by_itself, _ = model.heads(*(alone[name] for name in names))
+    torch.testing.assert_close(
+        together[4][example], by_itself[4][0], atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_conf": {"ctc_asr_only": [True, False]}}, "there are 3 CTC heads"),
+        (
+            {"encoder_conf": {"pos_enc_layer_type": "scaled_abs_pos"}},
+            "use model espnet_ctc for others",
+        ),
+        ({"encoder_conf": {"input_layer": "conv2d8"}}, "use model espnet_ctc"),
+    ],
+)
+def test_network_that_it_does_not_know_is_refused(changes, message):
+    with pytest.raises(PowsmError, match=message):
+        build(**changes)
