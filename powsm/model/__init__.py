@@ -8,6 +8,7 @@ The modules:
     packing     rows of tokens laid end to end, so that a decoder skips padding
     phone_ctc   a CTC head over blank and phones alone, in place of one over all tokens
     s2t         the S2T model that encodes each recording once for all its task examples
+    s2t_ctc     the encoder-only model (POWSM-CTC) over recordings and their examples
     start_from  begin with another model: its vocabulary and its weights
     weights     weights of a found model: read, and each parameter checked
 """
