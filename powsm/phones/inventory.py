@@ -12,7 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,9 @@ from powsm.errors import PowsmError
 from powsm.formatting import code_points
 
 UNKNOWN = "unknown"  # kind of a character that no table explains
+_VARIATION_SELECTORS = frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
 _TABLE_KINDS = ("stress", "tone", "break", "diacritic", "invisible")
 
 
@@ -82,6 +85,7 @@ ALIASES, KINDS = read_phone_map(_PHONE_MAP)
 PHONE_MAP_HASH = hashlib.sha256(_PHONE_MAP.encode()).hexdigest()[:8]
 
 
+@lru_cache(maxsize=4096)
 def kind_of(char: str) -> str:
     """Why a character that is in no phone may be ignored, or "unknown".
 
@@ -92,7 +96,10 @@ def kind_of(char: str) -> str:
         return KINDS[char]
     if char.isspace():
         return "space"
-    if unicodedata.category(char).startswith("P"):
+    category = unicodedata.category(char)
+    if category == "Cf" or char in _VARIATION_SELECTORS:
+        return "invisible"
+    if category.startswith("P"):
         return "punctuation"
     return UNKNOWN
 

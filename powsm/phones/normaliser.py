@@ -4,8 +4,9 @@ Preparation, prompts, decoding and scoring all segment through `Normaliser`, so 
 the model is taught, asked and judged in the same phones. Policies:
 
 `strict` (default)
-    NFD on both sides, aliases of `phone_map.csv`, longest match with rewind, the
-    English rules on every word. Every character that ends up in no phone is reported.
+    NFD on both sides, aliases of `phone_map.csv`, and for each letter or tied pair the
+    phone that keeps most of its marks, in whatever order they stand; the English rules
+    on every word. Every character that ends up in no phone is reported.
 `released`
     What the public recipe did for the published checkpoint, quirk for quirk: ASCII
     punctuation deleted, three aliases, a walk that does not rewind, an inventory that
@@ -14,8 +15,9 @@ the model is taught, asked and judged in the same phones. Policies:
     `released` with the one change that the recipe of the text-normalised checkpoint
     made to it: no aspiration before s and ʃ, so untied affricates stay whole.
 
-Tie bars: one below is one above; one that joins no phone is dropped; t + ʃ without a
-tie stays two phones, because they may belong to two syllables or words.
+Tie bars: above, below, doubled, behind the second letter and espeak's joiner are one;
+one that joins no phone is dropped; t + ʃ without a tie stays two phones, because they
+may belong to two syllables or words.
 """
 
 import importlib.metadata
@@ -33,6 +35,7 @@ from powsm.phones.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
 from powsm.phones.segment import (
     SUPRASEGMENTALS,
     Word,
+    mark_flags,
     plain_word,
     released_word,
     strict_word,
@@ -49,7 +52,8 @@ __all__ = [
 
 POLICIES = ("strict", "released", "powsm_fix")
 
-_RULES_VERSION = 1  # raise it when a change of code changes what comes out
+# raise it when a change of code changes what comes out of a policy
+_RULES_VERSIONS = {"strict": 2, "released": 1, "powsm_fix": 1}
 _CONTEXT = 3  # characters kept on either side of a dropped one
 # of words remembered, about 400,000 words: 150 MiB, less in scripts without spaces
 _CACHE_CHARS = 4_000_000
@@ -136,17 +140,18 @@ class Segmentation:
     def dropped(self) -> tuple[Drop, ...]:
         """Every character that is in no phone, in order of appearance."""
         text, end = self._text, 0
-        found: list[tuple[str, int, str]] = []
-        for match in _WORD[self._policy].finditer(text):
+        drops: list[tuple[int, str]] = []
+        marked = mark_flags(text) if self._policy == "strict" else text
+        for match in _WORD[self._policy].finditer(marked):
             start = match.start()
-            found += ((text[i], i, "space") for i in range(end, start))
+            drops += ((i, "space") for i in range(end, start))
             word = self._known.account(match[0])
-            found += ((char, start + i, kind) for char, i, kind in word.dropped)
+            drops += ((start + i, kind) for _, i, kind in word.dropped)
             end = match.end()
-        found += ((text[i], i, "space") for i in range(end, len(text)))
+        drops += ((i, "space") for i in range(end, len(text)))
         return tuple(
-            Drop(char, i, text[max(0, i - _CONTEXT) : i + _CONTEXT + 1], kind)
-            for char, i, kind in found
+            Drop(text[i], i, text[max(0, i - _CONTEXT) : i + _CONTEXT + 1], kind)
+            for i, kind in drops
         )
 
     def _accounts(self) -> Iterator[Word]:
@@ -218,7 +223,7 @@ class Normaliser:
         rules = "on" if self.english_rules else "off"
         panphon = importlib.metadata.version("panphon")
         return (
-            f"{self.policy}/{_RULES_VERSION} english_rules={rules} "
+            f"{self.policy}/{_RULES_VERSIONS[self.policy]} english_rules={rules} "
             f"panphon={panphon} phone_map={PHONE_MAP_HASH}"
         )
 
@@ -250,7 +255,10 @@ class Normaliser:
         english = self.english_rules and lang == "eng"
         known = self._known_words(english, True, suprasegmentals)
         strict = self.policy == "strict"
-        texts = ipa.split() if strict else [text for text in ipa.split(" ") if text]
+        if strict:
+            texts = (mark_flags(ipa) if "(" in ipa else ipa).split()
+        else:
+            texts = [text for text in ipa.split(" ") if text]
         phones = tuple(chain.from_iterable(map(known.__getitem__, texts)))
         if english and not strict and texts and ipa[0] != " ":
             # the recipe's word boundary is a space, and there is none before this word

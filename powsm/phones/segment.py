@@ -8,7 +8,7 @@ name every other character. `powsm.phones.normaliser` puts words together into t
 import re
 import string
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from powsm.languages import lang_code
@@ -17,9 +17,9 @@ from powsm.phones.inventory import (
     INVENTORY,
     KINDS,
     PANPHON_SEGMENTS,
+    UNKNOWN,
     build_trie,
     kind_of,
-    longest_match_pattern,
 )
 
 SUPRASEGMENTALS = "ː\u02d1\u0306\u035c"  # long, half-long, breve, tie below
@@ -41,74 +41,94 @@ class Word(NamedTuple):
 
 # --- strict ---------------------------------------------------------------------------
 
-# tone letters are in the inventory, yet no phones of this policy
-_PHONES = frozenset(phone for phone in INVENTORY if phone not in KINDS)
-# A letter with its marks, or two with a tie. Nearly every phone has this form, and a
-# maximal stretch that is a phone is the longest match.
+# A cluster is a letter, or two under a tie, with all marks on them. It becomes the
+# phone that keeps most of it, whatever the order of the marks; what is left is said.
 _TIE = "\u0361"
-_SIGNS = "ˈˌ.|˥˦˧˨˩"  # ignored and frequent; in no alias; in few phones, like ˩ˤ
-_LETTERS = {phone[0] for phone in _PHONES} - {"ˀ", *_SIGNS}
-_MARKS = {char for phone in _PHONES for char in phone} - _LETTERS - {_TIE, *_SIGNS}
+_JOINER = "\u200d"  # espeak's tie, where it joins what a tie could join
+_GLOTTAL = "ˀ"  # the one mark that PanPhon writes on either side of a letter
+_EJECTIVE = "ʼ"
+_LENGTH = "ː"
+_SYLLABIC = "\u0329"
+_CARON = "\u030c"
+# frequent and no part of a phone: a word of these and of whole phones is a plain one
+_SIGNS = "ˈˌ.|˥˦˧˨˩"
+# On these letters the ejective mark is written for glottalisation, as the UCLA archive
+# does: an ejective sonorant cannot be said.
+_SONORANTS = frozenset("mɱnɳɲŋɴlɭʎʟɹɻjɥɰwʋrɾɽʀ")
+# in a word these are sounds of another alphabet, such as X-SAMPA's
+_FOREIGN = frozenset("@&\\{}?/_*%")
+# of two orders of marks that PanPhon has, the phone is written in this one
+_MARK_ORDER = "ʲᶣʷˠˤⁿˡʼʰˀː"
+
+# tone letters are in the inventory, yet no phones of this policy
+_LETTERS = {phone[0] for phone in INVENTORY if phone[0] not in KINDS}
+_MARKS = {c for phone in INVENTORY for c in phone} - _LETTERS - {_TIE, *_SIGNS}
+# c with a cedilla, s with a caron: another letter, not a marked one
+_FORMS = {alias: target for alias, target in ALIASES.items() if len(alias) == 2}
+_FORMS["c\u0327"] = "c\u0327"
+
+
+def _take_apart(phone: str) -> tuple[str, frozenset[str]]:
+    """A phone's letters, with the tie between two, and its marks, each with a number.
+
+    >>> _take_apart("t̪͡s̪ʰ")
+    ('t͡s', frozenset({'̪', '̪̪', 'ʰ'}))
+    """
+    before, base, marks = phone.startswith(_GLOTTAL), "", []
+    for char in phone[before:]:
+        if char in _LETTERS or char == _TIE or base[-1:] + char in _FORMS:
+            base += char
+        else:
+            marks.append(char)
+    numbered = {mark * (marks[:i].count(mark) + 1) for i, mark in enumerate(marks)}
+    return base, frozenset(numbered | ({f"{_GLOTTAL}x"} if before else set()))
+
+
+def _by_base() -> dict[str, list[tuple[frozenset[str], str]]]:
+    """The phones of each letter or pair: those that keep most first, then quality.
+
+    Of two that differ in length alone against another mark, the other mark wins: CTC
+    targets have no length. PanPhon spells 637 phones in a second order; one is taken.
+    """
+    phones: dict[str, dict[frozenset[str], list[str]]] = {}
+    for phone in INVENTORY:
+        if phone[0] not in KINDS or phone[0] == _GLOTTAL:
+            base, marks = _take_apart(phone)
+            phones.setdefault(base, {}).setdefault(marks, []).append(phone)
+
+    def order(phone: str) -> list[int]:
+        return [_MARK_ORDER.find(char) for char in phone]
+
+    return {
+        base: sorted(
+            ((marks, min(spelt, key=order)) for marks, spelt in rows.items()),
+            key=lambda row: (-len(row[0]), _LENGTH in row[0]),
+        )
+        for base, rows in phones.items()
+    }
+
+
+_BY_BASE = _by_base()
+_MARKS_OF = {
+    base: frozenset().union(*(m for m, _ in r)) for base, r in _BY_BASE.items()
+}
+# t͡θ is dental in every phone of PanPhon's: what all phones of a pair have is implied
+_IMPLIED = {
+    base: frozenset.intersection(*(m for m, _ in r)) for base, r in _BY_BASE.items()
+}
+_PHONES = frozenset(phone for rows in _BY_BASE.values() for _, phone in rows)
 _LETTER = f"[{''.join(sorted(_LETTERS))}][{''.join(sorted(_MARKS))}]*"
 _LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{_TIE}{_LETTER})?")
-_ALIAS = re.compile(
-    "|".join(sorted(map(re.escape, ALIASES), key=lambda s: (-len(s), s)))
-)
-_ALIAS_ENDS = frozenset(source[-1] for source in ALIASES)
-# <p:> and <<fp>> of corpora, <unk> of other recognisers, (en) of espeak
-_MARKUP = re.compile(r"<+[^<>\s]+>+|\(((?:[a-z]{2}|cmn|yue)(?:-[a-z0-9]+)*)\)")
-
-
-def _apply_aliases(word: str) -> tuple[list[str], list[int], list[tuple[int, str]]]:
-    """Replace aliases; keep for each character where it came from.
-
-    Returns:
-        characters, the index in `word` of each, and (index in `word`, source) of each
-        alias.
-    """
-    chars: list[str] = []
-    origins: list[int] = []
-    used: list[tuple[int, str]] = []
-    end = 0
-    for match in _ALIAS.finditer(word):
-        chars += word[end : match.start()]
-        origins += range(end, match.start())
-        target = ALIASES[match[0]]
-        used.append((match.start(), match[0]))
-        chars += target
-        origins += [match.start()] * len(target)
-        end = match.end()
-    chars += word[end:]
-    origins += range(end, len(word))
-    return chars, origins, used
-
-
-def _in_canonical_order(chars: list[str]) -> list[int]:
-    """Indices that put marks into NFD order: an alias may turn one upside down."""
-    order = list(range(len(chars)))
-    start = 0
-    for i in range(1, len(chars) + 1):
-        if i == len(chars) or unicodedata.combining(chars[i]) == 0:
-            marks = order[start + 1 : i]
-            order[start + 1 : i] = sorted(
-                marks, key=lambda k: unicodedata.combining(chars[k])
-            )
-            start = i
-    return order
-
-
-@cache
-def _phone_or_char() -> re.Pattern:
-    """The longest phone, or one character to leave out; a tenth of a second to make."""
-    phone = longest_match_pattern(build_trie(sorted(_PHONES)))
-    return re.compile(f"({phone})|.", re.DOTALL)
+# (en) of espeak
+_FLAG = re.compile(r"\(((?:[a-z]{2}|cmn|yue)(?:-[a-z0-9]{1,8}){0,3})\)")
+# <p:> and <<fp>> of corpora, <unk> of other recognisers; each run of < is read once
+_MARKUP = re.compile(r"(?<!<)<++[^<>\s]++>+")
 
 
 def plain_word(word: str) -> tuple[str, ...] | None:
     """Phones of a word with nothing else but stress, tones and breaks; None for others.
 
-    They are those of `strict_word`, at a fraction of the cost: no phone holds the end
-    of an alias, so there is none to look for.
+    They are those of `strict_word`, at a fraction of the cost.
 
     >>> plain_word("ˈt͡ʃaː.na"), plain_word("ʧa")
     (('t͡ʃ', 'aː', 'n', 'a'), None)
@@ -123,58 +143,276 @@ def plain_word(word: str) -> tuple[str, ...] | None:
     return tuple(phones)
 
 
-def _match(text: str) -> tuple[tuple[str, ...], list[int]]:
-    """Longest match with rewind: the phones, and where the other characters stand."""
-    plain = plain_word(text)
-    if plain is not None:
-        return plain, [i for i, char in enumerate(text) if char in _SIGNS]
-    phones, others, position = [], [], 0
-    for phone in _phone_or_char().findall(text):
-        if phone:
-            phones.append(phone)
-            position += len(phone)
+@lru_cache(maxsize=1 << 16)
+def _choose(base: str, marks: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """The phone that keeps most of a cluster, and the marks it keeps."""
+    for kept, phone in _BY_BASE[base]:
+        if kept <= marks:
+            return phone, kept
+    raise AssertionError(f"{base!r} has no phone")  # implied marks prevent it
+
+
+class _Letter:
+    """A letter with what is written on it; positions are those in the word.
+
+    Attributes:
+        base: the letter, a pair where an alias is one.
+        start: its position.
+        marks: each mark and its position; `ˀx` before the letter.
+        ties: positions of the ties behind it.
+        joiner: position of a zero width joiner right before the next letter.
+        forms: marks that make another letter of it, and their positions.
+    """
+
+    __slots__ = ("base", "forms", "joiner", "marks", "start", "ties")
+
+    def __init__(self, base: str, start: int) -> None:
+        self.base, self.start = base, start
+        self.marks: list[tuple[str, int]] = []
+        self.ties: list[int] = []
+        self.joiner: int | None = None
+        self.forms: list[tuple[str, int]] = []
+
+
+class _Reader:
+    """Reads one word, letter by letter, into phones and an account of the rest."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.phones: list[str] = []
+        self.dropped: dict[int, str] = {}  # position -> kind
+        self.sources: dict[int, str] = {}  # position -> source of an alias
+        self._run: list[_Letter] = []  # letters with no boundary between them
+        self._before: int | None = None  # position of a ˀ that awaits its letter
+        self._edges: tuple[int, int] | None = None  # first and last sound
+
+    def read(self, start: int, end: int) -> None:
+        for i in range(start, end):
+            char = self.word[i]
+            if char == "!" and not _is_click(self.word, i):
+                self._boundary(i, "punctuation")
+                continue
+            target = ALIASES.get(char)
+            if target is None:
+                self._take(char, i)
+                continue
+            self.sources[i] = char
+            for part in target:
+                self._take(part, i)
+        self._end_run()
+
+    def _take(self, char: str, i: int) -> None:
+        """One character, aliases resolved."""
+        letter = self._run[-1] if self._run else None
+        if char in _LETTERS:
+            self._run.append(_Letter(char, i))
+            if self._before is not None:
+                self._run[-1].marks.append((f"{_GLOTTAL}x", self._before))
+                self._before = None
+            return
+        if letter is not None:
+            letter.joiner = None
+            if letter.base + char in _FORMS:
+                letter.forms.append((char, i))
+                return
+        kind = kind_of(char)
+        if char == _TIE and letter is not None:
+            letter.ties.append(i)
+        elif kind in ("tone", "invisible"):
+            self._drop(i, kind)
+            if char == _JOINER and letter is not None:
+                letter.joiner = i
+        elif not _is_mark(char):
+            self._boundary(i, self._kind_in_word(i, kind))
+        elif letter is not None:
+            letter.marks.append((char, i))
+        elif char == _GLOTTAL and self._before is None:
+            self._before = i
         else:
-            others.append(position)
-            position += 1
-    return tuple(phones), others
+            self._drop(i, kind)
 
+    def _kind_in_word(self, i: int, kind: str) -> str:
+        """Kind of a character between letters: what X-SAMPA uses is no punctuation."""
+        char = self.word[i]
+        if char not in _FOREIGN:
+            return kind
+        if self._edges is None:
+            sounds = [k for k, c in enumerate(self.word) if _is_sound(c)]
+            self._edges = (sounds[0], sounds[-1]) if sounds else (-1, -1)
+        first, last = self._edges
+        if first < 0:
+            return UNKNOWN if char in "@{}" else kind
+        outside = i < first or i > last
+        if char in "/_*%":
+            is_foreign = not outside
+        elif char == "?":
+            is_foreign = i <= last
+        elif char in "{}":  # a pair of them may stand round a word
+            closing = self.word.find("}", last)
+            opening = self.word.find("{", 0, first)
+            is_foreign = not (outside and opening >= 0 and closing >= 0)
+        else:
+            is_foreign = True
+        return UNKNOWN if is_foreign else kind
 
-def _strict_piece(piece: str, start: int) -> Word:
-    """Segment text without spaces or markup that begins at `start` of its word."""
-    if _ALIAS_ENDS.isdisjoint(piece):
-        phones, others = _match(piece)
-        dropped = tuple((piece[i], start + i, kind_of(piece[i])) for i in others)
-        return Word(phones, dropped, ())
-    chars, origins, used = _apply_aliases(piece)
-    order = _in_canonical_order(chars)
-    chars = [chars[k] for k in order]
-    origins = [origins[k] for k in order]
-    phones, others = _match("".join(chars))
-    # in the order of the text, which the new order of the marks may not be
-    dropped = tuple(
-        (piece[origins[i]], start + origins[i], kind_of(chars[i]))
-        for i in sorted(others, key=origins.__getitem__)
-    )
-    lost = {origins[i] for i in others}
-    aliases = tuple(source for origin, source in used if origin not in lost)
-    return Word(phones, dropped, aliases)
+    def _drop(self, i: int, kind: str) -> None:
+        self.dropped[i] = kind
+        self.sources.pop(i, None)
+
+    def _boundary(self, i: int, kind: str) -> None:
+        self._end_run()
+        self._drop(i, kind)
+
+    def _end_run(self) -> None:
+        """Phones of the letters since the last boundary."""
+        run, self._run = self._run, []
+        if self._before is not None:
+            self._drop(self._before, "diacritic")
+            self._before = None
+        for letter in run:
+            if letter.forms:
+                self._form(letter)
+        i = 0
+        while i < len(run):
+            tied = _tied(run, i)
+            letters = run[i : i + 1 + (tied is not None)]
+            base = letters[0].base if tied is None else ALIASES.get(tied, tied)
+            if base != (tied or base):
+                self.sources[letters[0].start] = tied
+            self._cluster(base, letters)
+            i += len(letters)
+
+    def _form(self, letter: _Letter) -> None:
+        """Make ʃ of s and its caron, unless the caron is the tone of a syllable."""
+        syllabic = any(mark == _SYLLABIC for mark, _ in letter.marks)
+        letter.forms.sort(key=lambda form: unicodedata.combining(form[0]))
+        for n, (char, i) in enumerate(letter.forms):
+            if n > 0 or (char == _CARON and syllabic):
+                self._drop(i, kind_of(char))
+                continue
+            source = letter.base + char
+            letter.base = _FORMS[source]
+            if letter.base != source:
+                self.sources[letter.start] = source
+
+    def _cluster(self, base: str, letters: list[_Letter]) -> None:
+        """Append the phone of one or two letters, and account for what it leaves."""
+        ties = [i for letter in letters for i in letter.ties]
+        if len(letters) == 2:
+            joiner = letters[0].joiner
+            if not ties and joiner is not None:
+                del self.dropped[joiner]
+                self.sources[joiner] = _JOINER
+            for i in ties[1:]:
+                self._drop(i, "invisible")  # says nothing that the first does not
+        else:
+            for i in ties:
+                self._drop(i, "diacritic")
+        known = _MARKS_OF[base]
+        numbered: dict[str, int] = {}
+        for mark, i in (pair for letter in letters for pair in letter.marks):
+            if mark == _EJECTIVE and base in _SONORANTS and mark not in known:
+                self.sources.setdefault(i, _EJECTIVE)
+                mark = _GLOTTAL
+            if mark in numbered:
+                mark *= 2
+            if mark in numbered:
+                self._drop(i, kind_of(mark[0]))
+            else:
+                numbered[mark] = i
+        marks = known.intersection(numbered) | _IMPLIED[base]
+        phone, kept = _choose(base, marks)
+        self.phones.append(phone)
+        for mark in numbered.keys() - kept:
+            self._drop(numbered[mark], kind_of(mark[0]))
 
 
 def strict_word(word: str) -> Word:
-    """Segment one NFD word: aliases, then longest match with rewind."""
-    if "<" not in word and "(" not in word:
-        return _strict_piece(word, 0)
-    pieces: list[Word] = []
+    """Segment one NFD word: aliases, then the nearest phone of each cluster."""
+    reader = _Reader(word)
     end = 0
     for mark in _MARKUP.finditer(word):
-        if mark[1] is not None and lang_code(mark[1]) is None:
-            continue
-        pieces.append(_strict_piece(word[end : mark.start()], end))
-        inside = range(mark.start(), mark.end())
-        pieces.append(Word((), tuple((word[i], i, "markup") for i in inside), ()))
+        reader.read(end, mark.start())
         end = mark.end()
-    pieces.append(_strict_piece(word[end:], end))
-    return Word(*(sum((p[field] for p in pieces), ()) for field in range(3)))
+        reader.dropped.update(dict.fromkeys(range(mark.start(), end), "markup"))
+    reader.read(end, len(word))
+    dropped = tuple((word[i], i, kind) for i, kind in sorted(reader.dropped.items()))
+    aliases = tuple(source for _, source in sorted(reader.sources.items()))
+    return Word(tuple(reader.phones), dropped, aliases)
+
+
+def mark_flags(text: str) -> str:
+    """Write espeak's switches of language as markup; the length stays.
+
+    They come in pairs round foreign words, one of the two English: (en)...(fr). Other
+    brackets hold optional syllables, unless no syllable is in them: (en-us), (cmn).
+
+    >>> mark_flags("(en)wɜːld(fr) ka(ta)"), mark_flags("(en-us)pa")
+    ('<en>wɜːld<fr> ka(ta)', '<en-us>pa')
+    """
+    flags = [m for m in _FLAG.finditer(text) if lang_code(m[1]) is not None]
+    chars = list(text)
+    opening = None
+    for flag in flags:
+        start, end = flag.span()
+        at_start = start == 0 or text[start - 1].isspace()
+        if opening is not None and not at_start and "en" in (opening[1], flag[1]):
+            places = [*opening.span(), start, end]
+            opening = None
+        elif "-" in flag[1] or flag[1] == "cmn":
+            places, opening = [start, end], None
+        else:
+            followed = end < len(text) and not text[end].isspace()
+            opening, places = flag if followed else None, []
+        for place, bracket in zip(places, "<><>", strict=False):
+            chars[place - (bracket == ">")] = bracket
+    return "".join(chars)
+
+
+def _tied(run: list[_Letter], i: int) -> str | None:
+    """The pair that letter i and the next make under a tie, if they do.
+
+    The tie may stand behind the second letter, if it joins nothing there.
+    """
+    tied = _pair(run, i)
+    if tied is None or run[i].ties or run[i].joiner is not None:
+        return tied
+    return tied if run[i + 1].ties and _pair(run, i + 1) is None else None
+
+
+def _pair(run: list[_Letter], i: int) -> str | None:
+    if i + 1 >= len(run):
+        return None
+    tied = f"{run[i].base}{_TIE}{run[i + 1].base}"
+    return tied if ALIASES.get(tied, tied) in _BY_BASE else None
+
+
+@lru_cache(maxsize=4096)
+def _is_mark(char: str) -> bool:
+    """Whether a character belongs to the letter before it, known or not."""
+    if char in KINDS:
+        return KINDS[char] == "diacritic"
+    return char in _MARKS or unicodedata.category(char) in ("Mn", "Mc", "Me", "Lm")
+
+
+def _is_click(word: str, i: int) -> bool:
+    """Whether an exclamation mark begins a syllable or is tied; none ends a word."""
+    before, after = i - 1, i + 1
+    while before >= 0 and kind_of(word[before]) == "invisible":
+        before -= 1
+    if before >= 0 and ALIASES.get(word[before], word[before]) == _TIE:
+        return True
+    while after < len(word) and kind_of(word[after]) in ("tone", "invisible"):
+        after += 1
+    char = word[after : after + 1]
+    if not char or char == "!":
+        return False
+    char = ALIASES.get(char, char)[0]
+    return char in _LETTERS or char == _TIE or _is_mark(char)
+
+
+def _is_sound(char: str) -> bool:
+    return char not in KINDS and unicodedata.category(char).startswith("L")
 
 
 # --- the public recipe's walk ---------------------------------------------------------
