@@ -26,7 +26,8 @@ def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[st
 
     CSV and TSV are told by their extension, JSONL by its first character, and anything
     else is Kaldi text: the id, white space, the transcript (which may be missing: an
-    empty one). What a model of this project writes keeps its prompt symbols:
+    empty one). JSONL of PRiSM's inference holds both sides: `pred` is a hypothesis and
+    `target` a reference. What a model of this project writes keeps its prompt symbols:
     `powsm.tasks.strip_prompt` takes them off.
 
     Args:
@@ -71,7 +72,8 @@ def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, st
                         f"{where}: a JSON list, expected an object a line (JSONL)"
                     )
                 if first == "{":
-                    yield where, *_fields_of(_parse_json(line, where), fields, where)
+                    for row in _rows_of(_parse_json(line, where), where):
+                        yield where, *_fields_of(row, fields, where)
                 else:
                     utt_id, *text = line.split(maxsplit=1)
                     yield where, utt_id, text[0].rstrip() if text else ""
@@ -110,6 +112,35 @@ def _parse_json(line: str, where: str) -> dict:
     if not isinstance(row, dict):
         raise TranscriptError(f"{where}: found {line[:40]!r}, expected a JSON object")
     return row
+
+
+def _rows_of(record: dict, where: str) -> list[dict]:
+    """The rows of a line of JSON: itself, or those of PRiSM's inference.
+
+    PRiSM writes `{key: {"pred": [{"processed_transcript": ...}], "passthrough":
+    {"utt_id": ..., "target": ...}}}`, with one or more keys a line.
+    """
+    values = record.values()
+    if not record or not all(
+        isinstance(value, dict) and {"pred", "passthrough"} <= set(value)
+        for value in values
+    ):
+        return [record]
+    rows = []
+    for key, value in record.items():
+        about = value["passthrough"]
+        try:
+            row = {
+                "utt_id": about.get("utt_id", key),
+                "hyp": value["pred"][0]["processed_transcript"],
+            }
+        except (AttributeError, IndexError, KeyError, TypeError) as err:
+            raise TranscriptError(
+                f"{where}: {key!r} has no pred[0].processed_transcript, which PRiSM's "
+                "output has"
+            ) from err
+        rows.append(row | ({"ref": about["target"]} if "target" in about else {}))
+    return rows
 
 
 def _fields_of(row: dict, fields: Sequence[str], where: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from powsm.formatting import markdown_table
 from powsm.languages import LANGUAGES, language_name
 from powsm.model.find import ModelFiles
 from powsm.report.results_md import with_interval
+from powsm.score.rates import rate_notes
 from powsm.score.results import RESULTS_FILE, read_results, task_title
 from powsm.settings import load_yaml
 from powsm.tasks import DECODED_TASKS, TASKS
@@ -107,7 +108,8 @@ def _scores(exp: Path) -> str:
     if not rows:
         return "Not scored."
     note = "Percent, with 95 % bootstrap intervals; `RESULTS.md` has the rest."
-    return f"{note}\n\n{markdown_table(['set', 'task', 'decode', '', 'score'], rows)}"
+    table = markdown_table(["set", "task", "decode", "", "score"], rows)
+    return f"{note}\n\n{table}\n\n{rate_notes(dict.fromkeys(row[3] for row in rows))}"
 
 
 def _settings(config: dict) -> list[list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from powsm.decode.profile import Profile
 from powsm.formatting import markdown_table
 from powsm.score.intervals import Comparison
-from powsm.score.rates import Scores
+from powsm.score.rates import Scores, rate_notes
 from powsm.score.results import task_title
 from powsm.settings import ConfigError, load_yaml
 from powsm.tasks import DECODED_TASKS, TASKS
@@ -243,6 +243,7 @@ def markdown(
             f"({of_what[0].n_utts} utterances)"
         )
         parts.append(markdown_table(header, lines))
+    parts += ["## Metrics", rate_notes(dict.fromkeys(row.metric for row in rows))]
     return "\n\n".join(parts) + "\n"
 
 

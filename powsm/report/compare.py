@@ -9,7 +9,7 @@ from typing import Any
 from powsm.formatting import markdown_table
 from powsm.score.decoded import decoded_sets
 from powsm.score.intervals import Comparison
-from powsm.score.rates import Scores
+from powsm.score.rates import Scores, rate_notes
 from powsm.score.results import task_title
 from powsm.tasks import DECODED_TASKS
 
@@ -130,6 +130,7 @@ def render(
             rows,
         ),
     ]
+    parts.append(rate_notes(dict.fromkeys(c.metric for c in compared)))
     if settings:
         parts.append("## Settings that differ")
         parts.append(markdown_table(["setting", first, second], settings))

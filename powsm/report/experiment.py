@@ -11,6 +11,7 @@ import yaml
 
 import powsm
 from powsm.errors import PowsmError
+from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import Normaliser
 from powsm.score.decoded import NORMALISER_FILE, DumpSet
 from powsm.score.results import (
@@ -42,6 +43,14 @@ class Experiment:
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def lang_symbols(self) -> frozenset[str]:
+        """Language symbols of the model's vocabulary; empty where that is not known."""
+        tokens = self.config.get("token_list")
+        if not isinstance(tokens, list):
+            return frozenset()
+        return frozenset(tokens) & {lang_sym(code) for code in LANGUAGES}
 
     def select(self, **wanted: str) -> list[Result]:
         """Results whose attributes equal `wanted`, in order."""

@@ -24,7 +24,7 @@ from powsm.report.decoded import (
 )
 from powsm.report.experiment import Experiment, training_command, versions
 from powsm.report.results_md import weaknesses
-from powsm.score.rates import RATES
+from powsm.score.rates import CHANCE, RATES
 from powsm.score.results import Result
 from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES
 
@@ -68,7 +68,10 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
         "name": experiment.name,
         "tasks": {name: task.title for name, task in DECODED_TASKS.items()},
         "metrics": {name: rate.title for name, rate in RATES.items()},
-        "main_metrics": {name: task.metrics for name, task in DECODED_TASKS.items()},
+        "main_metrics": {
+            name: [*task.metrics, *((CHANCE,) if "PFER" in task.metrics else ())]
+            for name, task in DECODED_TASKS.items()
+        },
         "languages": {lang: language_name(lang) for lang in sorted(langs - {"all"})},
         "weak": weaknesses(experiment, dump),
         "results": [_result(r) for r in experiment.results],

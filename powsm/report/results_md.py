@@ -14,13 +14,15 @@ from powsm.report.experiment import (
     training_command,
     versions,
 )
-from powsm.score.rates import RATES
+from powsm.score.rates import CHANCE, rate_notes
 from powsm.score.results import Result, ordered_metrics, task_title
 
 # When a score is called weak, in percent. These are not thresholds of the paper: an
 # error rate above them means that a reader cannot use the output without correcting it.
-WEAK = {"PFER": 20.0, "PER": 40.0, "WER": 50.0, "CER": 30.0}
+WEAK = {"PER": 40.0, "WER": 50.0, "CER": 30.0}
 WEAK_LID = 90.0
+WEAK_SHARE = 0.5  # of the rate of chance, for a PFER
+NOTHING_SHARE = 0.9  # of the rate of chance: a system that hears nothing is near it
 FEW_UTTERANCES = 50  # intervals of fewer are known to be too narrow
 
 
@@ -68,7 +70,13 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
         rows = experiment.select(set=set_name, task=task, metric=metric)
         pooled = [r for r in rows if r.lang == "all"]
         for result in pooled:
-            found += _weak_result(result)
+            if metric == "PFER":
+                found += _weak_phones(result, chance_of(experiment, result))
+            elif metric == "accuracy":
+                symbols = experiment.lang_symbols
+                found += _weak_lid(result, rows, symbols)
+            else:
+                found += _weak_result(result)
         ctc = next((r for r in pooled if r.decode == "ctc"), None)
         worse = [
             f"{r.system} {r.value:.1f}"
@@ -95,9 +103,63 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _weak_result(result: Result) -> list[str]:
+def _where(result: Result) -> str:
     name = task_title(result.task)
-    where = f"{result.set}, {name}" + (f", {result.system}" if result.decode else "")
+    return f"{result.set}, {name}" + (f", {result.system}" if result.decode else "")
+
+
+def _weak_phones(result: Result, chance: Result | None) -> list[str]:
+    """How much of the way from chance to the reference a system went."""
+    where = f"{_where(result)}: PFER {result.value:.1f}"
+    if chance is None:
+        return [
+            f"{where} without the rate of chance beside it; run stage 13 again: alone "
+            "it does not say whether anything was recognised."
+        ]
+    beside = f"other utterances' references give {chance.value:.1f}"
+    if result.value > NOTHING_SHARE * chance.value:
+        return [f"{where}, and {beside}: chance, nothing was recognised."]
+    if result.high >= chance.low:  # false where there are too few for an interval
+        return [f"{where}, and {beside}: not certainly better than chance."]
+    if result.value > WEAK_SHARE * chance.value:
+        return [
+            f"{where} is more than half of chance ({beside}); the output is not usable "
+            "as it is."
+        ]
+    return []
+
+
+def _weak_lid(
+    result: Result, rows: Sequence[Result], symbols: frozenset[str]
+) -> list[str]:
+    """Accuracy over the languages that the model can name, and the ones it cannot."""
+    by_lang = [r for r in rows if r.system == result.system and r.lang != "all"]
+    if not symbols or not by_lang:
+        known, unknown = [result], []
+    else:
+        known = [r for r in by_lang if f"<{r.lang}>" in symbols]
+        unknown = [r for r in by_lang if f"<{r.lang}>" not in symbols]
+    lines = []
+    if unknown:
+        lines.append(
+            f"{_where(result)}: {sum(r.n_utts for r in unknown)} utterances are in "
+            f"languages that the model has no symbol for, and cannot be right: "
+            f"{' '.join(r.lang for r in unknown)}."
+        )
+    if known:
+        n_utts = sum(r.n_utts for r in known)
+        accuracy = sum(r.value * r.n_utts for r in known) / n_utts
+        if accuracy < WEAK_LID:
+            among = " among the languages with a symbol" if unknown else ""
+            lines.append(
+                f"{_where(result)}: accuracy {accuracy:.1f}{among} is below "
+                f"{WEAK_LID:.0f}."
+            )
+    return lines
+
+
+def _weak_result(result: Result) -> list[str]:
+    where = _where(result)
     limit = WEAK.get(result.metric)
     if limit is not None and result.value > limit:
         return [
@@ -108,8 +170,6 @@ def _weak_result(result: Result) -> list[str]:
                 else "the output needs correction by hand."
             )
         ]
-    if result.metric == "accuracy" and result.value < WEAK_LID:
-        return [f"{where}: accuracy {result.value:.1f} is below {WEAK_LID:.0f}."]
     return []
 
 
@@ -196,7 +256,7 @@ def render(experiment: Experiment, dump: Path, command: str) -> str:
     parts.append(markdown_table(["", "at the time of this report"], rows))
     parts.append("## Metrics")
     used = ordered_metrics(experiment.results)
-    parts.append("\n".join(f"- `{m}`: {RATES[m].title}" for m in used if m in RATES))
+    parts.append(rate_notes(used))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -212,10 +272,26 @@ def _headlines(experiment: Experiment) -> list[str]:
                     result.system,
                     metric,
                     with_interval(result),
+                    with_interval(chance_of(experiment, result)),
                     str(result.n_utts),
                 ]
             )
-    return [markdown_table(["set: task", "decode", "metric", "score", "utts"], rows)]
+    header = ["set: task", "decode", "metric", "score", "chance", "utts"]
+    return [markdown_table(header, rows)]
+
+
+def chance_of(experiment: Experiment, result: Result) -> Result | None:
+    """The rate of the same hypotheses against other references, beside a PFER."""
+    if result.metric != "PFER":
+        return None
+    same = experiment.select(
+        set=result.set,
+        task=result.task,
+        system=result.system,
+        lang=result.lang,
+        metric=CHANCE,
+    )
+    return same[0] if same else None
 
 
 def _group_section(experiment: Experiment, set_name: str, task: str) -> list[str]:
@@ -238,8 +314,8 @@ def _group_section(experiment: Experiment, set_name: str, task: str) -> list[str
     langs = sorted({r.lang for r in results} - {"all"})
     if not langs:
         return [title, overall]
-    # the two that are reported elsewhere; results.json has them all
-    shown = metrics[:2]
+    # those that are reported elsewhere; results.json has them all
+    shown = metrics[: 3 if CHANCE in metrics else 2]
     columns = [(system, m) for system in systems for m in shown]
     by_language = markdown_table(
         ["language", "utts", *(f"{m} {system}".strip() for system, m in columns)],

@@ -1,5 +1,6 @@
 """Distances, rates and their intervals; reading what is scored.
 
+chance        what a system that did not listen would score
 decoded       the only reader of `<exp>/<profile>/<set>/<task>` and its references
 distance      edit distances between phone sequences: PanPhon's numbers, thousands ...
 intervals     uncertainty of rates: bootstrap intervals and the comparison of two ...

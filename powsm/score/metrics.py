@@ -5,6 +5,7 @@ Phones (`score_phones`):
 - `PER`: edits over reference phones; substitutions, deletions, insertions apart.
 - `PFER`: feature edit distance over reference phones. This is what the tables of
   POWSM, PRiSM and PhoneticXEUS hold, and PanPhon's `feature_error_rate` (`FER`).
+- `PFER_chance`: the same hypotheses against other utterances' references.
 - `PFER_hamming`: the same with the Hamming distance, as the POWSM paper words it
   (a gap costs 1, each differing feature 1/24).
 - `mean_hamming`: Hamming distance an utterance, in phones. ZIPA and MultIPA call this
@@ -26,6 +27,7 @@ import numpy as np
 from powsm.files.transcripts import TranscriptError
 from powsm.languages import lang_code
 from powsm.phones.orthography import DEFAULT_POLICY, joins, unicode_form
+from powsm.score.chance import chance_costs
 from powsm.score.distance import PhonePairs
 from powsm.score.phone_reader import PhoneReader
 from powsm.score.rates import (
@@ -95,6 +97,8 @@ def score_phones(
     ref_phones, unknown_ref = _read_all(ref_reader, utt_ids, refs, "reference")
     pairs = PhonePairs(hyp=hyp_phones, ref=ref_phones)
     substitutions, deletions, insertions = pairs.edit_counts().T
+    codes = _langs(langs, utt_ids)
+    chance_cost, n_chance = chance_costs(hyp_phones, ref_phones, codes)
     return Scores(
         utt_ids=utt_ids,
         columns={
@@ -106,9 +110,11 @@ def score_phones(
             "insertions": insertions,
             "feature_cost": pairs.costs("feature"),
             "hamming_cost": pairs.costs("hamming"),
+            "chance_cost": chance_cost,
+            "n_chance": n_chance,
         },
         rates=PHONE_RATES,
-        langs=_langs(langs, utt_ids),
+        langs=codes,
         speakers=None if speakers is None else aligned(speakers, utt_ids, "speakers"),
         unknown_hyp=unknown_hyp,
         unknown_ref=unknown_ref,

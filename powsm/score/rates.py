@@ -63,6 +63,7 @@ class Rate(NamedTuple):
 
 EDITS = ("substitutions", "deletions", "insertions")
 
+CHANCE = "PFER_chance"
 RATES: dict[str, Rate] = {  # in the order of a table's columns
     "PFER": Rate(
         ("feature_cost",),
@@ -70,6 +71,14 @@ RATES: dict[str, Rate] = {  # in the order of a table's columns
         UNITS["feature"],
         title="100 x summed PanPhon feature edit distance / reference segments: the "
         'published tables. A gap costs less than 1. PRiSM\'s evaluator calls it "FER".',
+    ),
+    CHANCE: Rate(
+        ("chance_cost",),
+        "n_chance",
+        UNITS["feature"],
+        title="PFER of the same hypotheses against other utterances' references of "
+        "like length (of the same language where it has several): what a system gets "
+        "that did not listen.",
     ),
     "PER": Rate(
         EDITS,
@@ -123,9 +132,16 @@ RATES: dict[str, Rate] = {  # in the order of a table's columns
         higher_is_better=True,
     ),
 }
-PHONE_RATES = ("PER", "PFER", "PFER_hamming", "mean_hamming")
+PHONE_RATES = ("PER", "PFER", CHANCE, "PFER_hamming", "mean_hamming")
 TEXT_RATES = ("WER", "CER")
 LID_RATES = ("accuracy",)
+
+
+def rate_notes(rates: Iterable[str]) -> str:
+    """What each rate is, as a Markdown list: stands wherever rates are printed."""
+    return "\n".join(
+        f"- `{name}`: {RATES[name].title}" for name in rates if name in RATES
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-from powsm.files.transcripts import HYP_FIELDS, TranscriptError, read_transcripts
+from powsm.files.transcripts import (
+    HYP_FIELDS,
+    REF_FIELDS,
+    TranscriptError,
+    read_transcripts,
+)
 
 EXPECTED = {"b_1_eng": "p a", "a_2_deu": "", "c_3_fra": "ʃa\u2028b"}
 
@@ -94,3 +99,36 @@ def test_words_that_look_like_gaps_stay_text(tmp_path):
     path = tmp_path / "hyp.csv"
     path.write_text("utt_id,text\na,null\nb,NA\nc,None\n")
     assert read_transcripts(path) == {"a": "null", "b": "NA", "c": "None"}
+
+
+PRISM_LINES = """\
+{"0": {"pred": [{"processed_transcript": "pæt"}], "passthrough": {"utt_id": "a", \
+"target": "bæt", "lang_sym": "eng"}}, "1": {"pred": [{"processed_transcript": ""}], \
+"passthrough": {"utt_id": "b", "target": "ta"}}}
+{"2": {"pred": [{"processed_transcript": "o"}], "passthrough": {"target": "u"}}}
+"""
+
+
+def test_output_of_prisms_inference_holds_both_sides(tmp_path):
+    path = tmp_path / "transcription.0.jsonl"
+    path.write_text(PRISM_LINES, encoding="utf-8")
+    assert read_transcripts(path, HYP_FIELDS) == {"a": "pæt", "b": "", "2": "o"}
+    assert read_transcripts(path, REF_FIELDS) == {"a": "bæt", "b": "ta", "2": "u"}
+    with pytest.raises(TranscriptError, match=r":1: fields utt_id hyp ref; expected"):
+        read_transcripts(path)  # says neither which
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"pred": [], "passthrough": {}}',
+        '{"pred": [{"text": "a"}], "passthrough": {}}',
+        '{"pred": null, "passthrough": {}}',
+        '{"pred": [{"processed_transcript": "a"}], "passthrough": 1}',
+    ],
+)
+def test_broken_output_of_prisms_inference_is_named(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"7": {value}}}')
+    with pytest.raises(TranscriptError, match=r"a.jsonl:1: '7' has no pred\[0\]"):
+        read_transcripts(path, HYP_FIELDS)

@@ -1,5 +1,6 @@
 """RESULTS.md, pictures and page data from a generated experiment."""
 
+import dataclasses
 import json
 import unicodedata
 
@@ -47,10 +48,79 @@ def test_results_md_names_the_definition_of_every_metric(experiment, tmp_path):
 
 def test_weak_results_are_said(experiment, tmp_path):
     text = "\n".join(markdown.weaknesses(experiment, tmp_path))
-    assert "PFER 31.4 is above 20" in text
+    assert "PFER 31.4 is more than half of chance (other utterances' references" in text
     assert "accuracy 80.0 is below 90" in text
     assert "only 5 utterances" in text
     assert "lowest at the last epoch" in text
+
+
+def with_values(experiment, **values):
+    """The experiment with other pooled values; intervals go with them."""
+    results = [
+        dataclasses.replace(
+            r,
+            value=values[r.metric],
+            low=values[r.metric] - 2,
+            high=values[r.metric] + 2,
+        )
+        if r.metric in values
+        else r
+        for r in experiment.results
+    ]
+    return dataclasses.replace(experiment, results=tuple(results))
+
+
+@pytest.mark.parametrize(
+    ("pfer", "chance", "said"),
+    [
+        (
+            38.0,
+            38.5,
+            "38.0, and other utterances' references give 38.5: chance, nothing",
+        ),
+        (30.5, 34.0, "34.0: not certainly better than chance"),
+        (20.0, 34.0, "20.0 is more than half of chance"),
+        (16.0, 34.0, ""),  # under half of it
+        (16.0, 17.0, "chance, nothing was recognised"),
+    ],
+)
+def test_a_pfer_is_judged_by_chance(experiment, tmp_path, pfer, chance, said):
+    changed = with_values(experiment, PFER=pfer, PFER_chance=chance)
+    about_phones = [x for x in markdown.weaknesses(changed, tmp_path) if ": PFER " in x]
+    if said:
+        assert len(about_phones) == 1 and said in about_phones[0]
+    else:
+        assert about_phones == []
+
+
+def test_a_pfer_without_chance_is_not_judged(experiment, tmp_path):
+    results = tuple(r for r in experiment.results if r.metric != "PFER_chance")
+    changed = dataclasses.replace(experiment, results=results)
+    text = "\n".join(markdown.weaknesses(changed, tmp_path))
+    assert "PFER 31.4 without the rate of chance beside it; run stage 13 again" in text
+
+
+def test_languages_without_a_symbol_are_not_held_against_a_model(experiment, tmp_path):
+    # accuracy: 100 of two English, 66.7 of three Spanish utterances
+    config = {**experiment.config, "token_list": ["<eng>"]}
+    changed = dataclasses.replace(experiment, config=config)
+    text = "\n".join(markdown.weaknesses(changed, tmp_path))
+    assert "3 utterances are in languages that the model has no symbol for" in text
+    assert "cannot be right: spa." in text
+    assert "accuracy" not in text
+    config["token_list"] = ["<spa>"]
+    text = "\n".join(markdown.weaknesses(changed, tmp_path))
+    assert "accuracy 66.7 among the languages with a symbol is below 90" in text
+
+
+def test_chance_is_beside_every_pfer(experiment, tmp_path):
+    text = markdown.render(experiment, tmp_path, "")
+    assert "| set: task | decode | metric | score | chance | utts |" in text
+    assert "| 31.4 [26.4, 36.4] | 60.0 [55.0, 65.0] | 5 |" in text
+    assert "| PFER ctc_greedy | PFER_chance ctc_greedy | PER ctc_greedy |" in text
+    data = page.page_data(experiment, tmp_path / "dump/raw", "")
+    assert "PFER_chance" in data["main_metrics"]["pr"]
+    assert "PFER_chance" not in data["main_metrics"]["asr"]
 
 
 def test_write_makes_the_file(experiment, tmp_path):

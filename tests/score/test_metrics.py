@@ -48,7 +48,9 @@ def five():
 
 
 def test_five_pairs_counts(five):
-    assert five.counts == {
+    counts = five.counts
+    # chance has tests of its own
+    assert {name: n for name, n in counts.items() if "chance" not in name} == {
         "n_utts": 5,
         "n_ref": 12,
         "n_hyp": 11,
