@@ -3,32 +3,27 @@
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
+from powsm.cli.run import run_command
+from powsm.errors import PowsmError
 from powsm.prepare.copy_audio import FORMATS, copy_set
 
-log = logging.getLogger("copy_audio")
+log = logging.getLogger("powsm")
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, default=Path("data"), help="folder of the sets")
     add("--sets", nargs="+", help="train dev test_x ...; all with a wav.scp if unset")
     add("--format", choices=FORMATS, default="flac.ark", help="of the copies")
     add("--nj", type=int, default=1, help="processes")
-    return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+def run(args: argparse.Namespace) -> None:
     sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/wav.scp"))
     if not sets:
-        raise ValueError(f"{args.data}: no set with a wav.scp; run stage 1 first")
+        raise PowsmError(f"{args.data}: no set with a wav.scp; run stage 1 first")
     for dset in sets:
         n_utts = copy_set(args.data / dset, args.format, args.nj)
         if n_utts is None:
@@ -38,7 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as err:
-        sys.exit(f"copy_audio.py: error: {err}")
+    run_command(Path(__file__).name, __doc__, add_options, run)

@@ -3,35 +3,30 @@
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
+from powsm.cli.run import run_command
+from powsm.errors import PowsmError
 from powsm.files.datadir import validate
 from powsm.prepare.audit.counts import audit_set, stage_1_record
 from powsm.prepare.audit.report import write_report
 
-log = logging.getLogger("data_report")
+log = logging.getLogger("powsm")
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, default=Path("data"), help="folder of the sets")
     add("--out", type=Path, help="<data>/report if unset")
     add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
     add("--nj", type=int, default=1, help="processes")
-    return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+def run(args: argparse.Namespace) -> None:
     found = sorted(path.parent.name for path in args.data.glob("*/text.ipa"))
     sets = args.sets or found
     if not sets:
-        raise ValueError(f"{args.data}: no set with a text.ipa; run stage 1 first")
+        raise PowsmError(f"{args.data}: no set with a text.ipa; run stage 1 first")
     for dset in sets:
         summary = validate(args.data / dset)
         log.info(
@@ -49,7 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as err:
-        sys.exit(f"data_report.py: error: {err}")
+    run_command(Path(__file__).name, __doc__, add_options, run)

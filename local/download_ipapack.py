@@ -9,9 +9,9 @@ the stage, and so does the last try. The next run goes on inside the file.
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
+from powsm.cli.run import run_command
 from powsm.corpora.ipapack import (
     REPOSITORIES,
     download,
@@ -22,11 +22,10 @@ from powsm.corpora.ipapack import (
 )
 from powsm.hub import HubError, Patience, list_files
 
+log = logging.getLogger("powsm")
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--downloads", type=Path, default=Path("downloads"))
     add("--source", choices=sorted(REPOSITORIES), default="raw", help="which data sets")
@@ -52,20 +51,19 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="fetch nothing: read every byte of what earlier runs were asked for",
     )
-    return parser.parse_args()
 
 
 def verify(args: argparse.Namespace) -> None:
     """Compare what is here with the manifests."""
     files = select(read_manifest(args.downloads), args.include, args.exclude)
-    logging.info("%s: reading %d files", args.downloads, len(files))
+    log.info("%s: reading %d files", args.downloads, len(files))
     faults = 0
     for fault in find_faults(files, args.downloads, hashes=True, nj=args.nj):
-        logging.error("%s", fault)
+        log.error("%s", fault)
         faults += 1
     if faults:
         raise HubError(f"{faults} of {len(files)} files are not as on the hub")
-    logging.info("all %d files are as on the hub", len(files))
+    log.info("all %d files are as on the hub", len(files))
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -74,26 +72,20 @@ def fetch(args: argparse.Namespace) -> None:
     for repository in args.repositories or REPOSITORIES[args.source]:
         files = list_files(repository, patience)
         size = sum(file.size for file in files)
-        logging.info("%s: %d files, %.1f GB", repository, len(files), size / 1e9)
+        log.info("%s: %d files, %.1f GB", repository, len(files), size / 1e9)
         listed += files
     chosen = select(listed, args.include, args.exclude)
     try:
         update_manifest(args.downloads, listed, chosen)
     except OSError as err:  # a complete copy may be one that only its owner writes
-        logging.warning("no manifest is kept: %s", err)
+        log.warning("no manifest is kept: %s", err)
     fetched = download(chosen, args.downloads, nj=args.nj, patience=patience)
-    logging.info("%d files, %d of them fetched now", len(chosen), fetched)
+    log.info("%d files, %d of them fetched now", len(chosen), fetched)
 
 
-def main() -> None:
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request
-    try:
-        (verify if args.verify else fetch)(args)
-    except (HubError, OSError) as err:
-        sys.exit(f"download_ipapack.py: error: {err}")
+def run(args: argparse.Namespace) -> None:
+    (verify if args.verify else fetch)(args)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(Path(__file__).name, __doc__, add_options, run)

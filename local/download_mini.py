@@ -8,26 +8,25 @@ that is complete is left alone: a second run ends at once.
 import argparse
 import logging
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
+from powsm.cli.run import run_command
 from powsm.corpora.small import asterisk, espeak, gnomehelp, tuxpaint
 from powsm.corpora.small.packages import fetch_packages, unpack
 from powsm.corpora.small.write_shar import is_current, write_corpus
 from powsm.corpora.table import SHAR_SUFFIX
 from powsm.files.lock import owned
 
+log = logging.getLogger("powsm")
 BUILDERS = {"asterisk": asterisk, "tuxpaint": tuxpaint, "gnomehelp": gnomehelp}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--downloads", type=Path, default=Path("downloads"))
     parser.add_argument(
         "--corpora",
+        type=corpora,
         default="asterisk",
         help=f"names with commas between, of: {', '.join(BUILDERS)}",
     )
@@ -38,16 +37,20 @@ def main() -> None:
         "fetched. For machines without apt-get and dpkg-deb",
     )
     parser.add_argument("--seed", type=int, default=0, help="of train, dev and test")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    names = args.corpora.split(",")
+
+
+def corpora(text: str) -> list[str]:
+    """Names with commas between."""
+    names = text.split(",")
     if unknown := [name for name in names if name not in BUILDERS]:
-        parser.error(f"--corpora: no {unknown}; there is {', '.join(BUILDERS)}")
-    try:
-        for name in names:
-            build(name, args.downloads, args.corpus_dir, args.seed)
-    except (ValueError, OSError) as err:
-        sys.exit(f"download_mini.py: error: {err}")
+        message = f"no {' '.join(unknown)}; there is {', '.join(BUILDERS)}"
+        raise argparse.ArgumentTypeError(message)
+    return names
+
+
+def run(args: argparse.Namespace) -> None:
+    for name in args.corpora:
+        build(name, args.downloads, args.corpus_dir, args.seed)
 
 
 def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> None:
@@ -63,7 +66,7 @@ def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> Non
     }
     with owned(folder):
         if is_current(folder, settings):
-            logging.info("%s is complete: nothing to do", folder)
+            log.info("%s is complete: nothing to do", folder)
         else:
             _build(folder, builder, corpus_dir, settings)
 
@@ -71,7 +74,7 @@ def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> Non
 def _build(folder: Path, builder, corpus_dir: Path | None, settings: dict) -> None:
     downloads = folder.parent
     megabytes = sum(package.size for package in builder.PACKAGES) / 1e6
-    logging.info(
+    log.info(
         "%s: %s",
         folder,
         builder.ESTIMATE
@@ -86,8 +89,8 @@ def _build(folder: Path, builder, corpus_dir: Path | None, settings: dict) -> No
             unpack(fetch_packages(builder.PACKAGES, downloads / "deb"), Path(root))
         selection = builder.select(corpus_dir or Path(root), settings["seed"])
         write_corpus(folder, selection.splits, settings)
-    logging.info("%s\n%s", folder, selection.table())
+    log.info("%s\n%s", folder, selection.table())
 
 
 if __name__ == "__main__":
-    main()
+    run_command(Path(__file__).name, __doc__, add_options, run)

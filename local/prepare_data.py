@@ -7,11 +7,10 @@ it with `--shards 0/16` to `--shards 15/16`, then once with `--merge`.
 """
 
 import argparse
-import logging
-import sys
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from powsm.cli.options import add_shared, add_shares
+from powsm.cli.run import run_command
 from powsm.corpora.shar import find_shards
 from powsm.files.lock import owned
 from powsm.files.whole import naming
@@ -19,39 +18,20 @@ from powsm.prepare.merge import merge_parts, sweep_parts
 from powsm.prepare.shards import PARTS, load_parts, make_parts
 
 
-def share(text: str) -> tuple[int, int]:
-    """`3/16` -> (3, 16)."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 0/16 ... 15/16")
-    return int(index), int(count)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--downloads", type=Path, default="downloads")
-    parser.add_argument("--data", type=Path, default="data")
-    parser.add_argument("--nj", type=int, default=1, help="processes")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_shared(parser, "--downloads", "--data", "--nj")
     parser.add_argument("--corpora", nargs="+", help="only these; default: all there")
     parser.add_argument(
         "--skip_bad_shards",
         action="store_true",
         help="go on without shards that cannot be used; prepare.json lists them",
     )
-    steps = parser.add_mutually_exclusive_group()
-    steps.add_argument(
-        "--shards", type=share, metavar="I/N", help="every N-th shard, without merging"
-    )
-    steps.add_argument("--merge", action="store_true", help="merge finished shards")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    try:
-        with naming(args.data):
-            prepare(args)
-    except (ValueError, OSError, BrokenProcessPool) as err:
-        sys.exit(f"prepare_data.py: error: {err}")
+    add_shares(parser, "shard")
+
+
+def run(args: argparse.Namespace) -> None:
+    with naming(args.data):
+        prepare(args)
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -71,4 +51,4 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(Path(__file__).name, __doc__, add_options, run)

@@ -3,9 +3,10 @@
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
+from powsm.cli.run import run_command
+from powsm.errors import PowsmError
 from powsm.files.whole import naming
 from powsm.phones import normaliser as ipa
 from powsm.phones import orthography
@@ -19,13 +20,10 @@ from powsm.prepare.filters import (
 )
 from powsm.tasks import TASKS
 
-log = logging.getLogger("prepare_dump")
+log = logging.getLogger("powsm")
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, default=Path("data"), help="folder of the sets")
     add("--dump", type=Path, default=Path("dump/raw"), help="where sets are written")
@@ -45,12 +43,9 @@ def parse_args() -> argparse.Namespace:
     add("--subset", choices=list(SUBSET_HOURS), help="of train, stratified by language")
     add("--seed", type=int, default=42, help="of the subset")
     add("--tasks", default=",".join(TASKS), help="comma-separated")
-    return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+def run(args: argparse.Namespace) -> None:
     settings = Settings(
         policy=args.policy,
         text_policy=args.text_policy,
@@ -67,7 +62,7 @@ def main() -> None:
     )
     sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/text.ipa"))
     if not sets:
-        raise ValueError(f"{args.data}: no set with a text.ipa; run stage 1 first")
+        raise PowsmError(f"{args.data}: no set with a text.ipa; run stage 1 first")
     for dset in sets:
         with naming(args.dump / dset):
             outcome = prepare_set(args.data / dset, args.dump / dset, settings, args.nj)
@@ -81,7 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as err:
-        sys.exit(f"prepare_dump.py: error: {err}")
+    run_command(Path(__file__).name, __doc__, add_options, run)

@@ -12,19 +12,19 @@ import logging
 import os
 from pathlib import Path
 
+from powsm.cli.run import run_command
 from powsm.corpora.evaluation.dump_set import TEXT_POLICY
 from powsm.corpora.evaluation.sets import prepare_eval_set
+from powsm.errors import PowsmError
 from powsm.phones.orthography import POLICIES
 from powsm.report.paper.plan import size_faults
 from powsm.report.paper.spec import SETS_FILE, load_sets
 
+log = logging.getLogger("powsm")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--set", nargs="+", required=True, help="test_timit, or timit for short")
     add("--source", type=Path, help="folder of one set; default: the set's variable")
@@ -33,18 +33,12 @@ def main() -> None:
     add("--lang", help="language of a Kaldi folder in which no file says it")
     text_policy = "of the orthography: that of the model to be scored"
     add("--text_policy", choices=POLICIES, default=TEXT_POLICY, help=text_policy)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare(options)
-    except (ValueError, OSError) as err:
-        raise SystemExit(f"prepare_eval_set.py: error: {err}") from err
 
 
-def prepare(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     names = [f"test_{name.removeprefix('test_')}" for name in options.set]
     if options.source and len(names) > 1:
-        raise ValueError("--source is the folder of one set, the others need db.sh")
+        raise PowsmError("--source is the folder of one set, the others need db.sh")
     sets = load_sets(ROOT / "conf/tables" / SETS_FILE)
     for name in names:
         known = sets.get(name)
@@ -54,7 +48,7 @@ def prepare(options: argparse.Namespace) -> None:
             if known:
                 variable = f"set {known.variable} in db.sh; " * bool(known.variable)
                 way_out = f"{variable}{known.access}"
-            raise ValueError(f"{name}: where it lies is not known; {way_out}")
+            raise PowsmError(f"{name}: where it lies is not known; {way_out}")
         made = prepare_eval_set(
             name,
             source,
@@ -63,10 +57,10 @@ def prepare(options: argparse.Namespace) -> None:
             lang=options.lang,
             text_policy=options.text_policy,
         )
-        logging.info("%s: %d utterances, %.2f h", name, made.n_utts, made.hours)
+        log.info("%s: %d utterances, %.2f h", name, made.n_utts, made.hours)
     for fault in size_faults(names, options.dump, sets):
-        logging.warning(fault)
+        log.warning("%s", fault)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(Path(__file__).name, __doc__, add_options, run)

@@ -9,6 +9,6 @@ root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # where the corpora lie, and what the stages make
 # shellcheck source=/dev/null
 [[ ! -f db.sh ]] || . ./db.sh
-exec "${root}/.venv/bin/python" "${root}/local/reproduce.py" \
+exec "${root}/.venv/bin/powsm" reproduce --conf "${root}/conf" \
     ${POWSM_DATA:+--data "${POWSM_DATA}"} ${POWSM_DUMP:+--dump "${POWSM_DUMP}"} \
     ${POWSM_EXP:+--expdir "${POWSM_EXP}"} "$@"

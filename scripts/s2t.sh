@@ -84,10 +84,7 @@ skip_stages=${skip_stages//,/ }
 [[ ${audio_format} =~ ^(inplace|flac\.ark|wav)$ ]] ||
     die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
 [[ -f ${config} ]] || die "--config ${config}: no such file; take one of" conf/train_*.yaml
-config_trainer=powsm
-! grep -q '^iterator: published' "${config}" || config_trainer=espnet
-trainer=${trainer:-${config_trainer}}
-[[ ${trainer} =~ ^(powsm|espnet)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
+[[ ${trainer} =~ ^(powsm|espnet|)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
 for name in ${eval_sets//,/ }; do
     [[ -z ${test_sets} ]] || test_sets+=" test_${name#test_}"
 done
@@ -109,7 +106,7 @@ if [[ -z ${exp_name} ]]; then
         # more epochs go on in the same experiment
         [[ ${change} == max_epoch=* ]] || exp_name+=_${change//=/}
     done
-    [[ ${trainer} == "${config_trainer}" ]] || exp_name+=_${trainer}
+    [[ -z ${trainer} ]] || exp_name+=_${trainer}
     [[ -z ${init_from} ]] || exp_name+=_$(basename "${token_dir}")
     exp_name=s2t_${exp_name//[^A-Za-z0-9._-]/_}
 fi
@@ -129,14 +126,15 @@ exp=${expdir}/${exp_name}
 
 # What stands before a command that is to run as jobs: set_jobs FOLDER OPTION...
 set_jobs() {
-    jobs=(python local/submit.py --cluster "${cluster}" --stage "${current_stage}"
+    jobs=(powsm submit --cluster "${cluster}" --stage "${current_stage}"
         --log "$1/log/stage${current_stage}" "${@:2}" --)
 }
 
 # What starts a command on this machine: a process for each GPU, or --nproc without.
-launcher=(python)
+launcher=()
 n_ranks=$((ngpu > 0 ? ngpu : nproc))
-((n_ranks == 1)) || launcher=(torchrun --standalone --nproc_per_node "${n_ranks}")
+((n_ranks == 1)) ||
+    launcher=(torchrun --standalone --nproc_per_node "${n_ranks}" --no-python)
 
 if in_stage 0 "download: -> ${downloads}"; then
     run_stage "${downloads}" -- \
@@ -203,13 +201,13 @@ if in_stage 5 "tokens: ${dump}/train -> ${token_dir}"; then
             [[ ! -f ${file} ]] || files+=("${file}")
         done
         run_once "${token_dir}" "${dump}/train/text" "${files[@]}" -- \
-            python local/start_from.py --init_from "${init_from}" \
+            powsm start-from --init_from "${init_from}" \
             --dump_set "${dump}/train" --out "${token_dir}" "${extend[@]}"
     else
         time_step=0.02
         [[ ${time_symbols} == true ]] || time_step=none
         run_stage "${token_dir}" "${dump}/train/text" -- \
-            python local/train_tokenizer.py --dump_set "${dump}/train" \
+            powsm tokens --dump_set "${dump}/train" \
             --out "${token_list}" --nbpe "${nbpe}" --phones "${phones}" \
             --languages "${languages}" --time_step_s "${time_step}"
     fi
@@ -220,7 +218,7 @@ if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
         log "mean and variance stay those of ${init_from}"
     else
         run_once "${stats_dir}" "${dump}/train/wav.scp" "${config}" -- \
-            python local/collect_stats.py --dump "${dump}/train" --config "${config}" \
+            powsm stats --dump "${dump}/train" --config "${config}" \
             --out "${stats_dir}" --stats_hours "${stats_hours}"
     fi
 fi
@@ -238,21 +236,17 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
         chmod +x "${exp}/run.sh"
         log "to go on after a break: ${exp}/run.sh"
     fi
-    start=("${launcher[@]}" local/train.py)
-    ranks=--ranks
-    if [[ ${trainer} == espnet ]]; then  # starts the processes of its GPUs itself
-        start=(python local/train_espnet.py)
-        ranks=
-    fi
+    start=("${launcher[@]}")
     gpus=${ngpu}
     if [[ ${cmd_backend} == slurm ]]; then
-        set_jobs "${exp}" ${ranks:+"${ranks}"}
-        start=("${jobs[@]}" python "${start[-1]}")
+        set_jobs "${exp}" --ranks
+        start=("${jobs[@]}")
         gpus='{gpus}'
     fi
     run_once "${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}" \
         "${stats_dir}" "${config}" -- \
-        "${start[@]}" --config "${config}" --dump "${dump}" \
+        "${start[@]}" powsm train ${trainer:+--trainer "${trainer}"} \
+        --config "${config}" --dump "${dump}" \
         --token_dir "${token_dir}" --stats "${stats_file}" \
         --exp "${exp}" --set "ngpu=${gpus}" "${init[@]}" "${set[@]}"
 fi
@@ -265,7 +259,7 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
     done
     device=cuda
     [[ ${ngpu} -gt 0 && ${cmd_backend} == local ]] || device=cpu
-    decode=(local/decode.py --exp "${exp}" "${model[@]}" --dump "${dump}"
+    decode=(powsm decode --exp "${exp}" "${model[@]}" --dump "${dump}"
         --profiles "${profiles[@]}" --sets "${sets[@]}")
     [[ ${skip_bad_audio} == false ]] || decode+=(--skip_bad_audio)
     inputs=("${profiles[@]}" "${sets[@]/#/${dump}/}")
@@ -273,34 +267,34 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
     if [[ ${cmd_backend} == slurm ]]; then
         set_jobs "${exp}"
         run_stage "${exp}" "${inputs[@]}" -- \
-            "${jobs[@]}" python "${decode[@]}" --shards '{}'
-        run_stage "${exp}" "${inputs[@]}" -- python "${decode[@]}" --merge
+            "${jobs[@]}" "${decode[@]}" --shards '{}'
+        run_stage "${exp}" "${inputs[@]}" -- "${decode[@]}" --merge
     else
         run_stage "${exp}" "${inputs[@]}" -- \
             "${launcher[@]}" "${decode[@]}" --device "${device}"
     fi
-    [[ ${align} == false ]] || run_stage "${exp}" -- python local/align.py \
+    [[ ${align} == false ]] || run_stage "${exp}" -- powsm align-set \
         --exp "${exp}" "${model[@]}" --dump "${dump}" --profiles "${profiles[@]}" \
         --sets "${sets[@]}" --device "${device}"
 fi
 
 if in_stage 13 "score: ${exp} -> ${exp}/RESULTS.md"; then
     run_stage "${exp}" "${exp}" "${dump}" -- \
-        python local/score_exp.py --exp "${exp}" --dump "${dump}"
+        powsm score-exp --exp "${exp}" --dump "${dump}"
     run_stage "${exp}" "${exp}" "${dump}" -- \
-        python local/report.py --exp "${exp}" --dump "${dump}"
+        powsm report --exp "${exp}" --dump "${dump}"
 fi
 
 if in_stage 14 "pack: ${exp} -> ${exp}/packed, ${exp}/*.zip"; then
     read -ra profiles <<<"${decode_configs}"
     run_stage "${exp}/packed" "${exp}"/valid.*.ave.pth "${dump}" "${profiles[@]}" -- \
-        python local/pack.py --exp "${exp}" --dump "${dump}" --hf_repo "${hf_repo}" \
+        powsm pack --exp "${exp}" --dump "${dump}" --hf_repo "${hf_repo}" \
         --profiles "${profiles[@]}"
 fi
 
 if in_stage 15 "upload: ${exp}/packed -> the Hub"; then
     [[ -n ${hf_repo} ]] || die "stage 15 needs --hf_repo user/model"
-    run_stage "${exp}/packed" "${exp}/packed/meta.yaml" -- python local/upload.py \
+    run_stage "${exp}/packed" "${exp}/packed/meta.yaml" -- powsm upload \
         --folder "${exp}/packed" --hf_repo "${hf_repo}" --private "${hf_private}"
 fi
 
@@ -310,9 +304,10 @@ if [[ ${check} == true ]]; then
         die "this machine has no environment for the plan: run scripts/setup_env.sh"
     printf '\n'
     read -ra sets <<<"${test_sets}"
-    python local/check.py --stage "${stage}" --stop_stage "${stop_stage}" \
+    powsm check --stage "${stage}" --stop_stage "${stop_stage}" \
         --downloads "${downloads}" --data "${data}" --dump "${dump}" \
         --expdir "${expdir}" --config "${config}" --test_sets "${sets[@]}" \
-        --nj "${nj}" --ngpu "${ngpu}" --nproc "${nproc}" --trainer "${trainer}" \
+        --nj "${nj}" --ngpu "${ngpu}" --nproc "${nproc}" \
+        ${trainer:+--trainer "${trainer}"} \
         --backend "${cmd_backend}" --cluster "${cluster}"
 fi

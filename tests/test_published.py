@@ -1,5 +1,6 @@
 """conf/train_powsm.yaml, with ESPnet's defaults, against the published values."""
 
+import argparse
 import re
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
 from espnet2.tasks.abs_task import scheduler_classes
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 
+from powsm.cli.stages import tokens
 from powsm.decode.profile import Profile
 from powsm.languages import LANGUAGES
 from powsm.model.s2t import PowsmTask
@@ -230,8 +232,9 @@ def test_recipe_asks_for_the_published_vocabulary_and_window():
         "--config conf/train_powsm.yaml",
     ):
         assert words in plan
-    trainer = (CONF.parent / "local/train_tokenizer.py").read_text()
-    assert '"--bpe_input_sentences", type=int, default=35_000_000' in trainer
+    parser = argparse.ArgumentParser()
+    tokens.add_options(parser)
+    assert parser.get_default("bpe_input_sentences") == 35_000_000
 
 
 def test_symbols_are_the_published_ones():

@@ -75,7 +75,7 @@ def test_command_is_understood(folder, words):
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-    elif program == "powsm":
+    elif Path(program).name == "powsm":
         command, *rest = arguments
         help_text = subprocess.run(
             [BIN / "powsm", command, "--help"],
@@ -154,7 +154,7 @@ def test_plan_is_printed_on_a_bare_machine(recipe, tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True)
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("python", "python3", "torchrun"):
+    for name in ("powsm", "python", "python3", "torchrun"):
         (programs / name).write_text(
             f"#!/bin/sh\necho {name} >>{tmp_path}/calls\nexit 1"
         )

@@ -1,5 +1,6 @@
 """The shell: options, the stage driver with stand-in stages, both recipes, set-up."""
 
+import functools
 import os
 import re
 import shutil
@@ -152,10 +153,12 @@ STAND_IN = '''
 import os, signal, sys
 from pathlib import Path
 
-name = Path(sys.argv[0]).stem
-options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+name, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
+if name == "powsm":
+    name, *arguments = arguments
+options = dict(zip(arguments[::2], arguments[1::2]))
 with open("calls.log", "a") as log:
-    print(name, *sys.argv[1:], file=log)
+    print(name, *arguments, file=log)
 if os.environ.get("FAIL") == name:
     sys.exit(3)
 files = {
@@ -167,11 +170,11 @@ files = {
         f"dump/raw/{s}/{f}"
         for s in ("train", "dev", "test_fake") for f in ("wav.scp", "text")
     ],
-    "train_tokenizer": ["data/token_list/bpe_unigram30/tokens.txt"],
-    "collect_stats": ["exp/s2t_stats_raw/train/feats_stats.npz"],
+    "tokens": ["data/token_list/bpe_unigram30/tokens.txt"],
+    "stats": ["exp/s2t_stats_raw/train/feats_stats.npz"],
     "train": [f"{options.get('--exp')}/valid.pfer_ctc.ave.pth"],
     "decode": [f"{options.get('--exp')}/decode_ctc/x"],
-    "score_exp": [f"{options.get('--exp')}/results.json"],
+    "score-exp": [f"{options.get('--exp')}/results.json"],
     "report": [f"{options.get('--exp')}/RESULTS.md"],
 }
 for file in map(Path, files[name]):
@@ -182,18 +185,9 @@ for file in map(Path, files[name]):
         os.kill(os.getpid(), signal.SIGKILL)
 '''
 
-PROGRAMS = [
-    "download",
-    "prepare_data",
-    "data_report",
-    "prepare_dump",
-    "train_tokenizer",
-    "collect_stats",
-    "train",
-    "decode",
-    "score_exp",
-    "report",
-]
+SCRIPTS = ["download", "prepare_data", "data_report", "prepare_dump"]
+VERBS = ["tokens", "stats", "train", "decode", "score-exp", "report"]
+PROGRAMS = [*SCRIPTS, *VERBS]
 
 
 class Recipe:
@@ -207,12 +201,16 @@ class Recipe:
         (folder / "local").mkdir(parents=True)
         (folder / "conf").mkdir()
         (folder / "scripts").symlink_to(ROOT / "scripts")
-        for name in [*PROGRAMS, "copy_audio"]:
+        for name in [*SCRIPTS, "copy_audio"]:
             (folder / f"local/{name}.py").write_text(STAND_IN)
+        (folder / "bin").mkdir()
+        self.powsm = folder / "bin/powsm"
+        self.powsm.write_text(f"#!{sys.executable}\n{STAND_IN}")
+        self.powsm.chmod(0o755)
         (folder / "conf/train_small.yaml").write_text("a: 1\n")
         (folder / "conf/decode_ctc.yaml").write_text("b: 1\n")
         (folder / "path.sh").write_text(
-            f'export PATH="{Path(sys.executable).parent}:${{PATH}}"\n'
+            f'export PATH="$PWD/bin:{Path(sys.executable).parent}:$PATH"\n'
         )
         (folder / "cmd.sh").write_text("cmd_backend=local\n")
         run_sh = folder / "run.sh"
@@ -272,7 +270,7 @@ def test_stage_range_and_skipped_stages(recipe):
     recipe.calls()
     done = recipe("--stage", "1", "--stop-stage", "5", "--skip_stages", "3 2")
     assert done.returncode == 0, done.stderr
-    assert recipe.calls() == ["prepare_data", "prepare_dump", "train_tokenizer"]
+    assert recipe.calls() == ["prepare_data", "prepare_dump", "tokens"]
     assert "stage 2 is skipped" in done.stderr
 
 
@@ -281,7 +279,7 @@ KEEP_THEIR_OWN = [
     "download",
     "prepare_data",
     "prepare_dump",
-    "train_tokenizer",
+    "tokens",
     "decode",
 ]
 
@@ -289,7 +287,7 @@ KEEP_THEIR_OWN = [
 def test_second_run_skips_what_is_current(finished):
     done = finished()
     assert done.returncode == 0, done.stderr
-    assert finished.calls() == [*KEEP_THEIR_OWN, "score_exp", "report"]
+    assert finished.calls() == [*KEEP_THEIR_OWN, "score-exp", "report"]
     assert "exp/s2t_train_small_bpe30 is current" in done.stderr
 
 
@@ -299,23 +297,23 @@ def test_changed_input_runs_its_stage_and_not_the_others(finished):
     assert "data_report" in finished.calls()
     (finished.folder / "conf/train_small.yaml").write_text("a: 22\n")
     finished("--stage", "10", "--stop_stage", "11")
-    assert finished.calls() == ["collect_stats", "train"]
+    assert finished.calls() == ["stats", "train"]
 
 
 def test_changed_setting_runs_its_stage(finished):
     finished("--stage", "10", "--stop_stage", "10", "--stats_hours", "3")
-    assert finished.calls() == ["collect_stats"]
+    assert finished.calls() == ["stats"]
 
 
 def test_removed_output_runs_its_stage(finished):
     shutil.rmtree(finished.folder / "exp/s2t_stats_raw")
     finished("--stage", "10", "--stop_stage", "10")
-    assert finished.calls() == ["collect_stats"]
+    assert finished.calls() == ["stats"]
 
 
 def test_changed_program_runs_nothing(finished):
     """A comment must not cost a training; a stage's number says what counts."""
-    program = finished.folder / "local/collect_stats.py"
+    program = finished.folder / "local/prepare_data.py"
     program.write_text(program.read_text() + "# mended\n")
     done = finished("--stage", "10", "--stop_stage", "10")
     assert finished.calls() == []
@@ -336,7 +334,7 @@ def test_raised_version_runs_its_stage_alone(finished):
 
 
 @pytest.mark.parametrize(
-    ("program", "stage"), [("collect_stats", 10), ("train", 11), ("decode", 12)]
+    ("program", "stage"), [("stats", 10), ("train", 11), ("decode", 12)]
 )
 def test_killed_stage_redoes_only_itself(recipe, program, stage):
     done = recipe(KILL=program)
@@ -369,14 +367,17 @@ def test_dry_run_prints_the_plan_and_touches_nothing(recipe):
     done = recipe("--dry_run", "--set", "optim_conf.lr=0.1")
     assert done.returncode == 0, done.stderr
     assert sorted(recipe.folder.rglob("*")) == before
-    for name in PROGRAMS:
-        assert f"local/{name}.py" in done.stdout
+    for name in SCRIPTS:
+        assert f"python local/{name}.py " in done.stdout
+    for name in VERBS:
+        assert f"run:  powsm {name} " in done.stdout
     assert " exp/s2t_train_small_bpe30_optim_conf.lr0.1/valid" in done.stdout
     assert "--set ngpu=0 optim_conf.lr=0.1" in done.stdout
 
 
 def test_check_prints_the_plan_and_calls_the_check(recipe):
-    (recipe.folder / "local/check.py").write_text(STAND_IN.split("files = {")[0])
+    stand_in = recipe.folder / "bin/powsm"
+    stand_in.write_text(stand_in.read_text().split("files = {")[0])
     done = recipe("--check", "--ngpu", "2", "--test_sets", "test_a test_b")
     assert done.returncode == 0, done.stderr
     assert "stage 11: train" in done.stdout
@@ -407,8 +408,8 @@ def test_test_sets_are_those_of_the_dump_folder_or_those_named(finished):
 
 def test_several_gpus_start_torchrun(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4").stdout
-    assert "torchrun --standalone --nproc_per_node 4 local/train.py" in plan
-    assert "torchrun --standalone --nproc_per_node 4 local/decode.py" in plan
+    assert "torchrun --standalone --nproc_per_node 4 --no-python powsm train" in plan
+    assert "torchrun --standalone --nproc_per_node 4 --no-python powsm decode" in plan
     assert "--set ngpu=4" in plan
 
 
@@ -419,20 +420,21 @@ def test_more_epochs_go_on_in_the_same_experiment(recipe):
     assert "--set ngpu=0 seed=7 max_epoch=9" in plan
 
 
-def test_stock_trainer_has_its_own_program_and_folder(recipe):
+def test_trainer_that_is_asked_for_has_its_own_folder(recipe):
+    """Without, `powsm train` looks into the configuration."""
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4", "--trainer", "espnet")
-    assert "run:  python local/train_espnet.py" in plan.stdout
+    launched = "torchrun --standalone --nproc_per_node 4 --no-python powsm train"
+    assert f"run:  {launched} --trainer espnet --config conf/" in plan.stdout
     assert "--exp exp/s2t_train_small_bpe30_espnet" in plan.stdout
-    (recipe.folder / "conf/train_p.yaml").write_text("iterator: published\n")
-    plan = recipe("--dry_run", "--stage", "11", "--config", "conf/train_p.yaml")
-    assert "run:  python local/train_espnet.py" in plan.stdout
-    assert "--exp exp/s2t_train_p_bpe30 " in plan.stdout
+    plan = recipe("--dry_run", "--stage", "11")
+    assert "run:  powsm train --config conf/train_small.yaml" in plan.stdout
+    assert "--exp exp/s2t_train_small_bpe30 " in plan.stdout
 
 
 def test_packing_and_uploading_run_when_asked_for(recipe):
     assert "stage 14" not in recipe("--dry_run", "--stage", "13").stdout
     plan = recipe("--dry_run", "--stage", "14", "--stop_stage", "15", "--hf_repo=a/b")
-    assert "run:  python local/pack.py --exp exp/s2t_train_small_bpe30" in plan.stdout
+    assert "run:  powsm pack --exp exp/s2t_train_small_bpe30" in plan.stdout
     assert "packed --hf_repo a/b --private true" in plan.stdout
     done = recipe("--dry_run", "--stage", "15", "--stop_stage", "15")
     assert done.returncode == 1 and "stage 15 needs --hf_repo" in done.stderr
@@ -441,9 +443,9 @@ def test_packing_and_uploading_run_when_asked_for(recipe):
 def test_downloaded_model_is_decoded_and_not_trained(recipe):
     tag = "espnet/powsm"
     done = recipe("--dry_run", "--stage", "10", "--download_model", tag)
-    assert "local/train.py" not in done.stdout and "stage 11 is skipped" in done.stderr
+    assert "powsm train" not in done.stdout and "stage 11 is skipped" in done.stderr
     assert "--exp exp/espnet_powsm --model espnet/powsm" in done.stdout
-    assert "score_exp.py --exp exp/espnet_powsm" in done.stdout
+    assert "score-exp --exp exp/espnet_powsm" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -468,8 +470,8 @@ def test_setting_that_cannot_be_is_told_before_stage_0(recipe, option, message):
 
 def test_several_ranks_on_the_cpu_start_torchrun(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--nproc", "2").stdout
-    assert "torchrun --standalone --nproc_per_node 2 local/train.py" in plan
-    assert "torchrun --standalone --nproc_per_node 2 local/decode.py" in plan
+    assert "torchrun --standalone --nproc_per_node 2 --no-python powsm train" in plan
+    assert "torchrun --standalone --nproc_per_node 2 --no-python powsm decode" in plan
     assert "--set ngpu=0" in plan and "--device cpu" in plan
 
 
@@ -477,7 +479,7 @@ def test_slurm_submits_stages_1_4_11_and_12(recipe):
     (recipe.folder / "cmd.sh").write_text("cmd_backend=slurm\n")
     plan = recipe("--dry_run", "--cluster", "c.yaml").stdout
     submitted = re.findall(
-        r"submit.py --cluster c.yaml --stage (\d+) --log (\S+)", plan
+        r"powsm submit --cluster c.yaml --stage (\d+) --log (\S+)", plan
     )
     exp = "exp/s2t_train_small_bpe30"
     assert submitted == [
@@ -486,12 +488,12 @@ def test_slurm_submits_stages_1_4_11_and_12(recipe):
         ("11", f"{exp}/log/stage11"),
         ("12", f"{exp}/log/stage12"),
     ]
-    assert re.search(r"--ranks -- python local/train.py .*--set ngpu=\\{gpus\\}", plan)
+    assert re.search(r"--ranks -- powsm train .*--set ngpu=\\{gpus\\}", plan)
     assert re.search(r"run:  python local/prepare_data.py .* --merge", plan)
-    assert re.search(r"run:  python local/decode.py .* --merge", plan)
+    assert re.search(r"run:  powsm decode .* --merge", plan)
     assert "torchrun" not in plan
     plan = recipe("--dry_run", "--stage", "11", "--trainer", "espnet").stdout
-    assert re.search(r"/log/stage11 -- python local/train_espnet.py", plan)
+    assert "/log/stage11 --ranks -- powsm train --trainer espnet" in plan
 
 
 def test_unknown_backend_is_told(recipe):
@@ -502,6 +504,18 @@ def test_unknown_backend_is_told(recipe):
 
 
 # --- the recipes --------------------------------------------------------------------
+
+
+@functools.cache
+def help_of(program: str) -> str:
+    """What a command of the plan says to --help: `local/x.py` or `powsm x`."""
+    if program.startswith("powsm "):
+        words = ["-m", "powsm.cli.main", program.removeprefix("powsm ")]
+    else:
+        words = [ROOT / program]
+    done = run(sys.executable, *words, "--help")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("folder", RECIPES, ids=lambda path: path.parent.name)
@@ -532,16 +546,14 @@ class TestRecipe:
             folder / "run.sh", "--dry_run", "--audio_format", "flac.ark", cwd="/"
         )
         assert done.returncode == 0, done.stderr
-        commands = re.findall(r"run: .*?(local/\w+\.py) (.*)", done.stdout)
+        pattern = r"run: .*?(local/\w+\.py|powsm [a-z-]+) (.*)"
+        commands = re.findall(pattern, done.stdout)
         assert len(commands) >= 10
         missing = []
         for program, arguments in commands:
-            path = ROOT / program
-            if not path.exists():
-                missing.append(program)
-                continue
+            help_text = help_of(program)
             for option in re.findall(r"(?<!\S)--(\w+)", arguments):
-                if f'"--{option}"' not in path.read_text():
+                if not re.search(rf"^ +--{option}\b", help_text, re.M):
                     missing.append(f"{program} --{option}")
         for config in re.findall(r"conf/\S+\.yaml", done.stdout):
             if not (ROOT / config).exists():

@@ -1,1 +1,14 @@
-"""The `powsm` command: one table, verb -> function, loaded late."""
+"""The `powsm` command, and what a command of `local` needs.
+
+main        the table: verb -> module, loaded when it is called
+run         options, log, and the one place that catches errors
+options     options that several commands have
+stages      the verbs that are stages of a recipe
+transcribe  recordings of any length
+score       anyone's hypotheses
+compare     two experiments
+ablate      an ablation from one YAML file
+reproduce   a published table
+check       machine and data before the stages
+submit      a stage as Slurm jobs
+"""

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Two experiments, or two profiles of one, on the utterances that both decoded.
 
 Prints Markdown: the rates of both, the difference with a paired interval and its p, the
@@ -6,46 +5,44 @@ settings that differ, and what only one of them decoded.
 """
 
 import argparse
-import logging
 from pathlib import Path
 
-import yaml
-
-from powsm.report.compare import (
-    common_hyps,
-    compare_scores,
-    config_differences,
-    render,
-)
-from powsm.score.decoded import DecodedSet
+from powsm.cli.options import add_shared
+from powsm.errors import PowsmError
 
 NOT_COMPARED = ("token_list", "output_dir")  # long, or different by nature
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("first", type=Path, help="experiment folder, or one of a profile in it")
     add("second", type=Path, help="the same")
-    add("--dump", type=Path, default=Path("dump/raw"), help="default: dump/raw")
+    add_shared(parser, "--dump", required=False, default=Path("dump/raw"), help=None)
     add("--by_lang", action="store_true", help="each language as well")
     add("--out", type=Path, help="write the text to this file, too")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        text = run(options)
-        print(text)
-        if options.out:
-            options.out.write_text(text, encoding="utf-8")
-    except (ValueError, OSError) as err:
-        raise SystemExit(f"compare.py: error: {err}") from err
 
 
-def run(options: argparse.Namespace) -> str:
+def run(options: argparse.Namespace) -> None:
+    text = compare(options)
+    print(text)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+
+
+def compare(options: argparse.Namespace) -> str:
+    """The comparison as Markdown."""
+    from powsm.report.compare import (
+        common_hyps,
+        compare_scores,
+        config_differences,
+        render,
+    )
+    from powsm.score.decoded import DecodedSet
+
     exps = (options.first, options.second)
     common, unpaired = common_hyps(*exps)
     if not common:
-        raise ValueError(
+        raise PowsmError(
             f"{exps[0]} and {exps[1]} have no decoded set in common; run stage 12 with "
             "the same profiles and test sets"
         )
@@ -60,11 +57,7 @@ def run(options: argparse.Namespace) -> str:
 
 def read_config(path: Path) -> dict:
     """Settings of an experiment; none where it has no config.yaml."""
-    if not path.exists():
-        return {}
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    from powsm.settings import load_yaml
+
+    config = load_yaml(path) if path.exists() else {}
     return {key: value for key, value in config.items() if key not in NOT_COMPARED}
-
-
-if __name__ == "__main__":
-    main()

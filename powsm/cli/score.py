@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Score anyone's hypotheses: phones, words, characters or languages.
 
 Files are Kaldi text, JSONL, or CSV/TSV with a header (told by the extension). Rates
@@ -9,7 +8,7 @@ other label, with 95 % intervals. What each rate means is in powsm/score/metrics
 import argparse
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +19,13 @@ from powsm.files.transcripts import (
     read_transcripts,
 )
 from powsm.phones.alphabets import phone_maps
-from powsm.score.metrics import score_lid, score_phones, score_text
 from powsm.score.phone_reader import CLEANINGS
 from powsm.score.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores
 
-log = logging.getLogger("score")
+log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--hyp", type=Path, required=True, help="hypotheses")
     add("--ref", type=Path, required=True, help="references")
@@ -57,41 +52,45 @@ def main() -> None:
     add("--hyp_field", help="field of JSONL or CSV; default: hyp, pred, text, ...")
     add("--ref_field", help="the same of --ref; default: ref, text, ...")
     add("--format", choices=("table", "json"), default="table")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+def run(options: argparse.Namespace) -> None:
     unit = "speaker" if options.utt2spk else "utterance"
-    try:
-        scored = dict(score(options))
-        labels = read_transcripts(options.by) if options.by else None
-        records = []
-        for task, scores in scored.items():
-            name = options.ref.stem
-            rows = scores.records(set_name=name, task=task, decode="", unit=unit)
-            for rate in scores.rates:
-                if not any(row["metric"] == rate for row in rows):
-                    log.warning("%s has no value: nothing to divide by", rate)
-            records += rows
-            for label, part in scores.by(labels).items() if labels else ():
-                place = {"set": name, "by": label, "task": task, "decode": ""}
-                records += [{**place, **row} for row in part.rate_rows(unit)]
-    except (ValueError, OSError) as err:
-        raise SystemExit(f"score.py: error: {err}") from err
+    scored = dict(score(options))
+    labels = read_transcripts(options.by) if options.by else None
+    records = []
+    for task, scores in scored.items():
+        name = options.ref.stem
+        rows = scores.records(set_name=name, task=task, decode="", unit=unit)
+        for rate in scores.rates:
+            if not any(row["metric"] == rate for row in rows):
+                log.warning("%s has no value: nothing to divide by", rate)
+        records += rows
+        for label, part in scores.by(labels).items() if labels else ():
+            place = {"set": name, "by": label, "task": task, "decode": ""}
+            records += [{**place, **row} for row in part.rate_rows(unit)]
     if options.format == "json":
-        counts = {task: scores.counts for task, scores in scored.items()}
-        unknown = {
-            task: {"hyp": scores.unknown_hyp, "ref": scores.unknown_ref}
-            for task, scores in scored.items()
-        }
-        result = {"records": records, "counts": counts, "unknown": unknown}
-        print(json.dumps(result, ensure_ascii=False, indent=1))
+        print_json(records, scored)
         return
     print_table(records)
     for scores in scored.values():
         print(" ".join(f"{name}={n:,}" for name, n in scores.counts.items()))
 
 
+def print_json(records: list[dict], scored: Mapping[str, Scores]) -> None:
+    counts = {task: scores.counts for task, scores in scored.items()}
+    unknown = {
+        task: {"hyp": scores.unknown_hyp, "ref": scores.unknown_ref}
+        for task, scores in scored.items()
+    }
+    result = {"records": records, "counts": counts, "unknown": unknown}
+    print(json.dumps(result, ensure_ascii=False, indent=1))
+
+
 def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
     """Yield (task, scores) for each kind of metric that is asked for."""
+    from powsm.score.metrics import score_lid, score_phones, score_text
+
     hyp_fields = (*HYP_FIELDS, *TEXT_FIELDS)
     ref_fields = (*REF_FIELDS, *TEXT_FIELDS)
     if options.hyp_field:
@@ -131,7 +130,3 @@ def print_table(records: list[dict]) -> None:
             f"{label:<{width}}{row['metric']:<14}{row['value']:>9.2f}  "
             f"{f'[{low}, {high}]':<20}{row['n_utts']}  {row['n_units']}"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -26,6 +26,7 @@ PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new
 SHARD_FILES = {"cuts": "*.jsonl.gz", "recording": "*.tar"}
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a Slurm job
 SHARED_MEMORY = Path("/dev/shm")  # through which a loader's workers hand on batches
+RANKS_MEET_S = 30.0  # seconds that ranks of one machine may take to meet
 SHARED_BYTES = 2e9  # 64 clips of 20 s from 4 workers, twice, and as much again
 
 
@@ -81,7 +82,7 @@ def check_environment(packages: Iterable[str]) -> list[Finding]:
     """Python's version and that of each package."""
     version = ".".join(map(str, sys.version_info[:3]))
     if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
-        message = f"{version}, but 3.12 or 3.13 is needed: run scripts/setup_env.sh"
+        message = f"{version}, but 3.12 or 3.13 is needed: run make env"
         return [Finding("fault", "python", message)]
     findings = [Finding("ok", "python", f"{version} at {sys.executable}")]
     for name in packages:
@@ -89,7 +90,7 @@ def check_environment(packages: Iterable[str]) -> list[Finding]:
             found = importlib.metadata.version(name)
             findings.append(Finding("ok", name, found))
         except importlib.metadata.PackageNotFoundError:
-            message = "is not installed: run scripts/setup_env.sh"
+            message = "is not installed: run make env"
             findings.append(Finding("fault", name, message))
     return findings
 
@@ -119,34 +120,21 @@ def check_attention(settings: Mapping) -> list[Finding]:
 
 def check_gpus(wanted: int) -> list[Finding]:
     """Whether this machine has the GPUs of a run."""
-    import torch
+    from powsm.cluster.ranks import RankError, look_at_gpus  # which load torch
 
-    found = torch.cuda.device_count()
-    if found < wanted:
-        message = f"{found} found, {wanted} wanted: go where they are, or set --ngpu"
-        return [Finding("fault", "GPUs", message)]
-    for number in range(wanted):
-        try:
-            torch.ones(2, 2, device=f"cuda:{number}").matmul(
-                torch.ones(2, 2).cuda(number)
-            )
-        except RuntimeError as err:
-            message = f"number {number} does not compute: {err}".splitlines()[0]
-            return [Finding("fault", "GPUs", f"{message}: see nvidia-smi")]
-    names = sorted({torch.cuda.get_device_name(i) for i in range(wanted)})
-    if not wanted:
-        return [Finding("ok", "GPUs", "not used")]
-    message = f"{wanted} of {found}: {', '.join(names)}"
-    if not torch.cuda.is_bf16_supported(including_emulation=False):
-        message += ", without bfloat16 (slow with use_amp: true)"
-    return [Finding("ok", "GPUs", message)]
+    try:
+        return [Finding("ok", "GPUs", look_at_gpus(wanted))]
+    except RankError as err:
+        return [Finding("fault", "GPUs", str(err))]
 
 
 def check_ranks(n_ranks: int, *, cuda: bool, timeout_s: float = 60.0) -> list[Finding]:
     """Whether the processes of a run on this machine meet and sum a number."""
+    from powsm.cluster.ranks import ERROR
+
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(n_ranks), "local/meet.py"]
-    command += ["--cuda"] if cuda else []
+    command += ["--nproc_per_node", str(n_ranks), "-m", "powsm.cluster.ranks"]
+    command += ["cuda" if cuda else "cpu", str(RANKS_MEET_S)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -158,9 +146,9 @@ def check_ranks(n_ranks: int, *, cuda: bool, timeout_s: float = 60.0) -> list[Fi
     if done.returncode == 0:
         message = f"{done.stdout.splitlines()[0]}: all-reduce by {backend}"
         return [Finding("ok", "ranks", message)]
-    told = [x for x in done.stderr.splitlines() if x.startswith("meet.py: error: ")]
-    message = told[0] if told else f"torchrun ended with status {done.returncode}"
-    message = message.removeprefix("meet.py: error: ")
+    errors = [x for x in done.stderr.splitlines() if x.startswith(ERROR)]
+    message = errors[0] if errors else f"torchrun ended with status {done.returncode}"
+    message = message.removeprefix(ERROR)
     return [Finding("fault", "ranks", f"all-reduce by {backend}: {message}")]
 
 

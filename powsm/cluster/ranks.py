@@ -24,6 +24,7 @@ from powsm.errors import PowsmError
 log = logging.getLogger(__name__)
 
 MEET_S = 300.0  # seconds for all ranks to come, and again for the all-reduce
+ERROR = "ranks: error: "  # before what the program of this module says
 _LONGER_S = 120.0  # more for NCCL, so that it is this module that tells
 _LEAVE_S = 3.0  # seconds for the others to tell what they saw, and to read it
 
@@ -55,6 +56,34 @@ def leaving_at_errors() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
+
+
+def look_at_gpus(wanted: int) -> str:
+    """What the first GPUs of this machine are, after a small sum on each of them.
+
+    Raises:
+        RankError: there are fewer, or one of them does not compute.
+    """
+    n_gpus = torch.cuda.device_count()
+    if n_gpus < wanted:
+        raise RankError(
+            f"{n_gpus} found, {wanted} wanted: go where they are, or set --ngpu"
+        )
+    if not wanted:
+        return "not used"
+    for number in range(wanted):
+        try:
+            torch.ones(2, 2, device=f"cuda:{number}").matmul(
+                torch.ones(2, 2).cuda(number)
+            )
+        except RuntimeError as err:
+            message = f"number {number} does not compute: {_first_line(err)}"
+            raise RankError(f"{message}: see nvidia-smi") from err
+    names = sorted({torch.cuda.get_device_name(i) for i in range(wanted)})
+    message = f"{wanted} of {n_gpus}: {', '.join(names)}"
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        message += ", without bfloat16 (slow with use_amp: true)"
+    return message
 
 
 def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:
@@ -267,3 +296,19 @@ def _sum_ranks(
 
 def _first_line(err: BaseException) -> str:
     return str(err).strip().partition("\n")[0]
+
+
+def _main(cuda: str, timeout_s: str) -> None:
+    """Meet and say who came, or say who is at fault and end with status 1."""
+    with leaving_at_errors():
+        try:
+            hosts = meet(cuda=cuda == "cuda", timeout_s=float(timeout_s))
+        except RankError as err:
+            raise SystemExit(f"{ERROR}{err}") from err
+    if os.environ["RANK"] == "0":  # torchrun gives all ranks one stdout
+        names = ", ".join(dict.fromkeys(hosts))
+        sys.stdout.write(f"{len(hosts)} ranks on {names}\n")
+
+
+if __name__ == "__main__":  # under torchrun: -m powsm.cluster.ranks cuda|cpu SECONDS
+    _main(*sys.argv[1:])

@@ -1,20 +1,17 @@
 """Stage 12 as processes: killed and started again, ranks, tasks of a job array."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from dump_builder import make_dump
+from powsm_command import POWSM, run_verb
 from tiny_model import make_experiment, make_tokens
 
-LOCAL = Path(__file__).parents[2] / "local"
-SCRIPT = str(LOCAL / "decode.py")
 N_UTTS = 60
 
 
@@ -51,11 +48,8 @@ def arguments(corpus, out, *more):
 
 
 def run(corpus, out, *more):
-    """Run the script in this process; the bytes of its result, if it has one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [SCRIPT, *arguments(corpus, out, *more)])
-        patch.syspath_prepend(LOCAL)
-        runpy.run_path(SCRIPT, run_name="__main__")
+    """Run the verb in this process; the bytes of its result, if it has one."""
+    run_verb("decode", *arguments(corpus, out, *more))
     made = result(out) / "hyp.jsonl"
     return made.read_bytes() if made.exists() else None
 
@@ -71,7 +65,7 @@ def whole(corpus, tmp_path_factory):
 
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(corpus, whole, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments(corpus, tmp_path)],
+        [*POWSM, "decode", *arguments(corpus, tmp_path)],
         start_new_session=True,
         stderr=subprocess.PIPE,
     )
@@ -94,8 +88,9 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(corpus, whole, tmp_pa
 
 def test_two_processes_of_torchrun_give_the_bytes_of_one(corpus, whole, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc_per_node", "2", "-m", "powsm.cli.main", "decode"]
     subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", SCRIPT, *arguments(corpus, tmp_path)],
+        [*torchrun, *arguments(corpus, tmp_path)],
         check=True,
         capture_output=True,
     )

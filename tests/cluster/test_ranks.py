@@ -98,7 +98,7 @@ HANG = "import atexit, sys, time\natexit.register(time.sleep, 600)\n"
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("sys.exit('train.py: error: no room')", "train.py: error: no room\n"),
+        ("sys.exit('powsm train: error: no room')", "powsm train: error: no room\n"),
         ("{}['a']", "KeyError: 'a'\n"),
     ],
 )

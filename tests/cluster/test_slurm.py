@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from powsm_command import POWSM
 from submitit.core.job_environment import SignalHandler
 
 from powsm.cluster import slurm
@@ -71,19 +71,19 @@ def test_file_of_another_shape_is_refused(tmp_path, text):
         load_resources(path)
 
 
-def test_stock_training_on_several_machines_is_refused(tmp_path):
+def test_command_without_ranks_on_several_machines_is_refused(tmp_path):
     """It would start a training of its own on each, in one folder."""
     path = tmp_path / "c.yaml"
     path.write_text(FULL + "stages: {11: {nodes: 2}}\n")
-    command = [sys.executable, str(ROOT / "local/submit.py"), "--log", str(tmp_path)]
+    command = [*POWSM, "submit", "--log", str(tmp_path)]
     command += ["--cluster", str(path), "--stage", "11", "--", "true"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "stages.11.nodes is 2, but this trainer (--trainer espnet)" in done.stderr
+    assert "stages.11.nodes is 2, but a command without --ranks" in done.stderr
 
 
 def test_machine_without_slurm_says_what_to_do(tmp_path):
-    command = [sys.executable, str(ROOT / "local/submit.py"), "--log", str(tmp_path)]
+    command = [*POWSM, "submit", "--log", str(tmp_path)]
     command += ["--cluster", str(ROOT / "conf/cluster/default.yaml"), "--stage", "1"]
     done = subprocess.run(
         [*command, "--", "true"],
@@ -93,8 +93,8 @@ def test_machine_without_slurm_says_what_to_do(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == (
-        "submit.py: error: cmd_backend is slurm, but this machine has no sbatch: log "
-        "in to the cluster, or set cmd_backend=local in cmd.sh\n"
+        "powsm submit: error: cmd_backend is slurm, but this machine has no sbatch: "
+        "log in to the cluster, or set cmd_backend=local in cmd.sh\n"
     )
 
 
@@ -155,5 +155,5 @@ def test_log_is_that_of_the_rank_that_failed_first(tmp_path):
         "started\nsrun: error: n2: task 1: Exited with exit code 1\n"
         "srun: error: n1: task 0: Terminated\n"
     )
-    ranks[1].write_text("train.py: error: no GPU\n")
+    ranks[1].write_text("powsm train: error: no GPU\n")
     assert log_of_first_failure(tmp_path, "17") == ranks[1]

@@ -3,9 +3,6 @@
 import json
 import math
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ from ctc_stand_in import BLANK, START, A, P, T, speech_of, stand_in
 from dump_builder import make_dump
 from hypothesis import given
 from hypothesis import strategies as st
+from powsm_command import run_verb
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.align import AlignError, align
@@ -113,12 +111,6 @@ def test_a_whole_model_aligns_its_reference(tmp_path):
     align(recogniser, speech)
 
 
-def run_script(monkeypatch, *arguments):
-    script = str(Path(__file__).parents[2] / "local/align.py")
-    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-    runpy.run_path(script, run_name="__main__")
-
-
 @pytest.fixture
 def decoded(tmp_path):
     """(exp, dump, profile): a set decoded by a random model, one recording spoilt."""
@@ -139,12 +131,10 @@ def decoded(tmp_path):
 GOOD = ["tiny_u0000_eng", "tiny_u0002_eng", "tiny_u0003_ita"]
 
 
-def test_script_aligns_references_and_names_what_it_cannot(
-    decoded, monkeypatch, caplog
-):
+def test_verb_aligns_references_and_names_what_it_cannot(decoded, caplog):
     exp, dump, _ = decoded
     with caplog.at_level("INFO"):
-        run_script(monkeypatch, "--exp", exp, "--dump", dump, "--sets", "test", "--ref")
+        run_verb("align-set", "--exp", exp, "--dump", dump, "--sets", "test", "--ref")
     out = exp / "align/test"
     assert sorted(path.stem for path in out.glob("*.TextGrid")) == GOOD
     rows = list(map(json.loads, (out / "phones.jsonl").open()))
@@ -157,7 +147,7 @@ def test_script_aligns_references_and_names_what_it_cannot(
     assert "in 3 utterances, 1 could not be aligned" in caplog.text
 
 
-def test_script_aligns_what_was_decoded_once(decoded, monkeypatch, caplog):
+def test_verb_aligns_what_was_decoded_once(decoded, caplog):
     exp, dump, profile = decoded
     out = exp / "decode_ctc/test/pr_ctc"
     # the stand-in for a good model: what it "decoded" is what was said
@@ -169,7 +159,7 @@ def test_script_aligns_what_was_decoded_once(decoded, monkeypatch, caplog):
     rows[-1]["tokens"] = []  # nothing was heard
     (out / "hyp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["--exp", exp, "--dump", dump, "--sets", "test", "--profiles", profile]
-    run_script(monkeypatch, *arguments)
+    run_verb("align-set", *arguments)
     lines = (out / "align/phones.ctm").read_text().splitlines()
     for utt_id in GOOD:
         said = [row.split()[4] for row in lines if row.startswith(utt_id)]
@@ -178,16 +168,15 @@ def test_script_aligns_what_was_decoded_once(decoded, monkeypatch, caplog):
         assert (out / f"align/{utt_id}.TextGrid").exists()
     before = (out / "align/phones.ctm").stat().st_mtime_ns
     with caplog.at_level("INFO"):
-        run_script(monkeypatch, *arguments)
+        run_verb("align-set", *arguments)
     assert "align is current" in caplog.text
     assert (out / "align/phones.ctm").stat().st_mtime_ns == before
 
 
-def test_script_says_when_no_profile_has_phones(decoded, monkeypatch, tmp_path):
+def test_verb_says_when_no_profile_has_phones(decoded, tmp_path):
     exp, dump, _ = decoded
     (tmp_path / "decode_words.yaml").write_text("tasks: [asr]\n")
     arguments = ["--exp", exp, "--dump", dump, "--sets", "test"]
     with pytest.raises(SystemExit, match="none of the profiles decodes phones"):
-        run_script(
-            monkeypatch, *arguments, "--profiles", tmp_path / "decode_words.yaml"
-        )
+        profile = tmp_path / "decode_words.yaml"
+        run_verb("align-set", *arguments, "--profiles", profile)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import runpy
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import soundfile
 import torch
 from ctc_stand_in import BLANK, A, P, speech_of, stand_in
 from dump_builder import make_dump
+from powsm_command import run_verb
 from praatio import textgrid
 from tiny_model import make_experiment, make_tokens
 
@@ -92,10 +91,6 @@ def test_a_reference_prompt_cannot_be_cut(recogniser):
     assert transcribe(recogniser, chained, "p2g", speech, **SHORT)["pieces"]
 
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = str(ROOT / "local/transcribe.py")
-
-
 def test_times_of_a_long_recording_are_those_of_its_path():
     speech = speech_of([P, BLANK, A, A, BLANK] * 60)
     asked = {"utt_id": "u", "lang_sym": "<eng>", "window_s": 3, "overlap_s": 1}
@@ -144,19 +139,17 @@ def test_a_ctc_beam_reads_pieces(recogniser):
 
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = str(ROOT / "local/transcribe.py")
 CTC_FILE = ROOT / "conf/decode_ctc_greedy.yaml"
 
 
 @pytest.fixture
-def run_script(exp, tmp_path, monkeypatch):
-    """Run local/transcribe.py with these arguments; its records."""
+def run_script(exp, tmp_path):
+    """Run `powsm transcribe` with these arguments; its records."""
 
     def run(*arguments, profile=CTC_FILE):
         out = tmp_path / "out.jsonl"
         options = ["--model", exp, "--profile", profile, "--out", out, *arguments]
-        monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *options])))
-        runpy.run_path(SCRIPT, run_name="__main__")
+        run_verb("transcribe", *options)
         return list(map(json.loads, out.open(encoding="utf-8")))
 
     return run

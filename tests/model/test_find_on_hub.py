@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 from dump_builder import make_dump
 from hub_server import TOKEN, sha256
 from huggingface_hub import constants
+from powsm_command import POWSM
 from published_model import WEIGHTS, files_of, make_full_size, make_published
 from tiny_model import make_tokens
 
@@ -165,7 +165,7 @@ def test_full_size_model_decodes_by_tag(hub, tokens, tmp_path):
     )
     options = "--model espnet/powsm --profile decode_five.yaml --lang eng --out o.jsonl"
     done = subprocess.run(
-        [sys.executable, ROOT / "local/transcribe.py", *options.split(), "speech.wav"],
+        [*POWSM, "transcribe", *options.split(), "speech.wav"],
         **{"cwd": tmp_path, "env": os.environ | hub.env | {"HF_HOME": str(tmp_path)}},
         **{"capture_output": True, "text": True},
     )

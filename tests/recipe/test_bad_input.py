@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from powsm_command import run_verb
 from shar_builder import (
     make_cut,
     members_of,
@@ -42,6 +43,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs2/mini_ipapack/s2t1"
 CORPUS = "asterisk_shar"  # a corpus that is in no table is refused
 SECOND = SAMPLE_RATE
+MAIN = "powsm.cli.main"
 
 # language of the cuts, orthography, IPA
 SPOKEN = (
@@ -61,22 +63,24 @@ class Ended:
     stderr: str
 
 
-def call(script: str, *options: object) -> Ended:
-    """Run local/<script> in this process; an exception it does not catch comes out."""
-    before = sys.argv, sys.path
-    sys.argv = [script, *map(str, options)]
-    sys.path = [str(ROOT / "local"), *sys.path]  # as Python does for a script
+def call(program: str, *options: object) -> Ended:
+    """Run a program in this process; an exception it does not catch comes out."""
+    before = sys.argv
+    sys.argv = [program, *map(str, options)]
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            runpy.run_path(str(ROOT / "local" / script), run_name="__main__")
+            if program.endswith(".py"):
+                runpy.run_path(str(ROOT / "local" / program), run_name="__main__")
+            else:
+                run_verb(program, *options)
     except SystemExit as end:
         if isinstance(end.code, str):
             return Ended(1, end.code, stderr.getvalue())
         lines = stderr.getvalue().splitlines() or [""]
         return Ended(end.code or 0, lines[-1], stderr.getvalue())
     finally:
-        sys.argv, sys.path = before
+        sys.argv = before
     return Ended(0, "", stderr.getvalue())
 
 
@@ -104,7 +108,9 @@ def run_sh(root: Path, stage: int, *options: object) -> Ended:
 
 
 def script(name: str, *options: object, **kwargs) -> Ended:
-    return launch(sys.executable, ROOT / "local" / name, *options, **kwargs)
+    """Run a program of `local/`, or a verb, as a user does."""
+    program = [ROOT / "local" / name] if name.endswith(".py") else ["-m", MAIN, name]
+    return launch(sys.executable, *program, *options, **kwargs)
 
 
 def assert_one_line(ended: Ended, *words: object) -> None:
@@ -159,7 +165,7 @@ def prepare_dump(root: Path, *options: object) -> Ended:
 
 def prepare_tokens(root: Path, *options: object) -> Ended:
     return call(
-        "train_tokenizer.py",
+        "tokens",
         *("--dump_set", root / "dump/raw/train", "--out", root / "data/token_list"),
         *("--nbpe", 60, "--phones", "observed", "--languages", "observed"),
         *("--time_step_s", "none", *options),
@@ -168,7 +174,7 @@ def prepare_tokens(root: Path, *options: object) -> Ended:
 
 def collect_stats(root: Path) -> tuple:
     return (
-        "collect_stats.py",
+        "stats",
         *("--dump", root / "dump/raw/train", "--config", root / "train.yaml"),
         *("--out", root / "exp/stats"),
     )
@@ -176,7 +182,7 @@ def collect_stats(root: Path) -> tuple:
 
 def train(root: Path, *settings: str) -> tuple:
     return (
-        "train.py",
+        "train",
         *("--config", root / "train.yaml", "--dump", root / "dump/raw"),
         *("--token_dir", root / "data/token_list/bpe_unigram60"),
         *("--exp", root / "exp/tiny", "--set", *settings),
@@ -185,7 +191,7 @@ def train(root: Path, *settings: str) -> tuple:
 
 def decode(root: Path, exp: Path) -> tuple:
     return (
-        "decode.py",
+        "decode",
         *("--exp", exp, "--dump", root / "dump/raw", "--sets", "test_asterisk"),
         *("--profiles", ROOT / "conf/decode_ctc_greedy.yaml", "--device", "cpu"),
     )
@@ -437,7 +443,7 @@ def test_vocabulary_that_cannot_be_says_what_can(tmp_path):
     assert prepare_data(tmp_path).status == 0
     assert prepare_dump(tmp_path).status == 0
     ended = script(
-        *("train_tokenizer.py", "--dump_set", tmp_path / "dump/raw/train"),
+        *("tokens", "--dump_set", tmp_path / "dump/raw/train"),
         *("--out", tmp_path / "data/token_list", "--nbpe", 60),
     )
     assert_one_line(ended, tmp_path / "dump/raw/train/text", "no asr example")
@@ -544,7 +550,7 @@ def test_bad_audio_of_a_test_set_stops_stage_12_when_the_rest_is_decoded(spoiled
     ended = script(*decode(root, root / "exp"))
     assert ended.status == 1 and "Traceback" not in ended.stderr
     lines = ended.stderr.splitlines()
-    assert lines[-1].startswith("decode.py: error: 1 recordings could not be read")
+    assert lines[-1].startswith("powsm decode: error: 1 recordings could not be read")
     (line,) = [line for line in lines if "do not decode" in line]
     assert "asterisk_c11_ita" in line and "test/recording.000000.tar" in line
     (hyp,) = (root / "exp").glob("*/test_asterisk/pr_ctc/hyp.jsonl")
@@ -629,7 +635,7 @@ def test_unknown_keys_of_the_yaml_are_all_named_with_the_nearest(ready, tmp_path
     settings["batch_conf"] = {"batch_second": 3}
     settings["optim"] = "adamwx"
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
-    stage_10 = ("collect_stats.py", "--dump", ready / "dump/raw/train", "--config")
+    stage_10 = ("stats", "--dump", ready / "dump/raw/train", "--config")
     ended = call(*stage_10, tmp_path / "train.yaml", "--out", tmp_path / "stats")
     assert ended.status == 1
     assert ended.said.splitlines()[1:] == [

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from powsm_command import POWSM
 from test_stages import RATES, command, hashes, prepare, run
 
 from powsm.cluster.checks import check_cluster
@@ -80,10 +80,10 @@ def wait_for_job(name: str) -> str:
 
 
 def submit(root: Path, *options: str) -> list[str]:
-    """local/submit.py with small resources."""
+    """`powsm submit` with small resources."""
     resources = "all: {time_min: 5, cpus: 1, mem_gb: 1, jobs: 3, retries: 1}\n"
     (root / "cluster.yaml").write_text(resources)
-    program = [sys.executable, str(ROOT / "local/submit.py")]
+    program = [*POWSM, "submit"]
     program += ["--cluster", str(root / "cluster.yaml"), "--log", str(root / "log")]
     return [*program, *options]
 
@@ -185,9 +185,9 @@ def test_failed_members_are_retried_alone_and_named(slurm, tmp_path):
         timeout=JOB_S,
     )
     assert done.returncode == 1
-    error = done.stderr[done.stderr.index("submit.py: error: ") :]
+    error = done.stderr[done.stderr.index("powsm submit: error: ") :]
     assert error.splitlines()[0] == (
-        "submit.py: error: stage 4: 1 of 3 job(s) failed; what is finished stays"
+        "powsm submit: error: stage 4: 1 of 3 job(s) failed; what is finished stays"
     )
     assert "always failed 2 time(s), last as job " in error
     assert "(FAILED): ValueError: always went wrong; its log: " in error

@@ -1,17 +1,17 @@
 """Ablations: the plan, the table by hand, and one run on seconds of speech."""
 
 import csv
-import importlib.util
 import io
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from dump_builder import make_dump
+from powsm_command import POWSM, run_verb
 from tiny_model import SETTINGS, make_tokens
 
+from powsm.cli import ablate
 from powsm.report import ablation
 from powsm.report.ablation import Cost, Plan
 from powsm.score.metrics import score_phones
@@ -131,7 +131,7 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
         *("--token_dir", str(tmp_path / "tokens"), "--out", str(out)),
     ]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "local/ablate.py"), *command],
+        [*POWSM, "ablate", *command],
         capture_output=True,
         text=True,
     )
@@ -148,21 +148,14 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
     assert compared == {"CTC 0"}
 
     # the second time nothing is trained, and another setting is refused
-    spec = importlib.util.spec_from_file_location("ablate", ROOT / "local/ablate.py")
-    monkeypatch.syspath_prepend(str(ROOT / "local"))
-    ablate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ablate)
     called = []
-    monkeypatch.setattr(
-        ablate.subprocess, "run", lambda c, check: called.append(Path(c[1]).name)
-    )
-    monkeypatch.setattr(sys, "argv", ["ablate.py", *command])
+    monkeypatch.setattr(ablate, "run_verb", lambda verb, *_: called.append(verb))
     before = (out / "ablation.csv").read_bytes()
-    ablate.main()
-    assert set(called) == {"decode.py"}  # which finds its results current
+    run_verb("ablate", *command)
+    assert set(called) == {"decode"}  # which finds its results current
     assert (out / "ablation.csv").read_bytes() == before
     plan = yaml.safe_load(plan_file.read_text())
     plan["set"].append("seed=7")
     plan_file.write_text(yaml.safe_dump(plan))
     with pytest.raises(SystemExit, match="trained with other seed"):
-        ablate.main()
+        run_verb("ablate", *command)

@@ -25,7 +25,7 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     exp, dump = make_experiment(tmp_path_factory.mktemp("report"))
-    return page.write(read_experiment(exp), dump, "python local/report.py")
+    return page.write(read_experiment(exp), dump, "powsm report")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import csv
 import json
 import random
-import runpy
 import subprocess
 import sys
 import unicodedata
@@ -12,6 +11,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
+from powsm_command import run_verb
 
 from powsm.phones.inventory import feature_table
 from powsm.phones.orthography import normalise_text
@@ -304,17 +304,6 @@ def test_import_and_scoring_need_no_torch():
 
 
 @pytest.fixture
-def run_script(monkeypatch):
-    """Run a script of `local/` in this process (starting another takes a second)."""
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        runpy.run_path(str(ROOT / "local" / name), run_name="__main__")
-
-    return run
-
-
-@pytest.fixture
 def files(tmp_path):
     hyp, ref = tmp_path / "hyp.jsonl", tmp_path / "ref"
     rows = [json.dumps({"utt_id": u, "text": t}) for u, t in HYP.items()]
@@ -323,31 +312,29 @@ def files(tmp_path):
     return hyp, ref
 
 
-def test_score_script_writes_json(files, run_script, capsys):
+def test_score_verb_writes_json(files, capsys):
     hyp, ref = files
-    run_script("score.py", "--hyp", hyp, "--ref", ref, "--format", "json")
+    run_verb("score", "--hyp", hyp, "--ref", ref, "--format", "json")
     result = json.loads(capsys.readouterr().out)
     values = {row["metric"]: row["value"] for row in result["records"]}
     assert values["PFER"] == pytest.approx(100 * 4.75 / 12)
     assert result["counts"]["pr"]["feature_cost"] == 228
 
 
-def test_score_script_prints_a_table_of_what_is_asked_for(files, run_script, capsys):
+def test_score_verb_prints_a_table_of_what_is_asked_for(files, capsys):
     hyp, ref = files
-    run_script("score.py", "--hyp", hyp, "--ref", ref, "--metric", "FER", "CER")
+    run_verb("score", "--hyp", hyp, "--ref", ref, "--metric", "FER", "CER")
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["all", "FER", "39.58"]
     assert lines[2].split()[:2] == ["all", "CER"]
 
 
-def test_score_script_reads_both_sides_from_one_table(tmp_path, run_script, capsys):
+def test_score_verb_reads_both_sides_from_one_table(tmp_path, capsys):
     table = tmp_path / "both.CSV"
     table.write_text("id,hyp,ref,spk\nu1,bat,pat,a\nu2,o,a,b\nu3,ta,ta,b\n")
     by = tmp_path / "utt2spk"
     by.write_text("u1 a\nu2 b\nu3 b\n")
-    run_script(
-        *("score.py", "--hyp", table, "--ref", table, "--by", by, "--metric", "PER")
-    )
+    run_verb(*("score", "--hyp", table, "--ref", table, "--by", by, "--metric", "PER"))
     lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert lines[1:4] == [
         ["all", "PER", "33.33"],
@@ -355,18 +342,16 @@ def test_score_script_reads_both_sides_from_one_table(tmp_path, run_script, caps
         ["b", "PER", "33.33"],
     ]
     fields = ("--hyp_field", "ref", "--ref_field", "hyp", "--metric", "PER")
-    run_script("score.py", "--hyp", table, "--ref", table, *fields, "--format", "json")
+    run_verb("score", "--hyp", table, "--ref", table, *fields, "--format", "json")
     result = json.loads(capsys.readouterr().out)
     assert result["counts"]["pr"]["substitutions"] == 2
 
 
-def test_score_script_says_when_a_rate_has_no_value(
-    tmp_path, run_script, caplog, capsys
-):
+def test_score_verb_says_when_a_rate_has_no_value(tmp_path, caplog, capsys):
     hyp, ref = tmp_path / "hyp", tmp_path / "ref"
     hyp.write_text("u1 pa\n")
     ref.write_text("u1\n")
-    run_script("score.py", "--hyp", hyp, "--ref", ref, "--metric", "PER")
+    run_verb("score", "--hyp", hyp, "--ref", ref, "--metric", "PER")
     assert "PER has no value: nothing to divide by" in caplog.text
     assert "insertions=2" in capsys.readouterr().out
 
@@ -398,15 +383,15 @@ def test_likeliest_languages_may_be_a_list():
         score_lid(hyp={"a": "eng"}, ref={"a": "deu"}, likeliest={})
 
 
-def test_score_script_fails_in_one_line(files, run_script):
+def test_score_verb_fails_in_one_line(files):
     hyp, ref = files
     ref.write_text("u1 pa\n")
-    told = r"^score.py: error: not the same utterances.*$"
+    told = r"^powsm score: error: not the same utterances.*$"
     with pytest.raises(SystemExit, match=told):
-        run_script("score.py", "--hyp", hyp, "--ref", ref)
+        run_verb("score", "--hyp", hyp, "--ref", ref)
 
 
-def test_score_exp_script(tmp_path, run_script):
+def test_score_exp(tmp_path):
     """Four tasks and languages of one set, references at utterance level."""
     dump, exp = tmp_path / "dump" / "test_x", tmp_path / "exp"
     dump.mkdir(parents=True)
@@ -432,7 +417,7 @@ def test_score_exp_script(tmp_path, run_script):
         (folder / "hyp.jsonl").write_text(
             "\n".join(json.dumps({"utt_id": u, "text": t}) for u, t in rows)
         )
-    run_script("score_exp.py", "--exp", exp, "--dump", dump.parent)
+    run_verb("score-exp", "--exp", exp, "--dump", dump.parent)
     records = json.loads((exp / "results.json").read_text())
     values = {
         (r["task"], r["decode"], r["metric"], r["lang"]): r["value"] for r in records

@@ -109,7 +109,7 @@ def test_training_stops_after_many_in_a_row(corpus, tmp_path, monkeypatch, caplo
 def test_the_rank_at_fault_names_its_own(corpus, tmp_path):
     program = tmp_path / "spoiled.py"
     program.write_text(
-        "import os, runpy, sys, torch\n"
+        "import os, sys, torch\n"
         "from powsm.train.lit import LitPowsm\n"
         "from powsm.model.s2t import PowsmModel\n"
         "forward, step = PowsmModel.forward, LitPowsm.training_step\n"
@@ -126,15 +126,15 @@ def test_the_rank_at_fault_names_its_own(corpus, tmp_path):
         "        open('had', 'w').write(' '.join(batch[0]))\n"
         "    return step(self, batch, batch_idx)\n"
         "PowsmModel.forward, LitPowsm.training_step = spoiled, recorded\n"
-        f"sys.argv[0] = {str(ROOT / 'local/train.py')!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "from powsm.cli.main import main\n"
+        "main()\n"
     )
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(SETTINGS | CHANGES))
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", str(program), "--config", str(config)),
+            *("--nproc_per_node", "2", str(program), "train", "--config", str(config)),
             *("--dump", str(corpus / "dump"), "--exp", str(tmp_path / "exp")),
             *("--token_dir", str(corpus / "tokens")),
         ],

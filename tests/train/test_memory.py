@@ -240,7 +240,7 @@ def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path, fault):
     """Ranks still exchange gradients, and end with the weights of one rank alone."""
     program = tmp_path / "limited.py"
     program.write_text(
-        "import os, runpy, sys, torch\n"
+        "import os, sys, torch\n"
         "from powsm.model.s2t import PowsmModel\n"
         "forward = PowsmModel.forward\n"
         "def limited(self, speech, *args, **kwargs):\n"
@@ -248,15 +248,15 @@ def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path, fault):
         f"        {fault}\n"
         "    return forward(self, speech, *args, **kwargs)\n"
         "PowsmModel.forward = limited\n"
-        f"sys.argv[0] = {str(ROOT / 'local/train.py')!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "from powsm.cli.main import main\n"
+        "main()\n"
     )
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(SETTINGS | CHANGES))
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", str(program), "--config", str(config)),
+            *("--nproc_per_node", "2", str(program), "train", "--config", str(config)),
             *("--dump", str(corpus / "dump"), "--exp", str(tmp_path / "exp")),
             *("--token_dir", str(corpus / "tokens")),
         ],

@@ -6,7 +6,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import pytest
 import torch
 import yaml
 from dump_builder import make_dump
+from powsm_command import POWSM
 from tiny_model import SETTINGS, make_tokens
 
 from powsm.train.progress import Bar, Clock
@@ -96,7 +96,7 @@ def test_bar_appears_on_a_terminal_and_nowhere_else(tmp_path):
 
     def shown(exp, **where):
         command = [
-            *(sys.executable, str(ROOT / "local/train.py"), "--config", str(config)),
+            *(*POWSM, "train", "--config", str(config)),
             *("--dump", str(tmp_path / "dump"), "--exp", str(tmp_path / exp)),
             *("--token_dir", str(tmp_path / "tokens")),
         ]

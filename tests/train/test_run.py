@@ -220,12 +220,12 @@ def test_a_finished_run_is_not_trained_again(corpus, finished):
 
 
 def command(corpus: Path, exp: Path, **changes) -> list[str]:
-    """local/train.py as stage 11 calls it."""
+    """`powsm train` as stage 11 calls it, for Python or torchrun."""
     exp.mkdir(parents=True, exist_ok=True)
     config = exp / "train.yaml"
     config.write_text(yaml.safe_dump(SETTINGS | changes))
     return [
-        *(str(ROOT / "local/train.py"), "--config", str(config)),
+        *("-m", "powsm.cli.main", "train", "--config", str(config)),
         *("--dump", str(corpus / "dump"), "--token_dir", str(corpus / "tokens")),
         *("--exp", str(exp)),
     ]

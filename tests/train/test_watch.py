@@ -75,7 +75,7 @@ def test_signal_saves_and_training_goes_on_exactly(
 def start(corpus: Path, exp: Path, launcher: list[str]) -> subprocess.Popen:
     """Stage 11 with a loading process a rank, once it is in training."""
     args = [
-        *(sys.executable, *launcher, str(ROOT / "local/train.py")),
+        *(sys.executable, *launcher, "-m", "powsm.cli.main", "train"),
         *("--config", str(corpus / "train.yaml"), "--dump", str(corpus / "dump")),
         *("--token_dir", str(corpus / "tokens"), "--exp", str(exp)),
     ]
@@ -104,7 +104,7 @@ def test_signal_to_one_of_two_ranks_stops_both(corpus, tmp_path):
     process = start(corpus, tmp_path, torchrun)
     listing = ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)]
     children = subprocess.run(listing, capture_output=True, text=True, check=True)
-    ranks = [line for line in children.stdout.splitlines() if "train.py" in line]
+    ranks = [line for line in children.stdout.splitlines() if " train " in line]
     assert len(ranks) == 2
     os.kill(int(ranks[-1].split()[0]), signal.SIGUSR1)
     assert process.wait(60) != 0

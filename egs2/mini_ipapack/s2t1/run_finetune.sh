@@ -28,5 +28,5 @@ common=(
     --set "scheduler_conf.warmup_lr_list=[0.0,0.001,0.0]" "$@"
 
 . ./path.sh
-python local/compare.py "${exp}/old" "${exp}/new" --dump "${dump}/new" --by_lang \
+powsm compare "${exp}/old" "${exp}/new" --dump "${dump}/new" --by_lang \
     --out "${exp}/COMPARISON.md"

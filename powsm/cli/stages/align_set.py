@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Align the phones that stage 12 decoded, or the references, with the recordings.
 
 Writes a Praat TextGrid for each recording, phones.ctm and phones.jsonl: of decoded
@@ -14,51 +13,29 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
+from powsm.cli.options import add_shared, device
+from powsm.errors import PowsmError
 
-from powsm.audio import SAMPLE_RATE, AudioError
-from powsm.decode.align import AlignError, align
-from powsm.decode.align_files import write_alignments
-from powsm.decode.batch import items, read_speech
-from powsm.decode.profile import Profile
-from powsm.decode.recogniser import Recogniser
-from powsm.decode.transcribe import PHONE_TASKS
-from powsm.files.transcripts import read_transcripts
-from powsm.files.whole import atomic_write, sha256_file
-from powsm.model.find import MODEL_HELP, find_model
-from powsm.model.frames import FrameGrid
-from powsm.score.phone_reader import PhoneReader
-from powsm.vocabulary.phone_sets import phones_of_tokens
-
-log = logging.getLogger("align")
+log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--exp", type=Path, required=True, help="for the results")
-    add("--model", help=f"{MODEL_HELP}; default: --exp")
-    add("--model_file", type=Path, help="weights; default the average")
-    add("--dump", type=Path, required=True, help="dump/raw")
-    add("--sets", nargs="+", required=True, help="folders in --dump")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_shared(parser, "--exp", help="for the results")
+    add_shared(parser, "--model", "--model_file", "--dump", "--sets")
     phones = parser.add_mutually_exclusive_group(required=True)
-    add = phones.add_argument
-    add("--profiles", type=Path, nargs="+", help="YAML: align what they decoded")
-    add("--ref", action="store_true", help="align the phones of ref.ipa")
-    parser.add_argument("--device", default=None, help="default: cuda if there is one")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    log.setLevel(logging.INFO)
-    try:
-        run(options)
-    except (ValueError, OSError) as err:
-        raise SystemExit(f"align.py: error: {err}") from err
+    what = "YAML: align what they decoded"
+    phones.add_argument("--profiles", type=Path, nargs="+", help=what)
+    phones.add_argument(
+        "--ref", action="store_true", help="align the phones of ref.ipa"
+    )
+    add_shared(parser, "--device")
 
 
 def run(options: argparse.Namespace) -> None:
+    from powsm.decode.recogniser import Recogniser
+    from powsm.files.whole import atomic_write, sha256_file
+    from powsm.model.find import find_model
+
     model = find_model(options.model or options.exp, options.model_file)
     weights = sha256_file(model.weights_file)
     recogniser = None
@@ -69,8 +46,7 @@ def run(options: argparse.Namespace) -> None:
             log.info("%s is current", out)
             continue
         if recogniser is None:
-            device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            recogniser = Recogniser.load(model, device)
+            recogniser = Recogniser.load(model, device(options.device))
         align_set(recogniser, folder, read_source(source), out)
         with atomic_write(done) as file:
             json.dump(made_from, file)
@@ -82,19 +58,26 @@ def todo(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     if options.ref:
         out = options.exp / "align"
         return [(out / f.name, f, f / "ref.ipa") for f in folders]
+    from powsm.decode.profile import Profile
+    from powsm.decode.transcribe import PHONE_TASKS
+
     profiles = [Profile.load(path) for path in options.profiles]
-    found = []
+    results = []
     for profile, folder in itertools.product(profiles, folders):
         for task in set(profile.tasks) & set(PHONE_TASKS):
             decoded = options.exp / profile.name / folder.name / profile.tag(task)
-            found.append((decoded / "align", folder, decoded / "hyp.jsonl"))
-    if not found:
-        raise ValueError("none of the profiles decodes phones: pr or g2p")
-    return sorted(found)
+            results.append((decoded / "align", folder, decoded / "hyp.jsonl"))
+    if not results:
+        raise PowsmError("none of the profiles decodes phones: pr or g2p")
+    return sorted(results)
 
 
 def read_source(path: Path) -> Mapping[str, Sequence[str]]:
     """Phones by utt_id, of hypotheses or of references, made as the set was."""
+    from powsm.files.transcripts import read_transcripts
+    from powsm.score.phone_reader import PhoneReader
+    from powsm.vocabulary.phone_sets import phones_of_tokens
+
     if path.name == "hyp.jsonl":
         with open(path, encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
@@ -105,7 +88,7 @@ def read_source(path: Path) -> Mapping[str, Sequence[str]]:
         }
     made_with = path.parent / "normaliser.json"
     if not made_with.exists():
-        raise ValueError(f"{made_with} is missing; run stage 4 again")
+        raise PowsmError(f"{made_with} is missing; run stage 4 again")
     reader = PhoneReader(json.loads(made_with.read_text("utf-8"))["policy"])
     return {
         utt_id: reader.read(text).phones
@@ -114,29 +97,34 @@ def read_source(path: Path) -> Mapping[str, Sequence[str]]:
 
 
 def align_set(
-    recogniser: Recogniser,
+    recogniser,
     folder: Path,
     phones: Mapping[str, Sequence[str]],
     out: Path,
 ) -> None:
+    """Align each recording of a set; what cannot be aligned is logged and left out."""
+    from tqdm import tqdm
+
+    from powsm.audio import SAMPLE_RATE, AudioError
+    from powsm.decode.align import AlignError, align
+    from powsm.decode.align_files import write_alignments
+    from powsm.decode.batch import items, read_speech
+    from powsm.model.frames import FrameGrid
+
     shortest = FrameGrid.of(recogniser.model).min_samples()
-    found, durations_s = {}, {}
+    aligned, durations_s = {}, {}
     failed = 0
     for item in tqdm(items(folder, "pr"), desc=str(out), unit="utt", disable=None):
         try:
             speech = read_speech(item.audio, shortest)
             wanted = phones.get(item.utt_id, ())
-            found[item.utt_id] = align(recogniser, speech, wanted) if wanted else []
+            aligned[item.utt_id] = align(recogniser, speech, wanted) if wanted else []
             durations_s[item.utt_id] = len(speech) / SAMPLE_RATE
         except (AlignError, AudioError) as err:
             log.warning("%s: %s", item.utt_id, err)
             failed += 1
-    write_alignments(out, found, durations_s)
+    write_alignments(out, aligned, durations_s)
     log.info(
         "%s: %d phones in %d utterances, %d could not be aligned",
-        *(out, sum(map(len, found.values())), len(found), failed),
+        *(out, sum(map(len, aligned.values())), len(aligned), failed),
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Stage 12: decode test sets with one or more profiles.
 
 Results go to <exp>/<profile>/<set>/<task>_<decode>/hyp.jsonl. What is there and was
@@ -14,78 +13,63 @@ import logging
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from prepare_data import share
+from powsm.cli.options import add_shared, add_shares, device
+from powsm.errors import PowsmError
 
-from powsm.decode.batch import items
-from powsm.decode.dump_set import decode_set, merge
-from powsm.decode.profile import Profile
-from powsm.decode.recogniser import Recogniser
-from powsm.files.whole import atomic_write, naming, sha256_file
-from powsm.model.find import (
-    MODEL_HELP,
-    NORMALISER_FILE,
-    ModelFiles,
-    find_model,
-)
+if TYPE_CHECKING:
+    from powsm.decode.profile import Profile
+    from powsm.model.find import ModelFiles
 
-log = logging.getLogger("decode")
+log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--exp", type=Path, required=True, help="for the results")
-    parser.add_argument("--model", help=f"{MODEL_HELP}; default: --exp")
-    parser.add_argument("--model_file", type=Path, help="weights; default the average")
-    parser.add_argument("--dump", type=Path, required=True, help="dump/raw")
-    parser.add_argument("--profiles", type=Path, nargs="+", required=True, help="YAML")
-    parser.add_argument("--sets", nargs="+", required=True, help="folders in --dump")
-    parser.add_argument(
-        "--skip_bad_audio",
-        action="store_true",
-        help="end well although recordings could not be read: their output is empty",
-    )
-    parser.add_argument("--device", default=None, help="default: cuda if there is one")
-    steps = parser.add_mutually_exclusive_group()
-    steps.add_argument(
-        "--shards", type=share, metavar="I/N", help="every N-th batch, without merging"
-    )
-    steps.add_argument("--merge", action="store_true", help="merge finished shards")
-    options = parser.parse_args()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_shared(parser, "--exp", help="for the results")
+    add_shared(parser, "--model", "--model_file", "--dump", "--profiles", "--sets")
+    skip = "end well although recordings could not be read: their output is empty"
+    parser.add_argument("--skip_bad_audio", action="store_true", help=skip)
+    add_shared(parser, "--device")
+    add_shares(parser, "batch")
+
+
+def run(options: argparse.Namespace) -> None:
+    import torch
+
+    from powsm.decode.profile import Profile
+    from powsm.files.whole import naming
+    from powsm.model.find import find_model
+
     rank = int(os.environ.get("RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    logging.basicConfig(
-        level=logging.WARNING if rank == 0 else logging.ERROR, format="%(message)s"
-    )
-    if rank == 0:
-        log.setLevel(logging.INFO)
-        logging.getLogger("powsm").setLevel(logging.INFO)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda":
-        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
-    try:
-        profiles = [Profile.load(path) for path in options.profiles]
-        model = find_model(options.model or options.exp, options.model_file)
-        log.info("%s", model.describe())
-        if world_size > 1:
-            # a rank waits for the slowest, which may have hours of audio more
-            torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
-        with naming(options.exp):
-            run(options, profiles, model, device, rank, world_size)
-        if rank == 0 and not (options.skip_bad_audio or options.shards):
-            check_audio(options, profiles)
-    except (ValueError, OSError) as err:
-        raise SystemExit(f"decode.py: error: {err}") from err
+    profiles = [Profile.load(path) for path in options.profiles]
+    model = find_model(options.model or options.exp, options.model_file)
+    log.info("%s", model.describe())
+    if world_size > 1:
+        # a rank waits for the slowest, which may have hours of audio more
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
+    with naming(options.exp):
+        decode(options, profiles, model, (rank, world_size))
+    if rank == 0 and not (options.skip_bad_audio or options.shards):
+        check_audio(options, profiles)
 
 
-def run(options, profiles, model, device, rank, world_size) -> None:
+def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> None:
+    """Decode this rank's or job's share of what is not current, and merge."""
+    import torch
+
+    from powsm.decode.batch import items
+    from powsm.decode.dump_set import decode_set, merge
+    from powsm.decode.recogniser import Recogniser
+    from powsm.files.whole import atomic_write, sha256_file
+
+    rank, world_size = ranks
     recogniser = None
     weights_hash = sha256_file(model.weights_file)
-    for name in options.sets:
-        warn_of_other_normaliser(model, options.dump / name)
+    if rank == 0:
+        for name in options.sets:
+            warn_of_other_normaliser(model, options.dump / name)
     for profile, name in itertools.product(profiles, options.sets):
         folder = options.dump / name
         made_from = {
@@ -104,10 +88,10 @@ def run(options, profiles, model, device, rank, world_size) -> None:
                 continue
             if not options.merge:
                 if recogniser is None:
-                    recogniser = Recogniser.load(model, device)
-                mine, n_shares = options.shards or (rank, world_size)
-                ranks = {"rank": mine, "world_size": n_shares}
-                decode_set(recogniser, profile, task, folder, out, **ranks)
+                    recogniser = Recogniser.load(model, device(options.device))
+                share, n_shares = options.shards or ranks
+                own = {"rank": share, "world_size": n_shares}
+                decode_set(recogniser, profile, task, folder, out, **own)
             if options.shards:
                 continue  # merged once all have ended
             if world_size > 1:
@@ -120,8 +104,10 @@ def run(options, profiles, model, device, rank, world_size) -> None:
                 torch.distributed.barrier()
 
 
-def warn_of_other_normaliser(model: ModelFiles, folder: Path) -> None:
-    """Say so if a set's prompts are not spelled as those the model was trained on."""
+def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:
+    """Warn if a set's prompts are not spelled as those the model was trained on."""
+    from powsm.model.find import NORMALISER_FILE
+
     record = folder / NORMALISER_FILE
     if not model.normaliser or not record.exists():
         return
@@ -149,12 +135,8 @@ def check_audio(options, profiles) -> None:
                 unread |= {row["utt_id"] for row in rows if "error" in row}
     if unread:
         some = " ".join(sorted(unread)[:3])
-        raise ValueError(
+        raise PowsmError(
             f"{len(unread)} recordings could not be read ({some}), all others are "
             "decoded; mend or remove them, or take their output as empty with "
             "--skip_bad_audio"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Stage 13: write the reports of a scored experiment.
 
 Makes <exp>/RESULTS.md, <exp>/images/*.png and the page <exp>/report/index.html from
@@ -7,36 +6,24 @@ results.json, history.jsonl and the decoded sets.
 
 import argparse
 import logging
-import shlex
-import sys
-from pathlib import Path
 
-from powsm.report import experiment, page, plots
-from powsm.report import results_md as markdown
+from powsm.cli.options import add_shared
+
+log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
-    parser.add_argument("--dump", type=Path, required=True, help="dump/raw")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_shared(parser, "--exp", "--dump")
+
+
+def run(options: argparse.Namespace) -> None:
+    from powsm.report import experiment, page, plots, results_md
+
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    try:
-        found = experiment.read_experiment(options.exp)
-        pictures = plots.write_plots(found.history, options.exp / "images")
-        command = shlex.join(["python", *sys.argv])
-        text = markdown.write(found, options.dump, command)
-        html = page.write(found, options.dump, command)
-    except (ValueError, OSError) as err:
-        raise SystemExit(f"report.py: error: {err}") from err
+    scored = experiment.read_experiment(options.exp)
+    pictures = plots.write_plots(scored.history, options.exp / "images")
+    text = results_md.write(scored, options.dump, options.command)
+    html = page.write(scored, options.dump, options.command)
     size_mb = html.stat().st_size / 1e6
-    logging.info("wrote %s, %d pictures, %s", text, len(pictures), html)
-    logging.info("the page has %.1f MB and needs no network", size_mb)
-
-
-if __name__ == "__main__":
-    main()
+    log.info("wrote %s, %d pictures, %s", text, len(pictures), html)
+    log.info("the page has %.1f MB and needs no network", size_mb)

@@ -1,59 +1,46 @@
-#!/usr/bin/env python3
 """Stage 5: dump/raw/train -> data/token_list: symbols and SentencePiece unigram."""
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-from powsm.vocabulary.tokenizer import (
-    TIME_STEP_S,
-    TokenizerSettings,
-    train_tokenizer,
-)
+log = logging.getLogger(__name__)
 
-log = logging.getLogger("train_tokenizer")
+TIME_STEP_S = "0.02"  # of the published vocabulary
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dump_set", type=Path, default=Path("dump/raw/train"), help="made by stage 4")
-    add(
-        "--out", type=Path, default=Path("data/token_list"), help="gets bpe_unigram<N>/"
-    )
+    folder = Path("data/token_list")
+    add("--out", type=Path, default=folder, help="gets bpe_unigram<N>/")
     add("--nbpe", type=int, default=40000, help="pieces in all, symbols included")
     add("--phones", choices=["all", "observed"], default="all", help="phone symbols")
     add("--languages", choices=["all", "observed"], default="all", help="their symbols")
-    add("--time_step_s", default=str(TIME_STEP_S), help="or none: the two ends only")
+    step = "seconds, or none: the two ends only"
+    add("--time_step_s", type=time_step, default=TIME_STEP_S, help=step)
     add("--bpe_input_sentences", type=int, default=35_000_000, help="sampled if more")
     add("--seed", type=int, default=42, help="of sampling and training")
-    return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+def time_step(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def run(options: argparse.Namespace) -> None:
+    from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
+
     settings = TokenizerSettings(
-        n_pieces=args.nbpe,
-        only_observed_phones=args.phones == "observed",
-        only_observed_languages=args.languages == "observed",
-        time_step_s=None if args.time_step_s == "none" else float(args.time_step_s),
-        max_sentences=args.bpe_input_sentences,
-        seed=args.seed,
+        n_pieces=options.nbpe,
+        only_observed_phones=options.phones == "observed",
+        only_observed_languages=options.languages == "observed",
+        time_step_s=options.time_step_s,
+        max_sentences=options.bpe_input_sentences,
+        seed=options.seed,
     )
-    folder = args.out / f"bpe_unigram{args.nbpe}"
-    made = train_tokenizer(args.dump_set, folder, settings)
-    if made is None:
+    folder = options.out / f"bpe_unigram{options.nbpe}"
+    counts = train_tokenizer(options.dump_set, folder, settings)
+    if counts is None:
         log.info("%s: current, nothing to do", folder)
     else:
-        log.info("%s: %s", folder, made)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as err:
-        sys.exit(f"train_tokenizer.py: error: {err}")
+        log.info("%s: %s", folder, counts)

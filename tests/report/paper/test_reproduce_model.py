@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from dump_builder import make_dump
+from powsm_command import POWSM
 from published_model import files_of, make_published
 from tiny_model import make_tokens
 
@@ -43,8 +43,8 @@ def recipe(tmp_path_factory):
 
 def reproduce(recipe: Path, model: str, **env: str) -> str:
     done = subprocess.run(
-        [sys.executable, ROOT / "local/reproduce.py", "--table", "table_x.yaml"]
-        + ["--model", model, "--device", "cpu"],
+        [*POWSM, "reproduce", "--table", "table_x.yaml", "--model", model]
+        + ["--device", "cpu", "--conf", str(ROOT / "conf")],
         **{"cwd": recipe, "env": os.environ | {"TIMIT": ""} | env},
         **{"capture_output": True, "text": True},
     )

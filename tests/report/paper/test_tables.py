@@ -4,12 +4,12 @@ import csv
 import io
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from experiment_builder import PHONES, make_experiment, slashed, write_hyps
+from powsm_command import POWSM
 
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
@@ -319,19 +319,16 @@ def test_profile_is_named_without_its_prefix(tmp_path):
 # --- commands -------------------------------------------------------------------------
 
 
-def run(*command: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True
-    )
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [*POWSM, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_reproduce_fills_a_table_from_what_is_decoded(tmp_path):
     exp, dump = make_experiment(tmp_path)
     path = tmp_path / "table_small.yaml"
     path.write_text(SMALL_TABLE)
-    done = run(
-        ROOT / "local/reproduce.py", "--table", path, "--exp", exp, "--dump", dump
-    )
+    done = run("reproduce", "--table", path, "--exp", exp, "--dump", dump)
     assert done.returncode == 0, done.stderr
     assert "| POWSM: s2t_tiny | 31." in done.stdout
     written = {p.name for p in (exp / "tables").iterdir()}
@@ -339,7 +336,7 @@ def test_reproduce_fills_a_table_from_what_is_decoded(tmp_path):
 
 
 def test_reproduce_names_the_tables_there_are():
-    done = run(ROOT / "local/reproduce.py", "--table", "99", "--dry_run")
+    done = run("reproduce", "--table", "99", "--dry_run")
     assert done.returncode == 1
     assert "no table '99'" in done.stderr and "prism3 table11" in done.stderr
 
@@ -349,7 +346,7 @@ def test_compare_shows_paired_differences_and_settings(tmp_path):
     second, _ = make_experiment(tmp_path, "second")
     (second / "config.yaml").write_text(yaml.safe_dump({"seed": 7}))
     write_hyps(second, "joint", "test_tone", "pr_joint", {})
-    done = run(ROOT / "local/compare.py", first, second, "--dump", dump, "--by_lang")
+    done = run("compare", first, second, "--dump", dump, "--by_lang")
     assert done.returncode == 0, done.stderr
     assert "| test_tone: phone recognition, ctc_greedy | PFER | 31." in done.stdout
     assert "ctc_greedy, spa |" in done.stdout
@@ -362,7 +359,7 @@ def test_compare_takes_two_profiles_of_one_experiment(tmp_path):
     refs = {utt_id: slashed(ref) for utt_id, (_, ref, _) in PHONES.items()}
     write_hyps(exp, "decode_other", "test_tone", "pr_ctc", refs)  # without an error
     done = run(
-        ROOT / "local/compare.py",
+        "compare",
         *(exp / "ctc_greedy", exp / "decode_other", "--dump", dump),
     )
     assert done.returncode == 0, done.stderr
@@ -371,7 +368,7 @@ def test_compare_takes_two_profiles_of_one_experiment(tmp_path):
 
 
 def test_compare_of_nothing_in_common_says_so(tmp_path):
-    done = run(ROOT / "local/compare.py", tmp_path / "a", tmp_path / "b")
+    done = run("compare", tmp_path / "a", tmp_path / "b")
     assert done.returncode == 1
     assert "no decoded set in common" in done.stderr
 

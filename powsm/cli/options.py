@@ -1,0 +1,66 @@
+"""Options that several commands have, each said once."""
+
+import argparse
+import os
+from pathlib import Path
+
+MODEL = "experiment folder, packed folder or archive, or Hub tag"
+
+SHARED = {
+    "--exp": {"type": Path, "required": True, "help": "experiment folder"},
+    "--model": {"help": f"{MODEL}; default: --exp"},
+    "--model_file": {"type": Path, "help": "weights; default: the average"},
+    "--dump": {"type": Path, "required": True, "help": "dump/raw"},
+    "--sets": {"nargs": "+", "required": True, "help": "folders in --dump"},
+    "--profiles": {
+        "type": Path,
+        "nargs": "+",
+        "required": True,
+        "help": "conf/decode_*.yaml",
+    },
+    "--device": {"help": "cpu or cuda; default: cuda if there is one"},
+    "--config": {"type": Path, "required": True, "help": "training YAML"},
+    "--token_dir": {"type": Path, "required": True, "help": "of stage 5"},
+    "--stats": {"type": Path, "help": "feats_stats.npz of stage 10"},
+    "--set": {
+        "nargs": "*",
+        "default": [],
+        "metavar": "KEY.SUB=VALUE",
+        "dest": "overrides",
+        "help": "change settings of the YAML",
+    },
+    "--downloads": {"type": Path, "default": Path("downloads")},
+    "--data": {"type": Path, "default": Path("data"), "help": "folder of the sets"},
+    "--nj": {"type": int, "default": 1, "help": "processes"},
+}
+
+
+def add_shared(parser: argparse.ArgumentParser, *names: str, **changes) -> None:
+    """Add options of `SHARED`; `changes` hold for all that are named."""
+    for name in names:
+        parser.add_argument(name, **SHARED[name] | changes)
+
+
+def add_shares(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --shards I/N and --merge, by which the tasks of a job array share a stage."""
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument(
+        "--shards", type=share, metavar="I/N", help=f"every N-th {what}, no merging"
+    )
+    steps.add_argument("--merge", action="store_true", help="merge finished shards")
+
+
+def share(text: str) -> tuple[int, int]:
+    """`3/16` -> (3, 16)."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0/16 ... 15/16")
+    return int(index), int(count)
+
+
+def device(wanted: str | None) -> str:
+    """The device of this process: the one that is wanted, or a GPU if there is one."""
+    import torch
+
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name

@@ -1,0 +1,132 @@
+"""Running a command: its options, its log, and the one place that catches errors."""
+
+import argparse
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from powsm.errors import PowsmError
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells give it: 128 + SIGINT
+BROKEN_PIPE = 141  # the same for a reader that left, such as head: 128 + SIGPIPE
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """The docstring as it is written, and the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_default = "default" in (action.help or "") or action.required
+        if says_default or action.default in (None, False, [], "", argparse.SUPPRESS):
+            return action.help
+        return f"{action.help or ''} (default: %(default)s)".lstrip()
+
+
+def run_command(
+    name: str,
+    about: str,
+    add_options: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], int | None],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse the options of a command and run it, then end the process if it failed.
+
+    `run` gets what was parsed, and as `command` the line that would do it again.
+
+    Args:
+        name: what errors call it, as `powsm score` or `prepare_data.py`.
+        about: its docstring, which --help shows.
+        add_options: adds the options; it must not import what takes long.
+        run: does the work, and gives a status that is not 0 where the work failed.
+        arguments: of the command line, default: `sys.argv`.
+
+    Raises:
+        SystemExit: the status is not 0. `PowsmError` and `OSError` are shown as one
+            line with status 1; other exceptions are faults of the program and pass.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(
+        prog=name, description=about, formatter_class=_Help
+    )
+    add_options(parser)
+    parser.set_defaults(command=shlex.join([*name.split(), *arguments]))
+    options = parser.parse_args(arguments)
+    set_up_log()
+    with _leaving_ranks():
+        status = _run(name, run, options)
+        if status:
+            raise SystemExit(status)
+
+
+def _run(name: str, run: Callable, options: argparse.Namespace) -> int | str:
+    """The status of `run`, or the line that says why it failed."""
+    try:
+        status = run(options) or 0
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError as err:
+        if not _is_stdout_closed():  # it was the pipe of another program
+            return f"{name}: error: {err}"
+        return BROKEN_PIPE
+    except (PowsmError, OSError) as err:
+        return f"{name}: error: {err}"
+    return status
+
+
+def _is_stdout_closed() -> bool:
+    """Whether the reader of our output left; if so, nothing more is written to it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _leaving_ranks():
+    """One of several ranks that fails ends at once: see `leaving_at_errors`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext()
+    from powsm.cluster.ranks import leaving_at_errors
+
+    return leaving_at_errors()
+
+
+def set_up_log() -> None:
+    """Log to stderr: our own messages, and of other libraries the warnings.
+
+    Of several ranks, rank 0 says what all do, the others say what goes wrong.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    logging.basicConfig(
+        level=logging.WARNING if rank == 0 else logging.ERROR, format=_log_format(rank)
+    )
+    logging.getLogger("powsm").setLevel(logging.WARNING if rank else logging.INFO)
+
+
+def log_to(file: Path) -> None:
+    """Append the log to a file, too."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_log_format(0)))
+    logging.getLogger().addHandler(handler)
+
+
+def _log_format(rank: int) -> str:
+    return f"%(asctime)s {f'rank {rank}: ' if rank else ''}%(message)s"
+
+
+def run_verb(*arguments: str | os.PathLike) -> None:
+    """Run another verb in a process of its own, whose memory is gone afterwards.
+
+    Raises:
+        PowsmError: it failed, and said why.
+    """
+    command = [sys.executable, "-m", "powsm.cli.main", *map(str, arguments)]
+    if subprocess.run(command, check=False).returncode:
+        raise PowsmError(f"powsm {arguments[0]} failed, see above")
