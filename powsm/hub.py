@@ -11,14 +11,20 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from threading import Event
 
 import httpx
-from huggingface_hub import HfApi, constants, get_session, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_session,
+    hf_hub_url,
+    snapshot_download,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -63,6 +69,10 @@ _PASSING_ERRORS = (
     httpx.RemoteProtocolError,
     httpx.ProxyError,
 )
+
+
+# What asking the hub may raise; `explain` has the words for it.
+FAULTS = (httpx.HTTPError, OfflineModeIsEnabled)
 
 
 @dataclass(frozen=True)
@@ -222,8 +232,8 @@ def list_files(
                     oid = (entry.get("lfs") or entry)["oid"]
                     size = entry["size"]
                     files.append(RemoteFile(repository, revision, path, size, oid))
-            url = page.links.get("next", {}).get("url")
-    except (httpx.HTTPError, OfflineModeIsEnabled) as err:
+            url = _next_page(page, repository)
+    except FAULTS as err:
         raise HubError(explain(err, repository)) from err
     except (LookupError, TypeError, JSONDecodeError) as err:
         raise HubError(
@@ -231,6 +241,43 @@ def list_files(
             "at HF_ENDPOINT and the proxy"
         ) from err
     return files
+
+
+def _next_page(page: httpx.Response, repository: str) -> str | None:
+    """The address in the header `Link`, which may not lead the token elsewhere.
+
+    Raises:
+        HubError: it names another host, port or scheme than the page came from.
+    """
+    if (link := page.links.get("next", {}).get("url")) is None:
+        return None
+    here, there = page.request.url, page.request.url.join(link)
+    if (there.scheme, there.host, there.port) != (here.scheme, here.host, here.port):
+        raise HubError(
+            f"{repository}: the list of its files goes on at {there.host}, not at "
+            f"{here.host}: it is not asked, so that no token leaves the hub; look at "
+            "HF_ENDPOINT and the proxy"
+        )
+    return str(there)
+
+
+@contextlib.contextmanager
+def open_file(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
+    """The answer with the bytes of a file, from byte `start` on if the hub can.
+
+    Raises:
+        httpx.HTTPError, OfflineModeIsEnabled: as they come, see `FAULTS`.
+    """
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    url = hf_hub_url(
+        file.repository, file.path, repo_type="dataset", revision=file.revision
+    )
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with get_session().stream("GET", url, headers=headers, timeout=timeout) as answer:
+        hf_raise_for_status(answer)
+        yield answer
 
 
 def cause(err: Exception) -> str:

@@ -11,6 +11,7 @@ from hub_server import git_sha1, sha256
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+from powsm import hub as hub_module
 from powsm.hub import (
     CorruptedError,
     HubError,
@@ -169,6 +170,31 @@ def test_long_list_survives_a_fault_on_its_second_page(at_hub):
     at_hub.fail("cursor=100", status=502)
     assert [file.path for file in list_files("a/b", AT_ONCE)] == names
     assert at_hub.count("/tree/") == 4
+
+
+@pytest.mark.parametrize(
+    ("link", "follows"),
+    [
+        ("{here}/api/next?cursor=2", True),
+        ("/api/next?cursor=2", True),
+        ("http://thief.example/api/next", False),
+        ("https://127.0.0.1:1/api/next", False),
+        ("//thief.example/next", False),
+        ("http://127.0.0.1@thief.example/next", False),
+    ],
+)
+def test_token_goes_to_no_other_host(link, follows):
+    here = "http://127.0.0.1:8080"
+    page = httpx.Response(
+        200,
+        headers={"Link": f'<{link.format(here=here)}>; rel="next"'},
+        request=httpx.Request("GET", f"{here}/api/tree"),
+    )
+    if follows:
+        assert hub_module._next_page(page, "some/set") == f"{here}/api/next?cursor=2"
+    else:
+        with pytest.raises(HubError, match="some/set: .*no token leaves"):
+            hub_module._next_page(page, "some/set")
 
 
 def test_path_that_leads_out_is_refused(at_hub):

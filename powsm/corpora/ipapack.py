@@ -20,14 +20,11 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import BinaryIO
 
-import httpx
-from huggingface_hub import constants, get_session, hf_hub_url
-from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tqdm import tqdm
 
 from powsm.files.whole import atomic_write, naming
 from powsm.hub import (
+    FAULTS,
     CorruptedError,
     HubError,
     IncompleteError,
@@ -35,6 +32,7 @@ from powsm.hub import (
     RemoteFile,
     StoppedError,
     explain,
+    open_file,
 )
 
 REPOSITORIES = {  # of IPAPack++: what the paper used; the part for training of ZIPA
@@ -228,7 +226,7 @@ def download(
                     future.result()
                 except CorruptedError as err:
                     corrupted.append(str(err))
-        except (httpx.HTTPError, OfflineModeIsEnabled, IncompleteError, OSError) as err:
+        except (*FAULTS, IncompleteError, OSError) as err:
             raise HubError(explain(err, futures[future].path)) from err
         except StoppedError as err:
             raise HubError("stopped: run the stage again to go on") from err
@@ -254,7 +252,7 @@ def fetch(
         IncompleteError: the answer ended early; the part is kept.
         CorruptedError: the hash is wrong; the part is emptied.
         BlockingIOError: another process is fetching this file.
-        OSError, httpx.HTTPError: as they come; the part is kept.
+        OSError and `powsm.hub.FAULTS`: as they come; the part is kept.
     """
     part = file.part(folder)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -284,15 +282,7 @@ def _receive(
 ):
     """Append what is missing; the digest of all that `out` holds then."""
     start = out.tell()
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    url = hf_hub_url(
-        file.repository, file.path, repo_type="dataset", revision=file.revision
-    )
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with get_session().stream("GET", url, headers=headers, timeout=timeout) as answer:
-        hf_raise_for_status(answer)
+    with open_file(file, start) as answer:
         if start and answer.status_code != 206:  # no ranges here: from the start again
             _empty(out)
             advance(-start)
