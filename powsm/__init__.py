@@ -16,4 +16,23 @@ row do not know each other (tests/test_layers.py). docs/map.md is the longer gui
     files settings formatting errors         whole files, YAML, numbers as text
 """
 
+import importlib
+
 __version__ = "0.1.0"
+
+# What `import powsm` offers, loaded when it is first asked for
+_OFFERED = {
+    "load": "powsm.decode.transcribe",
+    "segment_ipa": "powsm.phones.normaliser",
+    "score_phones": "powsm.score.metrics",
+}
+
+
+def __getattr__(name: str):
+    if name in _OFFERED:
+        return getattr(importlib.import_module(_OFFERED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OFFERED})

@@ -18,7 +18,7 @@ class ConfigError(PowsmError):
     """A configuration with faults; the message lists every one of them."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML of settings, in which 1e-4 is a number; PyYAML wants 1.0e-4."""
 
 
@@ -38,7 +38,7 @@ def load_yaml(path: Path) -> dict:
     try:
         text = Path(path).read_text(encoding="utf-8")
         config = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as err:
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
         fault = " ".join(str(err).split())  # which spans lines
         raise ConfigError(f"{path}: not valid YAML: {fault}") from err
     if not isinstance(config, dict):

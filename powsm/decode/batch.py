@@ -13,7 +13,6 @@ from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import Searcher
-from powsm.prepare.index import ExampleIndex
 from powsm.tasks import DECODED_TASKS, LID, NA_SYM, parse_output, task_of
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
 
@@ -40,6 +39,9 @@ def items(folder: Path, task: str) -> list[Item]:
 
     A task without examples of its own takes the audio of all utterances.
     """
+    # its numba is not loaded for a recording that is in no folder
+    from powsm.prepare.index import ExampleIndex
+
     index = ExampleIndex(folder)
     found = []
     for utt in range(len(index)):

@@ -1,13 +1,16 @@
 """Transcribe one recording of any length, where asked with the times of its phones."""
 
 import logging
+import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from powsm.audio import SAMPLE_RATE, WINDOW_S
+from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, resample
 from powsm.decode.align import AlignError, align, read_segments
 from powsm.decode.align_files import Segment
 from powsm.decode.batch import (
@@ -15,22 +18,158 @@ from powsm.decode.batch import (
     barred_phones,
     cut_batches,
     decode_batch,
+    read_speech,
 )
 from powsm.decode.longform import (
     OVERLAP_S,
+    CTCFrames,
     LongFormError,
     ctc_frames,
     cut_at_pauses,
 )
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
+from powsm.errors import PowsmError
+from powsm.languages import lang_code, lang_sym
+from powsm.model.find import find_model
 from powsm.model.frames import FrameGrid
 from powsm.tasks import NA_SYM, PHONES, TASKS, parse_output, tasks_writing
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger(__name__)
 
+_PHONE = re.compile(r"/([^/\s]+)/")  # in slashed text
+
 PHONE_TASKS = tasks_writing(PHONES)  # their output has phones, and so times
+
+
+# How a model is read when nothing else is asked for: as conf/decode_ctc_greedy.yaml
+# and conf/decode_attention.yaml say, without a prompt.
+_PHONES = Profile(name="ctc_greedy", decode="ctc", tasks=("pr",))
+
+
+def _default_profile(task: str) -> Profile:
+    if task in _PHONES.tasks:
+        return _PHONES
+    prev = "none" if TASKS[task].is_prompted else "gold"
+    return Profile(name="attention", tasks=(task,), prev=prev)
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a model hears in a recording.
+
+    Attributes:
+        text: what the task writes: slashed phones, or words.
+        phones: the phones; empty for a task that writes words.
+        lang_sym: symbol of the language that the model was told, such as `<eng>`.
+        duration_s: of the recording.
+    """
+
+    text: str
+    phones: tuple[str, ...]
+    lang_sym: str
+    duration_s: float
+
+
+class Model:
+    """A trained model in hand, as `powsm.load` gives it.
+
+    Attributes:
+        source: how it was named, with the revision if it is from the Hub.
+        recogniser: the network with its tokenizer.
+    """
+
+    def __init__(self, source: str, recogniser: Recogniser):
+        self.source = source
+        self.recogniser = recogniser
+        self._min_samples = FrameGrid.of(recogniser.model).min_samples()
+
+    def __repr__(self) -> str:
+        return f"powsm.load({self.source!r})"
+
+    def transcribe(
+        self,
+        audio: str | Path | np.ndarray | Tensor,
+        *,
+        rate: int = SAMPLE_RATE,
+        task: str = "pr",
+        lang: str = "unk",
+        profile: Profile | None = None,
+    ) -> Transcript:
+        """Transcribe one recording of any length.
+
+        Args:
+            audio: a file, or floating-point samples (n_samples,) in -1 to 1.
+            rate: of the samples, Hz; a file says its own.
+            task: `pr asr g2p p2g`.
+            lang: code or name of the language; `unk`: not known.
+            profile: how to decode; default: the best path of the CTC head for phones,
+                the decoder alone and greedy for the other tasks.
+
+        Raises:
+            AudioError: the recording cannot be read or used.
+            DecodeError: the model has no token for the language.
+            PowsmError: there is no such task or language.
+        """
+        if task not in TASKS:
+            raise PowsmError(f"task {task!r}: expected one of {' '.join(TASKS)}")
+        code = None if lang == "unk" else lang_code(lang)
+        if code is None and lang != "unk":
+            raise PowsmError(f"lang {lang!r}: no such language; try ISO 639-3")
+        if isinstance(audio, str | Path):
+            utt_id = Path(audio).stem
+            speech = read_speech(str(audio), self._min_samples)
+        else:
+            utt_id, speech = "audio", self._samples(audio, rate)
+        profile = replace(profile or _default_profile(task), tasks=(task,))
+        record = transcribe(
+            self.recogniser,
+            profile,
+            task,
+            speech,
+            utt_id=utt_id,
+            lang_sym=lang_sym(code),
+        )
+        text = record["text"]
+        phones = _PHONE.findall(text) if task in PHONE_TASKS else ()
+        duration_s = len(speech) / SAMPLE_RATE
+        return Transcript(text, tuple(phones), record["lang_sym"], duration_s)
+
+    def _samples(self, audio: np.ndarray | Tensor, rate: int) -> Tensor:
+        """Samples (n_samples,) as the model hears them, float32 at `SAMPLE_RATE`."""
+        samples = np.asarray(audio)
+        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+            raise AudioError(
+                f"audio: {samples.dtype} of shape {samples.shape}; expected one "
+                "channel of floating-point samples in -1 to 1, shape (n_samples,)"
+            )
+        if not np.isfinite(samples).all():
+            raise AudioError("audio: samples that are no finite numbers")
+        samples = samples.astype(np.float32)
+        if rate != SAMPLE_RATE:
+            samples = resample(samples, rate, SAMPLE_RATE)
+        if len(samples) < self._min_samples:
+            raise AudioError(
+                f"audio: {len(samples) / SAMPLE_RATE:.3f} s is too short to encode; "
+                f"the model needs {self._min_samples / SAMPLE_RATE:.3f} s"
+            )
+        return torch.from_numpy(samples)
+
+
+def load(model: str | Path, device: str | None = None) -> Model:
+    """Load a model to transcribe with.
+
+    Args:
+        model: experiment folder, packed folder or archive, or Hub tag.
+        device: `cpu`, `cuda`; default: a GPU where there is one.
+
+    Raises:
+        CheckpointError: there is no such model, or it does not load as it is.
+    """
+    files = find_model(model)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(files.source, Recogniser.load(files, device))
 
 
 def transcribe(
@@ -94,23 +233,9 @@ def transcribe(
     found = ctc_frames(
         recogniser, speech, window_s=window_s, overlap_s=overlap_s, barred=barred
     )
-    blank = recogniser.model.blank_id
     if reads_path:
-        labels = torch.unique_consecutive(found.path)
-        tokens = recogniser.tokenizer.tokens(labels[labels != blank].tolist())
-        record["text"] = parse_output(tokens).text
-        if with_times:
-            segments = read_segments(recogniser, found, len(speech))
-            record["segments"] = [_shifted(segment, start_s) for segment in segments]
-        return record
-    grid = FrameGrid.of(recogniser.model)
-    window = int(window_s * SAMPLE_RATE)
-    frames = [(0, len(found))]
-    if len(speech) > window:
-        # one frame less, since the ends of a piece hold samples of no frame
-        most = grid.n_frames(window) - 1
-        frames = cut_at_pauses(found.path.tolist(), blank, most)
-    bounds = [0, *(grid.sample(end) for _, end in frames[:-1]), len(speech)]
+        return record | _read_path(recogniser, found, len(speech), start_s, with_times)
+    bounds = _piece_bounds(recogniser, found, len(speech), int(window_s * SAMPLE_RATE))
     parts = {
         f"{utt_id}-{number:06d}": speech[begin:end]
         for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
@@ -123,8 +248,8 @@ def transcribe(
         piece = {name: round(time_s, 4) for name, time_s in times.items()}
         pieces.append(piece | {k: decoded[key][k] for k in ("lang_sym", "text")})
         if with_times:
-            found = _align_part(recogniser, part, decoded[key]["tokens"], key)
-            segments += [_shifted(segment, at_s) for segment in found]
+            aligned = _align_part(recogniser, part, decoded[key]["tokens"], key)
+            segments += [_shifted(segment, at_s) for segment in aligned]
     glue = "" if task in PHONE_TASKS else " "
     record["text"] = glue.join(piece["text"] for piece in pieces if piece["text"])
     # where the profile says which language, all pieces have the same
@@ -133,6 +258,36 @@ def transcribe(
     if with_times:
         record["segments"] = segments
     return record
+
+
+def _read_path(
+    recogniser: Recogniser,
+    frames: CTCFrames,
+    n_samples: int,
+    start_s: float,
+    with_times: bool,
+) -> dict:
+    """Text, and where asked the segments, of the best path of merged windows."""
+    labels = torch.unique_consecutive(frames.path)
+    labels = labels[labels != recogniser.model.blank_id].tolist()
+    read = {"text": parse_output(recogniser.tokenizer.tokens(labels)).text}
+    if with_times:
+        segments = read_segments(recogniser, frames, n_samples)
+        read["segments"] = [_shifted(segment, start_s) for segment in segments]
+    return read
+
+
+def _piece_bounds(
+    recogniser: Recogniser, frames: CTCFrames, n_samples: int, window: int
+) -> list[int]:
+    """First samples of the pieces that the decoder hears, and the end of the last."""
+    if n_samples <= window:
+        return [0, n_samples]
+    grid = FrameGrid.of(recogniser.model)
+    # one frame less, since the ends of a piece hold samples of no frame
+    most = grid.n_frames(window) - 1
+    pieces = cut_at_pauses(frames.path.tolist(), recogniser.model.blank_id, most)
+    return [0, *(grid.sample(end) for _, end in pieces[:-1]), n_samples]
 
 
 def _decode_parts(

@@ -309,6 +309,30 @@ _MARKS = str.maketrans("", "", SUPRASEGMENTALS)
 
 
 @cache
+def segment_ipa(
+    ipa: str, lang: str | None = None, policy: str = "strict"
+) -> tuple[str, ...]:
+    """Phones of an IPA text; `Normaliser` tells what was left out as well.
+
+    >>> segment_ipa("ˈwɔtɚ")
+    ('w', 'ɔ', 't', 'ə˞')
+
+    Args:
+        ipa: any text; nothing in it is an error.
+        lang: ISO 639-3; only `eng` matters.
+        policy: one of `POLICIES`.
+
+    Raises:
+        ValueError: the policy is not known.
+    """
+    return _normaliser(policy).segment(ipa, lang).phones
+
+
+@cache
+def _normaliser(policy: str) -> Normaliser:
+    return Normaliser(policy)
+
+
 def _without_marks(phone: str) -> tuple[str, ...]:
     bare = unicodedata.normalize("NFD", phone).translate(_MARKS)
     # jːʲ is in the inventory, jʲ is not: then what is left is segmented
