@@ -10,6 +10,7 @@ The modules:
     ctc_paths       reading the CTC head alone: the best path, and a beam of prefixes
     ctc_prefix      CTC prefix scores for joint search
     dump_set        decode a dump folder: parts of ranks that can be killed, and merged
+    forced          the likeliest CTC path that says given labels, in little memory
     longform        recordings of any length: windows for CTC, pieces cut at pauses
     profile         decode profiles: `conf/decode_*.yaml` names all that moves a score
     recogniser      a trained model with its tokenizer: encoding, prompts, languages

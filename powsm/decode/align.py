@@ -11,12 +11,13 @@ Times come from the model's own frame grid (`powsm.model.frames`).
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchaudio.functional import forced_align
 
 from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
+from powsm.decode.forced import forced_path
 from powsm.decode.longform import CTCFrames, ctc_frames
 from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
@@ -102,7 +103,7 @@ def _segments(
     def seconds(frame: float) -> float:
         # what lies before the first frame and after the last belongs to them
         if frame in (0, n_frames):
-            return 0.0 if frame == 0 else round(n_samples / SAMPLE_RATE, 4)
+            return 0.0 if frame == 0 else n_samples / SAMPLE_RATE
         return round(grid.seconds(frame), 4)
 
     return [
@@ -155,8 +156,8 @@ def _force(log_probs: Tensor, targets: list[int]) -> tuple[Tensor, Tensor]:
             f"{len(targets) - 1} phones need {needed} frames, the audio has "
             f"{len(log_probs)}; the transcript is not of this audio, or only part of it"
         )
-    path, scores = forced_align(log_probs[None], torch.tensor([targets]), blank=0)
-    return path[0], scores[0]
+    path = torch.from_numpy(forced_path(log_probs.numpy(), np.array(targets)))
+    return path, log_probs.gather(1, path[:, None])[:, 0]
 
 
 def _spans(
