@@ -1,11 +1,21 @@
 """Alignments as files: Praat TextGrid, NIST CTM, JSON lines."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
+from powsm.audio_files import printable
+from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
+
+SLIVER_S = 0.001  # seconds; what is shorter is no pause
+
+
+class AlignFileError(PowsmError):
+    """Segments that cannot be written as they are; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -27,41 +37,82 @@ class Segment:
 def write_textgrid(path: Path, segments: Sequence[Segment], duration_s: float) -> None:
     """Write a Praat TextGrid (long text format) with one interval tier, `phones`.
 
-    Pauses are intervals without text, so that the tier covers the recording.
+    Pauses are intervals without text, so that the tier covers the recording and ends
+    where the recording does. Gaps shorter than `SLIVER_S` are rounding, no pauses: they
+    go to the phone before them.
+
+    Raises:
+        AlignFileError: segments that overlap, have no length or lie outside.
     """
-    rows, at = [], 0.0
-    for segment in segments:
-        if segment.start > at:
-            rows.append((at, segment.start, ""))
-        rows.append((segment.start, segment.end, segment.phone))
-        at = segment.end
-    if at < duration_s:
-        rows.append((at, duration_s, ""))
+    rows = _tier(path, segments, duration_s)
     with atomic_write(path) as file:
         file.write(
             'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
-            f"xmin = 0\nxmax = {duration_s:.10g}\ntiers? <exists>\nsize = 1\nitem []:\n"
+            f"xmin = 0\nxmax = {duration_s!r}\ntiers? <exists>\nsize = 1\nitem []:\n"
             '    item [1]:\n        class = "IntervalTier"\n        name = "phones"\n'
-            f"        xmin = 0\n        xmax = {duration_s:.10g}\n"
+            f"        xmin = 0\n        xmax = {duration_s!r}\n"
             f"        intervals: size = {len(rows)}\n"
         )
         for number, (start, end, text) in enumerate(rows, 1):
             quoted = text.replace('"', '""')
             file.write(
-                f"        intervals [{number}]:\n            xmin = {start:.10g}\n"
-                f'            xmax = {end:.10g}\n            text = "{quoted}"\n'
+                f"        intervals [{number}]:\n            xmin = {start!r}\n"
+                f'            xmax = {end!r}\n            text = "{quoted}"\n'
             )
 
 
+def _tier(
+    path: Path, segments: Sequence[Segment], duration_s: float
+) -> list[tuple[float, float, str]]:
+    """(start, end, text) of intervals without gaps, the last one to the very end."""
+    rows: list[tuple[float, float, str]] = []
+    at = 0.0
+    for segment in segments:
+        start, end = max(float(segment.start), 0.0), float(segment.end)
+        if abs(start - at) < SLIVER_S:
+            start = at
+        if abs(end - duration_s) < SLIVER_S:
+            end = float(duration_s)
+        if not at <= start < end <= duration_s:
+            raise AlignFileError(
+                f"{path}: {segment.phone!r} from {segment.start} s to {segment.end} s, "
+                f"expected times in order between {at} s and {duration_s} s"
+            )
+        if start > at:
+            rows.append((at, start, ""))
+        rows.append((start, end, segment.phone))
+        at = end
+    if at < duration_s or not rows:
+        rows.append((at, float(duration_s), ""))
+    return rows
+
+
 def write_ctm(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
-    """Write NIST CTM: `<utt_id> 1 <start> <duration> <phone> <confidence>` a line."""
+    """Write NIST CTM: `<utt_id> 1 <start> <duration> <phone> <confidence>` a line.
+
+    White space would end a field, `;;` begins a comment: in names they are written as
+    in an URL, `my%20talk`, and `urllib.parse.unquote` gives the name back.
+    """
     with atomic_write(path) as file:
         for utt_id, segments in alignments.items():
+            name = _field(utt_id)
             for s in segments:
                 file.write(
-                    f"{utt_id} 1 {s.start:.4f} {s.end - s.start:.4f} {s.phone} "
+                    f"{name} 1 {s.start:.4f} {s.end - s.start:.4f} {_field(s.phone)} "
                     f"{s.confidence:.4f}\n"
                 )
+
+
+def _field(text: str) -> str:
+    """Text as one field of a line that is not a comment, and can be read back."""
+    if not re.search(r"[\s%\ud800-\udfff]|^;;|^$", text):
+        return text
+    return "".join(
+        quote(c, safe="", errors="surrogateescape")
+        if c.isspace() or c in "%;" or "\ud800" <= c <= "\udfff"
+        else c
+        for c in text
+    )
 
 
 def write_json(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
@@ -69,7 +120,10 @@ def write_json(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
     with atomic_write(path) as file:
         for utt_id, segments in alignments.items():
             row = {"utt_id": utt_id, "segments": [asdict(s) for s in segments]}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            line = json.dumps(row, ensure_ascii=False)
+            if not line.isascii() and printable(line) != line:
+                line = json.dumps(row)  # a name that is not UTF-8
+            file.write(line + "\n")
 
 
 def write_alignments(
@@ -77,8 +131,16 @@ def write_alignments(
     alignments: Mapping[str, Sequence[Segment]],
     durations_s: Mapping[str, float],
 ) -> None:
-    """Write `<utt_id>.TextGrid` of each recording, `phones.ctm` and `phones.jsonl`."""
+    """Write `<utt_id>.TextGrid` of each recording, `phones.ctm` and `phones.jsonl`.
+
+    A name with a slash gets its folders.
+
+    Raises:
+        AlignFileError: a name that leads out of the folder; see `write_textgrid`.
+    """
     for utt_id, segments in alignments.items():
+        if utt_id.startswith("/") or ".." in utt_id.split("/"):
+            raise AlignFileError(f"{folder}: {printable(utt_id)!r} leads out of it")
         write_textgrid(folder / f"{utt_id}.TextGrid", segments, durations_s[utt_id])
     write_ctm(folder / "phones.ctm", alignments)
     write_json(folder / "phones.jsonl", alignments)
