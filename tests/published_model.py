@@ -12,7 +12,7 @@ from tiny_model import make_args
 
 from powsm.model.s2t import PowsmTask
 from powsm.train import config
-from powsm.vocabulary.tokenizer import write_tokenizer
+from powsm.vocabulary.train import write_tokenizer
 
 FULL_CONFIG = Path(__file__).parents[1] / "conf/train_powsm.yaml"
 

@@ -24,7 +24,7 @@ from powsm.phones.inventory import INVENTORY
 from powsm.report.paper.spec import load_sets, load_table
 from powsm.report.paper.training import facts
 from powsm.train import config
-from powsm.vocabulary.tokenizer import special_symbols, time_symbols
+from powsm.vocabulary.symbols import special_symbols, time_symbols
 
 CONF = Path(__file__).parents[1] / "conf"
 WARMUP = ("warmup_steps_list", "warmup_lr_list")

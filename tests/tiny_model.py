@@ -9,7 +9,7 @@ from dump_builder import make_dump
 
 from powsm.model.s2t import PowsmTask
 from powsm.train import config
-from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
+from powsm.vocabulary.train import TokenizerSettings, train_tokenizer
 
 SETTINGS = {
     "frontend_conf": {"fs": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160},

@@ -17,11 +17,8 @@ from powsm.model.weights import load_weights, read_weights
 from powsm.settings import load_yaml
 from powsm.vocabulary.extend import NewTokens, extend_pieces
 from powsm.vocabulary.phone_sets import is_phone
-from powsm.vocabulary.tokenizer import (
-    read_token_list,
-    token_list_of,
-    write_tokenizer,
-)
+from powsm.vocabulary.tokenizer import read_token_list, token_list_of
+from powsm.vocabulary.train import write_tokenizer
 
 WEIGHTS_FILE = "init.pth"
 STATS_FILE = "feats_stats.npz"

@@ -41,21 +41,9 @@ _TEMPLATE = ("report.html", "report.css", "report.js")
 
 def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     """Everything the page shows, as JSON takes it."""
-    n_decoded = len(experiment.timings) or 1
-    n_examples = min(MOST_EXAMPLES, N_EXAMPLES // n_decoded)
-    systems, lid = [], []
-    langs = {r.lang for r in experiment.results}
     sets = list(dict.fromkeys(r.set for r in experiment.results))
-    for decoded in read_decoded(experiment.path, dump, sets):  # one at a time in memory
-        langs.update(decoded.langs)
-        if DECODED_TASKS[decoded.task].writes != LANGUAGE:
-            systems.append(_system(decoded, n_examples))
-        else:
-            counts = decoded.lid_matrix()
-            langs.update(hyp for _, hyp, _ in counts)
-            lid.append(
-                {"set": decoded.set, "profile": decoded.profile, "counts": counts}
-            )
+    systems, lid, langs = _decoded(experiment, dump, sets)
+    langs |= {r.lang for r in experiment.results}
     budget = ClipBudget(MAX_CLIPS, MAX_CLIP_BYTES)
     order = list(DECODED_TASKS)
     systems.sort(key=lambda s: (s["set"], order.index(s["task"]), s["mean_error"]))
@@ -97,13 +85,7 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
         "differences": _differences(systems, phones),
         "systems": systems,
         "lid": lid,
-        "clips": list(budget.clips.values()),
-        "clip_limits": {
-            "n": len(budget.clips),
-            "bytes": budget.n_bytes,
-            "max_clips": MAX_CLIPS,
-            "max_bytes": MAX_CLIP_BYTES,
-        },
+        **_clips(budget),
         "max_frequency_hz": MAX_FREQUENCY_HZ,
         "commands": [c for c in (training_command(experiment.path), command) if c],
         "versions": versions(dump, sets),
@@ -111,6 +93,39 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
             key: value
             for key, value in experiment.config.items()
             if key not in _HIDDEN_SETTINGS and value not in (None, {}, [])
+        },
+    }
+
+
+def _decoded(
+    experiment: Experiment, dump: Path, sets: Sequence[str]
+) -> tuple[list[dict], list[dict], set[str]]:
+    """Systems with their utterances, confusions of languages, languages named."""
+    n_decoded = len(experiment.timings) or 1
+    n_examples = min(MOST_EXAMPLES, N_EXAMPLES // n_decoded)
+    systems, lid = [], []
+    langs: set[str] = set()
+    for decoded in read_decoded(experiment.path, dump, sets):  # one at a time in memory
+        langs.update(decoded.langs)
+        if DECODED_TASKS[decoded.task].writes != LANGUAGE:
+            systems.append(_system(decoded, n_examples))
+        else:
+            counts = decoded.lid_matrix()
+            langs.update(hyp for _, hyp, _ in counts)
+            lid.append(
+                {"set": decoded.set, "profile": decoded.profile, "counts": counts}
+            )
+    return systems, lid, langs
+
+
+def _clips(budget: ClipBudget) -> dict:
+    return {
+        "clips": list(budget.clips.values()),
+        "clip_limits": {
+            "n": len(budget.clips),
+            "bytes": budget.n_bytes,
+            "max_clips": MAX_CLIPS,
+            "max_bytes": MAX_CLIP_BYTES,
         },
     }
 

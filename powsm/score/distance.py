@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 
 from powsm.phones.inventory import feature_table
+from powsm.score.edit_kernels import align_pairs, sum_costs
 
 Metric = Literal["feature", "hamming", "phone"]
 
@@ -31,10 +31,6 @@ UNITS: dict[Metric, int] = {"feature": 48, "hamming": 24, "phone": 1}
 
 _CELLS_PER_THREAD = 2_000_000  # fewer cells of the edit tables than this: one thread
 _TABLE_ROWS = 1024  # rows of a cost table computed at a time
-
-# What a step of an alignment does; the order of preference between equally cheap ones
-# is in `_align_pairs`.
-_DIAGONAL, _DELETION, _INSERTION = 0, 1, 2
 
 
 class AlignedPhones(NamedTuple):
@@ -102,7 +98,7 @@ class PhonePairs:
         cost = np.zeros(len(self), np.int64)
 
         def run(first: int, last: int) -> None:
-            _sum_costs(*self._coded, sub, gap, first, last, cost)
+            sum_costs(*self._coded, sub, gap, first, last, cost)
 
         self._in_threads(run)
         return cost
@@ -128,7 +124,7 @@ class PhonePairs:
         nothing = np.empty(0, np.int32)
 
         def run(first: int, last: int) -> None:
-            _align_pairs(
+            align_pairs(
                 *self._coded, sub, gap, first, last, counts, nothing, nothing, nothing
             )
 
@@ -149,7 +145,7 @@ class PhonePairs:
         path_hyp = np.empty_like(path_ref)
 
         def run(first: int, last: int) -> None:
-            _align_pairs(
+            align_pairs(
                 *self._coded, sub, gap, first, last, counts, steps, path_ref, path_hyp
             )
 
@@ -264,177 +260,3 @@ def _cost_tables(
         else:
             sub[rows] = size[rows, None] + size - 2 * common
     return sub, gap
-
-
-def jit(function: Callable) -> Callable:
-    """Compile, keeping the machine code on disk where there is a place for it."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # an installation nobody may write to, and no home folder
-        return numba.njit(nogil=True)(function)
-
-
-@jit
-def _common_ends(hyp, h0, h1, ref, r0, r1):
-    """How many phones two sequences share at their head and, of the rest, their tail.
-
-    For all three metrics it costs nothing to align them: changing x into y and dropping
-    one of them never beats dropping the other (gap[y] <= sub[x, y] + gap[x]).
-    """
-    head = 0
-    while h0 + head < h1 and r0 + head < r1 and hyp[h0 + head] == ref[r0 + head]:
-        head += 1
-    h0 += head
-    r0 += head
-    tail = 0
-    most = min(h1 - h0, r1 - r0)
-    while tail < most and hyp[h1 - 1 - tail] == ref[r1 - 1 - tail]:
-        tail += 1
-    return head, tail
-
-
-@jit
-def _sub_cost(sub, h, r):
-    if len(sub) == 0:
-        return np.int32(h != r)
-    return np.int32(sub[h, r])
-
-
-@jit
-def _sum_costs(hyp, hyp_start, ref, ref_start, sub, gap, first, last, cost):
-    """Fill cost[first:last] with the edit costs, keeping one row of the edit table."""
-    longest = 0
-    for pair in range(first, last):
-        longest = max(longest, ref_start[pair + 1] - ref_start[pair])
-    row = np.empty(longest + 1, np.int32)
-    ref_gap = np.empty(longest, np.int32)
-    for pair in range(first, last):
-        h0, h1 = hyp_start[pair], hyp_start[pair + 1]
-        r0, r1 = ref_start[pair], ref_start[pair + 1]
-        head, tail = _common_ends(hyp, h0, h1, ref, r0, r1)
-        h0, h1 = h0 + head, h1 - tail
-        r0, n_ref = r0 + head, r1 - tail - r0 - head
-        row[0] = 0
-        for j in range(n_ref):
-            ref_gap[j] = gap[ref[r0 + j]]
-            row[j + 1] = row[j] + ref_gap[j]
-        for i in range(h0, h1):
-            h = hyp[i]
-            insertion = gap[h]
-            diagonal = row[0]
-            left = diagonal + insertion
-            row[0] = left
-            for j in range(n_ref):
-                up = row[j + 1]
-                by_diagonal = diagonal + _sub_cost(sub, h, ref[r0 + j])
-                best = min(by_diagonal, up + insertion)
-                left = min(best, left + ref_gap[j])
-                diagonal = up
-                row[j + 1] = left
-        cost[pair] = row[n_ref]
-
-
-@jit
-def _align_pairs(
-    hyp,
-    hyp_start,
-    ref,
-    ref_start,
-    sub,
-    gap,
-    first,
-    last,
-    counts,
-    steps,
-    path_ref,
-    path_hyp,
-):
-    """Fill counts[first:last] with (substitutions, deletions, insertions).
-
-    Unless `steps` is empty, also the number of steps of each alignment and, from
-    hyp_start + ref_start of the pair on, the phone of either side at each step, -1 for
-    the gap.
-    """
-    most_cells = 0
-    longest = 0
-    for pair in range(first, last):
-        n_hyp = hyp_start[pair + 1] - hyp_start[pair]
-        n_ref = ref_start[pair + 1] - ref_start[pair]
-        most_cells = max(most_cells, (n_hyp + 1) * (n_ref + 1))
-        longest = max(longest, n_ref)
-    row = np.empty(longest + 1, np.int32)
-    choice = np.empty(most_cells, np.uint8)
-    for pair in range(first, last):
-        h0, h1 = hyp_start[pair], hyp_start[pair + 1]
-        r0, r1 = ref_start[pair], ref_start[pair + 1]
-        head, tail = _common_ends(hyp, h0, h1, ref, r0, r1)
-        n_hyp = h1 - tail - h0 - head
-        n_ref = r1 - tail - r0 - head
-        width = n_ref + 1
-
-        row[0] = 0
-        for j in range(n_ref):
-            row[j + 1] = row[j] + gap[ref[r0 + head + j]]
-        for i in range(n_hyp):
-            h = hyp[h0 + head + i]
-            diagonal = row[0]
-            row[0] += gap[h]
-            for j in range(n_ref):
-                r = ref[r0 + head + j]
-                up = row[j + 1]
-                by_deletion = row[j] + gap[r]
-                by_insertion = up + gap[h]
-                by_diagonal = diagonal + _sub_cost(sub, h, r)
-                best = min(by_deletion, by_insertion, by_diagonal)
-                # rapidfuzz's choice between equals: a deletion; then an insertion if
-                # the cell it comes from is the cheaper one
-                if by_deletion == best:
-                    chosen = _DELETION
-                elif by_insertion == best and (up < diagonal or by_diagonal > best):
-                    chosen = _INSERTION
-                else:
-                    chosen = _DIAGONAL
-                choice[(i + 1) * width + j + 1] = chosen
-                row[j + 1] = best
-                diagonal = up
-
-        keep = len(steps) > 0
-        start = h0 + r0
-        end = start + head + n_hyp + n_ref + tail  # filled from the back
-        for k in range(tail * keep):
-            path_ref[end - 1 - k] = ref[r1 - 1 - k]
-            path_hyp[end - 1 - k] = hyp[h1 - 1 - k]
-        at = end - tail
-        i, j = n_hyp, n_ref
-        while i > 0 or j > 0:
-            if i == 0:
-                chosen = _DELETION
-            elif j == 0:
-                chosen = _INSERTION
-            else:
-                chosen = choice[i * width + j]
-            r = np.int32(-1)
-            h = np.int32(-1)
-            if chosen != _INSERTION:
-                j -= 1
-                r = ref[r0 + head + j]
-            if chosen != _DELETION:
-                i -= 1
-                h = hyp[h0 + head + i]
-            if chosen != _DIAGONAL:
-                counts[pair, chosen] += 1
-            elif h != r:
-                counts[pair, 0] += 1
-            if keep:
-                at -= 1
-                path_ref[at] = r
-                path_hyp[at] = h
-        if keep:
-            for k in range(head):
-                path_ref[start + k] = ref[r0 + k]
-                path_hyp[start + k] = hyp[h0 + k]
-            n_middle = end - tail - at
-            for k in range(n_middle + tail):  # close the gap behind the head
-                path_ref[start + head + k] = path_ref[at + k]
-                path_hyp[start + head + k] = path_hyp[at + k]
-            steps[pair] = head + n_middle + tail

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powsm.score.distance import jit
+from powsm.score.edit_kernels import jit
 
 N_RESAMPLES = 10_000
 LEVEL = 0.95  # share of repetitions in which an interval should hold the true rate

@@ -3,7 +3,9 @@
 The modules:
 
     code_points  the CTC head taught Unicode code points of phones instead of phones
-    extend      add to a vocabulary what a training set holds and it lacks
-    phone_sets  sets of phones to decode with: of a language in training, or a list
-    tokenizer   symbols, SentencePiece training, the token list, and encoding
+    extend       add to a vocabulary what a training set holds and it lacks
+    phone_sets   sets of phones to decode with: of a language in training, or a list
+    symbols      symbols of the vocabulary: languages, tasks, times, phones
+    tokenizer    the token list, and encoding as ESPnet does it
+    train        learn a vocabulary from the orthography of a training set
 """

@@ -7,12 +7,9 @@ from pathlib import Path
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from powsm.languages import lang_sym
-from powsm.vocabulary.tokenizer import (
-    WORD_START,
-    observed_symbols,
-    phone_symbols,
-    words_of,
-)
+from powsm.tasks import WORD_START
+from powsm.vocabulary.symbols import observed_symbols, phone_symbols
+from powsm.vocabulary.train import words_of
 
 _SymbolType = ModelProto.SentencePiece
 

@@ -39,7 +39,7 @@ from powsm.score.distance import PhonePairs
 from powsm.tasks import examples
 from powsm.train import config
 from powsm.train.run import train
-from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
+from powsm.vocabulary.train import TokenizerSettings, train_tokenizer
 
 LANGS = ("eng", "deu", "fra", "ita", "pol", "por", "spa", "swe")
 VARIANTS = ("", "+m2", "+m3", "+m7", "+f2", "+f4")  # of espeak-ng's voices

@@ -50,13 +50,9 @@ from powsm.train import config
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset, UtteranceLoader
 from powsm.train.stock_audio import ESPNET_TYPE, register_with_espnet
-from powsm.vocabulary.tokenizer import (
-    Tokenizer,
-    phone_symbols,
-    special_symbols,
-    train_sentencepiece,
-    write_tokenizer,
-)
+from powsm.vocabulary.symbols import phone_symbols, special_symbols
+from powsm.vocabulary.tokenizer import Tokenizer
+from powsm.vocabulary.train import train_sentencepiece, write_tokenizer
 
 CONFIG = Path(__file__).parents[2] / "conf/train_powsm.yaml"
 PHONES_PER_S, PIECES_PER_S = 10.8, 3.5

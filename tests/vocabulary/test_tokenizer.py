@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 
 from powsm.languages import LANGUAGES
 from powsm.phones.normaliser import INVENTORY
-from powsm.vocabulary.tokenizer import (
-    Tokenizer,
-    TokenizerSettings,
-    VocabularySizeError,
+from powsm.vocabulary.symbols import (
     observed_symbols,
     phone_symbols,
-    read_token_list,
-    sample_texts,
     special_symbols,
     time_symbols,
+)
+from powsm.vocabulary.tokenizer import Tokenizer, read_token_list
+from powsm.vocabulary.train import (
+    TokenizerSettings,
+    VocabularySizeError,
+    sample_texts,
     train_sentencepiece,
     train_tokenizer,
     write_tokenizer,

@@ -28,7 +28,7 @@ def time_step(text: str) -> float | None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from powsm.vocabulary.tokenizer import TokenizerSettings, train_tokenizer
+    from powsm.vocabulary.train import TokenizerSettings, train_tokenizer
 
     settings = TokenizerSettings(
         n_pieces=options.nbpe,

@@ -30,6 +30,7 @@ TEXT_POLICY = "powsm_fix"
 REFERENCES = ("text.good", "text")
 # PRiSM says the language in text.lang, or in the prompt with which its text begins
 LANGUAGE_FILES = ("text.lang", "utt2lang", "text")
+_TASKS = tasks_writing(PHONES)  # what human phones are the answer to
 ORTHOGRAPHY = ("text.asr",)
 
 
@@ -99,9 +100,7 @@ def write_phone_set(
         utt_id = make_utt_id(name, key, langs[key])
         ctc_phones = strip_suprasegmentals(phones)
         text = normalise_text(texts.get(key, ""), langs[key], text_policy)
-        # human phones are the answer to these tasks, and to no other
-        tasks = tasks_writing(PHONES)
-        for example in examples(utt_id, langs[key], phones, ctc_phones, text, tasks):
+        for example in examples(utt_id, langs[key], phones, ctc_phones, text, _TASKS):
             for file, value in (
                 ("wav.scp", location),
                 ("text", example.text),
