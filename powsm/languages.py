@@ -8,6 +8,7 @@ recording, an unknown token a failure of the tokenizer, and only the code tells 
 """
 
 import csv
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -70,6 +71,13 @@ def _read_spellings() -> dict[str, str]:
 
 
 _CODE_OF_SPELLING = _read_spellings()
+# zh-wuu, zh-min-nan, zh-hakka, i-lux: the prefixes that the registry has; elsewhere a
+# second part of three letters is a country
+_EXTENDED = re.compile(
+    r"(?:zh|zho|ar|ara|ms|msa|sw|swa|uz|uzb|lv|lav|kok|sgn)-"
+    r"(?:[a-z]{3}|min-nan|hakka|xiang|guoyu)|i-[a-z]+"
+)
+_NO_LANGUAGE = frozenset({UNKNOWN_LANGUAGE, "mul", "mis", "zxx"})
 
 
 def lang_code(spelling: str, corpus: str | None = None) -> str | None:
@@ -91,6 +99,8 @@ def lang_code(spelling: str, corpus: str | None = None) -> str | None:
     ['afr', 'yue', 'cmn', 'deu', 'swa']
     >>> lang_code("", corpus="aishell"), lang_code("evn"), lang_code("?")
     ('cmn', 'evn', None)
+    >>> [lang_code(s) for s in ("zh-min-nan", "zh-wuu", "zh-Hant-HK", "mul")]
+    ['nan', 'wuu', 'yue', None]
     """
     code = _lookup(spelling or "")
     if code is None and corpus is not None:
@@ -105,10 +115,35 @@ def _lookup(spelling: str) -> str | None:
 
 def _from_table(spelling: str) -> str | None:
     key = _key(spelling)
-    for candidate in (spelling.casefold(), key, key.split("-")[0]):
+    first, *rest = key.split("-")
+    without_script = "-".join([first, *(tag for tag in rest if len(tag) != 4)])
+    for candidate in (spelling.casefold(), key, without_script):
         if candidate in _CODE_OF_SPELLING:
             return _CODE_OF_SPELLING[candidate]
-    return None
+    return _extended(key) or _CODE_OF_SPELLING.get(first)
+
+
+def _extended(key: str) -> str | None:
+    """Language of a tag whose second part names it: zh-wuu, zh-min-nan, ar-arz.
+
+    Those of the registry's extended subtags and grandfathered tags; what langcodes
+    makes of them is the language itself.
+    """
+    first, *rest = key.split("-")
+    if not rest or not _EXTENDED.fullmatch(key):
+        return None
+    import langcodes  # slow to load, and seldom asked
+
+    try:
+        if not langcodes.tag_is_valid(key):
+            return None
+        if len(rest[0]) == 3 and rest[0] != "min" and langcodes.tag_is_valid(rest[0]):
+            code = langcodes.get(rest[0], normalize=False).language
+        else:
+            code = langcodes.get(key).to_alpha3()
+    except LookupError:
+        return None
+    return _CODE_OF_SPELLING.get(code, code)
 
 
 def _ask_langcodes(key: str) -> str | None:
@@ -127,7 +162,7 @@ def _ask_langcodes(key: str) -> str | None:
     except LookupError:
         return None
     code = _CODE_OF_SPELLING.get(code, code)
-    return None if code == UNKNOWN_LANGUAGE else code
+    return None if code in _NO_LANGUAGE else code
 
 
 def lang_sym(code: str | None) -> str:

@@ -116,3 +116,20 @@ def test_unknown_names_are_not_guessed():
     assert lang_code("klingonish") is None
     assert lang_code("klingonish", corpus="cv") is None  # Common Voice, not Chuvash
     assert lang_code("Klingon") == "tlh"
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"),
+    [
+        ("zh-min-nan", "nan"), ("zh-nan", "nan"), ("zh-wuu", "wuu"),
+        ("zh-hakka", "hak"),
+        ("zh-gan", "gan"), ("zh-xiang", "hsn"), ("zh-yue", "yue"), ("zh-cmn", "cmn"),
+        ("zh-Hant-HK", "yue"), ("zh_Hant_HK", "yue"), ("zh-Hant-MO", "yue"),
+        ("zh-Hans", "cmn"), ("zh-Hant-TW", "cmn"), ("ar-arz", "arz"), ("i-lux", "ltz"),
+        ("sr-Latn-RS", "srp"), ("en-usa", "eng"), ("yue_hant_hk", "yue"),
+        # no languages
+        ("mul", None), ("zxx", None), ("mis", None), ("und", None),
+    ],
+)  # fmt: skip
+def test_tags_whose_second_part_names_the_language(tag, code):
+    assert lang_code(tag) == code

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -15,6 +16,8 @@ REF_FIELDS = ("ref", "reference", "gold", "target")
 TEXT_FIELDS = ("text", "ipa", "phones", "transcript")
 
 _CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_TRN = ".trn"  # of NIST's sclite, and of ESPnet beside its scores
+_TRN_LINE = re.compile(r"(.*)\(([^()\s]+)\)")
 
 
 class TranscriptError(PowsmError):
@@ -22,13 +25,15 @@ class TranscriptError(PowsmError):
 
 
 def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[str, str]:
-    """Read `utt_id -> text` from Kaldi text, JSONL, CSV or TSV.
+    """Read `utt_id -> text` from Kaldi text, JSONL, CSV, TSV or sclite's trn.
 
-    CSV and TSV are told by their extension, JSONL by its first character, and anything
-    else is Kaldi text: the id, white space, the transcript (which may be missing: an
-    empty one). JSONL of PRiSM's inference holds both sides: `pred` is a hypothesis and
-    `target` a reference. What a model of this project writes keeps its prompt symbols:
-    `powsm.tasks.strip_prompt` takes them off.
+    CSV, TSV and trn are told by their extension, JSONL by its first character, and
+    anything else is Kaldi text: the id, white space, the transcript (which may be
+    missing: an empty one). White space alone ends an id. In a TSV a quotation mark is a
+    letter like others; a trn has the id in brackets behind the text. JSONL of PRiSM's
+    inference holds both sides: `pred` is a hypothesis and `target` a reference. What a
+    model of this project writes keeps its prompt symbols: `powsm.tasks.strip_prompt`
+    takes them off.
 
     Args:
         path: UTF-8 file.
@@ -66,6 +71,10 @@ def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, st
                 where = f"{path}:{number}"
                 if not line.strip():
                     continue
+                if path.suffix.lower() == _TRN:
+                    if not line.startswith(";;"):  # sclite's comments
+                        yield where, *_parse_trn(line, where)
+                    continue
                 first = first or line.lstrip()[0]
                 if first == "[":
                     raise TranscriptError(
@@ -85,7 +94,9 @@ def _csv_rows(
     path: Path, file: TextIO, delimiter: str
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (where, row) of a table with a header."""
-    reader = csv.reader(file, delimiter=delimiter)
+    # in a TSV a quotation mark is a letter, as in stress of X-SAMPA
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
     header: list[str] = []
     try:
         for row in reader:
@@ -98,10 +109,25 @@ def _csv_rows(
                     f"{where}: {len(row)} fields where the header has {len(header)}; "
                     f"a text that holds {delimiter!r} needs quotes"
                 )
+            if any("\n" in field or "\r" in field for field in row):
+                raise TranscriptError(
+                    f"{where}: a line break in a field; close the quotation mark, or "
+                    "take the line break out"
+                )
             yield where, dict(zip(header, row, strict=True))
     except csv.Error as err:
         where = f"{path}:{reader.line_num}"
         raise TranscriptError(f"{where}: not CSV ({err}); a quote left open?") from err
+
+
+def _parse_trn(line: str, where: str) -> tuple[str, str]:
+    match = _TRN_LINE.fullmatch(line.strip())
+    if match is None:
+        raise TranscriptError(
+            f"{where}: found {line.strip()[-40:]!r}, expected the text and then the id "
+            "in brackets: the cat (spk1-utt1)"
+        )
+    return match[2], match[1].rstrip()
 
 
 def _parse_json(line: str, where: str) -> dict:

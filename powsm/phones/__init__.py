@@ -9,6 +9,7 @@ Tables stand beside the module that reads them (phone_map.csv, alphabet_*.csv, .
     unknown      what a set lost of its IPA: counted, with examples, and limited
     allophones   the paper's allophones of English, applied to labels
     alphabets    phone alphabets of corpora (TIMIT's, Buckeye's, ...) in IPA
+    xsampa       X-SAMPA as IPA: PanPhon's table and what is missing in it
     chart        classes of phones for a confusion table
     orthography  the text normalisation behind the ASR, G2P and P2G tasks
 """

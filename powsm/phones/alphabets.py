@@ -61,3 +61,14 @@ def to_ipa(labels: Iterable[str], alphabet: str) -> str:
             "spaces between them"
         )
     return " ".join(table[label] for label in labels if table[label])
+
+
+def unstressed(symbol: str) -> str:
+    """An ARPABET symbol without its stress digit, which first decides AH: AX or AH.
+
+    CMU's dictionary writes [ə] as AH0 and [ʌ] as AH1 and AH2.
+
+    >>> [unstressed(symbol) for symbol in ("AH0", "AH1", "AH", "IY2", "S")]
+    ['AX', 'AH', 'AH', 'IY', 'S']
+    """
+    return "AX" if symbol == "AH0" else symbol.rstrip("0123456789")

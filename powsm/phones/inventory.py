@@ -29,17 +29,17 @@ _VARIATION_SELECTORS = frozenset(
 _TABLE_KINDS = ("stress", "tone", "break", "diacritic", "invisible")
 
 
-def _read_panphon() -> list[list[str]]:
-    """PanPhon's table as its file spells it, without importing PanPhon (slow).
-
-    Returns:
-        The header ("ipa" and 24 features), then a row for each segment.
-    """
+def panphon_file(name: str) -> Path:
+    """A data file of the installed PanPhon, without importing it (slow)."""
     spec = find_spec("panphon")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("panphon is not installed; run pip install -e .")
-    path = Path(spec.origin).parent / "data" / "ipa_all.csv"
-    with open(path, encoding="utf-8", newline="") as file:
+    return Path(spec.origin).parent / "data" / name
+
+
+def _read_panphon() -> list[list[str]]:
+    """PanPhon's header ("ipa" and 24 features), then a row for each segment."""
+    with open(panphon_file("ipa_all.csv"), encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 
 

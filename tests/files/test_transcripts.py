@@ -132,3 +132,63 @@ def test_broken_output_of_prisms_inference_is_named(tmp_path, value):
     path.write_text(f'{{"7": {value}}}')
     with pytest.raises(TranscriptError, match=r"a.jsonl:1: '7' has no pred\[0\]"):
         read_transcripts(path, HYP_FIELDS)
+
+
+@pytest.mark.parametrize("field", ['"pa', 'p"a', '"', 'pa"', '"pa" ta', "'pa"])
+def test_quotation_marks_of_a_tsv_are_letters(tmp_path, field):
+    path = tmp_path / "hyp.tsv"
+    path.write_text(f"id\ttext\nu1\t{field}\nu2\tta\nu3\t{field}\nu4\tma\n")
+    assert read_transcripts(path) == {"u1": field, "u2": "ta", "u3": field, "u4": "ma"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'id,text\nu1,"pa\nu2,ta"\nu3,ka\n',
+        'id,text\nu1,"pa\r\nta"\n',
+        'id,text\nu1,"pa\n"\nu2,ta\n',
+        'id,text\n"u\n1",pa\n',
+        'id,text\nu1,"pa\rta"\n',
+    ],
+)
+def test_line_break_in_a_field_is_an_error(tmp_path, content):
+    path = tmp_path / "hyp.csv"
+    path.write_bytes(content.encode())
+    with pytest.raises(TranscriptError, match="line break in a field"):
+        read_transcripts(path)
+
+
+def test_tables_of_windows(tmp_path):
+    for name, delimiter in (("hyp.csv", ","), ("hyp.tsv", "\t")):
+        path = tmp_path / name
+        path.write_bytes(f"\ufeffid{delimiter}text\r\nu1{delimiter}pa\r\n".encode())
+        assert read_transcripts(path) == {"u1": "pa"}
+
+
+def test_trn_of_sclite(tmp_path):
+    path = tmp_path / "hyp.trn"
+    path.write_text(
+        "\ufeff;; a comment\np a t a (spk1-u1)\nthe (laughs) cat (spk1_u2) \n"
+        "(spk1-u3)\n\n  m a\t(u4)\r\n",
+        encoding="utf-8",
+    )
+    assert read_transcripts(path) == {
+        "spk1-u1": "p a t a",
+        "spk1_u2": "the (laughs) cat",
+        "spk1-u3": "",
+        "u4": "m a",
+    }
+
+
+@pytest.mark.parametrize("line", ["u1 p a t a", "p a ()", "p a (u 1)", "p (u1", "u1)"])
+def test_trn_without_an_id_is_named(tmp_path, line):
+    path = tmp_path / "ref.trn"
+    path.write_text(f"p a (u0)\n{line}\n")
+    with pytest.raises(TranscriptError, match=r"ref.trn:2: found .*the id in brackets"):
+        read_transcripts(path)
+
+
+def test_white_space_alone_ends_an_id(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("a,1:b\tp a\nc|d p\n")
+    assert read_transcripts(path) == {"a,1:b": "p a", "c|d": "p"}

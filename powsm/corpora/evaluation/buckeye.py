@@ -117,7 +117,7 @@ def read_labels(path: Path) -> list[Label]:
     """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     header = next((n for n, line in enumerate(lines) if line.strip() == "#"), -1)
     labels = []
     end_s = 0.0

@@ -3,7 +3,7 @@
 The paper's set is KoelLabs' copy KoelLabs/DoReCo (0.77 h), without what is longer than
 20 s. From the original, by the same rules: the speakers with phones (EN01, EN03), the
 annotation units (`ref`) with more than ten labels, from the first phone to 0.3 s after
-the last one. X-SAMPA becomes IPA by PanPhon.
+the last one. X-SAMPA becomes IPA by `powsm.phones.xsampa`.
 
 Licence: each language of DoReCo has its own.
 https://doreco.huma-num.fr/languages/sout3282
@@ -26,6 +26,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     write_segments,
 )
 from powsm.corpora.evaluation.published import published_segments
+from powsm.phones.xsampa import xsampa_to_ipa
 
 SPEAKERS = ("EN01", "EN03")
 MIN_LABELS = 11
@@ -45,18 +46,20 @@ def prepare_drc_se(source: Path, out: Path) -> Written:
 
 
 def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
-    from panphon.xsampa import XSampa
-
     tables = sorted(source.rglob(f"{_PREFIX}ph.csv"))
     if not tables:
         raise CorpusError(f"{source}: neither Parquet files nor {_PREFIX}ph.csv")
     audio = {path.stem.removeprefix(_PREFIX): path for path in source.rglob("*.wav")}
     units: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    others: set[tuple[str, str]] = set()
     with open(tables[0], encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file):
-            if row["speaker"] in SPEAKERS and not row["ref"].startswith(_NO_PHONE):
-                units[row["file"], row["ref"]].append(row)
-    xsampa = XSampa()
+            unit = row["file"], row["ref"]
+            if row["speaker"] not in SPEAKERS:
+                others.add(unit)
+            elif not row["ref"].startswith(_NO_PHONE):
+                units[unit].append(row)
+    left_out["speaker_without_phones"] += len(others)
     for (file_name, ref), rows in sorted(units.items()):
         phones = [r for r in rows if r["ph"] and not r["ph"].startswith(_NO_PHONE)]
         path = audio.get(file_name.removeprefix(_PREFIX))
@@ -69,7 +72,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             yield Segment(
                 key=f"{file_name.removeprefix(_PREFIX)}-{ref}".replace(" ", "_"),
                 audio=path,
-                ipa=" ".join(xsampa.convert(row["ph"]) for row in phones),
+                ipa=" ".join(xsampa_to_ipa(row["ph"]) for row in phones),
                 raw=" ".join(row["ph"] for row in rows),
                 lang="eng",
                 speaker=rows[0]["speaker"],

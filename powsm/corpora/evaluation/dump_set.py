@@ -167,7 +167,7 @@ def _said_languages(folder: Path) -> dict[str, str]:
     for name in LANGUAGE_FILES:
         is_reference = name == "text" and not (folder / REFERENCES[0]).exists()
         if (folder / name).exists() and not is_reference:
-            lines = (folder / name).read_text(encoding="utf-8").split("\n")
+            lines = (folder / name).read_text(encoding="utf-8-sig").split("\n")
             rows = (line.split(maxsplit=1) for line in lines if line.strip())
             return {
                 row[0].removesuffix("_pr"): row[1].strip("< ").partition(">")[0]

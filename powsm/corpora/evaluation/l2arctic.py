@@ -23,12 +23,12 @@ from powsm.corpora.evaluation.kaldi_folder import (
 )
 from powsm.corpora.evaluation.published import published_segments
 from powsm.corpora.evaluation.textgrid import read_tier
-from powsm.phones.alphabets import read_alphabet, to_ipa
+from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
 
 ALPHABET = "arpabet"
 NO_PHONE = frozenset({"", "SIL", "SP", "SPN", "ERR"})  # ERR: heard, but not identified
 
-_SYMBOL = re.compile(r"[A-Za-z]+")
+_SYMBOL = re.compile(r"[A-Za-z]+[0-2]?")
 
 
 def prepare_l2arctic(source: Path, out: Path) -> Written:
@@ -43,14 +43,17 @@ def prepare_l2arctic(source: Path, out: Path) -> Written:
 def perceived(label: str) -> str:
     """The ARPABET symbol that was heard; empty if none was.
 
-    Stress digits and marks such as `*` (nearest English phone) are cut off.
+    Stress digits and marks such as `*` (nearest English phone) are cut off; AH without
+    stress is AX.
 
     >>> [perceived(label) for label in ("DH, D*, s", "AH, sil, d", "sil,AX,a", "EH1")]
     ['D', '', 'AX', 'EH']
+    >>> [perceived(label) for label in ("AH0", "AH1", "AH", "IH0, AH0, s")]
+    ['AX', 'AH', 'AH', 'AX']
     """
     parts = label.split(",")
     match = _SYMBOL.search(parts[1] if len(parts) > 1 else parts[0])
-    symbol = match[0].upper() if match else ""
+    symbol = unstressed(match[0].upper()) if match else ""
     return "" if symbol in NO_PHONE else symbol
 
 
@@ -82,5 +85,5 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             raw=" ".join(label.replace(" ", "") for label in labels if label),
             lang="eng",
             speaker=speaker.name,
-            text=words.read_text(encoding="utf-8") if words.is_file() else "",
+            text=words.read_text(encoding="utf-8-sig") if words.is_file() else "",
         )

@@ -15,7 +15,6 @@ Layout: `scores.json` (or `resource/scores.json`), `WAVE/SPEAKER<n>/<utt>.WAV` a
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +28,10 @@ from powsm.corpora.evaluation.kaldi_folder import (
     write_segments,
 )
 from powsm.corpora.evaluation.published import published_segments
-from powsm.phones.alphabets import read_alphabet, to_ipa
+from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
 
 ALPHABET = "arpabet"
 LEFT_OUT_PHONES = frozenset({"DH", "TH"})
-
-_STRESS = re.compile(r"[0-9]$")
 
 
 def prepare_speechocean762(source: Path, out: Path) -> Written:
@@ -58,7 +55,7 @@ def heard(word: dict[str, Any]) -> list[str]:
     phones = phones.split() if isinstance(phones, str) else list(phones)
     for fault in word.get("mispronunciations") or ():
         phones[fault["index"]] = fault["pronounced-phone"].strip().upper()
-    return [_STRESS.sub("", phone) for phone in phones if phone and phone != "<DEL>"]
+    return [unstressed(phone) for phone in phones if phone and phone != "<DEL>"]
 
 
 def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
@@ -69,7 +66,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             f"{source}: neither Parquet files nor scores.json with WAVE/*/*.WAV"
         )
     known = read_alphabet(ALPHABET)
-    for utt_id, judged in json.loads(found[0].read_text(encoding="utf-8")).items():
+    for utt_id, judged in json.loads(found[0].read_text(encoding="utf-8-sig")).items():
         symbols = [phone for word in judged["words"] for phone in heard(word)]
         if utt_id not in audio:
             left_out["no_audio"] += 1

@@ -44,7 +44,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
         if audio is None:
             left_out["no_audio"] += 1
             continue
-        symbols = [line.split()[2] for line in path.read_text().splitlines() if line]
+        symbols = _symbols(path)
         words = _beside(path, ".TXT", ".txt")
         split, _, speaker, sentence = (part.lower() for part in path.parts[-4:])
         yield Segment(
@@ -55,8 +55,25 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             lang="eng",
             speaker=speaker,
             # "0 46797 She had your dark suit ..."
-            text=words.read_text().split(maxsplit=2)[2] if words else "",
+            text=" ".join(_read(words).split()[2:]) if words else "",
         )
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _symbols(path: Path) -> list[str]:
+    """The third column of a label file: start, end, symbol."""
+    symbols = []
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        fields = line.split()
+        if fields and len(fields) != 3:
+            raise CorpusError(
+                f"{path}:{number}: found {line[:40]!r}, expected start, end and symbol"
+            )
+        symbols += fields[2:]
+    return symbols
 
 
 def _beside(path: Path, *suffixes: str) -> Path | None:

@@ -36,8 +36,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
     found = sorted(source.rglob(_MAPPING))
     if not found:
         raise CorpusError(f"{source}: no data/{_MAPPING}")
-    words = yaml.safe_load(found[0].read_text(encoding="utf-8"))
-    for name, word in words.items():
+    for name, word in _read_words(found[0]).items():
         audio = found[0].parent / "wav" / name
         if not audio.is_file():
             left_out["no_audio"] += 1
@@ -45,8 +44,33 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
         yield Segment(
             key=Path(name).stem,
             audio=audio,
-            ipa=word["no_tones"] or "",
-            raw=word["tone_letters"] or "",
+            ipa=word["no_tones"],
+            raw=word["tone_letters"],
             lang=UNKNOWN_LANGUAGE,
             speaker="tusom",  # who speaks is not said
         )
+
+
+def _read_words(path: Path) -> dict[str, dict[str, str]]:
+    """The transcriptions by file name; nothing in a field is an empty text.
+
+    YAML takes words such as `on`, `no` and `12` for other things than text.
+    """
+    try:
+        words = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except yaml.YAMLError as err:
+        raise CorpusError(f"{path}: not YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(words, dict):
+        raise CorpusError(f"{path}: found no mapping of file names to transcriptions")
+    for name, word in words.items():
+        for field in ("no_tones", "tone_letters"):
+            text = word.get(field, "") if isinstance(word, dict) else None
+            if isinstance(word, dict) and text is None:
+                text = ""
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise CorpusError(
+                    f"{path}: {field} of {name!r} is {text!r}, expected text; put "
+                    "quotation marks round it"
+                )
+            word[field] = text
+    return words

@@ -38,7 +38,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
     if not tables or not folders:
         raise CorpusError(f"{source}: no {_TABLE} or no folder data/{_AUDIO}")
     audio = _find_audio(folders)
-    with open(tables[0], encoding="utf-8", newline="") as file:
+    with open(tables[0], encoding="utf-8-sig", newline="") as file:
         # quotation marks are letters here
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     for row in sorted(rows, key=lambda row: (row["lang"], row["file"])):
