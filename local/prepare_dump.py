@@ -15,9 +15,9 @@ from powsm.prepare.dump import Settings, prepare_set
 from powsm.prepare.filters import (
     MAX_PHONES,
     MIN_DURATION_S,
-    SUBSET_HOURS,
     Limits,
 )
+from powsm.prepare.subset import SUBSET_HOURS
 from powsm.tasks import TASKS
 
 log = logging.getLogger("powsm")

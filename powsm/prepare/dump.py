@@ -12,12 +12,11 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from powsm.corpora.table import CORPORA
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import contents, is_current, states, write_record
 from powsm.files.datadir import (
@@ -29,24 +28,15 @@ from powsm.files.datadir import (
 from powsm.files.lock import owned
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder, atomic_write
-from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
-from powsm.phones.orthography import normalise_text
-from powsm.phones.slashed import to_slashed
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
-from powsm.prepare.filters import (
-    SUBSET_HOURS,
-    Counts,
-    Limits,
-    Subset,
-    audio_drop_reason,
-    phones_drop_reason,
-)
+from powsm.prepare.filters import Counts, Limits, audio_drop_reason
+from powsm.prepare.judge import judge, normaliser_of
+from powsm.prepare.subset import SUBSET_HOURS, Subset
 from powsm.tasks import TASKS, examples
 
 DONE_FILE = "prepare.done.json"
 # keyed by utt_id, for dev and test sets
 REFERENCE_FILES = ("ref.ipa", RAW_REFERENCES, "ref.text")
-_CORPUS_NAME_PARTS = 3  # names like `mls_dutch` have an underscore
 
 log = logging.getLogger(__name__)
 
@@ -87,31 +77,6 @@ class Outcome:
         self.unknown.merge(other.unknown)
 
 
-def corpus_of(utt_id: str) -> str:
-    """The corpus named at the start of an id.
-
-    Raises:
-        ValueError: no corpus of that name.
-
-    >>> corpus_of("mls_dutch_123_nld")
-    'mls_dutch'
-    """
-    name = ""
-    for part in utt_id.split("_", _CORPUS_NAME_PARTS)[:_CORPUS_NAME_PARTS]:
-        name = f"{name}_{part}" if name else part
-        if name in CORPORA:
-            return name
-    raise ValueError(
-        f"{utt_id!r}: the id begins with no corpus of powsm/corpora "
-        f"({' '.join(sorted(CORPORA))}); add it there"
-    )
-
-
-@cache
-def _normaliser(policy: str, english_rules: bool) -> Normaliser:
-    return Normaliser(policy=policy, english_rules=english_rules)
-
-
 def prepare_set(
     data_dir: Path,
     dump_dir: Path,
@@ -144,7 +109,7 @@ def prepare_set(
         made_from = {
             "inputs": contents(inputs),
             "settings": settings.as_dict(),
-            "normaliser": _normaliser(settings.policy, True).version,
+            "normaliser": normaliser_of(settings.policy, True).version,
         }
         if is_current(dump_dir / DONE_FILE, "dump", made_from):
             return None
@@ -175,7 +140,7 @@ def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
         folder / "normaliser.json",
         {
             "policy": settings.policy,
-            "version": _normaliser(settings.policy, True).version,
+            "version": normaliser_of(settings.policy, True).version,
             "text_policy": settings.text_policy,
             # a model keeps this file, so that its row of table 12 is known
             **({"subset": settings.subset} if settings.subset else {}),
@@ -293,23 +258,25 @@ def _prepare_chunk(
         if reason := audio_drop_reason(limits, lang=lang, n_samples=n_samples):
             counts.drop(reason, utt_id)
             continue
-        is_human = CORPORA[corpus_of(utt_id)].labels == "human"
-        normaliser = _normaliser(settings.policy, not is_human)
-        segments = normaliser.segment(ipa, lang)
-        if not is_human:
-            unknown.add(utt_id, ipa, segments)
-        phones = segments.phones
-        if settings.policy == "strict":
-            ctc_phones = strip_suprasegmentals(phones)
-        else:  # the public recipe segments twice
-            ctc_phones = normaliser.ctc_phones(ipa, lang)
-        if reason := phones_drop_reason(
-            limits, n_samples=n_samples, phones=phones, ctc_phones=ctc_phones
-        ):
-            counts.drop(reason, utt_id)
+        judged = judge(
+            utt_id,
+            ipa=ipa,
+            text=raw_text,
+            lang=lang,
+            n_samples=n_samples,
+            limits=limits,
+            policy=settings.policy,
+            text_policy=settings.text_policy,
+        )
+        if not judged.is_human:
+            unknown.add(utt_id, ipa, judged.segments)
+        if judged.reason:
+            counts.drop(judged.reason, utt_id)
             continue
-        text = normalise_text(raw_text, lang, settings.text_policy)
-        rows = examples(utt_id, lang, phones, ctc_phones, text, settings.tasks)
+        text = judged.text
+        rows = examples(
+            utt_id, lang, judged.phones, judged.ctc_phones, text, settings.tasks
+        )
         if not rows:
             counts.drop("no_text", utt_id)
             continue
@@ -329,8 +296,7 @@ def _prepare_chunk(
             tail = f" {value}\n"
             columns[name] += (tail.join(ids) + tail).encode()
         if "ref.ipa" in columns:
-            reference = ipa if is_human else to_slashed(phones)
-            columns["ref.ipa"] += _line(utt_id, reference)
+            columns["ref.ipa"] += _line(utt_id, judged.reference(ipa))
             columns[RAW_REFERENCES] += _line(utt_id, ipa)
             columns["ref.text"] += _line(utt_id, text)
     for name, column in columns.items():

@@ -59,7 +59,7 @@ def commands(corpus: Path) -> dict[str, list[str]]:
         "4": ("prepare_dump.py",),
         "5": (
             "train_tokenizer.py",
-            *("--nbpe", "90", "--phones", "observed", "--languages", "observed"),
+            *("--nbpe", "55", "--phones", "observed", "--languages", "observed"),
             *("--time_step_s", "none"),
         ),
     }

@@ -14,8 +14,9 @@ from datadir_builder import make_data_dir
 from powsm.files import chunks
 from powsm.files.datadir import EXAMPLE_FILES, DataDirError, validate
 from powsm.phones.unknown import UnknownSymbolsError
-from powsm.prepare.dump import DONE_FILE, Settings, corpus_of, prepare_set
+from powsm.prepare.dump import DONE_FILE, Settings, prepare_set
 from powsm.prepare.filters import Limits
+from powsm.prepare.judge import corpus_of
 
 SCRIPT = Path(__file__).parents[2] / "local" / "prepare_dump.py"
 SECOND = 16_000

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from powsm.prepare.filters import (
     Counts,
     Limits,
-    Subset,
     audio_drop_reason,
     min_ctc_frames,
     phones_drop_reason,
 )
+from powsm.prepare.subset import Subset
 
 SECOND = 16_000  # samples
 

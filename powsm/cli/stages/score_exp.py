@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _corpus_of(utt_id: str) -> str:
-    from powsm.prepare.dump import corpus_of
+    from powsm.prepare.judge import corpus_of
 
     try:
         return corpus_of(utt_id)

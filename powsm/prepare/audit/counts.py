@@ -5,7 +5,6 @@ work on a set, and memory does not grow with it.
 """
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,22 +16,13 @@ import regex
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, AudioRef
-from powsm.corpora.table import CORPORA
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.datadir import UTTERANCE_FILES
+from powsm.files.whole import read_json
 from powsm.languages import TABLE
-from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
-from powsm.phones.orthography import normalise_text
-from powsm.phones.slashed import to_slashed
 from powsm.phones.unknown import Unknown
-from powsm.prepare.dump import corpus_of
-from powsm.prepare.filters import (
-    Counts,
-    Limits,
-    audio_drop_reason,
-    is_ctc_feasible,
-    phones_drop_reason,
-)
+from powsm.prepare.filters import Counts, Limits, is_ctc_feasible
+from powsm.prepare.judge import corpus_of, judge
 from powsm.tasks import examples
 
 N_EXTREMES = 5  # slowest and fastest utterances remembered a language
@@ -220,13 +210,13 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
         lang_stats.n_utts += 1
         lang_stats.n_samples += n_samples
 
-        is_human = CORPORA[corpus].labels == "human"
-        segments = _normaliser(not is_human).segment(ipa, lang)
-        if not is_human:
-            stats.unknown.add(utt_id, ipa, segments)
-            stats.ignored.update(segments.dropped_by_kind())
-        phones = segments.phones
-        ctc_phones = strip_suprasegmentals(phones)
+        judged = judge(
+            utt_id, ipa=ipa, text=text, lang=lang, n_samples=n_samples, limits=limits
+        )
+        if not judged.is_human:
+            stats.unknown.add(utt_id, ipa, judged.segments)
+            stats.ignored.update(judged.segments.dropped_by_kind())
+        phones, ctc_phones = judged.phones, judged.ctc_phones
         lang_stats.n_phones += len(phones)
         lang_stats.add_rate(len(phones) / duration_s, utt_id)
         if not is_ctc_feasible(n_samples, ctc_phones):
@@ -234,7 +224,7 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
             if len(stats.ctc_infeasible) < N_EXTREMES:
                 stats.ctc_infeasible.append(utt_id)
 
-        normalised = normalise_text(text, lang)
+        normalised = judged.text
         if not normalised:
             stats.n_empty_text += 1
         elif found := foreign_letter(normalised, lang):
@@ -242,12 +232,8 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
             if len(lang_stats.foreign) < N_FOREIGN:
                 lang_stats.foreign.append(f"{utt_id}: {found}")
 
-        reason = audio_drop_reason(limits, lang=lang, n_samples=n_samples)
-        reason = reason or phones_drop_reason(
-            limits, n_samples=n_samples, phones=phones, ctc_phones=ctc_phones
-        )
-        if reason:
-            stats.filtered.drop(reason, utt_id)
+        if judged.reason:
+            stats.filtered.drop(judged.reason, utt_id)
             continue
         stats.filtered.keep(utt_id, n_samples, bool(normalised))
         constant = f" {audio}\n {lang}\n {speaker}\n {samples}\n "
@@ -257,15 +243,11 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
             stats.dump_bytes += 8 * len(row.example_id) + len(constant)
             stats.dump_bytes += len(varying.encode())
         if not dset.startswith("train"):
-            reference = ipa if is_human else to_slashed(phones)
+            reference = judged.reference(ipa)
             stats.dump_bytes += len(f"{utt_id} {reference}\n".encode())
+            stats.dump_bytes += len(f"{utt_id} {ipa}\n".encode())
             stats.dump_bytes += len(f"{utt_id} {normalised}\n".encode())
     return stats
-
-
-@cache
-def _normaliser(english_rules: bool) -> Normaliser:
-    return Normaliser(english_rules=english_rules)
 
 
 def foreign_letter(text: str, lang: str) -> str | None:
@@ -297,7 +279,7 @@ def hours_of(n_samples: int) -> float:
 def stage_1_record(data_dir: Path) -> dict | None:
     """`prepare.json` of a set: what stage 1 dropped; None when there is none."""
     path = Path(data_dir) / "prepare.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, "run stage 1 again") if path.is_file() else None
 
 
 def pooled(sets: Sequence[SetStats]) -> SetStats:
