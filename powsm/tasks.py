@@ -114,13 +114,6 @@ _ROWS = (  # in the order of the symbols in the published vocabulary
         first_pass="pr",
         sample="/t//i/",
     ),
-    Task(
-        name="slid",
-        title="spoken language identification",
-        reads=NOTHING,
-        writes=LANGUAGE,
-        metrics=_LANGUAGE_METRICS,
-    ),
     Task(  # read off what the decoder says first, whatever it was trained on
         name="lid",
         title="language identification",
