@@ -20,7 +20,13 @@ from powsm.files.transcripts import (
 )
 from powsm.phones.alphabets import phone_maps
 from powsm.score.phone_reader import CLEANINGS
-from powsm.score.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores
+from powsm.score.rates import (
+    LID_RATES,
+    PHONE_RATES,
+    TEXT_RATES,
+    Scores,
+    rate_notes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
         print_json(records, scored)
         return
     print_table(records)
+    print(rate_notes(dict.fromkeys(row["metric"] for row in records)))
     for scores in scored.values():
         print(" ".join(f"{name}={n:,}" for name, n in scores.counts.items()))
 
