@@ -15,7 +15,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from powsm.audio import AudioError, read_audio
+from powsm.audio import HOP_LENGTH, AudioError, read_audio
 from powsm.errors import PowsmError
 from powsm.files.current import is_current, states, write_record
 from powsm.files.lock import owned
@@ -329,9 +329,17 @@ class ExampleIndex:
             AudioError: it cannot be used; names the set, the utterance and the place.
         """
         try:
-            return read_audio(self.audio(utt))
+            speech = read_audio(self.audio(utt))
         except AudioError as err:
             raise AudioError(f"{self.folder}: {self.utt_id(utt)}: {err}") from err
+        n_expected = int(self.num_samples[utt])
+        if len(speech) < n_expected - HOP_LENGTH:  # rounding of rates is less
+            raise AudioError(
+                f"{self.folder}: {self.utt_id(utt)}: {self.audio(utt)} has "
+                f"{len(speech)} samples, utt2num_samples says {n_expected}; it was cut "
+                "off since: get it again, or rerun from stage 1"
+            )
+        return speech
 
     def examples(self, utt: int) -> list[dict[str, str]]:
         """The examples of an utterance: dicts of `id text text_prev text_ctc`."""

@@ -4,10 +4,14 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from dump_builder import make_dump
 
+from powsm.audio import AudioError
 from powsm.prepare.index import ExampleIndex, IndexMismatchError, build_index
 
 
@@ -123,3 +127,15 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def test_audio_shorter_than_its_number_of_samples_is_named(folder):
+    index = ExampleIndex(folder)
+    path = Path(index.audio(1))
+    for n_samples in (16_000 - 160, 20_000):  # less than a hop short, or longer
+        soundfile.write(path, np.full(n_samples, 0.1), 16_000)
+        assert len(index.speech(1)) == n_samples
+    soundfile.write(path, np.full(15_000, 0.1), 16_000)
+    with pytest.raises(AudioError, match="has 15000 samples, .* says 16000") as err:
+        index.speech(1)
+    assert f"{folder}: tiny_u0001_ita: {path}" in str(err.value)
