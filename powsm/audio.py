@@ -16,7 +16,14 @@ from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from powsm.audio_files import AudioError, decode, open_sound, printable
+from powsm.audio_files import (
+    AudioError,
+    decode,
+    decode_blocks,
+    mapped,
+    open_sound,
+    printable,
+)
 
 if TYPE_CHECKING:  # stages that read no audio start in half the time without them
     import numpy as np
@@ -31,9 +38,13 @@ FRAME_SHIFT_S = HOP_LENGTH * SUBSAMPLING / SAMPLE_RATE  # 0.04 s: one encoder fr
 WINDOW_S = 20.0  # seconds of audio the published model takes at once
 
 CHANNELS = ("mix", "left", "right", "each")
+LEVEL_DB = -20.0  # below full scale: what speech is recorded at
+QUIET_DB = -36.0  # below it, a tenth of the usual level, scores are far worse
 MAX_PEAK = 8.0  # 18 dB above full scale; more is no sound but integers
 
 _BLOCK = 1 << 18  # samples that are resampled at a time
+_LEVEL_FRAME = 400  # samples, 25 ms
+_MOST_QUIET = 10  # quiet recordings that are named
 _OPEN_FILES = 64  # shards kept open by one process
 
 _IN_SHARD = re.compile(r"(?P<path>.+\.tar):(?P<offset>\d+):(?P<size>\d+)")
@@ -109,14 +120,93 @@ def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
     if len(samples) == 0:
         # of a file without samples the number of channels says nothing
         raise AudioError(f"{printable(location)}: no samples; remove this utterance")
-    speech = _chosen(samples, channel, location)
-    _check_values(speech, location)
+    speech = _check_values(_chosen(samples, channel, location), location)
     if rate == SAMPLE_RATE:
         return speech if channel != "each" else speech.T
     _announce(rate, location)
     if channel != "each":
         return resample(speech, rate, SAMPLE_RATE)
     return np.stack([resample(one, rate, SAMPLE_RATE) for one in speech.T])
+
+
+def speech_blocks(location: str, channel: str | None = None) -> Iterator["np.ndarray"]:
+    """The samples of `read_audio`, a block at a time: of hours, in bounded memory.
+
+    Args:
+        location: see `read_audio`.
+        channel: `mix`, `left` or `right`; None refuses several channels.
+
+    Yields:
+        float32 (n_samples,) at `SAMPLE_RATE`.
+
+    Raises:
+        AudioError: see `read_audio`; damage shows when its block is reached.
+    """
+    if channel == "each":
+        raise AudioError(
+            "channel 'each' cannot be read in blocks; use left, then right"
+        )
+    ref = AudioRef.parse(location)
+    is_file = ref.offset is None
+    source = ref.path if is_file else _read_bytes(ref, location)
+    with mapped(source, location) as data:
+        rate, blocks = decode_blocks(data, location)
+        chosen = (_chosen(block, channel, location) for block in blocks)
+        checked = (_check_values(block, location) for block in chosen)
+        if rate == SAMPLE_RATE:
+            yield from checked
+        else:
+            _announce(rate, location)
+            yield from resample_blocks(checked, rate, SAMPLE_RATE)
+
+
+def level_db(speech: "np.ndarray") -> float:
+    """Level of what is said, in dB below full scale; minus infinity for silence.
+
+    It is the mean power of the stretches of 25 ms that are at most 30 dB below the
+    loudest one, so that pauses do not count.
+
+    >>> import numpy as np
+    >>> tone = np.sin(np.arange(16_000) * 0.3).astype(np.float32)
+    >>> round(level_db(np.concatenate([0.1 * tone, 0 * tone])), 1)  # power 0.01 / 2
+    -23.0
+    """
+    import numpy as np
+
+    n = len(speech) // _LEVEL_FRAME * _LEVEL_FRAME
+    frames = speech[:n].reshape(-1, _LEVEL_FRAME) if n else speech[None]
+    power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / frames.shape[1]
+    if not power.any():
+        return float("-inf")
+    return float(10 * np.log10(power[power >= power.max() / 1000].mean()))
+
+
+def at_level(speech: "np.ndarray", target_db: float = LEVEL_DB) -> "np.ndarray":
+    """Speech made as loud as `target_db`, or as its highest peak allows."""
+    import numpy as np
+
+    if not speech.any():
+        return speech
+    gain = 10 ** ((target_db - level_db(speech)) / 20)
+    return speech * np.float32(min(gain, 0.99 / np.abs(speech).max()))
+
+
+def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
+    """Log a recording whose speech is far below the level of those learnt from."""
+    level = level_db(speech)
+    if level >= QUIET_DB or location in _announced_quiet:
+        return
+    _announced_quiet.add(location)
+    n_named = len(_announced_quiet)
+    if n_named <= _MOST_QUIET:
+        log.warning(
+            "%s: its level is %.0f dB, speech is near %.0f; results will be worse, "
+            "raise its level%s",
+            printable(location),
+            level,
+            LEVEL_DB,
+            " (others are not named)" if n_named == _MOST_QUIET else "",
+        )
 
 
 def _chosen(samples: "np.ndarray", channel: str | None, location: str) -> "np.ndarray":
@@ -147,9 +237,12 @@ def _several_channels(n_channels: int, location: str) -> AudioError:
     )
 
 
-def _check_values(speech: "np.ndarray", location: str) -> None:
+def _check_values(speech: "np.ndarray", location: str) -> "np.ndarray":
+    """The same speech, unless its values are no sound."""
     import numpy as np
 
+    if not len(speech):
+        return speech
     # one pass over the samples: NaN and infinity show in the extremes as well
     low, high = float(speech.min()), float(speech.max())
     if not np.isfinite(low) or not np.isfinite(high):
@@ -161,6 +254,7 @@ def _check_values(speech: "np.ndarray", location: str) -> None:
             f"{printable(location)}: samples up to {max(-low, high):.6g}, expected "
             "[-1, 1]; integers were written as floats: divide them by 32768 (16 bit)"
         )
+    return speech
 
 
 def n_samples_of(location: str) -> int:
@@ -336,6 +430,7 @@ def _entry_of_ark(ref: AudioRef, head: bytes, location: str) -> AudioRef:
 
 
 _announced_rates: set[int] = set()
+_announced_quiet: set[str] = set()
 
 
 def _announce(rate: int, location: str) -> None:

@@ -13,10 +13,14 @@ import torchaudio
 
 from powsm.audio import (
     AudioError,
+    at_level,
+    level_db,
     n_samples_of,
     read_audio,
     resample,
     resample_blocks,
+    speech_blocks,
+    warn_if_quiet,
 )
 from powsm.audio_files import decode_blocks, open_sound
 from powsm.files.audio_streams import _ogg_crc
@@ -412,3 +416,45 @@ def test_a_stretch_of_a_joined_file(tmp_path):
 def test_checksum_of_a_page():
     page = pages_of(VORBIS)[0]
     assert _ogg_crc(page[:22] + bytes(4) + page[26:]) == page[22:26]
+
+
+def test_blocks_of_a_stereo_file_of_another_rate(tmp_path):
+    path = tmp_path / "a.wav"
+    samples = np.stack([speech(0, 3 * 44_100), speech(1, 3 * 44_100)], axis=1)
+    path.write_bytes(file_of("WAV", samples=samples, rate=44_100))
+    for channel in ("mix", "left"):
+        blocks = list(speech_blocks(str(path), channel))
+        np.testing.assert_array_equal(
+            np.concatenate(blocks), read_audio(str(path), channel)
+        )
+    with pytest.raises(AudioError, match="2 channels, expected 1"):
+        list(speech_blocks(str(path)))
+    with pytest.raises(AudioError, match="'each' cannot be read in blocks"):
+        list(speech_blocks(str(path), "each"))
+
+
+def test_level_is_that_of_what_is_said():
+    """A sine of amplitude 0.1 has the power 0.005: 23 dB below 1, without pauses."""
+    tone = (0.1 * np.sin(2 * np.pi * 440 * np.arange(N) / RATE)).astype(np.float32)
+    for pauses in (0, N, 10 * N):
+        quiet = np.zeros(pauses, np.float32)
+        found = level_db(np.concatenate([quiet, tone, quiet]))
+        assert found == pytest.approx(-23, 0.01)
+    assert level_db(tone / 10) == pytest.approx(-43, 0.01)
+    assert level_db(np.zeros(N, np.float32)) == level_db(np.zeros(3)) == -np.inf
+    assert level_db(at_level(tone / 10)) == pytest.approx(-20, 0.01)
+    spiky = np.append(tone, np.float32(1))  # a peak that leaves no room
+    assert np.abs(at_level(spiky)).max() <= 1
+    assert not at_level(np.zeros(N, np.float32)).any()
+
+
+def test_quiet_recordings_are_named_ten_times(caplog, monkeypatch):
+    monkeypatch.setattr("powsm.audio._announced_quiet", set())
+    warn_if_quiet(speech(), "usual.wav")
+    for number in range(20):
+        warn_if_quiet(speech() / 10, f"{number}.wav")
+        warn_if_quiet(speech() / 10, f"{number}.wav")
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 10
+    assert messages[0].startswith("0.wav: its level is -43 dB, speech is near -20")
+    assert "others are not named" in messages[-1]

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import torch
 
-from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio
+from powsm.audio import (
+    SAMPLE_RATE,
+    WINDOW_S,
+    AudioError,
+    at_level,
+    read_audio,
+    warn_if_quiet,
+)
 from powsm.decode.beams import Hypothesis
 from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
@@ -247,13 +254,27 @@ def _text(hyp: Hypothesis | CTCHypothesis, tokens: _Spell) -> str:
     return parse_output(tokens(hyp.tokens)).text
 
 
-def read_speech(location: str, min_samples: int) -> torch.Tensor:
+def read_speech(
+    location: str, min_samples: int, *, is_levelled: bool = False
+) -> torch.Tensor:
     """Speech (n_samples,) of one utterance, long enough to encode.
+
+    A recording that is far too quiet is logged.
+
+    Args:
+        location: see `powsm.audio.read_audio`.
+        min_samples: the shortest that the model encodes.
+        is_levelled: bring the speech to the usual level first.
 
     Raises:
         AudioError: it cannot be read, or is shorter than `min_samples`.
     """
-    samples = torch.from_numpy(read_audio(location))
+    speech = read_audio(location)
+    if is_levelled:
+        speech = at_level(speech)
+    else:
+        warn_if_quiet(speech, location)
+    samples = torch.from_numpy(speech)
     if len(samples) < min_samples:
         raise AudioError(
             f"{location}: {len(samples) / SAMPLE_RATE:.3f} s is too short to encode; "

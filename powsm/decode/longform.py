@@ -10,13 +10,18 @@ The decoder says nothing about time. For it the recording is cut at pauses of th
 into pieces no longer than a window, and each piece is decoded on its own.
 """
 
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S
+from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S, AudioError, speech_blocks
+from powsm.audio_files import printable
 from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
@@ -24,7 +29,9 @@ from powsm.model.frames import FrameGrid
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
 MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet
 TRIM_DB = 40  # below the loudest part: silence
+PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
 _TRIM_FRAME = 400  # samples, 25 ms
+_TRIM_HOPS = 10_000  # hops of a stretch that is measured at once
 
 
 class LongFormError(PowsmError):
@@ -57,7 +64,7 @@ class CTCFrames:
 @torch.inference_mode()
 def ctc_frames(
     recogniser: Recogniser,
-    speech: Tensor,
+    speech: "Tensor | Recording",
     tokens: Sequence[int] = (),
     *,
     window_s: float = WINDOW_S,
@@ -68,7 +75,7 @@ def ctc_frames(
 
     Args:
         recogniser: the model.
-        speech: (n_samples,) at 16 kHz.
+        speech: (n_samples,) at 16 kHz, or a recording that is read by windows.
         tokens: ids whose log-probabilities are wanted in every frame.
         window_s: seconds encoded at once; rounded down to whole frames.
         overlap_s: seconds shared by neighbours; rounded down to whole frames.
@@ -157,21 +164,79 @@ def _cut(before: Tensor, after: Tensor, blank: int) -> int:
     return n // 2
 
 
-def cut_at_pauses(path: Sequence[int], blank: int, most: int) -> list[tuple[int, int]]:
+class Recording:
+    """A recording of any length, of which only the stretch asked for is in memory.
+
+    It is decoded once, into a temporary file of 230 MB an hour. `ctc_frames` takes it
+    in the place of a tensor.
+
+    Args:
+        location, channel: see `powsm.audio.speech_blocks`.
+
+    Raises:
+        AudioError: it cannot be used.
+
+    """
+
+    def __init__(self, location: str, channel: str | None = None):
+        self._file = tempfile.TemporaryFile()
+        for block in speech_blocks(location, channel):
+            self._file.write(block.astype(np.float32).tobytes())
+        self._file.flush()
+        self._n_samples = self._file.tell() // 4
+        if not self._n_samples:
+            raise AudioError(
+                f"{printable(location)}: no samples; remove this utterance"
+            )
+
+    def __len__(self) -> int:
+        return self._n_samples
+
+    def __getitem__(self, stretch: slice) -> Tensor:
+        begin, end, step = stretch.indices(self._n_samples)
+        assert step == 1, "a recording is read from sample to sample"
+        data = os.pread(self._file.fileno(), 4 * max(end - begin, 0), 4 * begin)
+        return torch.from_numpy(np.frombuffer(data, np.float32).copy())
+
+
+def cut_at_pauses(
+    path: Sequence[int], blank: int, most: int, pause: int | None = None
+) -> list[tuple[int, int]]:
     """Pieces of a path, none longer than `most` frames, cut in the longest blanks.
 
     Args:
         path: the best token of each frame.
         blank: token id of the blank.
         most: frames, at least 4.
+        pause: frames of blank between labels that are a real pause, which is always
+            cut in its middle; None cuts only what is too long.
 
     Returns:
-        [start, end) of each piece; together they are the path. A piece is at least a
-        quarter of `most` long, unless the path itself is shorter.
+        [start, end) of each piece; together they are the path. Without `pause` a piece
+        is at least a quarter of `most` long, unless the path itself is shorter.
 
     >>> cut_at_pauses([5, 0, 6, 7, 0, 0, 0, 8, 0, 9], blank=0, most=8)
     [(0, 5), (5, 10)]
+    >>> cut_at_pauses([0, 0, 5, 0, 6, 0, 0, 7, 0, 0], blank=0, most=20, pause=2)
+    [(0, 6), (6, 10)]
     """
+    bounds = [0, *_pauses(path, blank, pause), len(path)]
+    return [
+        (begin + start, begin + end)
+        for begin, behind in pairwise(bounds)
+        for start, end in _cut_long(path[begin:behind], blank, most)
+    ]
+
+
+def _pauses(path: Sequence[int], blank: int, pause: int | None) -> list[int]:
+    """The middles of all runs of `pause` blanks or more between two labels."""
+    if pause is None:
+        return []
+    said = [t for t, token in enumerate(path) if token != blank]
+    return [(a + 1 + b) // 2 for a, b in pairwise(said) if b - a - 1 >= pause]
+
+
+def _cut_long(path: Sequence[int], blank: int, most: int) -> list[tuple[int, int]]:
     pieces = []
     start = 0
     while len(path) - start > most:
@@ -204,7 +269,16 @@ def trim_silence(speech: Tensor) -> tuple[Tensor, float]:
     """
     if len(speech) < _TRIM_FRAME:
         return speech, 0.0
-    power = speech.unfold(0, _TRIM_FRAME, HOP_LENGTH).square().mean(-1)
+    # a stretch at a time: all frames at once would take seven times the recording
+    stretch = _TRIM_HOPS * HOP_LENGTH
+    power = torch.cat(
+        [
+            part.unfold(0, _TRIM_FRAME, HOP_LENGTH).square().mean(-1)
+            for begin in range(0, len(speech) - _TRIM_FRAME + 1, stretch)
+            if len(part := speech[begin : begin + stretch + _TRIM_FRAME - HOP_LENGTH])
+            >= _TRIM_FRAME
+        ]
+    )
     sound = (power >= power.max() * 10 ** (-TRIM_DB / 10)).nonzero()
     first, last = int(sound[0]), int(sound[-1])
     begin = first * HOP_LENGTH

@@ -1,6 +1,7 @@
 """Long recordings: windows merge to what one window would have said."""
 
 import pytest
+import soundfile
 import torch
 from ctc_stand_in import BLANK, A, P, T, speech_of, stand_in
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from powsm.decode.longform import (
     LongFormError,
+    Recording,
     ctc_frames,
     cut_at_pauses,
     trim_silence,
@@ -107,3 +109,45 @@ def test_only_silence_at_the_ends_is_trimmed():
 def test_nothing_is_trimmed_from_silence(n_samples):
     trimmed, start_s = trim_silence(torch.zeros(n_samples))
     assert (len(trimmed), start_s) == (n_samples, 0.0)
+
+
+def test_every_real_pause_is_cut_in_its_middle():
+    #       0  1  2  3  4  5  6  7  8  9  10 11 12 13 14
+    path = [0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0]
+    # of the four blanks 6 to 9 the middle is 8; silence at the ends is no pause
+    assert cut_at_pauses(path, blank=0, most=100, pause=3) == [(0, 8), (8, 15)]
+    assert cut_at_pauses(path, blank=0, most=100, pause=5) == [(0, 15)]
+    assert cut_at_pauses([0] * 9, blank=0, most=100, pause=3) == [(0, 9)]
+
+
+@given(
+    st.lists(st.sampled_from([0, 0, 0, 1]), min_size=1, max_size=100),
+    st.integers(4, 30),
+    st.integers(2, 6),
+)
+def test_pieces_between_pauses_are_the_path(path, most, pause):
+    pieces = cut_at_pauses(path, 0, most, pause)
+    assert [t for start, end in pieces for t in range(start, end)] == list(
+        range(len(path))
+    )
+    assert all(0 < end - start <= most for start, end in pieces)
+
+
+def test_a_recording_is_read_as_its_tensor_is(tmp_path):
+    speech = speech_of(random_path(300)) / 100
+    soundfile.write(tmp_path / "a.wav", speech.numpy(), 16_000, subtype="FLOAT")
+    recording = Recording(str(tmp_path / "a.wav"))
+    assert len(recording) == len(speech)
+    assert torch.equal(recording[100:5000], speech[100:5000])
+    assert torch.equal(recording[len(speech) - 5 :], speech[-5:])
+    whole = ctc_frames(stand_in(), speech, window_s=4, overlap_s=1)
+    by_window = ctc_frames(stand_in(), recording, window_s=4, overlap_s=1)
+    assert torch.equal(by_window.scores, whole.scores)
+
+
+def test_trimming_measures_long_recordings_in_stretches():
+    quiet = torch.full((2_000_000,), 1e-4)
+    loud = 0.3 * torch.sin(torch.arange(3_000_000) / 5)
+    trimmed, start_s = trim_silence(torch.cat([quiet, loud, quiet]))
+    assert start_s == pytest.approx(125, abs=0.03)
+    assert len(trimmed) == pytest.approx(3_000_000, abs=800)
