@@ -330,7 +330,7 @@ def test_raised_version_runs_its_stage_alone(finished):
     shutil.copytree(folder, scripts)
     common.write_text(text)
     finished("--stage", "10", "--stop_stage", "11")
-    assert finished.calls() == ["collect_stats"]
+    assert finished.calls() == ["stats"]
 
 
 @pytest.mark.parametrize(
