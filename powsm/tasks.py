@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
 
+from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM, lang_sym
 from powsm.phones.slashed import to_slashed
 
@@ -194,7 +195,8 @@ def examples(
         tasks: which of `TASKS` to make.
 
     Raises:
-        ValueError: no phones, or a task that does not exist.
+        ValueError: no phones.
+        PowsmError: a task that does not exist.
 
     >>> for example in examples("u", "eng", ["ɔː"], ["ɔ"], "awe", ["pr", "g2p"]):
     ...     print(*example, sep=" | ")
@@ -224,7 +226,7 @@ def _forms(
     forms = []
     for name in sorted(tasks):
         if name not in TASKS:
-            raise ValueError(f"no task {name!r}; the tasks are {' '.join(TASKS)}")
+            raise PowsmError(f"no task {name!r}; the tasks are {' '.join(TASKS)}")
         task, symbol = TASKS[name], lang_sym(lang)
         if task.needs_text and not has_text:
             continue

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import select
 import shlex
 import subprocess
 import sys
@@ -81,12 +82,12 @@ def _run(name: str, run: Callable, options: argparse.Namespace) -> int | str:
 
 def _is_stdout_closed() -> bool:
     """Whether the reader of our output left; if so, nothing more is written to it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _leaving_ranks():

@@ -17,6 +17,8 @@ from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 from espnet2.legacy.nets.pytorch_backend.transformer.embedding import PositionalEncoding
 from torch import Tensor
 
+from powsm.errors import PowsmError
+
 _GROWTH = 64  # tokens by which the cache grows when it is full
 
 
@@ -34,7 +36,7 @@ class CachedDecoder:
             `feed` chooses more.
 
     Raises:
-        ValueError: the decoder is of a kind whose keys and values cannot be cached.
+        PowsmError: the decoder is of a kind whose keys and values cannot be cached.
     """
 
     def __init__(
@@ -189,16 +191,16 @@ def _heads(x: Tensor, attention, norm: str = "") -> Tensor:
 
 def check_decoder(decoder: torch.nn.Module) -> None:
     if not isinstance(decoder, TransformerDecoder):
-        raise ValueError(
+        raise PowsmError(
             f"the decoder is {type(decoder).__name__}; expected TransformerDecoder, "
             "the only kind that powsm.decode.search caches"
         )
     if type(decoder.embed[1]) is not PositionalEncoding or decoder.output_layer is None:
-        raise ValueError(
+        raise PowsmError(
             "the decoder must have an output layer and absolute positions; found "
             f"{type(decoder.embed[1]).__name__}, output layer {decoder.output_layer}"
         )
     if any(layer.concat_after for layer in decoder.decoders):
-        raise ValueError(
+        raise PowsmError(
             "the decoder uses concat_after, which powsm.decode.search does not"
         )

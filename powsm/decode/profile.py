@@ -66,7 +66,7 @@ class SearchOptions:
             if not good
         ]  # fmt: skip
         if faults:
-            raise ValueError("search options: " + "; ".join(faults))
+            raise PowsmError("search options: " + "; ".join(faults))
 
 
 @dataclass(frozen=True)

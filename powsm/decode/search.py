@@ -23,6 +23,7 @@ from powsm.decode.beams import Beams, Hypothesis, Output
 from powsm.decode.cached_decoder import CachedDecoder, check_decoder
 from powsm.decode.ctc_prefix import PrefixScorer
 from powsm.decode.profile import SearchOptions
+from powsm.errors import PowsmError
 
 PRE_BEAM_RATIO = 1.5  # tokens that CTC scores for each hypothesis kept
 RETRY_STEP = 0.1  # by which minlenratio falls when no hypothesis ended
@@ -43,7 +44,7 @@ class Searcher:
         barred: token ids that never come out.
 
     Raises:
-        ValueError: the model cannot be searched with these options.
+        PowsmError: the model cannot be searched with these options.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Searcher:
         if model.training:
             raise ValueError("the model is in training mode; call model.eval() first")
         if model.ctc is None and options.ctc_weight + options.ctc_length_bound > 0:
-            raise ValueError(
+            raise PowsmError(
                 f"ctc_weight is {options.ctc_weight}, ctc_length_bound "
                 f"{options.ctc_length_bound}, but the model has no CTC; set both to 0"
             )
@@ -93,7 +94,7 @@ class Searcher:
             only when a minimum length let nothing end.
 
         Raises:
-            ValueError: sizes disagree, an utterance has no frame, or a prompt asks for
+            PowsmError: sizes disagree, an utterance has no frame, or a prompt asks for
                 time stamps.
         """
         self._check_batch(encoder_out, encoder_out_lens, prompts)
@@ -121,12 +122,12 @@ class Searcher:
         n_frames = encoder_out.size(1)
         for b, (n, prompt) in enumerate(zip(lens.tolist(), prompts, strict=True)):
             if not 1 <= n <= n_frames:
-                raise ValueError(
+                raise PowsmError(
                     f"utterance {b} of the batch: {n} encoder frames; expected 1 to "
                     f"{n_frames}. Leave out utterances too short to encode"
                 )
             if self._model.sos not in prompt or self._notimestamps not in prompt:
-                raise ValueError(
+                raise PowsmError(
                     f"prompt {b} of the batch: {list(prompt)} lacks <sos> "
                     f"({self._model.sos}) or <notimestamps> ({self._notimestamps}); "
                     "predicting time stamps is not supported"

@@ -6,7 +6,6 @@ the statistics. A Hub tag is `espnet/powsm`, `espnet/powsm@revision`, or a sub-f
 `espnet/powsm/textnorm_retrained`.
 """
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from powsm.errors import PowsmError
 from powsm.files.archives import unpack
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, read_json
 from powsm.settings import load_yaml
 
 log = logging.getLogger(__name__)
@@ -220,7 +219,11 @@ def _model_files(
             config_file, "normalize_conf.stats_file", stats, roots, packed
         )
     record = config_file.parent / NORMALISER_FILE
-    normaliser = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    normaliser = (
+        read_json(record, "take the file of the training set, dump/raw/train")
+        if record.exists()
+        else {}
+    )
     return ModelFiles(
         name, config_file, weights_file, bpe_model, stats_file, normaliser
     )

@@ -6,6 +6,7 @@ import torch
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from powsm.audio import SAMPLE_RATE
+from powsm.errors import PowsmError
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class FrameGrid:
         """The grid of a model: hop of its frontend, strides of its subsampling.
 
         Raises:
-            ValueError: the spectrogram is not centred, so its frames lie elsewhere.
+            PowsmError: the spectrogram is not centred, so its frames lie elsewhere.
         """
         stft = model.frontend.stft
         if not stft.center:
-            raise ValueError(
+            raise PowsmError(
                 "the model's frontend has center: false; frame times are known for "
                 "centred spectrograms only, ESPnet's default"
             )

@@ -17,6 +17,7 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.utils.checkpoint import checkpoint
 
+from powsm.errors import PowsmError
 from powsm.model.packing import Packing
 from powsm.model.phone_ctc import PhoneLinear
 from powsm.tasks import TASKS
@@ -86,7 +87,7 @@ class PowsmModel(ESPnetS2TModel):
         super().__init__(*args, **kwargs)
         unknown = set(task_weights or {}) - set(TASKS)
         if unknown:
-            raise ValueError(
+            raise PowsmError(
                 f"task_weights names {sorted(unknown)}; the tasks are {list(TASKS)}"
             )
         self.task_weights = {task: 1.0 for task in TASKS} | dict(task_weights or {})
@@ -97,12 +98,12 @@ class PowsmModel(ESPnetS2TModel):
         if ctc_weight_range is not None:
             low, high = ctc_weight_range
             if not 0 < low < high < 1:
-                raise ValueError(
+                raise PowsmError(
                     f"ctc_weight_range is {list(ctc_weight_range)}, expected two "
                     "rising numbers between 0 and 1"
                 )
         if ctc_vocab not in ("all", "phones"):
-            raise ValueError(f"ctc_vocab is {ctc_vocab!r}, expected all or phones")
+            raise PowsmError(f"ctc_vocab is {ctc_vocab!r}, expected all or phones")
         if ctc_vocab == "phones" and self.ctc is not None:
             size = self.ctc.ctc_lo.in_features
             self.ctc.ctc_lo = PhoneLinear(size, self.token_list)

@@ -30,6 +30,7 @@ from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
+from powsm.errors import PowsmError
 from powsm.phones.allophones import apply_english
 from powsm.phones.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
 from powsm.phones.segment import (
@@ -193,7 +194,7 @@ class Normaliser:
         english_rules: whether text in language `eng` gets the paper's allophones.
 
     Raises:
-        ValueError: the policy is not known.
+        PowsmError: the policy is not known.
 
     >>> normaliser = Normaliser()
     >>> normaliser.segment("ˈwɔtɚ").phones
@@ -206,7 +207,7 @@ class Normaliser:
 
     def __init__(self, policy: str = "strict", english_rules: bool = True) -> None:
         if policy not in POLICIES:
-            raise ValueError(
+            raise PowsmError(
                 f"phone policy {policy!r} is not known; use {', '.join(POLICIES)}"
             )
         self.policy = policy
@@ -323,7 +324,7 @@ def segment_ipa(
         policy: one of `POLICIES`.
 
     Raises:
-        ValueError: the policy is not known.
+        PowsmError: the policy is not known.
     """
     return _normaliser(policy).segment(ipa, lang).phones
 

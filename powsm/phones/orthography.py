@@ -5,6 +5,8 @@ from typing import Literal
 
 import regex  # its \w holds combining marks; with `re` Indic vowel signs would go
 
+from powsm.errors import PowsmError
+
 POLICIES = ("powsm_fix", "released")
 DEFAULT_POLICY = "powsm_fix"
 
@@ -29,7 +31,7 @@ def joins(lang: str | None, policy: str = DEFAULT_POLICY) -> bool:
         policy: one of `POLICIES`.
 
     Raises:
-        ValueError: the policy is not known.
+        PowsmError: the policy is not known.
 
     >>> joins("lao"), joins("kor"), joins("kor", "released")
     (True, False, True)
@@ -45,7 +47,7 @@ def unicode_form(policy: str = DEFAULT_POLICY) -> Literal["NFC", "NFKC"]:
     which has it whole, says the same.
 
     Raises:
-        ValueError: the policy is not known.
+        PowsmError: the policy is not known.
     """
     _check(policy)
     return "NFKC" if policy == "powsm_fix" else "NFC"
@@ -53,7 +55,7 @@ def unicode_form(policy: str = DEFAULT_POLICY) -> Literal["NFC", "NFKC"]:
 
 def _check(policy: str) -> None:
     if policy not in POLICIES:
-        raise ValueError(
+        raise PowsmError(
             f"text policy {policy!r} is not known; use one of {', '.join(POLICIES)}"
         )
 
@@ -72,7 +74,7 @@ def normalise_text(text: str, lang: str | None, policy: str = DEFAULT_POLICY) ->
         policy: one of `POLICIES`.
 
     Raises:
-        ValueError: the policy is not known.
+        PowsmError: the policy is not known.
 
     >>> normalise_text("Don’t  stop!", "eng")
     "don't stop"

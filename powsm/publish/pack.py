@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 from powsm.errors import PowsmError
 from powsm.files.lock import owned
+from powsm.files.whole import read_json
 from powsm.model.find import (
     CONFIG_KEY,
     NORMALISER_FILE,
@@ -168,7 +169,7 @@ def _fill(
     normaliser = files.normaliser
     record = train_set / NORMALISER_FILE if train_set is not None else None
     if not normaliser and record is not None and record.exists():
-        normaliser = json.loads(record.read_text("utf-8"))
+        normaliser = read_json(record, "run stage 4 again")
     if not normaliser:
         raise PackError(
             f"{files.source}: no {NORMALISER_FILE} says how its training set was "

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 import powsm
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES, lang_sym
@@ -23,6 +21,7 @@ from powsm.score.results import (
     read_results,
     read_timings,
 )
+from powsm.settings import load_yaml
 from powsm.tasks import DECODED_TASKS
 
 
@@ -122,7 +121,7 @@ def read_experiment(exp: Path) -> Experiment:
         path=exp,
         results=results,
         history=history_with_means(exp),
-        config=yaml.safe_load(config.read_text("utf-8")) if config.exists() else {},
+        config=load_yaml(config) if config.exists() else {},
         timings=read_timings(exp),
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
 from powsm.files.datadir import read_scp
+from powsm.files.whole import read_json
 from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.orthography import POLICIES as TEXT_POLICIES
 from powsm.score.metrics import score_lid, score_phones, score_text
@@ -65,7 +66,7 @@ class DumpSet:
     def normaliser(self) -> dict[str, str]:
         """How the set was made: `policy`, `version` and `text_policy`."""
         path = self._existing(self.folder / NORMALISER_FILE)
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, "run stage 4 again")
         if "policy" not in record:
             raise DecodedError(f"{path}: names no policy; run stage 4 again")
         return record
@@ -188,7 +189,7 @@ class DecodedSet:
     def timing(self) -> dict[str, float] | None:
         """`audio_s` and `compute_s`; None if decoding was not timed."""
         path = self.folder / TIMING_FILE
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path, "run stage 12 again") if path.exists() else None
 
     def score(self, dump: Path, cleaning: str | None = None) -> Scores:
         """Score against the references of the set.

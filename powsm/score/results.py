@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, read_json
 from powsm.score.decoded import DumpSet, decoded_sets
 from powsm.score.rates import RATES, Scores, Unit, duration_labels
 from powsm.tasks import DECODED_TASKS
@@ -89,7 +89,7 @@ def read_results(path: Path) -> tuple[Result, ...]:
         )
     fields = Result.__dataclass_fields__
     results = []
-    for number, record in enumerate(json.loads(path.read_text(encoding="utf-8"))):
+    for number, record in enumerate(read_json(path, "run stage 13 again")):
         missing = set(fields) - set(record) - {"profile"}
         if missing:
             raise ResultsError(

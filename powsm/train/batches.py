@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 from powsm.audio import SAMPLE_RATE
+from powsm.errors import PowsmError
 
 _POOL = 100_000  # utterances shuffled together before they are sorted by length
 
@@ -47,16 +48,16 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         if isinstance(self.batch_seconds, str) and self.batch_seconds != "auto":
-            raise ValueError(
+            raise PowsmError(
                 f"batch_seconds is {self.batch_seconds!r}, expected a number or auto"
             )
         if (self.batch_seconds == "auto") != (self.update_seconds is not None):
-            raise ValueError(
+            raise PowsmError(
                 f"batch_seconds is {self.batch_seconds}, update_seconds "
                 f"{self.update_seconds}: auto needs it, a number excludes it"
             )
         if not self.language_temperature > 0:
-            raise ValueError(
+            raise PowsmError(
                 f"language_temperature is {self.language_temperature}, expected more "
                 "than 0: 1 leaves the languages as they are"
             )
@@ -173,14 +174,14 @@ def plan_pass(
         langs: a number for each utterance's language (n,), for `language_temperature`.
 
     Raises:
-        ValueError: an utterance alone is longer than `batch_seconds`.
+        PowsmError: an utterance alone is longer than `batch_seconds`.
     """
     rng = np.random.default_rng([options.seed, pass_number])
     n = len(num_samples)
     most = int(options.batch_seconds * SAMPLE_RATE)
     if n == 0 or num_samples.max() > most:
         longest = 0 if n == 0 else num_samples.max() / SAMPLE_RATE
-        raise ValueError(
+        raise PowsmError(
             f"batch_seconds is {options.batch_seconds}, the longest of {n} utterances "
             f"has {longest:.1f} s; raise batch_seconds or lower max_duration in stage 4"
         )

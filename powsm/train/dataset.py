@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from powsm.audio import AudioError
+from powsm.errors import PowsmError
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import NO_TIME_SYM, PHONES, TASKS, task_of, tasks_writing
 from powsm.train.batches import BatchOptions, PassPlan, plan_pass
@@ -50,7 +51,7 @@ class UtteranceDataset(Dataset):
         ctc_target: str = "phones",
     ):
         if ctc_target not in CTC_TARGETS:
-            raise ValueError(
+            raise PowsmError(
                 f"ctc_target is {ctc_target!r}, expected one of {' '.join(CTC_TARGETS)}"
             )
         self.ctc_target = ctc_target
@@ -65,7 +66,7 @@ class UtteranceDataset(Dataset):
             return None
         utts = np.flatnonzero(self.index.has_task(self.tasks)).astype(np.int32)
         if not utts.size:
-            raise ValueError(
+            raise PowsmError(
                 f"{self.index.folder}: no utterance has an example of tasks "
                 f"{' '.join(sorted(self.tasks))}; is there orthography in the data?"
             )
@@ -80,7 +81,7 @@ class UtteranceDataset(Dataset):
         """The batches of a pass: `plan_pass` over the utterances of `tasks`.
 
         Raises:
-            ValueError: there is none, or one is longer than a batch.
+            PowsmError: there is none, or one is longer than a batch.
         """
         samples, utts = self.index.num_samples, self._utts
         if utts is not None:
@@ -115,7 +116,7 @@ class UtteranceDataset(Dataset):
         phones = [text for task, text in said.items() if TASKS[task].writes == PHONES]
         has_length = self.ctc_target.endswith("_with_length")
         if has_length and not phones:
-            raise ValueError(
+            raise PowsmError(
                 f"{self.index.folder}: {rows[0]['id']} has no example that writes "
                 f"phones, and ctc_target {self.ctc_target} needs one; run stage 4 "
                 f"with one of the tasks {' '.join(tasks_writing(PHONES))}"
@@ -234,7 +235,7 @@ class UtteranceLoader:
         num_workers: loading processes.
 
     Raises:
-        ValueError: `update_batches` is not a multiple of `world_size`, unless `whole`.
+        PowsmError: `update_batches` is not a multiple of `world_size`, unless `whole`.
     """
 
     def __init__(
@@ -253,7 +254,7 @@ class UtteranceLoader:
         pin_memory: bool = False,
     ):
         if not whole and options.update_batches % world_size:
-            raise ValueError(
+            raise PowsmError(
                 f"update_batches ({options.update_batches}) must be a multiple of the "
                 f"number of ranks ({world_size})"
             )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, read_json
 from powsm.languages import lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.tasks import WORD_START
@@ -77,7 +77,7 @@ def phones_of_lang(folder: Path, lang: str) -> tuple[str, ...]:
             f"{path} is missing, so the phones of {lang} are not known; run stage 5 "
             "again, or name a file with the phones"
         )
-    counts = json.loads(path.read_text(encoding="utf-8"))
+    counts = read_json(path, "run stage 5 again")
     code = lang_code(lang) or lang
     if code not in counts:
         raise PhoneSetError(
@@ -93,7 +93,10 @@ def read_phone_set(path: Path) -> tuple[str, ...]:
     Raises:
         PhoneSetError: a symbol that is no phone, or no phones at all.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise PhoneSetError(f"{path}: not UTF-8 text ({err}); save it as such") from err
     found = Normaliser(english_rules=False).segment(text.replace("/", " "))
     unknown = sorted({drop.char for drop in found.dropped if drop.kind == "unknown"})
     if unknown:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from powsm.audio import WINDOW_S
+from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.inventory import INVENTORY
 from powsm.tasks import NA_SYM, NO_TIME_SYM, TASKS
@@ -31,7 +32,7 @@ def time_symbols(step_s: float | None = TIME_STEP_S) -> list[str]:
     step = WINDOW_S if step_s is None else step_s
     n_steps = round(WINDOW_S / step)
     if step <= 0 or abs(n_steps * step - WINDOW_S) > 1e-9:
-        raise ValueError(f"time step {step_s} s does not divide {WINDOW_S} s")
+        raise PowsmError(f"time step {step_s} s does not divide {WINDOW_S} s")
     return [f"<{i * step:.2f}>" for i in range(n_steps + 1)]
 
 

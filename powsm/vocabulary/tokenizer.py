@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from powsm.errors import PowsmError
 from powsm.tasks import WORD_START
 from powsm.vocabulary.symbols import BLANK_SYM, EOS_SYM, SOP_SYM, SOS_SYM, UNK_SYM, nfd
 
@@ -42,7 +43,7 @@ class Tokenizer:
         """Load a model with its token list.
 
         Raises:
-            ValueError: the two do not belong together.
+            PowsmError: the two do not belong together.
         """
         self.folder = Path(bpe_model).parent
         self._processor = sentencepiece.SentencePieceProcessor(
@@ -55,7 +56,7 @@ class Tokenizer:
         if self.token_list[:2] != [BLANK_SYM, UNK_SYM] or (
             self.token_list[2 : 2 + len(pieces)] != pieces
         ):
-            raise ValueError(
+            raise PowsmError(
                 f"{bpe_model}: its {len(pieces)} pieces are not those of the token "
                 f"list ({len(self.token_list)} tokens); take both from one folder"
             )

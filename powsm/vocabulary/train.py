@@ -83,11 +83,11 @@ def train_sentencepiece(
 
     Raises:
         VocabularySizeError: `n_pieces` cannot be reached; says what can.
-        ValueError: no text.
+        PowsmError: no text.
     """
     repeated = [symbol for symbol, n in Counter(symbols).items() if n > 1]
     if repeated:
-        raise ValueError(f"symbols given twice: {' '.join(sorted(repeated))}")
+        raise PowsmError(f"symbols given twice: {' '.join(sorted(repeated))}")
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(seed)
     try:
@@ -165,7 +165,7 @@ def train_tokenizer(
     Raises:
         OwnedError: another process is writing this vocabulary.
         VocabularySizeError: the number of pieces does not fit symbols and text.
-        ValueError: no orthography.
+        PowsmError: no orthography.
     """
     inputs = ("text", "text.ctc", "utt2lang")
     made_from = {
@@ -186,7 +186,7 @@ def train_tokenizer(
 def _learn(dump_set: Path, folder: Path, settings: TokenizerSettings) -> str:
     """Write all files of a vocabulary; a line on what was made."""
     if next(words_of(dump_set / "text"), None) is None:
-        raise ValueError(
+        raise PowsmError(
             f"{dump_set}/text: no example of "
             f"{' '.join(t.name for t in TASKS.values() if t.teaches_words)}, so no "
             "orthography to learn pieces from; are all texts of data/ empty, or was "

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from powsm.cli.options import add_shared, device
 from powsm.errors import PowsmError
+from powsm.files.whole import read_json
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def read_source(path: Path) -> Mapping[str, Sequence[str]]:
     made_with = path.parent / "normaliser.json"
     if not made_with.exists():
         raise PowsmError(f"{made_with} is missing; run stage 4 again")
-    reader = PhoneReader(json.loads(made_with.read_text("utf-8"))["policy"])
+    reader = PhoneReader(read_json(made_with, "run stage 4 again")["policy"])
     return {
         utt_id: reader.read(text).phones
         for utt_id, text in read_transcripts(path).items()

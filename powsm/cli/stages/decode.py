@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from powsm.cli.options import add_shared, add_shares, device
 from powsm.errors import PowsmError
+from powsm.files.whole import read_json
 
 if TYPE_CHECKING:
     from powsm.decode.profile import Profile
@@ -111,7 +112,7 @@ def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:
     record = folder / NORMALISER_FILE
     if not model.normaliser or not record.exists():
         return
-    made_with = json.loads(record.read_text("utf-8"))
+    made_with = read_json(record, "run stage 4 again")
     for key in ("policy", "text_policy"):
         ours, theirs = made_with[key], model.normaliser[key]
         if ours != theirs and ours != "none":

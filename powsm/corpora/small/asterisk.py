@@ -29,6 +29,7 @@ from powsm.corpora.small.packages import Package
 from powsm.corpora.small.split import split_prompts
 from powsm.corpora.small.text_faults import text_fault
 from powsm.corpora.small.write_shar import Clip, Selection
+from powsm.errors import PowsmError
 
 G722_BYTES_PER_SECOND = 8000  # 64 kbit/s: one byte codes two samples
 ESTIMATE = "writing about 95 MB in half a minute"
@@ -134,7 +135,7 @@ def select(root: Path, seed: int) -> Selection:
     Raises:
         FileNotFoundError: a text or sound folder is missing; all that are missing are
             named.
-        ValueError: a line of a text file is not `id: text`.
+        PowsmError: a line of a text file is not `id: text`.
     """
     _check_layout(root)
     selection = Selection()
@@ -175,7 +176,7 @@ def read_prompts(path: Path) -> tuple[dict[str, str], set[str]]:
     comment line. Which text of a repeated id is the right one cannot be known.
 
     Raises:
-        ValueError: a line has no colon.
+        PowsmError: a line has no colon.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     prompts: dict[str, str] = {}
@@ -186,7 +187,7 @@ def read_prompts(path: Path) -> tuple[dict[str, str], set[str]]:
                 continue
             prompt_id, colon, text = line.partition(":")
             if not colon:
-                raise ValueError(f"{path}:{number}: {line.strip()!r} is not `id: text`")
+                raise PowsmError(f"{path}:{number}: {line.strip()!r} is not `id: text`")
             prompt_id = prompt_id.strip()
             if prompt_id in prompts:
                 repeated.add(prompt_id)
@@ -258,7 +259,7 @@ def read_g722(path: Path) -> np.ndarray:
 
     Raises:
         AudioError: the file does not decode.
-        ValueError: it does not give two samples a byte.
+        PowsmError: it does not give two samples a byte.
     """
     samples, rate = decode_as(path, "g722")
     n_expected = 2 * path.stat().st_size
@@ -267,7 +268,7 @@ def read_g722(path: Path) -> np.ndarray:
         (n_expected, SAMPLE_RATE, np.int16),
     )
     if not len(samples) or found != expected:
-        raise ValueError(
+        raise PowsmError(
             f"{path}: decodes to {len(samples)} samples of {samples.dtype} at {rate} "
             f"Hz, expected {n_expected} of int16 at {SAMPLE_RATE} Hz"
         )

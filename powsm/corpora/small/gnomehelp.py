@@ -23,6 +23,7 @@ from powsm.corpora.small import espeak
 from powsm.corpora.small.packages import Package
 from powsm.corpora.small.text_faults import text_fault, text_key
 from powsm.corpora.small.write_shar import Clip, Selection
+from powsm.errors import PowsmError
 
 PACKAGES = (
     Package(
@@ -90,7 +91,7 @@ def read_sentences(folder: Path) -> Iterator[str]:
 
     Raises:
         FileNotFoundError: there is no page.
-        ValueError: a page is not XML.
+        PowsmError: a page is not XML.
     """
     pages = sorted(folder.rglob("*.page"))
     if not pages:
@@ -101,7 +102,7 @@ def read_sentences(folder: Path) -> Iterator[str]:
         try:
             tree = ElementTree.parse(page)
         except ElementTree.ParseError as err:
-            raise ValueError(f"{page}: not well-formed XML: {err}") from err
+            raise PowsmError(f"{page}: not well-formed XML: {err}") from err
         for element in tree.iter():
             if element.tag in _SPOKEN:
                 yield from _SENTENCE_END.split(

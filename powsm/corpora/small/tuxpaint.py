@@ -27,6 +27,7 @@ from powsm.corpora.small.packages import Package
 from powsm.corpora.small.split import split_prompts
 from powsm.corpora.small.text_faults import text_fault, text_key
 from powsm.corpora.small.write_shar import Clip, Selection
+from powsm.errors import PowsmError
 
 PACKAGES = (
     Package(
@@ -147,11 +148,11 @@ def read_level(path: Path) -> np.ndarray:
 
     Raises:
         AudioError: the file does not decode.
-        ValueError: it is silent.
+        PowsmError: it is silent.
     """
     samples = decode_mixed(path, SAMPLE_RATE)
     if not samples.any():
-        raise ValueError(f"{path}: holds no sound")
+        raise PowsmError(f"{path}: holds no sound")
     gain = LEVEL / np.sqrt(np.mean(samples**2))
     gain = min(gain, MAX_PEAK / np.abs(samples).max())
     return np.round(samples * gain * 32767).astype(np.int16)

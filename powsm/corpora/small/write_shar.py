@@ -23,6 +23,7 @@ from tqdm import tqdm
 from powsm.audio import SAMPLE_RATE
 from powsm.audio_files import encode
 from powsm.corpora.small.split import SPLITS
+from powsm.errors import PowsmError
 from powsm.files.current import has_sizes
 from powsm.files.whole import atomic_folder, atomic_write, read_json, sha256_file
 
@@ -107,15 +108,15 @@ def write_corpus(
 
     Raises:
         OwnedError: another process is writing this corpus.
-        ValueError: a split without clips, or one clip id twice.
+        PowsmError: a split without clips, or one clip id twice.
     """
     for split, clips in splits.items():
         ids = [clip.clip_id for clip in clips]
         if not ids:
-            raise ValueError(f"{folder}: no clip is left for {split}")
+            raise PowsmError(f"{folder}: no clip is left for {split}")
         if len(set(ids)) < len(ids):
             twice = sorted({i for i in ids if ids.count(i) > 1})
-            raise ValueError(f"{folder}: {split} has ids more than once: {twice[:5]}")
+            raise PowsmError(f"{folder}: {split} has ids more than once: {twice[:5]}")
     with atomic_folder(folder) as making:
         n_clips = sum(len(clips) for clips in splits.values())
         with tqdm(total=n_clips, desc=folder.name, unit="clip", disable=None) as bar:
@@ -174,7 +175,7 @@ def _cut(clip: Clip):
 
     samples = clip.read_samples()
     if samples.dtype != np.int16 or samples.ndim != 1 or len(samples) == 0:
-        raise ValueError(
+        raise PowsmError(
             f"{clip.clip_id}: samples are {samples.dtype} {samples.shape}, expected "
             "int16 of one dimension, not empty"
         )

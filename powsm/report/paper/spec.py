@@ -9,6 +9,7 @@ import yaml
 
 from powsm.errors import PowsmError
 from powsm.report.paper.training import Trained, Training, read_training
+from powsm.settings import load_yaml
 
 SETS_FILE = "sets.yaml"
 
@@ -299,7 +300,7 @@ def load_sets(path: Path) -> dict[str, TestSet]:
     Raises:
         TableError: a set without hours or access, or with an unknown key.
     """
-    record = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    record = load_yaml(path)
     sets = {}
     known = {field.name for field in fields(TestSet)}
     for name, raw in record.items():

@@ -5,13 +5,13 @@ says is held against that. A model of another width, number of tasks, CTC weight
 length of training is another row, or none.
 """
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
+from powsm.files.whole import read_json
 from powsm.settings import apply_overrides, load_with_base, load_yaml
 from powsm.tasks import TASKS
 
@@ -64,7 +64,7 @@ class Trained:
         """From an experiment's `config.yaml`, and what stands beside it."""
         beside = config_file.with_name("normaliser.json")
         if not normaliser and beside.exists():
-            normaliser = json.loads(beside.read_text(encoding="utf-8"))
+            normaliser = read_json(beside, "run stage 4 again")
         return cls(load_yaml(config_file), normaliser or {})
 
 
