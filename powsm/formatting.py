@@ -2,6 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+# Okabe and Ito's colours, told apart by colour-blind readers.
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose first column is text and whose other columns are numbers.

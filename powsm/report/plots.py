@@ -12,19 +12,10 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import EngFormatter  # noqa: E402
 
 from powsm.files.whole import atomic_write
+from powsm.formatting import COLOURS
 from powsm.tasks import DECODED_TASKS
 
-# Okabe and Ito's colours, told apart by colour-blind readers; dashes when they run out.
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)
-_DASHES = ("-", "--", ":", "-.")
+_DASHES = ("-", "--", ":", "-.")  # when the colours run out
 _LABELLED_LINES = 28  # with more languages than this, only the mean has a name
 
 

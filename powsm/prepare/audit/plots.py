@@ -6,7 +6,7 @@ Sets come as `dataaudit.SetStats` by name, and are pooled into train, dev and te
 import io
 from collections.abc import Mapping, Sequence
 
-from powsm.formatting import ranked
+from powsm.formatting import COLOURS, ranked
 from powsm.languages import language_name
 from powsm.prepare.audit.counts import (
     Histogram,
@@ -16,7 +16,7 @@ from powsm.prepare.audit.counts import (
     pooled,
 )
 
-_COLOURS = {"train": "#4269d0", "dev": "#efb118", "test": "#ff725c"}
+_COLOURS = dict(zip(("train", "dev", "test"), COLOURS, strict=False))
 _MARKERS = {"train": "o", "dev": "D", "test": "s"}
 _DPI = 110
 

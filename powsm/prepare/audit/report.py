@@ -12,7 +12,7 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, n_encoder_frames
 from powsm.files.whole import atomic_write
-from powsm.formatting import code_points, ranked
+from powsm.formatting import code_points, markdown_table, ranked
 from powsm.languages import LANGUAGES, language_name
 from powsm.prepare.audit.counts import LangStats, SetStats, hours_of, pooled
 from powsm.prepare.audit.plots import (
@@ -332,16 +332,10 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
         if section.picture:
             blocks.append(f"![{section.caption}]({section.picture})")
         if section.rows:
-            rows = [section.header, ["---"] * len(section.header), *section.rows]
-            lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
-            blocks.append("\n".join(lines))
+            blocks.append(markdown_table(section.header, section.rows))
         elif section.header:
             blocks.append("Nothing found.")
     return "\n\n".join(blocks) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 _STYLE = """
