@@ -17,6 +17,7 @@ from powsm.corpora.evaluation.dump_set import TEXT_POLICY
 from powsm.corpora.evaluation.sets import prepare_eval_set
 from powsm.errors import PowsmError
 from powsm.phones.orthography import POLICIES
+from powsm.phones.unknown import MAX_UNKNOWN_RATE
 from powsm.report.paper.plan import size_faults
 from powsm.report.paper.spec import SETS_FILE, load_sets
 
@@ -33,6 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--lang", help="language of a Kaldi folder in which no file says it")
     text_policy = "of the orthography: that of the model to be scored"
     add("--text_policy", choices=POLICIES, default=TEXT_POLICY, help=text_policy)
+    unknown = "largest share of IPA characters that may be unknown"
+    add("--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help=unknown)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -56,6 +59,7 @@ def run(options: argparse.Namespace) -> None:
             options.dump,
             lang=options.lang,
             text_policy=options.text_policy,
+            max_unknown_rate=options.max_unknown_rate,
         )
         log.info("%s: %d utterances, %.2f h", name, made.n_utts, made.hours)
     for fault in size_faults(names, options.dump, sets):

@@ -1,5 +1,6 @@
 """Characters of IPA text that become no phone: counted, with examples, and limited."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from powsm.errors import PowsmError
 from powsm.formatting import code_points, ranked
 from powsm.phones.normaliser import UNKNOWN, Segmentation
+
+log = logging.getLogger(__name__)
 
 MAX_UNKNOWN_RATE = 0.01  # of the IPA characters of a set
 _N_CONTEXTS = 3  # examples kept of an unknown symbol
@@ -18,9 +21,17 @@ class UnknownSymbolsError(PowsmError):
 
 @dataclass
 class Unknown:
-    """Characters of the IPA strings that no phone was made of."""
+    """Characters of the IPA strings that no phone was made of.
+
+    Attributes:
+        n_characters: of the IPA strings, spaces not counted.
+        kinds: how many characters each kind of drop took; see `normaliser.Drop`.
+        symbols: the unknown ones.
+        contexts: up to three examples of each symbol.
+    """
 
     n_characters: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     symbols: Counter[str] = field(default_factory=Counter)
     contexts: dict[str, list[str]] = field(default_factory=dict)
 
@@ -34,6 +45,7 @@ class Unknown:
 
     def add(self, utt_id: str, ipa: str, segments: Segmentation) -> None:
         self.n_characters += len(ipa) - ipa.count(" ")
+        self.kinds.update(segments.dropped_by_kind())
         if not segments.unknown_count:
             return
         for drop in segments.dropped:
@@ -45,10 +57,20 @@ class Unknown:
 
     def merge(self, other: "Unknown") -> None:
         self.n_characters += other.n_characters
+        self.kinds.update(other.kinds)
         self.symbols.update(other.symbols)
         for symbol, found in other.contexts.items():
             seen = self.contexts.setdefault(symbol, [])
             seen.extend(found[: _N_CONTEXTS - len(seen)])
+
+    def by_kind(self) -> str:
+        """Characters left out by kind, the most frequent first, without spaces.
+
+        >>> Unknown(kinds=Counter(stress=9, diacritic=2, space=4)).by_kind()
+        'stress=9 diacritic=2'
+        """
+        kinds = ((kind, n) for kind, n in ranked(self.kinds) if kind != "space")
+        return " ".join(f"{kind}={n:,}" for kind, n in kinds)
 
     def top(self, n: int = 10) -> str:
         """The most frequent symbols, with code points.
@@ -66,6 +88,7 @@ class Unknown:
             "n_characters": self.n_characters,
             "n_unknown": self.n_unknown,
             "rate": round(self.rate, 8),
+            "dropped": dict(ranked(self.kinds)),
             "symbols": [
                 {
                     "symbol": symbol,
@@ -79,10 +102,12 @@ class Unknown:
 
 
 def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
-    """Raise when too many IPA characters are unknown, and name the worst."""
+    """Log what is lost of IPA; raise where too much is unknown, and name the worst."""
+    if lost := unknown.by_kind():
+        log.info("%s: of %d characters no phone: %s", where, unknown.n_characters, lost)
     if unknown.rate > max_rate:
         raise UnknownSymbolsError(
-            f"{where}/text.ipa: {unknown.rate:.2%} of the IPA characters are unknown, "
+            f"{where}: {unknown.rate:.2%} of the IPA characters are unknown, "
             f"at most {max_rate:.2%} are allowed (--max_unknown_rate): "
             f"{unknown.top()}. Map them in powsm/phones/phone_map.csv, or allow more"
         )

@@ -123,7 +123,9 @@ def prepare_set(
                     f"{data_dir}: no utterance left; {outcome.counts.summary()}. "
                     "Check the limits of stage 4 against data/report"
                 )
-            judge_unknown(outcome.unknown, data_dir, settings.max_unknown_rate)
+            judge_unknown(
+                outcome.unknown, data_dir / "text.ipa", settings.max_unknown_rate
+            )
             _write_records(folder, outcome, settings)
             write_record(folder / DONE_FILE, "dump", made_from, folder.iterdir())
     return outcome

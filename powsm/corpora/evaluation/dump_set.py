@@ -21,6 +21,7 @@ from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
+from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 from powsm.tasks import PHONES, examples, strip_prompt, tasks_writing
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,11 @@ class PhoneSet:
 
 
 def write_phone_set(
-    folder: Path, out: Path, lang: str | None = None, text_policy: str = TEXT_POLICY
+    folder: Path,
+    out: Path,
+    lang: str | None = None,
+    text_policy: str = TEXT_POLICY,
+    max_unknown_rate: float = MAX_UNKNOWN_RATE,
 ) -> PhoneSet:
     """Write a set of `dump/raw` from a folder of recordings and phone transcripts.
 
@@ -66,10 +71,12 @@ def write_phone_set(
         out: `dump/raw/test_<name>`.
         lang: language of all utterances, when no file says it.
         text_policy: of the orthography, as that of the model that will be scored.
+        max_unknown_rate: of the IPA characters, as in stage 4.
 
     Raises:
         PhoneSetError: a file is missing, utterances differ between files, or audio is a
             pipe or not there.
+        UnknownSymbolsError: more of the IPA characters are unknown.
         AudioError: audio that cannot be read, or of several channels.
     """
     folder, out = Path(folder), Path(out)
@@ -89,8 +96,11 @@ def write_phone_set(
     rows: dict[str, list[tuple[str, str]]] = {}
     dropped = []
     n_total = 0
+    unknown = Unknown()
     for key in sorted(refs):
-        phones = normaliser.segment(refs[key], langs[key]).phones
+        segments = normaliser.segment(refs[key], langs[key])
+        unknown.add(key, refs[key], segments)
+        phones = segments.phones
         if not phones:
             dropped.append(key)
             continue
@@ -114,6 +124,7 @@ def write_phone_set(
         rows.setdefault("ref.ipa", []).append((utt_id, refs[key]))
         rows.setdefault(RAW_REFERENCES, []).append((utt_id, refs[key]))
         rows.setdefault("ref.text", []).append((utt_id, text))
+    judge_unknown(unknown, folder, max_unknown_rate)
     if not rows:
         raise PhoneSetError(f"{folder}: no transcript holds a phone")
     record = {

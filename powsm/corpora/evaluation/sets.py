@@ -24,6 +24,7 @@ from powsm.corpora.evaluation.timit import prepare_timit
 from powsm.corpora.evaluation.tusom2021 import prepare_tusom2021
 from powsm.corpora.evaluation.voxangeles import prepare_voxangeles
 from powsm.corpora.table import TEST_PREFIX
+from powsm.phones.unknown import MAX_UNKNOWN_RATE
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def prepare_eval_set(
     dump: Path,
     lang: str | None = None,
     text_policy: str = TEXT_POLICY,
+    max_unknown_rate: float = MAX_UNKNOWN_RATE,
 ) -> PhoneSet:
     """Write `<dump>/<name>`, by way of a Kaldi folder `<data>/eval/<name>`.
 
@@ -59,6 +61,7 @@ def prepare_eval_set(
         dump: `dump/raw`.
         lang: language of all utterances of a Kaldi folder, when no file says it.
         text_policy: of `powsm.phones.orthography`, for the prompts and references.
+        max_unknown_rate: of the IPA characters, as in stage 4.
 
     Raises:
         CorpusError, PhoneSetError: the source is not what the set is made of.
@@ -77,7 +80,13 @@ def prepare_eval_set(
         written = PREPARE[name](source, folder)
         log.info("%s: %s", name, written.summary())
         source = folder
-    made = write_phone_set(source, dump / name, lang=lang, text_policy=text_policy)
+    made = write_phone_set(
+        source,
+        dump / name,
+        lang=lang,
+        text_policy=text_policy,
+        max_unknown_rate=max_unknown_rate,
+    )
     if made.dropped:
         log.info(
             "%s: %d transcripts without a phone are left out: %s",

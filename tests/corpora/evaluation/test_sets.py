@@ -17,6 +17,7 @@ from powsm.corpora.evaluation.kaldi_folder import CorpusError
 from powsm.corpora.evaluation.sets import PREPARE, prepare_eval_set
 from powsm.corpora.evaluation.textgrid import TextGridError, read_tier
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
+from powsm.phones.unknown import UnknownSymbolsError
 from powsm.report.paper.plan import size_faults
 from powsm.report.paper.spec import TestSet, load_sets
 
@@ -387,3 +388,24 @@ def test_command_without_a_source_says_which_variable(tmp_path):
     assert "set TIMIT in db.sh; licence: TIMIT is sold" in done.stderr
     done = command(tmp_path, "--set", "fleurs")
     assert "IPAPack++, stages 0 to 4" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["Q Q a", "k{t", "pa日", "@ t", "h%@"])
+def test_set_of_unknown_symbols_is_refused(tmp_path, text):
+    eval_corpora.write_wav(tmp_path / "a.wav")
+    (tmp_path / "wav.scp").write_text("u1 a.wav\n")
+    (tmp_path / "text.good").write_text(f"u1 {text}\n", encoding="utf-8")
+    out = tmp_path / "dump/test_x"
+    with pytest.raises(UnknownSymbolsError, match="IPA characters are unknown"):
+        write_phone_set(tmp_path, out, lang="fin")
+    assert not out.exists()
+    write_phone_set(tmp_path, out, lang="fin", max_unknown_rate=1.0)
+
+
+def test_what_a_set_leaves_out_is_logged_by_kind(tmp_path, caplog):
+    eval_corpora.write_wav(tmp_path / "a.wav")
+    (tmp_path / "wav.scp").write_text("u1 a.wav\n")
+    (tmp_path / "text.good").write_text("u1 ˈma˥.na t͈a\n", encoding="utf-8")
+    caplog.set_level("INFO")
+    write_phone_set(tmp_path, tmp_path / "dump/test_x", lang="kor")
+    assert "break=1 diacritic=1 stress=1 tone=1" in caplog.text
