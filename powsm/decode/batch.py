@@ -141,8 +141,7 @@ def _decode(
         }
         for item in batch
     ]
-    is_half = profile.dtype == "bfloat16"
-    with torch.autocast(recogniser.device.type, torch.bfloat16, enabled=is_half):
+    with recogniser.precision(profile.dtype):
         memory, lens = recogniser.encode(speech, profile.window)
         if task == LID or profile.lang == "detected":
             found = recogniser.detect_languages(memory, lens, profile.languages)

@@ -1,6 +1,7 @@
 """A trained model with its tokenizer: encoding, prompts, and languages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from powsm.decode.profile import DecodeError
 from powsm.decode.search import language_log_probs
 from powsm.files.whole import sha256_file
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
-from powsm.model.find import ModelFiles, find_model
+from powsm.model.find import CheckpointError, ModelFiles, find_model
 from powsm.model.weights import load_model
 from powsm.tasks import NA_SYM, NO_TIME_SYM
 from powsm.vocabulary.tokenizer import Tokenizer
@@ -40,7 +41,16 @@ class Recogniser:
         """
         files = model if isinstance(model, ModelFiles) else find_model(model)
         loaded = load_model(files, device)
-        tokenizer = Tokenizer(files.bpe_model, loaded.token_list)
+        if not files.bpe_model.stat().st_size:
+            raise CheckpointError(f"{files.bpe_model}: the file is empty")
+        try:
+            tokenizer = Tokenizer(files.bpe_model, loaded.token_list)
+        except RuntimeError as err:  # of SentencePiece
+            raise CheckpointError(
+                f"{files.bpe_model}: not a SentencePiece model, or damaged"
+            ) from err
+        except ValueError as err:
+            raise CheckpointError(str(err)) from err
         weights = sha256_file(files.weights_file)[:12]
         return cls(loaded, tokenizer, torch.device(device), weights)
 
@@ -66,6 +76,28 @@ class Recogniser:
         padded = torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True)
         out, lens = self.model.encode(padded.to(self.device), lengths.to(self.device))
         return (out[0] if isinstance(out, tuple) else out), lens
+
+    @contextmanager
+    def precision(self, dtype: str) -> Iterator[None]:
+        """Compute in `float32`, or with matrix products in `bfloat16`.
+
+        ESPnet's positional tables take the type of what they are added to, and do not
+        go back. They are put back here, so that a pass in bfloat16 leaves no rounding
+        to the next one in float32.
+        """
+        tables = {
+            module: module.pe
+            for module in self.model.modules()
+            if isinstance(getattr(module, "pe", None), torch.Tensor)
+        }
+        is_half = dtype == "bfloat16"
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
+                yield
+        finally:
+            if is_half:
+                for module, table in tables.items():
+                    module.pe = table
 
     def prompt(self, lang_sym: str, task: str, text_prev: str = NA_SYM) -> list[int]:
         """Token ids that an output starts from.
@@ -113,8 +145,9 @@ class Recogniser:
             symbols = asked
         ids = [self.tokenizer.token_ids[sym] for sym in symbols]
         log_probs = language_log_probs(self.model, memory, lens, ids).log_softmax(-1)
+        log_probs = log_probs.cpu()  # in one transfer
         order = log_probs.argsort(dim=-1, descending=True)
         return [
-            [(symbols[i], float(row[i])) for i in best]
-            for row, best in zip(log_probs, order.tolist(), strict=True)
+            [(symbols[i], row[i]) for i in best]
+            for row, best in zip(log_probs.tolist(), order.tolist(), strict=True)
         ]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from powsm.errors import PowsmError
 from powsm.files.archives import unpack
-from powsm.files.whole import atomic_write, read_json
+from powsm.files.whole import atomic_write, read_json, sha256_file
 from powsm.settings import load_yaml
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CONFIG_KEY = "s2t_train_config"  # of meta.yaml, as espnet2.bin.pack writes it
 WEIGHTS_KEY = "s2t_model_file"
 SAFETENSORS = "model.safetensors"  # beside meta.yaml; the same weights, read faster
+SUMS_FILE = "SHA256SUMS"  # beside meta.yaml, as `sha256sum` writes and checks it
 NORMALISER_FILE = "normaliser.json"  # beside config.yaml; a copy of the training set's
 
 MODEL_HELP = "experiment folder, packed folder or archive, or Hub tag"
@@ -54,6 +55,7 @@ class ModelFiles:
         stats_file: global mean and variance, if the model normalises by them.
         normaliser: `policy` and `text_policy` of the training set, `version` where it
             is known; empty if nothing tells.
+        weights_sha256: hash of `weights_file` when it was packed; empty if not known.
     """
 
     source: str
@@ -62,6 +64,7 @@ class ModelFiles:
     bpe_model: Path
     stats_file: Path | None
     normaliser: Mapping[str, str]
+    weights_sha256: str = ""
 
     def describe(self) -> str:
         """One line: what is loaded and how its training set was normalised."""
@@ -158,7 +161,42 @@ def _packed(name: str, root: Path, model_file: Path | None) -> ModelFiles:
     if (root / SAFETENSORS).exists():
         weights = root / SAFETENSORS
     roots = (root, root.parent)  # a sub-folder's config may speak of the whole
-    return _model_files(name, config, model_file or weights, roots)
+    files = _model_files(name, config, model_file or weights, roots)
+    sums = _read_sums(root)
+    for path in filter(None, (files.bpe_model, files.stats_file)):
+        check_hash(path, sums.get(path, ""))
+    return replace(files, weights_sha256=sums.get(files.weights_file, ""))
+
+
+def _read_sums(root: Path) -> dict[Path, str]:
+    """SHA-256 of the files of a packed model; empty where none were stored."""
+    path = root / SUMS_FILE
+    if not path.exists():
+        return {}
+    sums = {}
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        digest, gap, name = line.partition("  ")
+        if not gap or len(digest) != 64:
+            raise CheckpointError(
+                f"{path}: {line[:80]!r} is not a SHA-256 and a name; fetch the model "
+                "again"
+            )
+        sums[root / name] = digest
+    return sums
+
+
+def check_hash(path: Path, expected: str) -> None:
+    """Compare a file of a packed model with its hash, where that is known.
+
+    Raises:
+        CheckpointError: the file has changed since.
+    """
+    if expected and (actual := sha256_file(path)) != expected:
+        raise CheckpointError(
+            f"{path}: its SHA-256 is {actual[:12]}..., {SUMS_FILE} says "
+            f"{expected[:12]}...: the file is damaged or another; fetch or unpack the "
+            "model again"
+        )
 
 
 def _from_hub(
@@ -166,7 +204,7 @@ def _from_hub(
 ) -> ModelFiles:
     folder = folder.strip("/")
     prefix = f"{folder}/" if folder else ""
-    parts = ("meta.yaml", "exp/*.yaml", "exp/*.npz", "exp/*.json", "data/*")
+    parts = ("meta.yaml", SUMS_FILE, "exp/*.yaml", "exp/*.npz", "exp/*.json", "data/*")
     small = [prefix + part for part in parts]
     if folder:  # its config may name files of the whole
         small += ["exp/*.npz", "data/*"]
@@ -219,14 +257,20 @@ def _model_files(
             config_file, "normalize_conf.stats_file", stats, roots, packed
         )
     record = config_file.parent / NORMALISER_FILE
-    normaliser = (
-        read_json(record, "take the file of the training set, dump/raw/train")
-        if record.exists()
-        else {}
-    )
+    normaliser = _read_normaliser(record) if record.exists() else {}
     return ModelFiles(
         name, config_file, weights_file, bpe_model, stats_file, normaliser
     )
+
+
+def _read_normaliser(path: Path) -> dict[str, str]:
+    remedy = "take the file of the training set, dump/raw/train"
+    record = read_json(path, remedy)
+    if not isinstance(record, dict) or not {"policy", "text_policy"} <= set(record):
+        raise CheckpointError(
+            f"{path}: not a record of `policy` and `text_policy`; {remedy}"
+        )
+    return record
 
 
 def _locate(

@@ -3,19 +3,28 @@
 import logging
 import pickle
 import re
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from powsm.model.build import build
-from powsm.model.find import CheckpointError, ModelFiles
+from powsm.model.find import CheckpointError, ModelFiles, check_hash
 from powsm.settings import load_yaml
 
 log = logging.getLogger(__name__)
+
+# What torch, pickle and safetensors say to bytes that are no file of theirs
+_DAMAGE = (
+    *(pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OverflowError),
+    *(ValueError, TypeError, AttributeError, LookupError, struct.error),
+)
 
 # Names of earlier ESPnet versions. The subsampling's Linear once stood in a Sequential
 # with the positional encoding, whose table was once stored.
@@ -36,11 +45,15 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as err:
+    except _DAMAGE as err:
+        fault = (str(err).splitlines() or [type(err).__name__])[0]
         raise CheckpointError(
-            f"{path}: not a file of model parameters, or damaged: "
-            f"{str(err).splitlines()[0]}"
+            f"{path}: not a file of model parameters, or damaged: {fault}"
         ) from err
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"{path}: holds a {type(state).__name__}, expected parameters by name"
+        )
     others = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
     if others:
         raise CheckpointError(
@@ -81,7 +94,8 @@ def load_weights(
         origin: where they come from, for the message.
 
     Raises:
-        CheckpointError: a parameter is missing, left over or of another shape.
+        CheckpointError: a parameter is missing, left over, of another shape or not
+            finite.
     """
     own = model.state_dict()
     state = current_names(state, own)
@@ -93,12 +107,30 @@ def load_weights(
         for name, value in own.items()
         if name in state and state[name].shape != value.shape
     ]
+    faults += [
+        f"{name} holds values that are no finite numbers"
+        for name, value in state.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
     if faults:
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise CheckpointError(
             f"{origin} does not fit its configuration: {'; '.join(faults[:5])}{more}"
         )
     model.load_state_dict(state, strict=True)
+
+
+def _check_stats(path: Path) -> None:
+    """Mean and variance are there to be read; ESPnet's own messages name no file."""
+    try:
+        stats = np.load(path)
+        if not isinstance(stats, np.ndarray):  # which older ESPnets wrote
+            with stats:
+                _ = [stats[key] for key in ("count", "sum", "sum_square")]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as err:
+        raise CheckpointError(
+            f"{path}: not ESPnet's mean and variance, or damaged; fetch the model again"
+        ) from err
 
 
 def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
@@ -111,12 +143,17 @@ def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
         CheckpointError: this ESPnet cannot build it, or the parameters do not fit.
     """
     config = load_yaml(files.config_file)
+    # which packing keeps apart: older ESPnets do not know the key
+    has_sdpa = (config.get("powsm") or {}).get("use_sdpa") or ()
     for part in ("encoder_conf", "decoder_conf"):
         conf = dict(config.get(part) or {})
+        if part in has_sdpa:
+            conf["use_sdpa"] = True
         if conf.get("use_flash_attn"):
             conf |= {"use_flash_attn": False, "use_sdpa": True}
         config[part] = conf
     if files.stats_file is not None:
+        _check_stats(files.stats_file)
         config["normalize_conf"] = {
             **config["normalize_conf"],
             "stats_file": str(files.stats_file),
@@ -124,9 +161,14 @@ def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
     config["init"] = None  # every parameter is about to be replaced
     try:
         model = build(config)
-    except (TypeError, KeyError, AttributeError, ValueError) as err:
+    except KeyError as err:
+        raise CheckpointError(
+            f"{files.config_file}: no setting {err}; is the file whole?"
+        ) from err
+    except (TypeError, AttributeError, ValueError) as err:
         raise CheckpointError(
             f"{files.config_file}: this version of ESPnet cannot build it: {err}"
         ) from err
+    check_hash(files.weights_file, files.weights_sha256)
     load_weights(model, read_weights(files.weights_file), str(files.weights_file))
     return model.to(device).eval()

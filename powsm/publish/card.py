@@ -107,7 +107,12 @@ def _scores(exp: Path) -> str:
             rows.append([result.set, task, result.system, result.metric, score])
     if not rows:
         return "Not scored."
-    note = "Percent, with 95 % bootstrap intervals; `RESULTS.md` has the rest."
+    note = "Percent, with 95 % bootstrap intervals; `RESULTS.md` has the rest. "
+    note += (
+        "Decoded by the recipe, each recording at its own length unless the profile "
+        "says `window: published`. The code above pads to the window, and scores "
+        "differently."
+    )
     table = markdown_table(["set", "task", "decode", "", "score"], rows)
     return f"{note}\n\n{table}\n\n{rate_notes(dict.fromkeys(row[3] for row in rows))}"
 

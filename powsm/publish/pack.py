@@ -26,11 +26,12 @@ from safetensors.torch import save_file
 
 from powsm.errors import PowsmError
 from powsm.files.lock import owned
-from powsm.files.whole import read_json
+from powsm.files.whole import read_json, sha256_file
 from powsm.model.find import (
     CONFIG_KEY,
     NORMALISER_FILE,
     SAFETENSORS,
+    SUMS_FILE,
     WEIGHTS_KEY,
     ModelFiles,
     find_model,
@@ -153,6 +154,7 @@ def _fill(
     for key in _OF_THE_MACHINE:
         config.pop(key, None)
     config["preprocessor_conf"] = _with_no_times(config)
+    _keep_sdpa_apart(config)
     config["bpemodel"] = f"{token_dir}/bpe.model"
     _copy(files.bpe_model, folder / config["bpemodel"])
     counts = files.bpe_model.with_name(COUNTS_FILE)
@@ -187,7 +189,33 @@ def _fill(
         "files": {WEIGHTS_KEY: weights_file},
     }
     (folder / "meta.yaml").write_text(yaml.safe_dump(index), encoding="utf-8")
+    _write_sums(folder)
     return {CONFIG_KEY: config_file, WEIGHTS_KEY: weights_file}
+
+
+def _keep_sdpa_apart(config: dict) -> None:
+    """Move `use_sdpa` to where no other reader looks: it chooses a kernel, no result.
+
+    Older ESPnets and the loader of PRiSM refuse the key.
+    """
+    parts = []
+    for part in ("encoder_conf", "decoder_conf"):
+        conf = dict(config[part])
+        if conf.pop("use_sdpa", False):
+            parts.append(part)
+        config[part] = conf
+    config["powsm"] = {**(config.get("powsm") or {}), "use_sdpa": parts}
+
+
+def _write_sums(folder: Path) -> None:
+    """Hashes of the files that no reader changes by hand: see `find.SUMS_FILE`."""
+    sealed = sorted(
+        path
+        for kind in ("*.safetensors", "*.pth", "*.npz", "*.model")
+        for path in folder.rglob(kind)
+    )
+    lines = [f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in sealed]
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def _with_no_times(config: dict) -> dict:

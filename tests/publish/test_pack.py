@@ -71,6 +71,7 @@ def packed(root, exp):
 def test_folder_has_espnets_layout_and_ours(packed):
     assert set(files_of(packed.folder)) == {
         "README.md",
+        "SHA256SUMS",
         "meta.yaml",
         "model.safetensors",
         "results.json",
@@ -93,6 +94,16 @@ def test_archive_is_named_as_espnets_and_holds_the_weights_once(packed):
     assert set(names) == set(files_of(packed.folder)) - {"model.safetensors"}
     assert len(names) == len(set(names))
     assert meta["files"] == {"s2t_model_file": "exp/exp/valid.loss.ave_2best.pth"}
+
+
+def test_packed_settings_hold_no_key_that_older_readers_refuse(exp, packed):
+    """`use_sdpa` chooses a kernel: it is kept apart, and taken up again at loading."""
+    config = yaml.safe_load(next(packed.folder.glob("exp/*/config.yaml")).read_text())
+    assert "use_sdpa" not in {**config["encoder_conf"], **config["decoder_conf"]}
+    for source in (exp, packed.folder):
+        model = Recogniser.load(source).model
+        assert model.decoder.decoders[0].self_attn.use_sdpa
+        assert model.encoder.encoders[0].attn.use_sdpa
 
 
 def test_packed_model_is_the_one_that_was_packed(exp, packed):
