@@ -23,6 +23,11 @@ from powsm.model.phone_ctc import PhoneLinear
 from powsm.tasks import TASKS
 
 
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Half precision made whole; float64 stays, so that tests can be exact."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def smoothed_cross_entropy(
     logits: torch.Tensor, target: torch.Tensor, smoothing: float
 ) -> torch.Tensor:
@@ -37,7 +42,7 @@ def smoothed_cross_entropy(
         (N,) KL divergence from the smoothed target, as `LabelSmoothingLoss`.
     """
     vocab = logits.size(-1)
-    logits = logits.float()
+    logits = _at_least_float32(logits)
     log_z = logits.logsumexp(-1)
     log_target = logits.gather(1, target.unsqueeze(1)).squeeze(1) - log_z
     if smoothing == 0.0:
@@ -204,6 +209,14 @@ class PowsmModel(ESPnetS2TModel):
         stats = {k: v.detach() for k, v in stats.items()}
         return force_gatherable((loss, stats, n_examples), loss.device)
 
+    @property
+    def stat_names(self) -> list[str]:
+        """Every statistic that a batch may have."""
+        names = ["loss", "loss_ctc", "loss_interctc", "loss_att", "loss_guide", "acc"]
+        return names + [
+            f"{kind}_{t}" for t in self._task_ids for kind in ("loss", "acc")
+        ]
+
     def stat_weights(self, stats: Iterable[str], text: torch.Tensor) -> dict[str, int]:
         """How many of the examples `text` (E, tokens) each statistic speaks for.
 
@@ -244,7 +257,7 @@ class PowsmModel(ESPnetS2TModel):
             logits, labels = head.compact(hidden), head.rows(labels)
         else:
             logits = head(hidden)
-        log_probs = logits.transpose(0, 1).log_softmax(2).float()
+        log_probs = _at_least_float32(logits.transpose(0, 1).log_softmax(2))
         losses = self.ctc.ctc_loss(log_probs, labels, lengths, target_lengths)
         return (losses * counts).sum() / counts.sum()
 

@@ -4,6 +4,7 @@ The unit is the utterance: its audio is read and encoded once, and all its examp
 (pr, asr, g2p, p2g) come with it; the published recipe has them as independent rows.
 """
 
+import heapq
 from dataclasses import dataclass, replace
 
 import numba
@@ -12,6 +13,7 @@ import numpy as np
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
 
+PLAN_VERSION = 2  # to be raised when a pass with the same options becomes another one
 _POOL = 100_000  # utterances shuffled together before they are sorted by length
 
 
@@ -23,7 +25,9 @@ class BatchOptions:
         batch_seconds: most seconds of audio, padding included, in one batch, or `auto`:
             the largest part of `update_seconds` that fits into the GPU's memory.
         update_batches: batches per optimiser update, over all ranks together: the
-            effective batch does not depend on how many GPUs there are.
+            effective batch does not depend on how many GPUs there are. Four or more
+            make updates of equally many utterances; an update of one batch holds as
+            many as its length allows, so that short ones weigh less over a pass.
         update_seconds: most seconds of an update, instead of `update_batches`, where
             batch_seconds is `auto`.
         language_temperature: T of sampling languages by (their hours)^(1/T): 1 takes
@@ -73,8 +77,11 @@ class BatchOptions:
 
 
 @numba.njit(cache=True)
-def _cut(lengths: np.ndarray, most: int) -> np.ndarray:
-    """Where to cut sorted lengths so that count x longest <= most, pool by pool."""
+def _cut(lengths: np.ndarray, most: int, most_rows: int) -> np.ndarray:
+    """Where to cut sorted lengths, pool by pool.
+
+    So that count x longest <= most, and count <= most_rows.
+    """
     cuts = np.empty(lengths.size + 1, np.int64)
     cuts[0] = 0
     n = 1
@@ -82,7 +89,7 @@ def _cut(lengths: np.ndarray, most: int) -> np.ndarray:
     longest = 0
     for i in range(lengths.size):
         longest = max(longest, lengths[i])
-        too_many = longest * (i - start + 1) > most
+        too_many = longest * (i - start + 1) > most or i - start >= most_rows
         if i > start and (too_many or i % _POOL == 0):
             cuts[n] = i
             n += 1
@@ -164,8 +171,9 @@ def plan_pass(
     """Make the batches of pass `pass_number`; a pure function of its arguments.
 
     Utterances are shuffled, sorted by length within pools of 100,000, cut into
-    batches of at most `batch_seconds`, and batches are shuffled by whole updates, so
-    that the ranks of one update get batches of like length and finish together.
+    batches of at most `batch_seconds`, and batches short and long make up updates of
+    equally many utterances: the gradient of an update is the mean over its examples,
+    and with updates of like length a second of short utterances would weigh less.
 
     Args:
         num_samples: length of each utterance (n,).
@@ -204,21 +212,67 @@ def plan_pass(
         by_length = np.argsort(total[pool], kind="stable")
         for values in (utts, total, lead):
             values[pool] = values[pool][by_length]
-    bounds = _cut(total, most)
-    return PassPlan(utts, total, lead, bounds, _order(bounds.size - 1, options, rng))
+    bounds = _cut(total, most, _most_rows(total, options))
+    order = _order(np.diff(bounds), options.update_batches, rng)
+    return PassPlan(utts, total, lead, bounds, order)
 
 
-def _order(n: int, options: BatchOptions, rng: np.random.Generator) -> np.ndarray:
-    """In which order n batches are taken, by whole updates of neighbours.
+def _most_rows(total: np.ndarray, options: BatchOptions) -> int:
+    """Most utterances of a batch, so that updates of equally many can be made.
+
+    Two average batches or a third of an average update, whichever is more: the batches
+    beside the fullest one hold some too. One or two batches cannot make up for one
+    another, and stay as they are.
+    """
+    size = options.update_batches
+    if size < 3:
+        return total.size
+    seconds = options.batch_seconds * size
+    of_update = seconds * SAMPLE_RATE / max(float(total.mean()), 1.0)
+    return max(1, int(of_update * max(1 / 3, 2 / size)))
+
+
+def _order(counts: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """In which order batches of `counts` utterances are taken, `size` an update.
 
     What is left over is drawn anew in every pass, long and short alike. Where there is
     less than an update, batches are taken again, none twice more than another.
     """
-    size = options.update_batches
-    updates = rng.permutation(max(n // size, 1))
+    n = counts.size
     if n < size:
         again = [rng.permutation(n) for _ in range(-(-size // n))]
-        taken = np.sort(np.concatenate(again)[:size])
+        taken = np.concatenate(again)[:size]
     else:
-        taken = np.delete(np.arange(n), rng.choice(n, n % size, replace=False))
-    return taken.reshape(-1, size)[updates].ravel()
+        taken = rng.permutation(n)[: n - n % size]
+    updates = _even_updates(taken, counts, size)
+    places = rng.permuted(np.tile(np.arange(size), (len(updates), 1)), axis=1)
+    updates = np.take_along_axis(updates, places, axis=1)
+    return updates[rng.permutation(len(updates))].ravel()
+
+
+def _even_updates(taken: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+    """Updates of `size` batches each, all with about as many utterances.
+
+    The fullest batch that is left goes to the update that has fewest so far. What all
+    batches have is taken off first: otherwise an update that is ahead would wait, and
+    have to take more batches than others at the end.
+
+    Args:
+        taken: numbers of batches, shuffled; a multiple of `size`.
+        counts: utterances of every batch.
+
+    Returns:
+        Batch numbers (updates, size).
+    """
+    more = counts - counts.min()
+    fullest_first = taken[np.argsort(-more[taken], kind="stable")]
+    updates: list[list[int]] = [[] for _ in range(taken.size // size)]
+    waiting = [(0, number) for number in range(len(updates))]  # a heap
+    for batch in fullest_first.tolist():
+        n, number = waiting[0]
+        updates[number].append(batch)
+        if len(updates[number]) == size:
+            heapq.heappop(waiting)
+        else:
+            heapq.heapreplace(waiting, (n + int(more[batch]), number))
+    return np.array(updates)

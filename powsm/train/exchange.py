@@ -1,4 +1,4 @@
-"""Ranks with a model each, whose gradients are averaged when all of them are there.
+"""Ranks with a model each, whose gradients are added up when all of them are there.
 
 DistributedDataParallel exchanges gradients during the backward pass, and a rank that
 runs out of memory there cannot begin again: the others hold a part of what it sent.
@@ -17,7 +17,7 @@ _CHUNK = 1 << 25  # gradients exchanged at a time: 128 MiB
 
 
 class RankStrategy(DDPStrategy):
-    """Lightning's ranks without DistributedDataParallel; see `average_gradients`."""
+    """Lightning's ranks without DistributedDataParallel; see `mean_gradients`."""
 
     def configure_ddp(self) -> None:
         """Begin with the weights of rank 0.
@@ -30,32 +30,53 @@ class RankStrategy(DDPStrategy):
             tensor.copy_(whole)
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the ranks.
+def mean_gradients(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    n_examples: int,
+    divided_by: float,
+    sums: torch.Tensor,
+) -> torch.Tensor:
+    """Make every gradient that of the mean over the examples of all ranks.
 
     A rank without a gradient counts as zero; where no rank has one, none is made, so
     that the optimiser leaves the parameter alone.
 
     Args:
         parameters: of the model, in the same order on all ranks.
+        n_examples: of this rank in this update.
+        divided_by: a gradient here is the sum over those examples, divided by this.
+        sums: (n,) float64 numbers of this rank, to be added up beside the gradients.
+
+    Returns:
+        `sums` over all ranks.
     """
     parameters = [p for p in parameters if p.requires_grad]
-    device = parameters[0].device
-    has = torch.tensor([p.grad is not None for p in parameters], device=device).int()
-    dist.all_reduce(has, dist.ReduceOp.MAX)
+    is_alone = not dist.is_initialized() or dist.get_world_size() == 1
+    has = torch.tensor([p.grad is not None for p in parameters] + [n_examples])
+    told = torch.cat([has.to(sums), sums])
+    if not is_alone:
+        dist.all_reduce(told)
+    *wanted, n_all = told[: len(has)].tolist()
     grads = []
-    for p, is_wanted in zip(parameters, has.tolist(), strict=True):
+    for p, is_wanted in zip(parameters, wanted, strict=True):
         if is_wanted and p.grad is None:
             p.grad = torch.zeros_like(p)
         if is_wanted:
             grads.append(p.grad)
+    factor = divided_by / n_all
+    if is_alone:
+        if factor != 1.0:
+            torch._foreach_mul_(grads, factor)
+        return sums
     for chunk in _chunks(grads):
         flat = torch.cat([grad.flatten() for grad in chunk])
+        flat *= factor
         dist.all_reduce(flat)
-        flat /= dist.get_world_size()
         parts = flat.split([grad.numel() for grad in chunk])
         for grad, part in zip(chunk, parts, strict=True):
             grad.copy_(part.view_as(grad))
+    return told[len(has) :]
 
 
 def _chunks(grads: list[torch.Tensor]) -> Iterable[list[torch.Tensor]]:

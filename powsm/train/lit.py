@@ -7,7 +7,7 @@ killed and resumed goes through the same steps as one that was not.
 import argparse
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,9 @@ from powsm.model.s2t import PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.score.distance import PhonePairs
 from powsm.tasks import TASKS
-from powsm.train.batches import BatchOptions
+from powsm.train.batches import PLAN_VERSION, BatchOptions
 from powsm.train.dataset import Batch, UtteranceDataset, UtteranceLoader
-from powsm.train.exchange import average_gradients
+from powsm.train.exchange import mean_gradients
 from powsm.train.memory import TrainingError, UpdateInParts
 from powsm.vocabulary import code_points
 from powsm.vocabulary.phone_sets import phones_of_tokens
@@ -76,6 +76,41 @@ def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
     return encode_example
 
 
+class StatSums:
+    """Statistics of an update, summed over its examples, batch by batch.
+
+    Args:
+        names: of all statistics that a batch may have.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names = list(names)
+        self._sums: list[torch.Tensor] = []
+
+    def add(self, stats: Mapping[str, torch.Tensor], weights: dict[str, int]) -> None:
+        """Add means over `weights` examples; what a batch has none of, adds nothing."""
+        n = torch.tensor([weights[k] if k in stats else 0 for k in self.names])
+        zero = stats["loss"].new_zeros(())
+        means = [stats.get(k, zero).detach().reshape(()) for k in self.names]
+        means = torch.stack(means).double()
+        n = n.to(means, non_blocking=True)
+        self._sums.append(torch.cat([means * n, n]))
+
+    def take(self, device: torch.device) -> torch.Tensor:
+        """Sums and counts (2 x names,) float64 of the update, which begins anew."""
+        zeros = torch.zeros(2 * len(self.names), dtype=torch.float64, device=device)
+        taken = sum(self._sums, zeros)
+        self._sums.clear()
+        return taken
+
+    def means(self, sums: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean over the examples of each statistic that there is."""
+        totals, counts = sums.split(len(self.names))
+        means = (totals / counts).float()
+        there = counts.tolist()
+        return {k: x for k, x, n in zip(self.names, means, there, strict=True) if n}
+
+
 class LitPowsm(LitESPnetModel):
     """ESPnet's Lightning module for the S2T task and utterance batches.
 
@@ -97,6 +132,7 @@ class LitPowsm(LitESPnetModel):
         self.ctc_weight = self.model.ctc_weight
         self.bad_steps = 0
         self._update = UpdateInParts(self)
+        self._sums = StatSums(self.model.stat_names)
         self._has_gradients = False  # already, before the backward pass
         self._seen: list[tuple[list[str], torch.Tensor]] = []  # in this update
         self.valid_totals: dict[str, float] = {}
@@ -138,6 +174,7 @@ class LitPowsm(LitESPnetModel):
         """Those known; none when the data, or how batches are made of them, changed."""
         num_samples = self.dataset("train").index.num_samples
         made_of = asdict(self.batch_options) | {
+            "plan": PLAN_VERSION,
             "tasks": self.args.tasks,
             "utterances": len(num_samples),
             "samples": int(num_samples.sum()),
@@ -235,6 +272,7 @@ class LitPowsm(LitESPnetModel):
         """Count while the lengths are on the CPU: a GPU would be waited for."""
         self.audio_seconds = float(batch[1]["speech_lengths"].sum()) / SAMPLE_RATE
         self.n_examples = len(batch[1]["text"])
+        self.stat_weights = self.model.stat_weights(self._sums.names, batch[1]["text"])
         return batch
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
@@ -264,11 +302,8 @@ class LitPowsm(LitESPnetModel):
             loss = torch.zeros((), device=self.device, requires_grad=True)
         self.train_stats = stats
         self._seen.append((utt_ids, stats["loss"]))
-        self.log_dict(
-            {f"train/{k}": v for k, v in stats.items() if v is not None},
-            batch_size=self.n_examples,
-        )
-        return loss
+        self._sums.add(stats, self.stat_weights)
+        return loss * self._update.weight(batch)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer) -> None:
         """Called between `training_step` and `backward`."""
@@ -291,10 +326,20 @@ class LitPowsm(LitESPnetModel):
         self._update.do_again()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Skip an update whose gradient is not finite, and stop after many."""
-        self._update.clear()
-        if self.trainer.world_size > 1:
-            average_gradients(self.parameters())
+        """The mean over all examples; an update without a finite one is skipped.
+
+        Raises:
+            TrainingError: many in a row had none.
+        """
+        unit, n_examples = self._update.clear()
+        sums = mean_gradients(
+            self.parameters(),
+            n_examples=n_examples,
+            divided_by=unit * self.trainer.accumulate_grad_batches,
+            sums=self._sums.take(self.device),
+        )
+        means = self._sums.means(sums)
+        self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         seen, self._seen = self._seen, []
         norm = torch.nn.utils.get_total_norm(grads)

@@ -23,6 +23,10 @@ class TrainingError(PowsmError):
     """Training that cannot go on; the message says what to change."""
 
 
+def n_examples(batch: Batch) -> int:
+    return len(batch[1]["text"])
+
+
 def split_in_half(batch: Batch) -> list[Batch]:
     """A batch in two.
 
@@ -54,8 +58,9 @@ class UpdateInParts:
     It keeps the batches since the last optimiser step (audio and token ids, no
     activations). When memory runs out, in the forward or the backward pass, gradients
     of unknown completeness are dropped and the update so far is done again with the
-    offending batch in smaller parts: the losses of the parts, weighted by their share
-    of the examples, add up to the loss of the batch, and so do the gradients. (Nearly:
+    offending batch in smaller parts. Losses, those of batches as those of parts, are
+    means over examples and count by their number, so that gradients add up to that of
+    the mean over all examples of the update. (Nearly:
     as in any batch, the last frames of a recording see some of the padding beside them
     in ESPnet's convolutions, and a part has less of it; and with ESPnet's
     `length_normalized_loss` a token counts by the length of its part.)
@@ -67,16 +72,33 @@ class UpdateInParts:
     def __init__(self, module: L.LightningModule):
         self._module = module
         self._held: list[_Held] = []
+        self._n_examples: list[int] = []
         self._trying = (0, 0)  # which batch held, and which part of it
 
     def hold(self, batch: Batch, step: int) -> None:
         """Remember a batch before it is tried."""
         self._held.append(_Held(step, [batch]))
+        self._n_examples.append(n_examples(batch))
         self._trying = (len(self._held) - 1, 0)
 
-    def clear(self) -> None:
-        """Forget the batches of an update that is done."""
+    def weight(self, batch: Batch) -> float:
+        """What a loss, the mean over its examples, counts: 1 for the first batch.
+
+        Gradients of the size of a mean lose nothing in half precision, and an update
+        of one batch stays what it is to the last bit.
+        """
+        return n_examples(batch) / self._n_examples[0]
+
+    def clear(self) -> tuple[int, int]:
+        """Forget the batches of an update that is done.
+
+        Returns:
+            The examples that weighed 1, and those of the whole update on this rank.
+        """
+        unit, total = self._n_examples[0], sum(self._n_examples)
         self._held.clear()
+        self._n_examples.clear()
+        return unit, total
 
     def do_again(self) -> dict[str, torch.Tensor]:
         """Gradients of all batches held, what did not fit in halves or less.
@@ -110,17 +132,16 @@ class UpdateInParts:
             torch.cuda.empty_cache()
         accumulate = module.trainer.accumulate_grad_batches
         for place, held in enumerate(self._held):
-            whole = sum(len(tensors["text"]) for _, tensors in held.parts)
             sums: dict[str, torch.Tensor] = {}
             weights: Counter[str] = Counter()
-            for number, (_, tensors) in enumerate(held.parts):
+            for number, part in enumerate(held.parts):
+                tensors = part[1]
                 self._trying = (place, number)
                 module.seed_step(held.step, part=number)
-                share = len(tensors["text"]) / whole
                 with module.trainer.precision_plugin.train_step_context():
                     loss, some, _ = module.model(**tensors)
                 with torch.autocast(module.device.type, enabled=False):
-                    (loss * (share / accumulate)).backward()
+                    (loss * (self.weight(part) / accumulate)).backward()
                 for key, n in module.model.stat_weights(some, tensors["text"]).items():
                     sums[key] = sums.get(key, 0.0) + n * some[key]
                     weights[key] += n

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from tiny_model import make_args, make_corpus
 
 from powsm.model.s2t import PowsmTask
-from powsm.train.exchange import RankStrategy, average_gradients
+from powsm.train.exchange import RankStrategy, mean_gradients
 
 
 def test_nccl_could_send_all_of_a_model(tmp_path, monkeypatch):
@@ -33,5 +33,9 @@ def test_nccl_could_send_all_of_a_model(tmp_path, monkeypatch):
 
     weight = next(p for p in model.parameters() if p.dim() == 2)
     weight.grad = torch.ones(weight.shape[::-1]).t()
-    average_gradients(model.parameters())
+    # two ranks of which the other has nothing: sums over 3 of 6 examples, each over 3
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    sums = torch.tensor([5.0], dtype=torch.float64)
+    told = mean_gradients(model.parameters(), n_examples=6, divided_by=3, sums=sums)
     assert torch.equal(weight.grad, torch.full_like(weight, 0.5))
+    assert told.tolist() == [5.0]
