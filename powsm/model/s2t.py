@@ -18,6 +18,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.utils.checkpoint import checkpoint
 
 from powsm.errors import PowsmError
+from powsm.model.batch import Batch
 from powsm.model.packing import Packing
 from powsm.model.phone_ctc import PhoneLinear
 from powsm.tasks import TASKS
@@ -125,89 +126,38 @@ class PowsmModel(ESPnetS2TModel):
                 layer.src_attn.use_sdpa = False  # the penalty reads the weights
 
     def forward(
-        self,
-        speech: torch.Tensor,
-        speech_lengths: torch.Tensor,
-        text: torch.Tensor,
-        text_lengths: torch.Tensor,
-        text_prev: torch.Tensor,
-        text_prev_lengths: torch.Tensor,
-        text_ctc: torch.Tensor,
-        text_ctc_lengths: torch.Tensor,
-        example_audio: torch.Tensor | None = None,
-        example_ctc: torch.Tensor | None = None,
-        **kwargs,
+        self, speech: torch.Tensor, **tensors: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Loss of U recordings with E examples.
 
         Args:
-            speech: (U, samples), `speech_lengths` (U,).
-            text: (E, tokens) with -1 as padding: language, task, time, words or phones.
-            text_prev: (E, tokens): the prompt, or the `<na>` token.
-            text_ctc: (M, tokens): the CTC targets, one for each recording or more.
-            example_audio: (E,) rising row numbers of `speech`; None means one example
-                a recording, ESPnet's own layout.
-            example_ctc: (E,) row numbers of `text_ctc`; None means one target a
-                recording, the same for all its examples.
+            speech, tensors: those of a `powsm.model.batch.Batch`, which tells their
+                shapes; ESPnet's own layout, a row an example, is one of them.
 
         Returns:
             Loss averaged over the E examples, statistics, and E as the weight.
         """
-        if example_audio is None:
-            example_audio = torch.arange(speech.size(0), device=speech.device)
-        if example_ctc is None:
-            example_ctc = example_audio
+        batch = Batch.of({"speech": speech} | tensors)
         if not self.share_encoder:
-            speech, speech_lengths = (
-                x[example_audio] for x in (speech, speech_lengths)
-            )
-            text_ctc, text_ctc_lengths = (
-                x[example_ctc] for x in (text_ctc, text_ctc_lengths)
-            )
-            example_audio = torch.arange(speech.size(0), device=speech.device)
-            example_ctc = example_audio
-        n_examples = text.size(0)
-        memory, memory_lens = self.encode(speech, speech_lengths)
+            batch = batch.row_for_each_example()
+        memory, memory_lens = self.encode(batch.speech, batch.speech_lengths)
         intermediate = []
         if isinstance(memory, tuple):
             memory, intermediate = memory
 
-        stats: dict[str, torch.Tensor | None] = {}
-        loss_ctc = loss_att = None
+        stats: dict[str, torch.Tensor] = {}
+        loss = 0.0
         if self.ctc_weight != 0.0:
-            target_counts = torch.bincount(example_ctc, minlength=text_ctc.size(0))
-            target_audio = torch.zeros_like(target_counts)
-            target_audio[example_ctc] = example_audio
-            ctc = (memory_lens, text_ctc, text_ctc_lengths, target_counts, target_audio)
-            loss_ctc = self._ctc_loss(memory, *ctc)
-            stats["loss_ctc"] = loss_ctc.detach()
-            if self.interctc_weight != 0.0 and intermediate:
-                inter = [self._ctc_loss(hidden, *ctc) for _, hidden in intermediate]
-                loss_inter = sum(inter) / len(inter)
-                stats["loss_interctc"] = loss_inter.detach()
-                loss_ctc = (
-                    1 - self.interctc_weight
-                ) * loss_ctc + self.interctc_weight * loss_inter
+            loss_ctc = self._ctc_losses(memory, memory_lens, intermediate, batch, stats)
+            loss = self.ctc_weight * loss_ctc
         if self.ctc_weight != 1.0:
-            loss_att = self._attention_loss(
-                memory,
-                memory_lens,
-                (text, text_lengths),
-                (text_prev, text_prev_lengths),
-                example_audio,
-                stats,
-            )
-        if loss_att is None:
-            loss = loss_ctc
-        elif loss_ctc is None:
-            loss = loss_att
-        else:
-            loss = self.ctc_weight * loss_ctc + (1 - self.ctc_weight) * loss_att
+            loss_att = self._attention_loss(memory, memory_lens, batch, stats)
+            loss = loss + (1 - self.ctc_weight) * loss_att
         if "loss_guide" in stats:
             loss = loss + self.guided_attention_weight * stats["loss_guide"]
         stats["loss"] = loss
         stats = {k: v.detach() for k, v in stats.items()}
-        return force_gatherable((loss, stats, n_examples), loss.device)
+        return force_gatherable((loss, stats, batch.n_examples), loss.device)
 
     @property
     def stat_names(self) -> list[str]:
@@ -229,6 +179,29 @@ class PowsmModel(ESPnetS2TModel):
         return {key: counts.get(key.rpartition("_")[2], len(text)) for key in stats}
 
     # ------------------------------------------------------------------- CTC
+
+    def _ctc_losses(
+        self,
+        memory: torch.Tensor,
+        memory_lens: torch.Tensor,
+        intermediate: list[tuple[int, torch.Tensor]],
+        batch: Batch,
+        stats: dict,
+    ) -> torch.Tensor:
+        """CTC loss of the last layer, and of those between where ESPnet's asks."""
+        counts = torch.bincount(batch.ctc_rows, minlength=batch.text_ctc.size(0))
+        audio = torch.zeros_like(counts)
+        audio[batch.ctc_rows] = batch.example_audio
+        ctc = (memory_lens, batch.text_ctc, batch.text_ctc_lengths, counts, audio)
+        loss = self._ctc_loss(memory, *ctc)
+        stats["loss_ctc"] = loss.detach()
+        if self.interctc_weight != 0.0 and intermediate:
+            inter = [self._ctc_loss(hidden, *ctc) for _, hidden in intermediate]
+            loss_inter = sum(inter) / len(inter)
+            stats["loss_interctc"] = loss_inter.detach()
+            share = self.interctc_weight
+            loss = (1 - share) * loss + share * loss_inter
+        return loss
 
     def _ctc_loss(
         self,
@@ -264,9 +237,7 @@ class PowsmModel(ESPnetS2TModel):
     # --------------------------------------------------------------- attention
 
     def _decoder_rows(
-        self,
-        text: tuple[torch.Tensor, torch.Tensor],
-        prev: tuple[torch.Tensor, torch.Tensor],
+        self, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Decoder input and output: `[<sop> prev] <sos> text` and `text <eos>`.
 
@@ -274,7 +245,8 @@ class PowsmModel(ESPnetS2TModel):
             Input (E, L), its lengths (E,), output (E, L) with -1 where nothing is
             learned, and the position of `<sos>` in each row (E,).
         """
-        (text, text_lens), (prev, prev_lens) = text, prev
+        text, text_lens = batch.text, batch.text_lengths
+        prev, prev_lens = batch.text_prev, batch.text_prev_lengths
         has_prev = (prev != self.na).all(1)
         start = torch.where(has_prev, prev_lens + 1, 0)
         lens = start + text_lens + 1
@@ -298,14 +270,12 @@ class PowsmModel(ESPnetS2TModel):
         self,
         memory: torch.Tensor,
         memory_lens: torch.Tensor,
-        text: tuple[torch.Tensor, torch.Tensor],
-        prev: tuple[torch.Tensor, torch.Tensor],
-        example_audio: torch.Tensor,
+        batch: Batch,
         stats: dict,
     ) -> torch.Tensor:
-        ys_in, ys_lens, ys_out, start = self._decoder_rows(text, prev)
+        ys_in, ys_lens, ys_out, start = self._decoder_rows(batch)
         n_examples = ys_in.size(0)
-        packing = Packing.of(ys_lens, example_audio, memory.size(0))
+        packing = Packing.of(ys_lens, batch.example_audio, memory.size(0))
         row, column = torch.nonzero(packing.is_token, as_tuple=True)
         hidden = self._decode(memory, memory_lens, ys_in, packing)
         target = ys_out[row, column]
@@ -317,7 +287,7 @@ class PowsmModel(ESPnetS2TModel):
         per_example = losses.new_zeros(n_examples).index_add(0, example, losses)
         correct = (logits.argmax(-1) == target).float()
 
-        task = text[0][:, 1]
+        task = batch.text[:, 1]
         weight = per_example.new_ones(n_examples)
         for name, token in self._task_ids.items():
             mine = task == token

@@ -7,7 +7,7 @@ may take its batches in as many parts as fit (`powsm.train.memory`). The price i
 time of an exchange that no longer hides behind the backward pass.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -77,6 +77,41 @@ def mean_gradients(
         for grad, part in zip(chunk, parts, strict=True):
             grad.copy_(part.view_as(grad))
     return told[len(has) :]
+
+
+class StatSums:
+    """Statistics of an update, summed over its examples, batch by batch.
+
+    Args:
+        names: of all statistics that a batch may have.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names = list(names)
+        self._sums: list[torch.Tensor] = []
+
+    def add(self, stats: Mapping[str, torch.Tensor], weights: dict[str, int]) -> None:
+        """Add means over `weights` examples; what a batch has none of, adds nothing."""
+        n = torch.tensor([weights[k] if k in stats else 0 for k in self.names])
+        zero = stats["loss"].new_zeros(())
+        means = [stats.get(k, zero).detach().reshape(()) for k in self.names]
+        means = torch.stack(means).double()
+        n = n.to(means, non_blocking=True)
+        self._sums.append(torch.cat([means * n, n]))
+
+    def take(self, device: torch.device) -> torch.Tensor:
+        """Sums and counts (2 x names,) float64 of the update, which begins anew."""
+        zeros = torch.zeros(2 * len(self.names), dtype=torch.float64, device=device)
+        taken = sum(self._sums, zeros)
+        self._sums.clear()
+        return taken
+
+    def means(self, sums: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean over the examples of each statistic that there is."""
+        totals, counts = sums.split(len(self.names))
+        means = (totals / counts).float()
+        there = counts.tolist()
+        return {k: x for k, x, n in zip(self.names, means, there, strict=True) if n}
 
 
 def _chunks(grads: list[torch.Tensor]) -> Iterable[list[torch.Tensor]]:

@@ -1,15 +1,33 @@
-"""The Lightning module: ESPnet's S2T model over utterance batches, and its validation.
+"""The Lightning module: ESPnet's S2T model over batches of recordings.
 
-Every random number of a step comes from a counter (seed, step, rank), so a run that was
-killed and resumed goes through the same steps as one that was not.
+The path of one update, in order:
+
+1. `batches.plan_pass` has said which utterances make which batch, from (seed, pass)
+   alone: the same on every rank, and after a break.
+2. `loader.UtteranceLoader` takes those of this rank and update from the plan, and its
+   processes read them: `dataset.UtteranceDataset` for audio and token ids,
+   `dataset.collate` for a `model.batch.Batch`.
+3. `on_before_batch_transfer` counts examples while lengths are on the CPU;
+   `on_train_batch_start` seeds the step from (seed, step, rank), sets the CTC weight.
+4. `training_step` runs `model.s2t.PowsmModel`: encoder and CTC head once for each
+   recording, the decoder for each example. The loss is a mean over examples and
+   counts by their number. `backward` adds to the gradients.
+5. A batch that does not fit is taken in halves (`memory.UpdateInParts`), in 4.
+6. 3 to 5 for every batch that this rank has of the update. Then
+   `on_before_optimizer_step` adds gradients and statistics up over the ranks
+   (`exchange.mean_gradients`): the gradient is that of the mean over all examples. An
+   update whose gradient is not finite is skipped.
+7. Lightning clips, and steps optimiser and scheduler. `progress.Clock` writes a line,
+   `checkpoints.ResumableCheckpoint` saves, or ends the run at a signal.
+
+Every random number of a step comes from a counter, so a run that was killed and resumed
+goes through the same steps as one that was not.
 """
 
 import argparse
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 
 import lightning as L
@@ -19,17 +37,17 @@ from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
-from powsm.decode.ctc_paths import ctc_greedy
+from powsm.model.batch import Batch
 from powsm.model.s2t import PowsmTask
 from powsm.prepare.index import ExampleIndex
-from powsm.score.distance import PhonePairs
 from powsm.tasks import TASKS
 from powsm.train.batches import PLAN_VERSION, BatchOptions
-from powsm.train.dataset import Batch, UtteranceDataset, UtteranceLoader
-from powsm.train.exchange import mean_gradients
+from powsm.train.dataset import UtteranceDataset
+from powsm.train.exchange import StatSums, mean_gradients
+from powsm.train.loader import UtteranceLoader
 from powsm.train.memory import TrainingError, UpdateInParts
+from powsm.train.validation import Validation
 from powsm.vocabulary import code_points
-from powsm.vocabulary.phone_sets import phones_of_tokens
 from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -76,41 +94,6 @@ def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
     return encode_example
 
 
-class StatSums:
-    """Statistics of an update, summed over its examples, batch by batch.
-
-    Args:
-        names: of all statistics that a batch may have.
-    """
-
-    def __init__(self, names: Sequence[str]):
-        self.names = list(names)
-        self._sums: list[torch.Tensor] = []
-
-    def add(self, stats: Mapping[str, torch.Tensor], weights: dict[str, int]) -> None:
-        """Add means over `weights` examples; what a batch has none of, adds nothing."""
-        n = torch.tensor([weights[k] if k in stats else 0 for k in self.names])
-        zero = stats["loss"].new_zeros(())
-        means = [stats.get(k, zero).detach().reshape(()) for k in self.names]
-        means = torch.stack(means).double()
-        n = n.to(means, non_blocking=True)
-        self._sums.append(torch.cat([means * n, n]))
-
-    def take(self, device: torch.device) -> torch.Tensor:
-        """Sums and counts (2 x names,) float64 of the update, which begins anew."""
-        zeros = torch.zeros(2 * len(self.names), dtype=torch.float64, device=device)
-        taken = sum(self._sums, zeros)
-        self._sums.clear()
-        return taken
-
-    def means(self, sums: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean over the examples of each statistic that there is."""
-        totals, counts = sums.split(len(self.names))
-        means = (totals / counts).float()
-        there = counts.tolist()
-        return {k: x for k, x, n in zip(self.names, means, there, strict=True) if n}
-
-
 class LitPowsm(LitESPnetModel):
     """ESPnet's Lightning module for the S2T task and utterance batches.
 
@@ -135,8 +118,8 @@ class LitPowsm(LitESPnetModel):
         self._sums = StatSums(self.model.stat_names)
         self._has_gradients = False  # already, before the backward pass
         self._seen: list[tuple[list[str], torch.Tensor]] = []  # in this update
-        self.valid_totals: dict[str, float] = {}
-        self.valid_phones: dict[str, list] = {}
+        self._validation = Validation(self.model, self.args.ctc_target)
+        self.valid_metrics: dict[str, float] = {}
         self._datasets: dict[str, UtteranceDataset] = {}
         self._passes: dict = {}  # what they are of, and their "updates"
         self._resumed: dict | None = None  # a checkpoint, until its loops are restored
@@ -270,9 +253,9 @@ class LitPowsm(LitESPnetModel):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count while the lengths are on the CPU: a GPU would be waited for."""
-        self.audio_seconds = float(batch[1]["speech_lengths"].sum()) / SAMPLE_RATE
-        self.n_examples = len(batch[1]["text"])
-        self.stat_weights = self.model.stat_weights(self._sums.names, batch[1]["text"])
+        self.audio_seconds = float(batch.speech_lengths.sum()) / SAMPLE_RATE
+        self.n_examples = batch.n_examples
+        self._stat_weights = self.model.stat_weights(self._sums.names, batch.text)
         return batch
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
@@ -290,10 +273,9 @@ class LitPowsm(LitESPnetModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self._update.hold(batch, self.trainer.fit_loop.epoch_loop.total_batch_idx)
-        utt_ids, tensors = batch
         loss = None
         try:
-            loss, stats, _ = self.model(**tensors)
+            loss, stats, _ = self.model(**batch.tensors())
         except torch.OutOfMemoryError:
             pass  # its frames hold tensors: go on outside of this clause
         self._has_gradients = loss is None
@@ -301,8 +283,8 @@ class LitPowsm(LitESPnetModel):
             stats = self._update.do_again()
             loss = torch.zeros((), device=self.device, requires_grad=True)
         self.train_stats = stats
-        self._seen.append((utt_ids, stats["loss"]))
-        self._sums.add(stats, self.stat_weights)
+        self._seen.append((batch.utt_ids, stats["loss"]))
+        self._sums.add(stats, self._stat_weights)
         return loss * self._update.weight(batch)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer) -> None:
@@ -376,93 +358,14 @@ class LitPowsm(LitESPnetModel):
 
     def on_validation_epoch_start(self) -> None:
         self.model.ctc_weight = self.ctc_weight  # so that epochs compare
-        self.valid_totals = defaultdict(float)
-        self.valid_phones = defaultdict(list)
+        self._validation = Validation(self.model, self.args.ctc_target)
 
-    def validation_step(self, batch, batch_idx: int) -> None:
-        utt_ids, batch = batch
-        _, stats, _ = self.model(**batch)
-        if self.trainer.val_dataloaders.is_repeated(batch_idx):
-            return
-        totals = self.valid_totals
-        for key, n in self.model.stat_weights(stats, batch["text"]).items():
-            totals[key] += float(stats[key]) * n
-            totals[f"weight of {key}"] += n
-        if self.model.ctc is None:
-            return
-        memory, memory_lens = self.model.encode(
-            batch["speech"], batch["speech_lengths"]
-        )
-        memory = memory[0] if isinstance(memory, tuple) else memory
-        refs = batch["text_ctc"]
-        ref_lens = batch["text_ctc_lengths"]
-        if "example_ctc" in batch:  # the first target of an utterance is its phones
-            rows = torch.zeros(len(utt_ids), dtype=torch.long, device=refs.device)
-            rows = rows.scatter_reduce(
-                0,
-                batch["example_audio"],
-                batch["example_ctc"],
-                reduce="amin",
-                include_self=False,
-            )
-            refs, ref_lens = refs[rows], ref_lens[rows]
-        log_probs = self.model.ctc.log_softmax(memory)
-        hyps = ctc_greedy(log_probs, memory_lens, blank=self.model.blank_id)
-        for utt_id, hyp, ref, n in zip(
-            utt_ids,
-            hyps,
-            refs.tolist(),
-            ref_lens.tolist(),
-            strict=True,
-        ):
-            pair = (self._ctc_phones(hyp.tokens), self._ctc_phones(ref[:n]))
-            self.valid_phones[utt_id.rpartition("_")[2]].append(pair)
-
-    @cached_property
-    def _code_points(self) -> code_points.CodePoints | None:
-        """What reads the CTC head, where that is taught code points."""
-        if self.args.ctc_target.startswith(code_points.PREFIX):
-            return code_points.CodePoints(self.model.token_list)
-        return None
-
-    def _ctc_phones(self, token_ids: Iterable[int]) -> list[str]:
-        """Phones that the CTC head says, or is taught."""
-        if self._code_points is not None:
-            return self._code_points.phones(token_ids)
-        return phones_of_tokens(self.model.token_list[i] for i in token_ids)
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        _, stats, _ = self.model(**batch.tensors())
+        if not self.trainer.val_dataloaders.is_repeated(batch_idx):
+            self._validation.add(batch, stats)
 
     def on_validation_epoch_end(self) -> None:
-        totals = dict(self.valid_totals)
-        by_lang = {lang: _counts(pairs) for lang, pairs in self.valid_phones.items()}
-        if self.trainer.world_size > 1:
-            gathered: list = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, (totals, by_lang))
-            totals, by_lang = defaultdict(float), defaultdict(lambda: np.zeros(3))
-            for some_totals, some_langs in gathered:
-                for key, value in some_totals.items():
-                    totals[key] += value
-                for key, value in some_langs.items():
-                    by_lang[key] += value
-        metrics = {
-            key: value / totals[f"weight of {key}"]
-            for key, value in totals.items()
-            if not key.startswith("weight of ")
-        }
-        if by_lang:
-            by_lang["all"] = sum(by_lang.values())
-            for lang, (edits, distance, n_ref) in sorted(by_lang.items()):
-                if n_ref == 0:  # trained on orthography alone
-                    continue
-                tail = "" if lang == "all" else f"_{lang}"
-                metrics[f"per_ctc{tail}"] = 100 * edits / n_ref
-                metrics[f"pfer_ctc{tail}"] = 100 * distance / n_ref
-        # each rank has the same sums by now
-        self.log_dict({f"valid/{k}": float(v) for k, v in metrics.items()})
-        self.valid_metrics = metrics
-
-
-def _counts(pairs: list[tuple[list[str], list[str]]]) -> np.ndarray:
-    """Phone edits, feature edit distance and reference phones of (hyp, ref) pairs."""
-    phones = PhonePairs(hyp=[h for h, _ in pairs], ref=[r for _, r in pairs])
-    edits = phones.edit_counts().sum()
-    return np.array([edits, phones.distances("feature").sum(), phones.n_ref.sum()])
+        # each rank has the same figures
+        self.valid_metrics = self._validation.figures(self.trainer.world_size)
+        self.log_dict({f"valid/{k}": v for k, v in self.valid_metrics.items()})

@@ -11,8 +11,9 @@ import torch
 
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
+from powsm.model.batch import Batch
 from powsm.train.batches import BatchOptions
-from powsm.train.dataset import Batch, collate, halves
+from powsm.train.dataset import collate
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +24,20 @@ class TrainingError(PowsmError):
     """Training that cannot go on; the message says what to change."""
 
 
-def n_examples(batch: Batch) -> int:
-    return len(batch[1]["text"])
-
-
 def split_in_half(batch: Batch) -> list[Batch]:
     """A batch in two.
 
     Raises:
         TrainingError: it is a single recording; names it and its length.
     """
-    utt_ids, tensors = batch
-    if len(utt_ids) == 1:
-        seconds = float(tensors["speech_lengths"].max()) / SAMPLE_RATE
+    if batch.n_recordings == 1:
+        seconds = float(batch.speech_lengths.max()) / SAMPLE_RATE
         raise TrainingError(
-            f"out of memory with one recording, {utt_ids[0]}: {seconds:.1f} s and "
-            f"{len(tensors['text'])} examples; take a smaller model, or lower "
+            f"out of memory with one recording, {batch.utt_ids[0]}: {seconds:.1f} s "
+            f"and {batch.n_examples} examples; take a smaller model, or lower "
             "max_duration in stage 4"
         )
-    return halves(utt_ids, tensors)
+    return batch.halves()
 
 
 @dataclass
@@ -78,7 +74,7 @@ class UpdateInParts:
     def hold(self, batch: Batch, step: int) -> None:
         """Remember a batch before it is tried."""
         self._held.append(_Held(step, [batch]))
-        self._n_examples.append(n_examples(batch))
+        self._n_examples.append(batch.n_examples)
         self._trying = (len(self._held) - 1, 0)
 
     def weight(self, batch: Batch) -> float:
@@ -87,7 +83,7 @@ class UpdateInParts:
         Gradients of the size of a mean lose nothing in half precision, and an update
         of one batch stays what it is to the last bit.
         """
-        return n_examples(batch) / self._n_examples[0]
+        return batch.n_examples / self._n_examples[0]
 
     def clear(self) -> tuple[int, int]:
         """Forget the batches of an update that is done.
@@ -117,7 +113,7 @@ class UpdateInParts:
                 "out of memory at batch %d: taken in %d parts; utterances: %s",
                 held.step,
                 len(held.parts),
-                " ".join(utt_id for utt_ids, _ in held.parts for utt_id in utt_ids),
+                " ".join(utt_id for part in held.parts for utt_id in part.utt_ids),
             )
             try:
                 return self._gradients()
@@ -135,14 +131,13 @@ class UpdateInParts:
             sums: dict[str, torch.Tensor] = {}
             weights: Counter[str] = Counter()
             for number, part in enumerate(held.parts):
-                tensors = part[1]
                 self._trying = (place, number)
                 module.seed_step(held.step, part=number)
                 with module.trainer.precision_plugin.train_step_context():
-                    loss, some, _ = module.model(**tensors)
+                    loss, some, _ = module.model(**part.tensors())
                 with torch.autocast(module.device.type, enabled=False):
                     (loss * (self.weight(part) / accumulate)).backward()
-                for key, n in module.model.stat_weights(some, tensors["text"]).items():
+                for key, n in module.model.stat_weights(some, part.text).items():
                     sums[key] = sums.get(key, 0.0) + n * some[key]
                     weights[key] += n
         return {key: value / weights[key] for key, value in sums.items()}
@@ -230,8 +225,8 @@ def _fit(trainer, module, batches: Sequence[Batch]) -> bool:
         torch.cuda.set_per_process_memory_fraction(_MOST_OF_GPU, module.device)
     try:
         moments = [torch.empty_like(p) for p in parameters for _ in range(2)]
-        for _, tensors in batches:
-            tensors = {k: v.to(module.device) for k, v in tensors.items()}
+        for batch in batches:
+            tensors = batch.to(module.device).tensors()
             with trainer.precision_plugin.train_step_context():
                 loss = module.model(**tensors)[0]
             loss.backward()

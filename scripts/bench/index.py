@@ -37,7 +37,8 @@ import soundfile
 from powsm.audio import SAMPLE_RATE
 from powsm.prepare.index import ExampleIndex, build_index
 from powsm.train.batches import BatchOptions, plan_pass
-from powsm.train.dataset import UtteranceDataset, UtteranceLoader
+from powsm.train.dataset import UtteranceDataset
+from powsm.train.loader import UtteranceLoader
 
 N_UTTS = 8_289_886
 ENDINGS = ("asr", "g2p", "p2g", "pr")

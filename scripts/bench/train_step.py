@@ -48,7 +48,8 @@ from powsm.settings import load_yaml
 from powsm.tasks import examples
 from powsm.train import config
 from powsm.train.batches import BatchOptions
-from powsm.train.dataset import UtteranceDataset, UtteranceLoader
+from powsm.train.dataset import UtteranceDataset
+from powsm.train.loader import UtteranceLoader
 from powsm.train.stock_audio import ESPNET_TYPE, register_with_espnet
 from powsm.vocabulary.symbols import phone_symbols, special_symbols
 from powsm.vocabulary.tokenizer import Tokenizer
@@ -224,8 +225,8 @@ def our_batches(args: argparse.Namespace, folder: Path, size: Size):
 
     dataset = UtteranceDataset(ExampleIndex(folder), encode)
     options = BatchOptions(batch_seconds=size.batch_seconds)
-    for _, batch in UtteranceLoader(dataset, options):
-        yield batch
+    for batch in UtteranceLoader(dataset, options):
+        yield batch.tensors()
 
 
 def seconds_an_example(model: torch.nn.Module, batches, n_batches: int | None) -> float:

@@ -39,7 +39,7 @@ def spoil(monkeypatch, which, finite_loss=False):
     step, forward = LitPowsm.training_step, PowsmModel.forward
 
     def recorded(self, batch, batch_idx):
-        batches.append(list(batch[0]))
+        batches.append(list(batch.utt_ids))
         return step(self, batch, batch_idx)
 
     def spoiled(self, *args, **kwargs):
@@ -121,9 +121,9 @@ def test_the_rank_at_fault_names_its_own(corpus, tmp_path):
         "        stats['loss'] = loss.detach()\n"
         "    return loss, stats, weight\n"
         "def recorded(self, batch, batch_idx):\n"
-        "    seen.append(batch[0])\n"
+        "    seen.append(batch.utt_ids)\n"
         "    if len(seen) == 1 and os.environ['RANK'] == '1':\n"
-        "        open('had', 'w').write(' '.join(batch[0]))\n"
+        "        open('had', 'w').write(' '.join(batch.utt_ids))\n"
         "    return step(self, batch, batch_idx)\n"
         "PowsmModel.forward, LitPowsm.training_step = spoiled, recorded\n"
         "from powsm.cli.main import main\n"

@@ -7,7 +7,8 @@ from dump_builder import make_dump
 
 from powsm.prepare.index import ExampleIndex
 from powsm.train.batches import BatchOptions
-from powsm.train.dataset import UtteranceDataset, UtteranceLoader, collate
+from powsm.train.dataset import UtteranceDataset, collate
+from powsm.train.loader import UtteranceLoader
 
 
 def encode(example):
@@ -26,15 +27,20 @@ def make_loader(folder, **kwargs):
     return UtteranceLoader(dataset, options, **kwargs)
 
 
+def taken(loader):
+    """Utterances of each batch."""
+    return [batch.utt_ids for batch in loader]
+
+
 def test_loader_gives_audio_and_text_of_each_utterance(folder):
     loader = make_loader(folder, options=BatchOptions(batch_seconds=100))
-    ((utt_ids, batch),) = list(loader)
-    assert batch["speech"].shape == (5, 24000)
-    assert batch["text"].shape[0] == batch["example_audio"].numel() == 17
-    for number, utt_id in enumerate(utt_ids):
-        rows = torch.nonzero(batch["example_audio"] == number).flatten()
+    (batch,) = list(loader)
+    assert batch.speech.shape == (5, 24000)
+    assert batch.text.shape[0] == batch.example_audio.numel() == 17
+    for number, utt_id in enumerate(batch.utt_ids):
+        rows = torch.nonzero(batch.example_audio == number).flatten()
         texts = [
-            "".join(map(chr, batch["text"][r][: batch["text_lengths"][r]]))
+            "".join(map(chr, batch.text[r][: batch.text_lengths[r]]))
             for r in rows.tolist()
         ]
         lang = utt_id[-3:]
@@ -44,14 +50,17 @@ def test_loader_gives_audio_and_text_of_each_utterance(folder):
 
 def test_loader_keeps_only_the_named_tasks(folder):
     loader = make_loader(folder, options=BatchOptions(batch_seconds=100), tasks=["asr"])
-    ((utt_ids, batch),) = list(loader)
+    (batch,) = list(loader)
     # utterance 2 has no orthography, so nothing of it is left
-    assert len(utt_ids) == 4 and batch["text"].shape[0] == 4
+    assert len(batch.utt_ids) == 4 and batch.text.shape[0] == 4
 
 
 def test_ranks_share_the_batches_of_one_rank(folder):
     def ids(**kwargs):
-        return [ids for ids, _ in make_loader(folder, updates_per_epoch=3, **kwargs)]
+        return [
+            batch.utt_ids
+            for batch in make_loader(folder, updates_per_epoch=3, **kwargs)
+        ]
 
     alone = ids()
     ranks = [ids(rank=r, world_size=2) for r in range(2)]
@@ -67,7 +76,7 @@ def test_whole_pass_has_every_utterance_once_for_any_number_of_ranks(
         make_loader(folder, whole=True, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    taken = [[ids for ids, _ in loader] for loader in loaders]
+    taken = [[batch.utt_ids for batch in loader] for loader in loaders]
     assert {len(batches) for batches in taken} == {len(loaders[0])}
     counted = [
         utt_id
@@ -77,7 +86,7 @@ def test_whole_pass_has_every_utterance_once_for_any_number_of_ranks(
         for utt_id in ids
     ]
     everything = make_loader(folder, whole=True)
-    assert sorted(counted) == sorted(id for ids, _ in everything for id in ids)
+    assert sorted(counted) == sorted(id for batch in everything for id in batch.utt_ids)
     assert len(counted) == 5
 
 
@@ -91,8 +100,7 @@ def test_epoch_without_a_number_of_updates_is_a_pass_in_its_order(tmp_path):
     folder = make_dump(tmp_path / "train", [0.5 + 0.1 * n for n in range(9)])
     options = BatchOptions(batch_seconds=1.4, update_batches=2)
     epochs = [
-        [ids for ids, _ in make_loader(folder, options=options, epoch=epoch)]
-        for epoch in range(4)
+        taken(make_loader(folder, options=options, epoch=epoch)) for epoch in range(4)
     ]
     for ids in epochs:
         assert len(ids) == 8 and len({i for batch in ids for i in batch}) >= 8
@@ -107,12 +115,12 @@ def test_utterances_without_the_tasks_are_in_no_batch(tmp_path):
     options = BatchOptions(batch_seconds=1.3)
     for tasks, expected in ((["asr"], [1, 3]), (["g2p", "pr"], range(5))):
         loader = make_loader(folder, options=options, tasks=tasks)
-        numbers = sorted(int(ids[0].split("_")[1][1:]) for ids, _ in loader)
+        numbers = sorted(int(batch.utt_ids[0].split("_")[1][1:]) for batch in loader)
         assert numbers == list(expected)
-        assert all(len(batch["text"]) for _, batch in loader)
+        assert all(len(batch.text) for batch in loader)
     languages = BatchOptions(batch_seconds=1.3, language_temperature=2.0)
     loader = make_loader(folder, options=languages, tasks=["p2g"])
-    assert {ids[0][-9:] for ids, _ in loader} == {"u0001_ita", "u0003_ita"}
+    assert {batch.utt_ids[0][-9:] for batch in loader} == {"u0001_ita", "u0003_ita"}
 
 
 def test_tasks_that_no_utterance_has_are_an_error(tmp_path):
@@ -122,17 +130,19 @@ def test_tasks_that_no_utterance_has_are_an_error(tmp_path):
 
 
 def test_loader_starts_in_the_middle_as_if_it_had_run_there(folder):
-    whole = [ids for ids, _ in make_loader(folder, updates_per_epoch=6, epoch=1)]
+    whole = [
+        batch.utt_ids for batch in make_loader(folder, updates_per_epoch=6, epoch=1)
+    ]
     rest = make_loader(folder, updates_per_epoch=6, epoch=1, first_step=5)
     assert len(whole) == len(rest) == 12
-    assert [ids for ids, _ in rest] == whole[5:]
+    assert [batch.utt_ids for batch in rest] == whole[5:]
 
 
 def test_epochs_follow_one_another_through_the_passes(folder):
     """Two epochs of three updates are the six updates of one longer epoch."""
 
     def ids(**kwargs):
-        return [i for i, _ in make_loader(folder, **kwargs)]
+        return taken(make_loader(folder, **kwargs))
 
     long = ids(updates_per_epoch=6, epoch=0)
     assert ids(updates_per_epoch=3, epoch=0) + ids(updates_per_epoch=3, epoch=1) == long
@@ -143,7 +153,7 @@ def test_passes_that_are_known_are_not_planned_again(folder, monkeypatch):
     options = {"updates_per_epoch": 3, "epoch": 5}
     passes = []
     first = make_loader(folder, updates_of_passes=passes, **options)
-    expected = [ids for ids, _ in first]
+    expected = [batch.utt_ids for batch in first]
     assert len(passes) > 5 and sum(passes[:-1]) <= 15 < sum(passes)
 
     planned = []
@@ -155,22 +165,24 @@ def test_passes_that_are_known_are_not_planned_again(folder, monkeypatch):
     )
     loader = make_loader(folder, updates_of_passes=list(passes), **options)
     assert planned == [len(passes) - 1]
-    assert [ids for ids, _ in loader] == expected
+    assert [batch.utt_ids for batch in loader] == expected
 
 
 def test_workers_give_the_same_batches(folder):
     alone = list(make_loader(folder))
     worked = list(make_loader(folder, num_workers=1))
-    for (ids, batch), (worked_ids, worked_batch) in zip(alone, worked, strict=True):
-        assert ids == worked_ids
-        assert all(torch.equal(batch[k], worked_batch[k]) for k in batch)
+    for batch, other in zip(alone, worked, strict=True):
+        assert batch.utt_ids == other.utt_ids
+        ours, theirs = batch.tensors(), other.tensors()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def ctc_targets(folder, target, tasks=None):
     dataset = UtteranceDataset(ExampleIndex(folder), encode, tasks, target)
-    _, batch = collate([dataset[(0, 0, 0)]])
-    lengths = batch["text_ctc_lengths"]
-    rows = zip(batch["text_ctc"], lengths, strict=True)
+    batch = collate([dataset[(0, 0, 0)]])
+    lengths = batch.text_ctc_lengths
+    rows = zip(batch.text_ctc, lengths, strict=True)
     return ["".join(map(chr, row[:n])) for row, n in rows], batch
 
 
@@ -190,7 +202,7 @@ def test_ctc_learns_phones_with_their_length_or_what_the_decoder_says(tmp_path):
     assert ctc_targets(folder, "code_points_with_length")[0] == [long]
     found, batch = ctc_targets(folder, "text")
     assert found == [long, words]  # phones first
-    assert batch["example_ctc"].tolist() == [1, 0, 1, 0]  # asr g2p p2g pr
+    assert batch.example_ctc.tolist() == [1, 0, 1, 0]  # asr g2p p2g pr
     assert ctc_targets(folder, "text", ["asr"])[0] == [words]
 
 
@@ -202,6 +214,8 @@ def test_languages_come_from_the_ids(folder):
 
 def test_loader_with_temperature_starts_in_the_middle_as_if_it_had_run_there(folder):
     options = BatchOptions(batch_seconds=2, update_batches=2, language_temperature=5.0)
-    whole = [ids for ids, _ in make_loader(folder, options=options)]
-    rest = [ids for ids, _ in make_loader(folder, options=options, first_step=1)]
+    whole = taken(make_loader(folder, options=options))
+    rest = [
+        batch.utt_ids for batch in make_loader(folder, options=options, first_step=1)
+    ]
     assert rest == whole[1:]

@@ -16,7 +16,7 @@ from tiny_model import SETTINGS, make_args, make_tokens
 from powsm.model.s2t import PowsmModel
 from powsm.train import memory
 from powsm.train.batches import BatchOptions
-from powsm.train.dataset import collate, halves
+from powsm.train.dataset import collate
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import TrainingError, UpdateInParts
 from powsm.train.run import train
@@ -96,13 +96,14 @@ def test_halves_hold_the_rows_of_the_batch():
         }
 
     items = [item("a", 4, 2, 3), item("b", 5, 6), item("c", 3, 1, 4)]
-    ids, batch = collate(items)
-    first, second = halves(ids, batch)
+    first, second = collate(items).halves()
     for part, these in ((first, items[:2]), (second, items[2:])):
-        part_ids, tensors = collate(these)
-        assert part[0] == part_ids and part[1].keys() == tensors.keys()
+        expected = collate(these)
+        assert part.utt_ids == expected.utt_ids
+        tensors = expected.tensors()
+        assert part.tensors().keys() == tensors.keys()
         for key in tensors:
-            assert torch.equal(part[1][key], tensors[key]), key
+            assert torch.equal(getattr(part, key), tensors[key]), key
 
 
 @pytest.mark.parametrize("most", [2, 1])
@@ -302,7 +303,7 @@ def test_auto_tries_the_batch_with_most_text_and_samples_languages(
     fit = memory._fit
 
     def recorded(trainer, module, batches):
-        tried.append({utt_id for utt_ids, _ in batches for utt_id in utt_ids})
+        tried.append({utt_id for batch in batches for utt_id in batch.utt_ids})
         return fit(trainer, module, batches)
 
     monkeypatch.setattr(memory, "_fit", recorded)

@@ -27,8 +27,9 @@ from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
 from powsm.train.checkpoints import newest_checkpoint
-from powsm.train.dataset import UtteranceDataset, UtteranceLoader, collate
+from powsm.train.dataset import UtteranceDataset, collate
 from powsm.train.lit import LitPowsm, text_encoder
+from powsm.train.loader import UtteranceLoader
 from powsm.train.memory import TrainingError
 from powsm.train.progress import Clock
 from powsm.train.run import _loggers, train
@@ -416,8 +417,8 @@ def test_loss_of_a_task_is_the_mean_over_its_examples(corpus, tmp_path):
     dataset = UtteranceDataset(ExampleIndex(tmp_path / "dump/dev"), text_encoder(args))
     losses = []
     for utt in range(4):
-        _, batch = collate([dataset[(utt, 0, 0)]])
-        losses.append(float(model(**batch)[1]["loss_pr"]))
+        batch = collate([dataset[(utt, 0, 0)]])
+        losses.append(float(model(**batch.tensors())[1]["loss_pr"]))
     assert record["loss_pr"] == pytest.approx(np.mean(losses), rel=1e-3)
 
 

@@ -49,7 +49,7 @@ from pathlib import Path
 import torch
 from tiny_model import make_args
 from powsm.model.s2t import PowsmModel, PowsmTask
-from powsm.train import dataset as loader, run
+from powsm.train import loader, run
 from powsm.train.lit import LitPowsm
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -72,7 +72,7 @@ for name, (most, short, changes) in json.loads(sys.argv[3]).items():
             torch.save(self.model.state_dict(), exp / "before.pth")
 
     def note(self, batch, *args):
-        taken.extend(batch[0])
+        taken.extend(batch.utt_ids)
         start(self, batch, *args)
 
     def log(self, figures, **options):
@@ -135,7 +135,7 @@ def one_batch(corpus, tmp_path, utt_ids, weights, changes):
     index = ExampleIndex(corpus / "dump/train")
     dataset = UtteranceDataset(index, text_encoder(args))
     number = {index.utt_id(utt): utt for utt in range(len(index))}
-    _, tensors = collate([dataset[(number[utt_id], 0, 0)] for utt_id in utt_ids])
+    tensors = collate([dataset[(number[utt_id], 0, 0)] for utt_id in utt_ids]).tensors()
     torch.set_default_dtype(torch.float64)
     try:
         model = PowsmTask.build_model(args).double()

@@ -1,0 +1,97 @@
+"""What validation says of a model: losses by task, and phone errors of greedy CTC."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from powsm.decode.ctc_paths import ctc_greedy
+from powsm.model.batch import Batch
+from powsm.model.s2t import PowsmModel
+from powsm.score.distance import PhonePairs
+from powsm.vocabulary import code_points
+from powsm.vocabulary.phone_sets import phones_of_tokens
+
+
+class Validation:
+    """Sums over the validation data of one rank, and figures over all ranks.
+
+    Args:
+        model: whose weights are validated.
+        ctc_target: what its CTC head is taught, see `UtteranceDataset`.
+    """
+
+    def __init__(self, model: PowsmModel, ctc_target: str):
+        self._model = model
+        self._code_points: code_points.CodePoints | None = None
+        if ctc_target.startswith(code_points.PREFIX):
+            self._code_points = code_points.CodePoints(model.token_list)
+        self._sums: dict[str, float] = defaultdict(float)
+        self._weights: dict[str, int] = defaultdict(int)
+        self._phones: dict[str, list] = defaultdict(list)  # by language
+
+    def add(self, batch: Batch, stats: dict[str, torch.Tensor]) -> None:
+        """Count a batch with the statistics that the model gave for it."""
+        for key, n in self._model.stat_weights(stats, batch.text).items():
+            self._sums[key] += float(stats[key]) * n
+            self._weights[key] += n
+        if self._model.ctc is not None:
+            self._add_phones(batch)
+
+    def _add_phones(self, batch: Batch) -> None:
+        """Greedy CTC of each recording beside its phones, the first of its targets."""
+        model = self._model
+        memory, memory_lens = model.encode(batch.speech, batch.speech_lengths)
+        memory = memory[0] if isinstance(memory, tuple) else memory
+        log_probs = model.ctc.log_softmax(memory)
+        hyps = ctc_greedy(log_probs, memory_lens, blank=model.blank_id)
+        refs, lengths = batch.first_ctc_targets()
+        rows = zip(batch.utt_ids, hyps, refs.tolist(), lengths.tolist(), strict=True)
+        for utt_id, hyp, ref, n in rows:
+            pair = (self._phones_of(hyp.tokens), self._phones_of(ref[:n]))
+            self._phones[utt_id.rpartition("_")[2]].append(pair)
+
+    def _phones_of(self, token_ids: Iterable[int]) -> list[str]:
+        """Phones that the CTC head says, or is taught."""
+        if self._code_points is not None:
+            return self._code_points.phones(token_ids)
+        return phones_of_tokens(self._model.token_list[i] for i in token_ids)
+
+    def figures(self, world_size: int) -> dict[str, float]:
+        """Means over the examples, and PER and PFER in percent, of all ranks together.
+
+        `per_ctc` and `pfer_ctc` are over all phones; `per_ctc_eng` those of a language.
+        """
+        by_lang = {lang: _counts(pairs) for lang, pairs in self._phones.items()}
+        mine = (dict(self._sums), dict(self._weights), by_lang)
+        told: list = [mine]
+        if world_size > 1:
+            told = [None] * world_size
+            torch.distributed.all_gather_object(told, mine)
+        sums, weights, langs = (_add_up(part) for part in zip(*told, strict=True))
+        figures = {key: float(value / weights[key]) for key, value in sums.items()}
+        if langs:
+            langs["all"] = sum(langs.values())
+        for lang, (edits, distance, n_ref) in sorted(langs.items()):
+            if n_ref == 0:  # trained on orthography alone
+                continue
+            tail = "" if lang == "all" else f"_{lang}"
+            figures[f"per_ctc{tail}"] = float(100 * edits / n_ref)
+            figures[f"pfer_ctc{tail}"] = float(100 * distance / n_ref)
+        return figures
+
+
+def _add_up(parts: tuple[dict, ...]) -> dict:
+    total: dict = {}
+    for part in parts:
+        for key, value in part.items():
+            total[key] = total[key] + value if key in total else value
+    return total
+
+
+def _counts(pairs: list[tuple[list[str], list[str]]]) -> np.ndarray:
+    """Phone edits, feature edit distance and reference phones of (hyp, ref) pairs."""
+    phones = PhonePairs(hyp=[h for h, _ in pairs], ref=[r for _, r in pairs])
+    edits = phones.edit_counts().sum()
+    return np.array([edits, phones.distances("feature").sum(), phones.n_ref.sum()])
