@@ -1,7 +1,11 @@
-"""How far training is and how fast: lines in the log, and a bar on a terminal."""
+"""How far training is, how fast, and whether it moves: log, bar and watchdog."""
 
 import datetime
+import faulthandler
 import logging
+import socket
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -15,6 +19,7 @@ from powsm.train.lit import LitPowsm
 
 log = logging.getLogger(__name__)
 
+STALL_S = 600.0  # seconds without a batch, checkpoint or validation step
 _RECENT = 50  # batches over which speed is taken
 _FIGURES = ("loss", "loss_ctc", "loss_att", "acc")
 
@@ -125,3 +130,47 @@ class Bar(TQDMProgressBar):
             "audio": f"{audio_s / 3600:.3g} h/s",
             "left": str(left),
         }
+
+
+class Watchdog(L.Callback):
+    """Prints the stack of every thread of a rank when nothing moves for too long.
+
+    Training is not ended: a slow disk may come back, and a collective that does not
+    has its own time limit.
+
+    Args:
+        stall_s: seconds without a sign of life.
+    """
+
+    def __init__(self, stall_s: float = STALL_S):
+        self.stall_s = stall_s
+        self._last = time.monotonic()
+        self._ended = threading.Event()
+        self._rank = 0
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self._rank = trainer.global_rank
+        self._last = time.monotonic()
+        self._ended.clear()
+        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+
+    def teardown(self, trainer, module, stage: str) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self.stall_s / 10):
+            if time.monotonic() - self._last >= self.stall_s:
+                sys.stderr.write(
+                    f"rank {self._rank} on host {socket.gethostname()}: nothing moved "
+                    f"for {self.stall_s:.0f} s; the stack of each thread:\n"
+                )
+                sys.stderr.flush()
+                faulthandler.dump_traceback(all_threads=True)
+                self._last = time.monotonic()
+
+    def _beat(self, *args) -> None:
+        self._last = time.monotonic()
+
+    on_train_batch_start = on_train_batch_end = _beat
+    on_validation_batch_end = on_validation_end = _beat
+    on_save_checkpoint = _beat

@@ -14,9 +14,11 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import uuid
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -31,22 +33,25 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from powsm.cluster.ranks import meet
+from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
+from powsm.model.find import keep_normaliser
 from powsm.model.start_from import load_initial
 from powsm.prepare.index import build_index
 from powsm.settings import ConfigError
 from powsm.train.checkpoints import (
     AtomicCheckpointIO,
-    newest_checkpoint,
+    EpochModels,
+    ResumableCheckpoint,
+    checkpoint_to_resume,
     remove_broken_off,
 )
-from powsm.train.config import not_read, stock_config
-from powsm.train.epochs import EpochModels
+from powsm.train.config import not_read, parse, stock_config
 from powsm.train.exchange import RankStrategy
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import BatchFinder, TrainingError
-from powsm.train.progress import Bar, Clock
-from powsm.train.watch import ResumableCheckpoint, Watchdog
+from powsm.train.progress import Bar, Clock, Watchdog
+from powsm.train.record import check_experiment, keep_record
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +99,49 @@ def _loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
     return loggers
 
 
+def train_experiment(
+    settings: Mapping,
+    *,
+    train_folder: Path,
+    valid_folder: Path,
+    token_dir: Path,
+    stats: Path | None,
+    exp: Path,
+) -> Path:
+    """Stage 11: train in an experiment folder, which one process at a time may do.
+
+    Nothing is written where an experiment was trained with something else.
+
+    Args:
+        settings: of the training YAML, `powsm.train.config.load`.
+        train_folder, valid_folder: dump folders of stage 4.
+        token_dir: `tokens.txt` and `bpe.model` of stage 5.
+        stats: `feats_stats.npz` of stage 10, for `normalize: global_mvn`.
+        exp: the experiment folder.
+
+    Raises:
+        ExperimentError: the experiment was trained with something else.
+        OwnedError: another process trains there.
+        TrainingError, RankError, StoppedBySignal: see `train`.
+    """
+    settings = dict(settings) | {
+        "token_list": str(token_dir / "tokens.txt"),
+        "token_type": "bpe",
+        "bpemodel": str(token_dir / "bpe.model"),
+    }
+    if settings.get("normalize") == "global_mvn":
+        settings["normalize_conf"] = {"stats_file": str(stats)}
+    folders = {"train_folder": train_folder, "valid_folder": valid_folder}
+    with tempfile.TemporaryDirectory() as scratch:
+        args = parse(settings, Path(scratch) / "settings.yaml")
+    with owned(exp) if _is_first() else nullcontext():
+        check_experiment(args, exp=exp, **folders)
+        if _is_first():
+            args = parse(settings, exp / "settings.yaml")
+            keep_normaliser(train_folder, exp)
+        return train(args, exp=exp, **folders)
+
+
 def train(
     args: argparse.Namespace, *, train_folder: Path, valid_folder: Path, exp: Path
 ) -> Path:
@@ -109,11 +157,61 @@ def train(
 
     Raises:
         ConfigError: a setting is one that only ESPnet's own loop reads.
-        TrainingError: gradients stay infinite, a criterion does not exist, or a GPU
-            is wanted and there is none.
+        TrainingError: gradients stay infinite, a criterion does not exist, a GPU is
+            wanted and there is none, or no checkpoint can be used.
         RankError: a rank is missing or out of order.
         StoppedBySignal: a signal asked for the end; all is saved.
     """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    _check(args)
+    exp.mkdir(parents=True, exist_ok=True)
+    if _is_first():
+        for folder in (train_folder, valid_folder):
+            build_index(folder)  # the other ranks find it when they have met
+    if world_size > 1:
+        meet(cuda=args.ngpu > 0)
+    elif args.ngpu > 0 and not torch.cuda.is_available():
+        raise TrainingError(
+            f"ngpu is {args.ngpu}, but PyTorch finds no GPU on {socket.gethostname()}: "
+            "see nvidia-smi, or set --ngpu 0 to train on the CPU"
+        )
+    args.output_dir = str(exp)
+    set_all_random_seed(args.seed)
+    torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
+    module = LitPowsm(args, train_folder, valid_folder)
+    checkpoint = checkpoint_to_resume(exp, module.model)
+    if checkpoint is None:
+        for init_param in args.init_param:
+            load_initial(module.model, init_param)
+    _freeze(module.model, args.freeze_param)
+    _check_shares(module, world_size)
+    if _is_first():
+        remove_broken_off(exp)
+    clock = Clock(args.log_interval or 50)
+    models = EpochModels(exp, args.best_model_criterion, _nbest(args), clock)
+    _check_criteria(models, module)
+    callbacks = _callbacks(args, exp, module, clock, models)
+    trainer = _trainer(args, exp, module, world_size, callbacks)
+    if trainer.is_global_zero:
+        folders = {"train_folder": train_folder, "valid_folder": valid_folder}
+        keep_record(args, exp=exp, **folders)
+        with atomic_write(exp / "config.yaml") as file:
+            yaml.safe_dump(
+                stock_config(args), file, allow_unicode=True, sort_keys=False
+            )
+    # it is: train_dataloader starts where the checkpoint's counters say
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+    trainer.fit(module, ckpt_path=checkpoint)
+    return models.average() if trainer.is_global_zero else exp
+
+
+def _is_first() -> bool:
+    """Whether this is rank 0, before Lightning is there to ask."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what only ESPnet's own loop does."""
     if args.iterator == "published":
         raise TrainingError(
             "iterator: published is ESPnet's own sampler with one row per example; "
@@ -124,43 +222,44 @@ def train(
             f"only ESPnet's own loop reads {', '.join(unread)}: remove them, or train "
             "with --trainer espnet"
         )
-    exp.mkdir(parents=True, exist_ok=True)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    cuda = args.ngpu > 0
-    if int(os.environ.get("RANK", "0")) == 0:
-        for folder in (train_folder, valid_folder):
-            build_index(folder)  # the other ranks find it when they have met
-    if world_size > 1:
-        meet(cuda=cuda)
-    elif cuda and not torch.cuda.is_available():
-        raise TrainingError(
-            f"ngpu is {args.ngpu}, but PyTorch finds no GPU on {socket.gethostname()}: "
-            "see nvidia-smi, or set --ngpu 0 to train on the CPU"
-        )
-    args.output_dir = str(exp)
-    set_all_random_seed(args.seed)
-    torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
-    module = LitPowsm(args, train_folder, valid_folder)
-    if newest_checkpoint(exp) is None:
-        for init_param in args.init_param:
-            load_initial(module.model, init_param)
-    _freeze(module.model, args.freeze_param)
+
+
+def _check_shares(module: LitPowsm, world_size: int) -> None:
     options = module.batch_options
-    finder = [BatchFinder()] if options.batch_seconds == "auto" else []
-    if not finder and options.update_batches % world_size:
+    if options.batch_seconds != "auto" and options.update_batches % world_size:
         raise TrainingError(
             f"batch_conf.update_batches is {options.update_batches}, not a multiple of "
             f"the {world_size} ranks; change one of them"
         )
-    clock = Clock(args.log_interval or 50)
-    module.trained_seconds = lambda: clock.seconds
-    models = EpochModels(exp, args.best_model_criterion, _nbest(args))
+
+
+def _check_criteria(models: EpochModels, module: LitPowsm) -> None:
     for _, name, _ in models.criteria:
         if "ctc" in name and module.model.ctc is None:
             raise TrainingError(
                 f"best_model_criterion valid {name}: there is no CTC with "
                 "model_conf.ctc_weight 0; take another, such as acc"
             )
+
+
+def _callbacks(
+    args: argparse.Namespace,
+    exp: Path,
+    module: LitPowsm,
+    clock: Clock,
+    models: EpochModels,
+) -> list[L.Callback]:
+    """In the order in which Lightning calls them, but for ResumableCheckpoint: last."""
+    finder = [BatchFinder()] if module.batch_options.batch_seconds == "auto" else []
+    averaging = []
+    if args.ema_decay:  # of weights: the numbers of rows of PhoneLinear are buffers
+        # Lightning makes the average before it moves the model to a GPU
+        local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        device = local if args.ngpu > 0 else "cpu"
+        averaging = [
+            EMAWeightAveraging(device, decay=args.ema_decay, use_buffers=False)
+        ]
+    bar = [Bar(clock)] if sys.stdout.isatty() else []
     resumable = ResumableCheckpoint(
         dirpath=exp / "checkpoints",
         filename="step{step:09d}",
@@ -171,58 +270,51 @@ def train(
         mode="max",
         save_last=False,
     )
-    # its on_validation_epoch_end comes after that of `models`, see there
-    averaging = []
-    if args.ema_decay:  # of weights: the numbers of rows of PhoneLinear are buffers
-        # Lightning makes the average before it moves the model to a GPU
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else "cpu"
-        averaging = [
-            EMAWeightAveraging(device, decay=args.ema_decay, use_buffers=False)
-        ]
-    is_watched = sys.stdout.isatty()
-    bar = [Bar(clock)] if is_watched else []
-    if int(os.environ.get("RANK", "0")) == 0:
-        remove_broken_off(exp)
+    # the averages' on_validation_epoch_end comes after that of `models`, see there
+    return [
+        *(*finder, clock, models, *averaging, *bar, Watchdog()),
+        *(resumable, LearningRateMonitor()),
+    ]
+
+
+def _trainer(
+    args: argparse.Namespace,
+    exp: Path,
+    module: LitPowsm,
+    world_size: int,
+    callbacks: list[L.Callback],
+) -> L.Trainer:
+    cuda = args.ngpu > 0
     # not Lightning's guess: inside a Slurm job it would count Slurm's tasks
     ranks = TorchElasticEnvironment() if world_size > 1 else LightningEnvironment()
-    # what Lightning tells is in our own lines, but for an advertisement
+    strategy: RankStrategy | str = "auto"
+    if world_size > 1:
+        strategy = RankStrategy(process_group_backend="nccl" if cuda else "gloo")
+    ranks_a_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # what Lightning says is in our own lines, but for an advertisement
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    trainer = L.Trainer(
+    return L.Trainer(
         accelerator="cuda" if cuda else "cpu",
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        num_nodes=world_size // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        strategy=(
-            "auto"
-            if world_size == 1
-            else RankStrategy(process_group_backend="nccl" if cuda else "gloo")
-        ),
+        devices=ranks_a_node,
+        num_nodes=world_size // ranks_a_node,
+        strategy=strategy,
         plugins=[ranks, AtomicCheckpointIO()],
         precision="bf16-mixed" if args.use_amp else "32-true",
         max_epochs=args.max_epoch,
-        accumulate_grad_batches=max(1, options.update_batches // world_size),
+        accumulate_grad_batches=max(
+            1, module.batch_options.update_batches // world_size
+        ),
         gradient_clip_val=args.grad_clip if args.grad_clip > 0 else None,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         log_every_n_steps=10,
-        callbacks=[
-            *(*finder, clock, models, *averaging, *bar, Watchdog()),
-            *(resumable, LearningRateMonitor()),
-        ],
+        callbacks=callbacks,
         logger=_loggers(args, exp),
-        enable_progress_bar=is_watched,
+        enable_progress_bar=any(isinstance(c, Bar) for c in callbacks),
         enable_model_summary=False,
     )
-    if trainer.is_global_zero:
-        with atomic_write(exp / "config.yaml") as file:
-            yaml.safe_dump(
-                stock_config(args), file, allow_unicode=True, sort_keys=False
-            )
-    # it is: train_dataloader starts where the checkpoint's counters say
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-    trainer.fit(module, ckpt_path=newest_checkpoint(exp))
-    return models.average() if trainer.is_global_zero else exp
 
 
 def _nbest(args: argparse.Namespace) -> int:

@@ -12,9 +12,10 @@ import torch
 import yaml
 from tiny_model import SETTINGS, make_args, make_corpus
 
+from powsm.train.checkpoints import StoppedBySignal, newest_checkpoint
 from powsm.train.lit import LitPowsm
-from powsm.train.run import newest_checkpoint, train
-from powsm.train.watch import StoppedBySignal, Watchdog
+from powsm.train.progress import Watchdog
+from powsm.train.run import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,7 +115,8 @@ def test_signal_to_one_of_two_ranks_stops_both(corpus, tmp_path):
 STALL = """
 import sys, time
 from types import SimpleNamespace
-from powsm.train.watch import StoppedBySignal, Watchdog
+from powsm.train.checkpoints import StoppedBySignal
+from powsm.train.progress import Watchdog
 from powsm.train.lit import LitPowsm
 dog = Watchdog(stall_s=0.3)
 dog.setup(SimpleNamespace(global_rank=int(sys.argv[1])), None, "fit")

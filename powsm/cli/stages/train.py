@@ -39,29 +39,19 @@ def trainer_of(settings: dict) -> str:
 
 def train_by_ours(options: argparse.Namespace, settings: dict) -> int | None:
     from powsm.files.whole import naming
-    from powsm.model.find import keep_normaliser
-    from powsm.train import config
-    from powsm.train.run import train
-    from powsm.train.watch import StoppedBySignal
+    from powsm.train.checkpoints import StoppedBySignal
+    from powsm.train.run import train_experiment
 
-    rank = int(os.environ.get("RANK", "0"))
-    if rank == 0:
+    if os.environ.get("RANK", "0") == "0":
         log_to(options.exp / "train.log")
-    settings["token_list"] = str(options.token_dir / "tokens.txt")
-    settings["token_type"] = "bpe"
-    settings["bpemodel"] = str(options.token_dir / "bpe.model")
-    if settings.get("normalize") == "global_mvn":
-        settings["normalize_conf"] = {"stats_file": str(options.stats)}
-    name = "settings.yaml" if rank == 0 else f".settings.{rank}.yaml"
-    args = config.parse(settings, options.exp / name)
-    if rank == 0:
-        keep_normaliser(options.dump / options.train_set, options.exp)
     try:
         with naming(options.exp):
-            train(
-                args,
+            train_experiment(
+                settings,
                 train_folder=options.dump / options.train_set,
                 valid_folder=options.dump / options.valid_set,
+                token_dir=options.token_dir,
+                stats=options.stats,
                 exp=options.exp,
             )
     except StoppedBySignal as stop:
