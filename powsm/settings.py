@@ -5,9 +5,12 @@ With `base: ../train_x.yaml` a file holds only what it changes of another, and w
 """
 
 import difflib
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin
 
 import yaml
 
@@ -127,3 +130,68 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` with the known word that is nearest, or nothing."""
     close = difflib.get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def fits(value: object, hint: object) -> bool:
+    """Whether a value of YAML is of a type hint; hints that are no plain types fit all.
+
+    >>> fits(3, float), fits(True, int), fits("x", int | None), fits([1, 2], Sequence)
+    (True, False, False, True)
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if hint is None or hint is type(None):
+        return value is None
+    kind = origin or hint
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return is_number(value)
+    if kind is str:
+        return isinstance(value, str)
+    if not isinstance(kind, type):
+        return True
+    if issubclass(kind, Mapping):
+        return isinstance(value, Mapping)
+    if issubclass(kind, Sequence):
+        return _fits_list(value, parts, is_tuple=kind is tuple)
+    return kind.__module__ != "torch"  # YAML holds no tensors
+
+
+def _fits_list(value: object, parts: tuple, *, is_tuple: bool) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    if not parts:
+        return True
+    if is_tuple and Ellipsis not in parts:
+        return len(value) == len(parts) and all(map(fits, value, parts))
+    return all(fits(item, parts[0]) for item in value)
+
+
+def is_number(value: object) -> bool:
+    """A finite number, and no truth value."""
+    is_plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_plain and math.isfinite(value)
+
+
+def hint_name(hint: object) -> str:
+    """A type hint as a message says it."""
+    names = {bool: "true or false", int: "a whole number", float: "a number"}
+    names |= {str: "text", type(None): "none", None: "none"}
+    if hint in (bool, int, float, str, None, type(None)):
+        return names[hint]
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        shown = [hint_name(p) for p in parts if getattr(p, "__module__", "") != "torch"]
+        return " or ".join(dict.fromkeys(shown))
+    kind = origin or hint
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        return "'key: value' lines"
+    if isinstance(kind, type) and issubclass(kind, Sequence):
+        return "a list"
+    return str(hint)

@@ -65,6 +65,23 @@ class BatchOptions:
                 f"language_temperature is {self.language_temperature}, expected more "
                 "than 0: 1 leaves the languages as they are"
             )
+        for name, value, is_right, expected in (
+            (
+                "update_batches",
+                self.update_batches,
+                self.update_batches >= 1,
+                "1 or more",
+            ),
+            ("window_share", self.window_share, 0 <= self.window_share <= 1, "0 to 1"),
+            ("window_s", self.window_s, self.window_s >= 0, "0 or more"),
+            ("max_lead_s", self.max_lead_s, self.max_lead_s >= 0, "0 or more"),
+        ):
+            if not is_right:
+                raise ValueError(f"{name} is {value}, expected {expected}")
+        for name in ("batch_seconds", "update_seconds"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not value > 0:
+                raise ValueError(f"{name} is {value}, expected more than 0")
 
     def cut_into(self, n_batches: int) -> "BatchOptions":
         """These options with an update of `update_seconds` in `n_batches` batches."""

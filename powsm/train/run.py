@@ -46,7 +46,7 @@ from powsm.train.checkpoints import (
     checkpoint_to_resume,
     remove_broken_off,
 )
-from powsm.train.config import not_read, parse, stock_config
+from powsm.train.config import check_tokens, not_read, parse, stock_config
 from powsm.train.exchange import RankStrategy
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import BatchFinder, TrainingError
@@ -120,10 +120,12 @@ def train_experiment(
         exp: the experiment folder.
 
     Raises:
+        ConfigError: a token list with faults.
         ExperimentError: the experiment was trained with something else.
         OwnedError: another process trains there.
         TrainingError, RankError, StoppedBySignal: see `train`.
     """
+    check_tokens(token_dir / "tokens.txt")
     settings = dict(settings) | {
         "token_list": str(token_dir / "tokens.txt"),
         "token_type": "bpe",
