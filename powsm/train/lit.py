@@ -15,7 +15,7 @@ The path of one update, in order:
 5. A batch that does not fit is taken in halves (`memory.UpdateInParts`), in 4.
 6. 3 to 5 for every batch that this rank has of the update. Then
    `on_before_optimizer_step` adds gradients and statistics up over the ranks
-   (`exchange.mean_gradients`): the gradient is that of the mean over all examples. An
+   (`memory.mean_gradients`): the gradient is that of the mean over all examples. An
    update whose gradient is not finite is skipped.
 7. Lightning clips, and steps optimiser and scheduler. `progress.Clock` writes a line,
    `checkpoints.ResumableCheckpoint` saves, or ends the run at a signal.
@@ -43,9 +43,13 @@ from powsm.prepare.index import ExampleIndex
 from powsm.tasks import TASKS
 from powsm.train.batches import PLAN_VERSION, BatchOptions
 from powsm.train.dataset import UtteranceDataset
-from powsm.train.exchange import StatSums, mean_gradients
 from powsm.train.loader import UtteranceLoader
-from powsm.train.memory import TrainingError, UpdateInParts
+from powsm.train.memory import (
+    StatSums,
+    TrainingError,
+    UpdateInParts,
+    mean_gradients,
+)
 from powsm.train.validation import Validation
 from powsm.vocabulary import code_points
 from powsm.vocabulary.tokenizer import Tokenizer

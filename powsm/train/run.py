@@ -47,9 +47,8 @@ from powsm.train.checkpoints import (
     remove_broken_off,
 )
 from powsm.train.config import check_tokens, not_read, parse, stock_config
-from powsm.train.exchange import RankStrategy
 from powsm.train.lit import LitPowsm
-from powsm.train.memory import BatchFinder, TrainingError
+from powsm.train.memory import BatchFinder, RankStrategy, TrainingError
 from powsm.train.progress import Bar, Clock, Watchdog
 from powsm.train.record import check_experiment, keep_record
 

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from tiny_model import make_args, make_corpus
 
 from powsm.model.s2t import PowsmTask
-from powsm.train.exchange import RankStrategy, mean_gradients
+from powsm.train.memory import RankStrategy, mean_gradients
 
 
 def test_nccl_could_send_all_of_a_model(tmp_path, monkeypatch):
