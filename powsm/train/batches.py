@@ -77,11 +77,11 @@ class BatchOptions:
             ("max_lead_s", self.max_lead_s, self.max_lead_s >= 0, "0 or more"),
         ):
             if not is_right:
-                raise ValueError(f"{name} is {value}, expected {expected}")
+                raise PowsmError(f"{name} is {value}, expected {expected}")
         for name in ("batch_seconds", "update_seconds"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
-                raise ValueError(f"{name} is {value}, expected more than 0")
+                raise PowsmError(f"{name} is {value}, expected more than 0")
 
     def cut_into(self, n_batches: int) -> "BatchOptions":
         """These options with an update of `update_seconds` in `n_batches` batches."""
