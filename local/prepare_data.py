@@ -21,6 +21,7 @@ from powsm.prepare.shards import PARTS, load_parts, make_parts
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--downloads", "--data", "--nj")
     parser.add_argument("--corpora", nargs="+", help="only these; default: all there")
+    parser.add_argument("--skip_corpora", nargs="+", default=[], help="all but these")
     parser.add_argument(
         "--skip_bad_shards",
         action="store_true",
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    shards = find_shards(args.downloads, args.corpora)
+    shards = find_shards(args.downloads, args.corpora, args.skip_corpora)
     skip = args.skip_bad_shards
     if args.shards is not None:
         first, step = args.shards

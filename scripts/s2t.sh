@@ -31,6 +31,8 @@ expdir=exp              # statistics and experiments
 download=               # script of stage 0
 download_opts=()        # an option for it, as --download_opts=--name=value
 audio_format=inplace    # inplace, or flac.ark or wav: copies that stock ESPnet reads
+skip_corpora=           # corpora of the downloads that stage 1 leaves out: "cv tamil"
+skip_bad_shards=false   # true: stage 1 goes on without shards that cannot be used
 ipa_policy=strict       # strict; as published: released, or powsm_fix for POWSM-fix
 text_policy=powsm_fix   # powsm_fix, or released: the published orthography
 min_duration=0.5        # seconds; shorter utterances are dropped
@@ -143,6 +145,9 @@ fi
 
 if in_stage 1 "prepare: ${downloads} -> ${data}/{train,dev,test_*}"; then
     prepare=(python local/prepare_data.py --downloads "${downloads}" --data "${data}")
+    read -ra names <<<"${skip_corpora//,/ }"
+    [[ ${#names[@]} -eq 0 ]] || prepare+=(--skip_corpora "${names[@]}")
+    [[ ${skip_bad_shards} == false ]] || prepare+=(--skip_bad_shards)
     if [[ ${cmd_backend} == slurm ]]; then
         set_jobs "${expdir}"
         run_stage "${data}" "${downloads}" -- \

@@ -9,6 +9,7 @@ Source: lhotse 1.32, `lhotse.shar`.
 """
 
 import gzip
+import logging
 import re
 import zlib
 from collections import Counter
@@ -22,7 +23,7 @@ from typing import Any
 import orjson
 
 from powsm.audio import location_in_shard, n_samples_at_sample_rate
-from powsm.corpora.table import CORPORA, Corpus
+from powsm.corpora.table import CORPORA, Corpus, corpus_row
 from powsm.corpora.tarindex import TarError, TarIndex, TarMember
 from powsm.corpora.utterance import (
     Utterance,
@@ -36,10 +37,12 @@ from powsm.languages import DROPPED_LANGUAGES, UNKNOWN_LANGUAGE, lang_code
 
 DURATION_TOLERANCE_S = 0.025  # between a cut and its recording; lhotse allows the same
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _CUTS = re.compile(r"cuts(\.(?P<number>.+))?\.jsonl(\.gz)?")
 _RECORDING = re.compile(r"recording(\.(?P<number>.+))?\.tar(\.\w+)?")
 _UNNUMBERED = "unnumbered"  # lhotse leaves the number out when told not to shard
 
+log = logging.getLogger(__name__)
 
 # What a value of another kind than a cut's makes Python say.
 _MISFITS = (KeyError, TypeError, AttributeError, ArithmeticError, UtteranceError)
@@ -54,7 +57,7 @@ class Shard:
     """A cuts file and the tar file that holds its audio.
 
     Attributes:
-        corpus: a name in `powsm.corpora.table`.
+        corpus: a name in `powsm.corpora.table`, or that of a folder.
         split: the corpus's own name of the part, the folder of the shard.
         number: what stands between `cuts.` and `.jsonl`, as it is written;
             `unnumbered` if nothing does.
@@ -72,36 +75,40 @@ class Shard:
         return f"{self.corpus}_shar/{self.split}/{self.number}"
 
 
-def find_shards(downloads: Path, corpora: Sequence[str] | None = None) -> list[Shard]:
+def find_shards(
+    downloads: Path,
+    corpora: Sequence[str] | None = None,
+    skip_corpora: Sequence[str] = (),
+) -> list[Shard]:
     """Every shard under `<corpus>_shar/<split>/`, sorted by name.
 
     Args:
         downloads: folder of corpora; other things in it are left alone.
-        corpora: only these; None for all that are there.
+        corpora: only these; None for all that are there. One that is not in the table
+            is used by its own name, and a line says so.
+        skip_corpora: all but these.
 
     Raises:
-        ShardError: no shard at all, an unknown corpus, or half a shard.
+        ShardError: no shard at all, a corpus that is to be skipped and is not there, a
+            name that cannot be used, or half a shard.
     """
     downloads = Path(downloads)
     if not downloads.is_dir():
         raise ShardError(f"{downloads}: no such folder; run stage 0 to fetch the data")
     folders = sorted(folder for folder in downloads.glob("*_shar") if folder.is_dir())
     wanted = {f"{corpus}_shar" for corpus in corpora or ()}
-    if missing := wanted - {folder.name for folder in folders}:
+    skipped = {f"{corpus}_shar" for corpus in skip_corpora}
+    if missing := (wanted | skipped) - {folder.name for folder in folders}:
         raise ShardError(
             f"{downloads}: no folder {' '.join(sorted(missing))}; found "
             f"{' '.join(folder.name for folder in folders) or 'none'}"
         )
     shards = []
     for folder in folders:
-        if wanted and folder.name not in wanted:
+        if (wanted and folder.name not in wanted) or folder.name in skipped:
             continue
         corpus = folder.name.removesuffix("_shar")
-        if corpus not in CORPORA:
-            raise ShardError(
-                f"{folder}: unknown corpus {corpus!r}, known are "
-                f"{' '.join(sorted(CORPORA))}; add a row to powsm.corpora.table"
-            )
+        _check_name(corpus, folder)
         for split in sorted(path for path in folder.iterdir() if path.is_dir()):
             shards.extend(_shards_of_split(corpus, split))
     if not shards:
@@ -109,6 +116,25 @@ def find_shards(downloads: Path, corpora: Sequence[str] | None = None) -> list[S
             f"{downloads}: no <corpus>_shar/<split>/cuts.NNNNNN.jsonl.gz; run stage 0"
         )
     return sorted(shards)
+
+
+def _check_name(corpus: str, folder: Path) -> None:
+    """Say that a corpus is not in the table, and refuse a name that misleads."""
+    if corpus in CORPORA:
+        return
+    human = [row.name for row in CORPORA.values() if row.labels == "human"]
+    mistaken = [name for name in human if corpus.startswith(f"{name}_")]
+    if mistaken or not _NAME.fullmatch(corpus):
+        raise ShardError(
+            f"{folder}: {corpus!r} cannot name a corpus: use letters, digits, _ and -, "
+            f"and no name that begins with {' '.join(human)}; rename the folder"
+        )
+    log.warning(
+        "%s: not in the table of corpora: used as %r, with labels made by a program, "
+        "and the language and split that its cuts and folders say",
+        folder,
+        corpus,
+    )
 
 
 def read_shard(shard: Shard, drops: Counter[str]) -> Iterator[Utterance]:
@@ -270,7 +296,7 @@ def _utterance_of(
     if not ipa:
         drops["no_ipa"] += 1
         return None
-    lang = _language_of(supervision["language"] or "", CORPORA[shard.corpus])
+    lang = _language_of(supervision["language"] or "", corpus_row(shard.corpus))
     if lang is None:
         raise ShardError(
             f"{where}: unknown language {supervision['language']!r} of cut "

@@ -75,6 +75,11 @@ _ROWS = (
 CORPORA: dict[str, Corpus] = {row.name: row for row in _ROWS}
 
 
+def corpus_row(name: str) -> Corpus:
+    """The row of a corpus; one that is not in the table has labels of a program."""
+    return CORPORA.get(name) or Corpus(name, "g2p")
+
+
 def set_name(corpus: str, split_dir: str) -> str:
     """Data directory that a split of a corpus goes to.
 

@@ -57,16 +57,13 @@ def commands(corpus: Path) -> dict[str, list[str]]:
         "1": ("prepare_data.py", "--downloads", str(corpus)),
         "3": ("copy_audio.py",),
         "4": ("prepare_dump.py",),
-        "5": (
-            "train_tokenizer.py",
-            *("--nbpe", "55", "--phones", "observed", "--languages", "observed"),
-            *("--time_step_s", "none"),
-        ),
     }
+    tokens = "tokens --nbpe 55 --phones observed --languages observed".split()
+    tokens += ["--time_step_s", "none"]
     return {
         stage: [sys.executable, str(ROOT / "local" / script), *options]
         for stage, (script, *options) in stages.items()
-    }
+    } | {"5": [sys.executable, "-m", "powsm.cli.main", *tokens]}
 
 
 def start(command: list[str], folder: Path) -> subprocess.Popen:

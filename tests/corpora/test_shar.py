@@ -393,10 +393,34 @@ def test_find_shards_says_what_is_wrong(tmp_path):
     with pytest.raises(ShardError, match="run stage 0"):
         find_shards(tmp_path)
     write_shard(tmp_path / "madeup_shar" / "train", [make_cut()])
-    with pytest.raises(ShardError, match="unknown corpus 'madeup'"):
-        find_shards(tmp_path)
     with pytest.raises(ShardError, match="no folder tamil_shar; found madeup_shar"):
         find_shards(tmp_path, ["tamil"])
+
+
+def test_corpus_that_is_not_in_the_table_is_used_by_its_name(tmp_path, caplog):
+    for split in ("train", "dev", "test"):
+        write_shard(tmp_path / "my_own_shar" / split, [make_cut(language="fr")])
+    assert [(s.corpus, s.split) for s in find_shards(tmp_path)] == [
+        ("my_own", split) for split in ("dev", "test", "train")
+    ]
+    assert len(caplog.records) == 1 and "used as 'my_own'" in caplog.text
+    assert [u.lang for u in read(tmp_path)[:1]] == ["fra"]
+
+
+def test_corpora_can_be_left_out(tmp_path):
+    for corpus in ("cv", "tamil"):
+        write_shard(tmp_path / f"{corpus}_shar" / "train", [make_cut()])
+    shards = find_shards(tmp_path, skip_corpora=["cv"])
+    assert [shard.corpus for shard in shards] == ["tamil"]
+    with pytest.raises(ShardError, match="no folder cvv_shar; found cv_shar"):
+        find_shards(tmp_path, skip_corpora=["cvv"])
+
+
+@pytest.mark.parametrize("name", ["doreco_mine", "mein Korpus", "ütz", "-x"])
+def test_name_that_misleads_is_refused(tmp_path, name):
+    write_shard(tmp_path / f"{name}_shar" / "train", [make_cut()])
+    with pytest.raises(ShardError, match="cannot name a corpus"):
+        find_shards(tmp_path)
 
 
 # --- lhotse's own writer and reader

@@ -242,10 +242,9 @@ def test_files_that_disagree_are_named(small, tmp_path, name):
         prepare_set(small, tmp_path / "out", Settings())
 
 
-def test_unknown_corpus_in_an_id_is_named():
+def test_corpus_of_an_id():
     assert corpus_of("kazakh2_1_kaz") == "kazakh2"
-    with pytest.raises(ValueError, match="begins with no corpus"):
-        corpus_of("nowhere_1_eng")
+    assert corpus_of("nowhere_1_eng") == "nowhere"
 
 
 def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch):
