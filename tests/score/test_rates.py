@@ -68,7 +68,7 @@ def test_records_are_tidy(scores):
         "n_units": 7,
     }
     assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"]
-    one_utterance = rows[4]
+    one_utterance = rows[5]
     assert (one_utterance["lang"], one_utterance["low"]) == ("deu", None)
 
 
