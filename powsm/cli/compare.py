@@ -1,5 +1,6 @@
 """Two experiments, or two profiles of one, on the utterances that both decoded.
 
+Of one set, different profiles and tasks make pairs as well: speech recognition and P2G.
 Prints Markdown: the rates of both, the difference with a paired interval and its p, the
 settings that differ, and what only one of them decoded.
 """
@@ -15,7 +16,8 @@ NOT_COMPARED = ("token_list", "output_dir")  # long, or different by nature
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("first", type=Path, help="experiment folder, or one of a profile in it")
+    sides = "experiment folder, or one of a profile or of a decoded set in it"
+    add("first", type=Path, help=sides)
     add("second", type=Path, help="the same")
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"), help=None)
     add("--by_lang", action="store_true", help="each language as well")
@@ -32,24 +34,23 @@ def run(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> str:
     """The comparison as Markdown."""
     from powsm.report.compare import (
-        common_hyps,
         compare_scores,
         config_differences,
+        pair_decoded,
         render,
     )
-    from powsm.score.decoded import DecodedSet
 
     exps = (options.first, options.second)
-    common, unpaired = common_hyps(*exps)
-    if not common:
+    pairs, unpaired = pair_decoded(*exps)
+    if not pairs:
         raise PowsmError(
             f"{exps[0]} and {exps[1]} have no decoded set in common; run stage 12 with "
-            "the same profiles and test sets"
+            "the same test sets"
         )
     compared = []
-    for what in common:
-        scores = [DecodedSet(exp / what).score(options.dump) for exp in exps]
-        compared += compare_scores(what, *scores, by_lang=options.by_lang)
+    for pair in pairs:
+        scores = [side.score(options.dump) for side in (pair.first, pair.second)]
+        compared += compare_scores(pair, *scores, by_lang=options.by_lang)
     settings = [read_config(exp / "config.yaml") for exp in exps]
     names = tuple(exp.resolve().name for exp in exps)
     return render(names, compared, config_differences(*settings), unpaired)

@@ -1,16 +1,17 @@
-"""Fill a published table with the scores of a model.
+"""Fill a published table with the scores of models, or test the paper's claims.
 
 Prepares sets whose source is known (db.sh), decodes what is missing (powsm decode),
 scores it as the paper did, and prints the published numbers beside ours, with intervals
-and verdicts, and the cells that stay empty and why. The same goes to
-<exp>/tables/<table>.{md,csv,tex}.
+and verdicts, and the cells that stay empty and why. A row takes the models that were
+trained as it says, and no others. The same goes to
+<exp>/tables/<table>.{md,csv,tex} of the first experiment.
 """
 
 import argparse
 import logging
 import os
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,44 +21,85 @@ from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from powsm.report.paper.fill import Filled, System
     from powsm.report.paper.plan import PlannedDecode
-    from powsm.report.paper.spec import Query, Table
-    from powsm.score.rates import Scores
+    from powsm.report.paper.spec import Table, TestSet
 
 log = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--table", required=True, help="4, lid, figure2, prism3 or a YAML file")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--table", help="1 to 13, lid, figure2, figure3, prism3 or a YAML file"
+    )
+    what.add_argument(
+        "--claims", action="store_true", help="test the paper's claims instead"
+    )
     add("--model", help=f"{MODEL}; without it, what the table would take")
-    add("--exp", type=Path, help="for results; default: the model's, or in --expdir")
+    add(
+        "--exp",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="experiments, each in the rows of its training; with --model: for results",
+    )
+    add(
+        "--any_training",
+        action="store_true",
+        help="fill rows with models of another training as well, and say so",
+    )
     add("--expdir", type=Path, default=Path("exp"))
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"), help=None)
     add_shared(parser, "--data", help="for sets that are prepared")
     conf = "with decode_*.yaml and tables/"
     add("--conf", type=Path, default=Path("conf"), help=conf)
     add_shared(parser, "--device")
+    for role in ("seen", "unseen", "words", "g2p"):
+        add(f"--{role}", nargs="+", metavar="SET", help="sets of --claims of that kind")
     add("--dry_run", action="store_true", help="print the plan with time and disk")
 
 
+@dataclass(frozen=True)
+class _Model:
+    """An experiment folder for results, and the model that decodes into it."""
+
+    exp: Path
+    source: str
+
+
+def models_of(options: argparse.Namespace) -> list[_Model]:
+    """The models that were named.
+
+    Raises:
+        PowsmError: --model with several --exp.
+    """
+    from powsm.report.paper.plan import results_folder
+
+    if options.model and len(options.exp) > 1:
+        raise PowsmError("--model decodes into one --exp; give the others alone")
+    if options.model:
+        exp = options.exp or [results_folder(options.model, options.expdir)]
+        return [_Model(exp[0], options.model)]
+    return [_Model(exp, str(exp)) for exp in options.exp]
+
+
 def run(options: argparse.Namespace) -> None:
-    from powsm.report.paper.plan import describe, plan, results_folder, size_faults
     from powsm.report.paper.spec import SETS_FILE, load_sets, load_table
 
-    if options.exp is None and options.model:
-        options.exp = results_folder(options.model, options.expdir)
-    table = load_table(find_table(options.table, options.conf / "tables"))
     sets = load_sets(options.conf / "tables" / SETS_FILE)
-    planned = plan(table, options.exp, options.dump, sets, os.environ)
-    if options.dry_run:
-        print(describe(planned, options.exp))
+    models = models_of(options)
+    if options.claims:
+        claims(models, sets, options)
         return
-    if options.exp is not None:
-        prepare(planned, options)
-    decode(planned, options)
-    names = [item.query.set for item in planned]
-    report(table, planned, size_faults(names, options.dump, sets), options)
+    table = load_table(find_table(options.table, options.conf / "tables"))
+    if options.dry_run:
+        print(dry_run(table, models, sets, options))
+        return
+    report(table, models, sets, options)
 
 
 def find_table(name: str, folder: Path) -> Path:
@@ -68,91 +110,239 @@ def find_table(name: str, folder: Path) -> Path:
     for path in tried:
         if path.exists():
             return path
+    from powsm.report.paper.claims import CLAIMS_FILE
     from powsm.report.paper.spec import SETS_FILE
 
-    known = sorted(p.stem for p in folder.glob("*.yaml") if p.name != SETS_FILE)
+    others = (SETS_FILE, CLAIMS_FILE)
+    known = sorted(p.stem for p in folder.glob("*.yaml") if p.name not in others)
     raise PowsmError(f"no table {name!r} in {folder}; there are {' '.join(known)}")
 
 
-def prepare(planned: list["PlannedDecode"], options: argparse.Namespace) -> None:
-    """Make the sets that are not there and whose source is known."""
+def planned_of(
+    table: "Table",
+    model: _Model | None,
+    sets: "Mapping[str, TestSet]",
+    options: argparse.Namespace,
+) -> list["PlannedDecode"]:
+    """The decodings that the rows of a model need; those of all rows without one."""
+    from powsm.report.paper.plan import plan
+    from powsm.report.paper.systems import trained_of
+
+    if model is None:
+        return plan(table, None, options.dump, sets, os.environ)
+    trained = trained_of(model.exp, model.source)
+    rows = table.rows_of(trained) if trained and not options.any_training else None
+    if rows is None and not options.any_training:
+        rows = [row for row in table.rows if row.training is None]
+    return plan(table, model.exp, options.dump, sets, os.environ, rows)
+
+
+def dry_run(
+    table: "Table",
+    models: list[_Model],
+    sets: "Mapping[str, TestSet]",
+    options: argparse.Namespace,
+) -> str:
+    """What a table still needs: for each model, and the trainings of its rows."""
+    from powsm.report.paper.costs import describe_trainings
+    from powsm.report.paper.plan import describe
+    from powsm.report.paper.systems import is_decoded
+
+    parts = []
+    for model in models or [None]:
+        planned = planned_of(table, model, sets, options)
+        name = f"{model.exp}:\n" if model else ""
+        if is_decoded(table):
+            parts.append(name + describe(planned, model.exp if model else None))
+    parts.append(describe_trainings(table))
+    return "\n\n".join(filter(None, parts))
+
+
+def prepare(
+    planned: list["PlannedDecode"],
+    sets: "Mapping[str, TestSet]",
+    options: argparse.Namespace,
+) -> None:
+    """Make the sets that are not there and whose source is known, and parts of sets."""
+    from powsm.corpora.evaluation.part import write_part
     from powsm.corpora.evaluation.sets import prepare_eval_set
 
     for name, source in {item.query.set: item.source for item in planned}.items():
         if source is not None:
             prepare_eval_set(name, source, options.data, options.dump)
+    for name, whole in {i.query.set: i.part_of for i in planned if i.part_of}.items():
+        write_part(options.dump / whole, options.dump / name, sets[name].langs)
 
 
-def decode(planned: list["PlannedDecode"], options: argparse.Namespace) -> None:
+def decode(
+    planned: list["PlannedDecode"], model: _Model, options: argparse.Namespace
+) -> None:
     """Decode what is not there, in one call for each profile."""
     missing = defaultdict(list)
     for item in planned:
         if not item.is_done and not item.why_not:
             missing[item.query.profile].append(item.query.set)
     for profile, names in missing.items():
-        command = ["decode", "--exp", options.exp, "--dump", options.dump]
-        command += ["--model", options.model or options.exp]
+        command = ["decode", "--exp", model.exp, "--dump", options.dump]
+        command += ["--model", model.source]
         command += ["--profiles", options.conf / f"{profile}.yaml"]
         command += ["--sets", *dict.fromkeys(names)]
         command += ["--device", options.device] if options.device else []
         run_verb(*command)
 
 
+def systems_for(
+    table: "Table",
+    models: list[_Model],
+    sets: "Mapping[str, TestSet]",
+    options: argparse.Namespace,
+) -> tuple[list["System"], list[str]]:
+    """The models with their scores, missing ones decoded; faults of set sizes."""
+    from powsm.report.paper.plan import size_faults
+    from powsm.report.paper.systems import (
+        ExperimentScores,
+        dump_system,
+        is_of_hours,
+        system_of,
+    )
+
+    if is_of_hours(table):
+        return [dump_system(options.dump)], []
+    systems = []
+    names: list[str] = []
+    for model in models:
+        planned = planned_of(table, model, sets, options)
+        prepare(planned, sets, options)
+        decode(planned, model, options)
+        scores = ExperimentScores(model.exp, options.dump, table, sets, tuple(planned))
+        systems.append(
+            system_of(
+                model.exp, scores, model.source, any_training=options.any_training
+            )
+        )
+        names += [item.query.set for item in planned]
+    return systems, size_faults(names, options.dump, sets)
+
+
 def report(
     table: "Table",
-    planned: list["PlannedDecode"],
-    faults: list[str],
+    models: list[_Model],
+    sets: "Mapping[str, TestSet]",
     options: argparse.Namespace,
 ) -> None:
     """Score, print and write the table."""
-    from powsm.files.transcripts import read_transcripts
     from powsm.report.paper import render
-    from powsm.report.paper.fill import fill, hyp_file
-    from powsm.score.decoded import DecodedSet
+    from powsm.report.paper.fill import fill
 
-    why_not = {(p.query.profile, p.query.set, p.query.task): p.why_not for p in planned}
-
-    def scored(query: "Query") -> "Scores | str":
-        path = hyp_file(options.exp, query) if options.exp else None
-        if path is None:
-            why = why_not[query.profile, query.set, query.task]
-            return why or f"{query.profile} does not decode {query.task}"
-        scores = DecodedSet(path.parent).score(options.dump, table.cleaning)
-        if query.task != "lid":
-            return scores
-        return with_taken_for(scores, read_transcripts(path))
-
-    cells = fill(table, scored)
-    system = options.exp.resolve().name if options.exp else "ours"
-    text = render.markdown(table, cells, system)
+    systems, faults = systems_for(table, models, sets, options)
+    cells = fill(table, systems)
+    text = render.markdown(table, cells)
     if faults:
         text += "\nSets that are not the published ones:\n\n"
         text += "".join(f"- {fault}\n" for fault in faults)
+    if table.name == "figure3":
+        text += confusions(models, cells, options)
     print(text)
-    if options.exp is None:
+    if not models:
         return
+    folder = models[0].exp / "tables"
     outputs = {
         "md": text,
         "csv": render.to_csv(table, cells),
-        "tex": render.to_latex(table, cells, system),
+        "tex": render.to_latex(table, cells),
     }
     for extension, content in outputs.items():
-        path = options.exp / "tables" / f"{table.name}.{extension}"
+        path = folder / f"{table.name}.{extension}"
         with atomic_write(path) as file:
             file.write(content)
         log.info("wrote %s", path)
+    if table.name == "figure2":
+        draw(table, models, cells, folder / "figure2.png")
 
 
-def with_taken_for(scores: "Scores", hyps: dict[str, str]) -> "Scores":
-    """Add a column for each detected language: which utterances were taken for it."""
-    import numpy as np
+def confusions(
+    models: list[_Model], cells: list["Filled"], options: argparse.Namespace
+) -> str:
+    """The matrix of figure 3 for each model that fills its row."""
+    from powsm.formatting import markdown_table
+    from powsm.report.paper.systems import confusion
+    from powsm.score.decoded import DumpSet, decoded_sets
 
-    from powsm.languages import lang_code
-    from powsm.report.paper.fill import TAKEN_FOR
+    text = ""
+    filled = {cell.system for cell in cells if cell.ours is not None}
+    for model in models:
+        name = model.exp.resolve().name
+        if name not in filled:
+            continue
+        for decoded in decoded_sets(model.exp / "decode_lid_paper", ["test_fleurs"]):
+            heard = {record["utt_id"]: record["text"] for record in decoded.records()}
+            langs = DumpSet(options.dump / "test_fleurs").langs
+            header, *rows = confusion(heard, langs)
+            text += f"\n## Language heard, percent: {name}\n\n"
+            text += markdown_table(header, rows) + "\n"
+    return text
 
-    codes = [lang_code(hyps[utt_id].strip("<>")) for utt_id in scores.utt_ids]
-    columns = {
-        f"{TAKEN_FOR}{code}": np.array([c == code for c in codes], np.int64)
-        for code in sorted(set(filter(None, codes)))
+
+def draw(
+    table: "Table", models: list[_Model], cells: list["Filled"], path: Path
+) -> None:
+    """The curves of figure 2, of every experiment that is one of its rows."""
+    from powsm.report.paper.fill import HISTORY
+    from powsm.report.paper.systems import read_history
+    from powsm.report.plots import plot_curves
+
+    exps = {model.exp.resolve().name: model.exp for model in models}
+    histories = {
+        f"{cell.row}: {cell.system}": read_history(exps[cell.system])
+        for cell in cells
+        if cell.ours is not None
     }
-    return replace(scores, columns={**scores.columns, **columns})
+    if not histories:
+        return
+    metric = table.settings["metric"].removeprefix(HISTORY)
+    plot_curves(histories, metric, "validation PER of CTC, %", path)
+    log.info("wrote %s", path)
+
+
+def claims(
+    models: list[_Model], sets: "Mapping[str, TestSet]", options: argparse.Namespace
+) -> None:
+    """Decode what the claims compare, and say which of them hold."""
+    from powsm.report.paper.claims import (
+        CLAIMS_FILE,
+        check_claims,
+        load_claims,
+        needed,
+        render_claims,
+    )
+    from powsm.report.paper.plan import plan_queries
+    from powsm.report.paper.spec import load_table
+    from powsm.report.paper.systems import ExperimentScores, system_of
+
+    listed, roles = load_claims(options.conf / "tables" / CLAIMS_FILE)
+    for role in roles:
+        if chosen := getattr(options, role, None):
+            roles[role] = tuple(chosen)
+    systems = []
+    for model in models:
+        planned = plan_queries(
+            needed(listed, roles), model.exp, options.dump, sets, os.environ
+        )
+        if not options.dry_run:
+            prepare(planned, sets, options)
+            decode(planned, model, options)
+        scores = ExperimentScores(model.exp, options.dump, None, sets, tuple(planned))
+        systems.append(system_of(model.exp, scores, model.source, any_training=False))
+    folder = options.conf / "tables"
+    outcomes = check_claims(
+        listed,
+        roles,
+        systems,
+        lambda name: load_table(find_table(name, folder)),
+        {model.exp.resolve().name: model.exp for model in models},
+    )
+    text = render_claims(outcomes)
+    print(text)
+    if models:
+        with atomic_write(models[0].exp / "tables" / "claims.md") as file:
+            file.write(text)

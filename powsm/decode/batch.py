@@ -183,24 +183,26 @@ def _prompt_and_search(
     """Search with the prompts that the profile asks for; `texts` are the gold ones."""
 
     def search(
-        task: str, texts: list[str], barred: Sequence[int]
+        task: str, texts: list[str], barred: Sequence[int], options: SearchOptions
     ) -> list[list[Hypothesis]]:
         prompts = [
             recogniser.prompt(record["lang_sym"], task, text)
             for record, text in zip(records, texts, strict=True)
         ]
-        searcher = Searcher(recogniser.model, profile.search, barred)
+        searcher = Searcher(recogniser.model, options, barred)
         return searcher.search(*encoded, prompts)
 
     if profile.prev != "gold":
         texts = [NA_SYM] * len(records)
     if profile.prev == "predicted":
         tokens = recogniser.tokenizer.tokens
-        first = search(FIRST_PASS[task], texts, ())  # of words, where phones are barred
+        options = profile.first_search or profile.search
+        # words come first where phones are barred
+        first = search(FIRST_PASS[task], texts, (), options)
         texts = [_text(hyps[0], tokens) or NA_SYM if hyps else NA_SYM for hyps in first]
         for record, text in zip(records, texts, strict=True):
             record["text_prev"] = text
-    return search(task, texts, barred)
+    return search(task, texts, barred, profile.search)
 
 
 def _read_ctc(

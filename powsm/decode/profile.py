@@ -12,6 +12,7 @@ from powsm.tasks import DECODED_TASKS, LID, PHONES, TASKS, tasks_writing
 from powsm.vocabulary.phone_sets import read_phone_set
 
 # the prompted tasks, and what predicts the prompt of each
+_SEARCHES = ("search", "first_search")  # keys that hold options of a search
 FIRST_PASS = {t.name: t.first_pass for t in TASKS.values() if t.is_prompted}
 # what the CTC head says, whatever it is asked: phones without a prompt
 CTC_TASKS = tuple(t for t in tasks_writing(PHONES) if not TASKS[t].is_prompted)
@@ -93,6 +94,8 @@ class Profile:
         batch_seconds: most seconds of audio, padding included, in a batch.
         search: options of `SearchOptions`. With `decode: ctc` only
             `beam_size` and `nbest`; a beam above 1 sums paths that say the same.
+        first_search: how the prompt is `predicted`, where not by `search`. A weight of
+            CTC is for phones, the prompt of p2g.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Profile:
     dtype: str = "float32"
     batch_seconds: float = 100.0
     search: SearchOptions = SearchOptions()
+    first_search: SearchOptions | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -178,6 +182,16 @@ class Profile:
                 "from; use prev: gold"
             )
 
+        if self.first_search is None:
+            return
+        if self.prev != "predicted":
+            raise self._error("first_search is for prev: predicted")
+        if self.first_search.ctc_weight > 0 and set(self.tasks) != {"p2g"}:
+            raise self._error(
+                "first_search.ctc_weight: the CTC head says phones, which prompt p2g "
+                "alone"
+            )
+
     def _error(self, fault: str) -> DecodeError:
         return DecodeError(f"decode profile {self.name}: {fault}")
 
@@ -191,11 +205,17 @@ class Profile:
         """
         path = Path(path)
         settings = load_yaml(path)
-        search = settings.pop("search", None) or {}
-        ours = {f.name for f in fields(cls)} - {"name", "search"}
+        searches = {
+            key: settings.pop(key) or {} for key in _SEARCHES if key in settings
+        }
+        ours = {f.name for f in fields(cls)} - {"name", *_SEARCHES}
         theirs = {f.name for f in fields(SearchOptions)}
         unknown = sorted(set(settings) - ours)
-        unknown += sorted(f"search.{key}" for key in set(search) - theirs)
+        unknown += sorted(
+            f"{name}.{key}"
+            for name, search in searches.items()
+            for key in set(search) - theirs
+        )
         if unknown:
             raise DecodeError(
                 f"{path}: unknown {' '.join(unknown)}; known are "
@@ -206,7 +226,8 @@ class Profile:
                 settings[key] = tuple(settings[key])
         if "phones" in settings:
             settings["phones"] = phone_set(settings["phones"])
-        return cls(name=path.stem, search=SearchOptions(**search), **settings)
+        options = {name: SearchOptions(**said) for name, said in searches.items()}
+        return cls(name=path.stem, **options, **settings)
 
     def tag(self, task: str) -> str:
         """Folder of a task's results: `pr_ctc`, `asr_attention`, `pr_joint_unk`, `lid`.
@@ -230,7 +251,10 @@ class Profile:
 
     def digest(self) -> str:
         """Short hash of all settings: two results with one digest compare."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        settings = asdict(self)
+        if self.first_search is None:
+            del settings["first_search"]  # as profiles were before they had it
+        text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

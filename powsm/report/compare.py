@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from powsm.errors import PowsmError
 from powsm.formatting import markdown_table
-from powsm.score.decoded import decoded_sets
+from powsm.score.decoded import HYP_FILE, DecodedSet, decoded_sets
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores, rate_notes
 from powsm.score.results import task_title
 from powsm.tasks import DECODED_TASKS
 
 SIGNIFICANT = 0.05  # p below this is marked
+
+
+class CompareError(PowsmError):
+    """Two decodings that do not compare; the message names both."""
 
 
 @dataclass(frozen=True)
@@ -36,38 +41,90 @@ class Compared:
     result: Comparison
 
 
-def common_hyps(first: Path, second: Path) -> tuple[list[Path], list[Path]]:
-    """Decoded sets: in both, and in one alone.
+@dataclass(frozen=True)
+class Pair:
+    """Two decodings of one set that say the same kind of thing.
+
+    Attributes:
+        what: set, task and profile, or both of each where they differ.
+        first, second: the decodings.
+    """
+
+    what: str
+    first: DecodedSet
+    second: DecodedSet
+
+
+def pair_decoded(first: Path, second: Path) -> tuple[list[Pair], list[str]]:
+    """Decodings to compare, and those that only one side has.
+
+    The same place in both comes first. Of what is left, two that say the same kind of
+    thing of one set make a pair if there is no other candidate: speech recognition and
+    P2G, or two profiles.
 
     Args:
-        first, second: experiments with `<profile>/<set>/<task>[_<decode>]`, or the
-            folders of two profiles in one, with `<set>/<task>[_<decode>]`.
+        first, second: experiments, folders of a profile in one, or of one decoding,
+            `<profile>/<set>/<task>[_<decode>]`.
     """
-    places = [
-        {decoded.folder.relative_to(folder) for decoded in decoded_sets(folder)}
-        for folder in (first, second)
-    ]
-    return sorted(places[0] & places[1]), sorted(places[0] ^ places[1])
+    sides = [_by_place(folder) for folder in (first, second)]
+    pairs = []
+    for place in sorted(sides[0].keys() & sides[1].keys()):
+        a, b = (side.pop(place) for side in sides)
+        pairs.append(Pair(_what(a, b), a, b))
+    kinds: dict[tuple[str, str], tuple[list[DecodedSet], list[DecodedSet]]] = {}
+    for number, side in enumerate(sides):
+        for decoded in side.values():
+            key = (decoded.set_name, decoded.writes)
+            kinds.setdefault(key, ([], []))[number].append(decoded)
+    unpaired = []
+    for ours, theirs in kinds.values():
+        if len(ours) == len(theirs) == 1:
+            pairs.append(Pair(_what(ours[0], theirs[0]), ours[0], theirs[0]))
+        else:
+            unpaired += [str(d.place) for d in (*ours, *theirs)]
+    return pairs, sorted(unpaired)
+
+
+def _by_place(folder: Path) -> dict[Path, DecodedSet]:
+    if (folder / HYP_FILE).exists():
+        return {Path("this"): DecodedSet(folder)}
+    return {d.folder.relative_to(folder): d for d in decoded_sets(folder)}
+
+
+def _what(a: DecodedSet, b: DecodedSet) -> str:
+    """Set, task and profile of a pair."""
+
+    def either(x: str, y: str) -> str:
+        return x if x == y else f"{x} / {y}"
+
+    if a.set_name != b.set_name:
+        raise CompareError(
+            f"{a.folder} and {b.folder} are of different sets; a difference is taken "
+            "on the same utterances"
+        )
+    if a.writes != b.writes:
+        raise CompareError(
+            f"{a.folder} writes {a.writes}, {b.folder} {b.writes}; nothing compares"
+        )
+    task = either(task_title(a.task), task_title(b.task))
+    return f"{a.set_name}: {task}, {either(a.profile, b.profile)}"
 
 
 def compare_scores(
-    what: Path, first: Scores, second: Scores, *, by_lang: bool
+    pair: Pair, first: Scores, second: Scores, *, by_lang: bool
 ) -> list[Compared]:
-    """Compare the main rates of a decoded set, pooled and perhaps by language.
+    """Compare the main rates of a pair, pooled and perhaps by language.
 
     Raises:
         ScoreError: the utterances are not the same.
     """
-    *profile, set_name, tag = what.parts
-    task = tag.partition("_")[0]
-    profile = [name.removeprefix("decode_") for name in profile]
     pairs = {"all": (first, second)}
     if by_lang:
         langs = second.by_lang()
         pairs |= {lang: (part, langs[lang]) for lang, part in first.by_lang().items()}
     return [
         Compared(
-            what=", ".join((f"{set_name}: {task_title(task)}", *profile)),
+            what=pair.what,
             lang=lang,
             metric=metric,
             first=a.value(metric),
@@ -75,8 +132,8 @@ def compare_scores(
             result=a.compare(b, metric),
         )
         for lang, (a, b) in pairs.items()
-        for metric in DECODED_TASKS[task].metrics
-        if not math.isnan(a.value(metric))
+        for metric in DECODED_TASKS[pair.first.task].metrics
+        if metric in a.rates and metric in b.rates and not math.isnan(a.value(metric))
     ]
 
 
@@ -102,7 +159,7 @@ def render(
     names: tuple[str, str],
     compared: Sequence[Compared],
     settings: Sequence[tuple[str, str, str]],
-    unpaired: Sequence[Path],
+    unpaired: Sequence[str],
 ) -> str:
     """The comparison as Markdown."""
     first, second = names

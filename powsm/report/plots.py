@@ -1,7 +1,7 @@
 """Training curves as PNG files: loss by task, and validation error by language."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -103,6 +103,21 @@ def plot_validation(history: Sequence[dict], metric: str, path: Path) -> Path:
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     name = metric.removesuffix("_ctc").upper()
     _finish(axes, f"{name} in validation, greedy CTC", f"{name} (%)")
+    return _save(figure, path)
+
+
+def plot_curves(
+    histories: Mapping[str, Sequence[dict]], metric: str, unit: str, path: Path
+) -> Path:
+    """One figure of validation by epoch, a curve an experiment."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (label, history) in enumerate(histories.items()):
+        rows = [record for record in history if metric in record]
+        epochs, values = [r["epoch"] for r in rows], [r[metric] for r in rows]
+        axes.plot(epochs, values, label=label, marker=".", **style(number))
+    _finish(axes, "", unit)
+    axes.set_xlabel("epoch")
     return _save(figure, path)
 
 

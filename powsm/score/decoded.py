@@ -13,7 +13,7 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
-from powsm.files.datadir import read_scp
+from powsm.files.datadir import RAW_REFERENCES, read_scp
 from powsm.files.whole import read_json
 from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.orthography import POLICIES as TEXT_POLICIES
@@ -90,10 +90,16 @@ class DumpSet:
             )
         return policy
 
-    def references(self, writes: Filling) -> dict[str, str]:
-        """What a task should have written: IPA, orthography or ISO 639-3."""
+    def references(self, writes: Filling, *, raw: bool = False) -> dict[str, str]:
+        """What a task should have written: IPA, orthography or ISO 639-3.
+
+        Args:
+            raw: IPA as the corpus has it, before any normalising.
+        """
         if writes == LANGUAGE:
             return self.langs
+        if raw and writes == PHONES:
+            return dict(read_scp(self._existing(self.folder / RAW_REFERENCES)))
         return dict(read_scp(self._existing(self.folder / _REFERENCE_FILES[writes])))
 
     def _of_examples(self, name: str) -> dict[str, str]:
@@ -191,19 +197,27 @@ class DecodedSet:
         path = self.folder / TIMING_FILE
         return read_json(path, "run stage 12 again") if path.exists() else None
 
-    def score(self, dump: Path, cleaning: str | None = None) -> Scores:
+    def score(
+        self,
+        dump: Path,
+        cleaning: str | None = None,
+        *,
+        raw_references: bool = False,
+    ) -> Scores:
         """Score against the references of the set.
 
         Args:
             dump: `dump/raw`.
             cleaning: how text becomes phones; None: the policy the set was made with.
+            raw_references: phones are scored against IPA as the corpus has it.
 
         Raises:
-            DecodedError: no such task, or references that are missing.
+            DecodedError: no such task, references that are missing, or words whose
+                references have another text policy than the model writes.
             ScoreError: not the utterances of the set.
         """
         truth = DumpSet(dump / self.set_name)
-        ref = truth.references(self.writes)
+        ref = truth.references(self.writes, raw=raw_references)
         records = self.records()
         hyp = {record["utt_id"]: record["text"] for record in records}
         who = {"speakers": truth.speakers}
@@ -215,9 +229,24 @@ class DecodedSet:
         who["langs"] = truth.langs
         if self.writes == TEXT:
             policy = truth.text_policy
+            self._check_text_policy(truth.folder, policy)
             return score_text(hyp=hyp, ref=ref, text_policy=policy, **who)
         cleaning = cleaning or truth.normaliser["policy"]
         return score_phones(hyp=hyp, ref=ref, cleaning=cleaning, **who)
+
+    def _check_text_policy(self, folder: Path, policy: str) -> None:
+        """A perfect output in another spelling than the references' is no error."""
+        record = self.folder.parents[2] / NORMALISER_FILE
+        if not record.exists():
+            return
+        written = json.loads(record.read_text(encoding="utf-8")).get("text_policy")
+        if written in TEXT_POLICIES and written != policy:
+            raise DecodedError(
+                f"{self.folder}: the model writes text by policy {written}, the "
+                f"references of {folder} are by {policy}; make the set as the model "
+                f"writes, ./run.sh --stage 4 --stop_stage 4 --text_policy {written} "
+                f"--dump {folder.parent}_{written}, and decode and score with that dump"
+            )
 
 
 def decoded_sets(

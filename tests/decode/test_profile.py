@@ -48,3 +48,33 @@ def test_a_file_of_phones_is_read_once_for_all(tmp_path, monkeypatch):
     (tmp_path / "mine.txt").write_text("p Q")
     with pytest.raises(PhoneSetError, match="mine.txt: Q is no IPA"):
         Profile.load("decode_x.yaml")
+
+
+def test_first_pass_has_a_search_of_its_own_where_asked(tmp_path):
+    path = tmp_path / "decode_x.yaml"
+    text = "tasks: [p2g]\nprev: predicted\n"
+    path.write_text(text)
+    plain = Profile.load(path)
+    assert plain.first_search is None
+    path.write_text(text + "first_search: {beam_size: 3, ctc_weight: 0.3}\n")
+    other = Profile.load(path)
+    assert (other.first_search.beam_size, other.first_search.ctc_weight) == (3, 0.3)
+    assert other.search == plain.search and other.digest() != plain.digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: [p2g]\nfirst_search: {beam_size: 3}\n", "is for prev: predicted"),
+        (
+            "tasks: [g2p]\nprev: predicted\nfirst_search: {ctc_weight: 0.3}\n",
+            "the CTC head says phones",
+        ),
+        ("prev: predicted\nfirst_search: {beam: 3}\n", "unknown first_search.beam"),
+    ],
+)
+def test_first_searches_that_make_no_sense(tmp_path, text, message):
+    path = tmp_path / "decode_x.yaml"
+    path.write_text(text)
+    with pytest.raises(DecodeError, match=message):
+        Profile.load(path)

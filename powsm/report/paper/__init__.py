@@ -1,8 +1,11 @@
 """The tables of the paper: what they show, and filling them from experiments.
 
-fill    put an experiment's scores into a published table, and say what stays empty ...
-plan    what a table still needs: sets and decodings, with their time and disk
-render  a filled table as Markdown, CSV and LaTeX
-spec    descriptions of published tables, `conf/tables/*.yaml`, checked when read
+claims    the paper's claims, the test of each, and whether it holds
+costs     what a training takes, from its settings
+fill      put experiments' scores into a published table, and say what stays empty ...
+plan      what a table still needs: sets and decodings, with their time and disk
+render    a filled table as Markdown, CSV and LaTeX
+spec      descriptions of published tables, `conf/tables/*.yaml`, checked when read
+systems   models as the tables see them: how they were trained, and their scores
 training  which training a row stands for, and whether a model is one of it
 """

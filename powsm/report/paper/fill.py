@@ -125,17 +125,12 @@ def hyp_file(
     return None
 
 
-def fill(
-    table: Table,
-    systems: Sequence[System] | Callable[[Query], Scores | str],
-) -> list[Filled]:
+def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
     """Every cell of a table: row by row, in each the systems that are the row's.
 
     A row that is nobody's comes once, with the reason. A model fills the rows of its
     own training alone: a small one, or one of a single task, is no published POWSM.
     """
-    if callable(systems):
-        systems = [System("", systems, any_training=True)]
     memory: dict[tuple[str, Query], Scores | Score | str] = {}
 
     def scored(system: System, query: Query) -> Scores | Score | str:
@@ -159,8 +154,7 @@ def fill(
                 for c in table.columns
             ]
         for system in own:
-            is_other = told[system.name] and system.name
-            note = why_not(system.name, told[system.name]) if is_other else ""
+            note = why_not(system.name, told[system.name]) if told[system.name] else ""
             score = partial(scored, system)
             cells += [
                 replace(cell, system=system.name, note=note)

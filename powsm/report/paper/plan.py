@@ -58,11 +58,19 @@ def plan(
         environment: holds the variables that say where sets come from.
         rows: those that the experiment fills; default: all that are ours.
     """
-    wanted = {
-        (q.profile, q.set, q.task): q
-        for q in table.queries(rows)
-        if not is_measured_otherwise(q.metric)
-    }
+    queries = [q for q in table.queries(rows) if not is_measured_otherwise(q.metric)]
+    return plan_queries(queries, exp, dump, sets, environment)
+
+
+def plan_queries(
+    queries: Iterable[Query],
+    exp: Path | None,
+    dump: Path,
+    sets: Mapping[str, TestSet],
+    environment: Mapping[str, str] | None = None,
+) -> list[PlannedDecode]:
+    """The decodings that queries need, each once; arguments as those of `plan`."""
+    wanted = {(q.profile, q.set, q.task): q for q in queries}
     return [_planned(q, exp, dump, sets, environment or {}) for q in wanted.values()]
 
 
@@ -184,7 +192,7 @@ def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
     rtf, origin = real_time_factor(exp)
     sources = {p.query.set: p.source for p in planned if p.source is not None}
     lines = [f"prepare {name}: from {source}" for name, source in sources.items()]
-    hours = 0.0
+    hours = absent = 0.0
     unknown = 0
     parts = {p.query.set: p.part_of for p in planned if p.part_of}
     lines += [f"prepare {name}: the part of {whole}" for name, whole in parts.items()]
@@ -194,6 +202,8 @@ def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
         if decode.is_done:
             lines.append(f"have    {what}")
         elif decode.why_not:
+            absent += decode.hours or 0.0
+            unknown += decode.hours is None
             lines.append(f"cannot  {what}: {decode.why_not}")
         elif decode.hours is None:
             unknown += 1
@@ -208,6 +218,8 @@ def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
         f"in sum: {hours:.2f} h of audio to decode, about {minutes} min at a real-time "
         f"factor of {rtf:.3f} ({origin}); {hours * _BYTES_AN_HOUR / 1e6:.1f} MB of disk"
         + (f" and up to {cut_mb:,.0f} MB for recordings to be cut" if cut_mb else "")
+        + (f"; {absent:.2f} h more that cannot be decoded yet, " if absent else "")
+        + (f"about {math.ceil(60 * absent * rtf)} min" if absent else "")
         + (f"; {unknown} sets of unknown size are not in this" if unknown else "")
     )
     return "\n".join(lines)

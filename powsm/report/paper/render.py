@@ -48,7 +48,7 @@ def _interval(score: Score) -> str:
     return f"[{low}, {high}]" if low and high else ""
 
 
-def _grid(table: Table, cells: Sequence[Filled], name: str) -> list[list[str]]:
+def _grid(table: Table, cells: Sequence[Filled]) -> list[list[str]]:
     """Published rows; below each row of ours, the same measured with our models."""
     lines = []
     for row in table.rows:
@@ -60,7 +60,7 @@ def _grid(table: Table, cells: Sequence[Filled], name: str) -> list[list[str]]:
             if any(cell.ours is not None for cell in of_system):
                 ours = [_number(c.ours.value) if c.ours else "" for c in of_system]
                 star = " *" if of_system[0].note else ""
-                lines.append([f"{row.name}: {system or name}{star}", *ours])
+                lines.append([f"{row.name}: {system}{star}", *ours])
     return lines
 
 
@@ -96,7 +96,7 @@ def _comparison(table: Table, cells: Sequence[Filled]) -> list[list[str]]:
     ]
 
 
-def markdown(table: Table, cells: Sequence[Filled], system: str = "") -> str:
+def markdown(table: Table, cells: Sequence[Filled]) -> str:
     """The table as published with our rows in it, the comparison, and what is empty.
 
     Args:
@@ -107,17 +107,15 @@ def markdown(table: Table, cells: Sequence[Filled], system: str = "") -> str:
     metric = table.settings.get("metric", "")
     unit = "" if is_measured_otherwise(metric) else " in percent"
     how = ""
-    if table.cleaning:
-        how = (
-            f" Phones are read by the cleaning `{table.cleaning}`, against "
-            + _REFERENCES[table.references]
-            + "."
-        )
+    if table.cleaning or table.references == "raw":
+        reading = f"by the cleaning `{table.cleaning}`" if table.cleaning else "as made"
+        against = _REFERENCES[table.references]
+        how = f" Phones are read {reading}, against {against}."
     parts = [
         f"# {table.title}",
         f"{table.paper}; {metric}{unit}. Published cells: {table.source}. "
         f"{BLANK} is a cell that no source gives.{how}",
-        markdown_table(*_tall(["system", *names], _grid(table, cells, system))),
+        markdown_table(*_tall(["system", *names], _grid(table, cells))),
     ]
     if notes := list(dict.fromkeys(cell.note for cell in cells if cell.note)):
         parts.append("\n".join(f"\\* {note}." for note in notes))
@@ -217,7 +215,7 @@ _LATEX = str.maketrans(
 )
 
 
-def to_latex(table: Table, cells: Sequence[Filled], system: str = "") -> str:
+def to_latex(table: Table, cells: Sequence[Filled]) -> str:
     """The grid, and the comparison, as LaTeX tables; needs the package booktabs.
 
     >>> "test_x < 5 %".translate(_LATEX)
@@ -225,7 +223,7 @@ def to_latex(table: Table, cells: Sequence[Filled], system: str = "") -> str:
     """
     names = [column.name for column in table.columns]
     lines = [f"% {table.paper}"]
-    lines += _tabular(*_tall(["System", *names], _grid(table, cells, system)))
+    lines += _tabular(*_tall(["System", *names], _grid(table, cells)))
     if compared := _comparison(table, cells):
         lines += ["", *_tabular(_COMPARISON, compared)]
     lines += ["", "% cells that stay empty:"]

@@ -5,6 +5,7 @@ says is held against that. A model of another width, number of tasks, CTC weight
 length of training is another row, or none.
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ _DEFINING = {
     "max_epoch": 40,
 }
 SHOWN = 4  # differences named in a reason
-_KEYS = {"config", "plan", "variant", "set", "subset", "text_policy", "goes_on_from"}
+_KEYS = {"config", "plan", "variant", "set", "subset", "text_policy"}
 
 
 class TrainingError(PowsmError):
@@ -77,15 +78,17 @@ class Training:
         overrides: `key.sub=value` changes of it.
         subset: of the training data, as `--subset` has it; empty: all of them.
         text_policy: of the training text; empty: any.
-        goes_on_from: name of an experiment from whose last epoch it goes on, schedule
-            and optimiser included; empty if it began anew.
+        goes_on_from: the training from whose last epoch it goes on, with optimiser and
+            schedule where they are; None if it begins anew.
+        name: of its experiment, where the configuration's is not enough; or empty.
     """
 
     config: Path
     overrides: tuple[str, ...] = ()
     subset: str = ""
     text_policy: str = ""
-    goes_on_from: str = ""
+    goes_on_from: "Training | None" = None
+    name: str = ""
 
     def settings(self) -> dict:
         """The effective configuration."""
@@ -108,11 +111,30 @@ class Training:
             told.append(f"text policy {policy}, not {self.text_policy}")
         return told
 
+    @property
+    def epochs_before(self) -> int:
+        """Epochs of the training that it goes on from."""
+        before = self.goes_on_from
+        return before.settings()["max_epoch"] if before is not None else 0
+
     def command(self) -> str:
-        """How the paper's recipe trains it."""
+        """How the paper's recipe trains it; a line a command.
+
+        A training that goes on starts in a copy of the one before, whose newest
+        checkpoint holds the optimiser, the schedule and the place in the data.
+        """
+        if self.goes_on_from is not None:
+            before, name = self.goes_on_from, self.name
+            copy = f"cp -r exp/{before.name} exp/{name}"
+            return "\n".join((before.command(), copy, self._run_sh()))
+        return self._run_sh()
+
+    def _run_sh(self) -> str:
         words = ["./run.sh", "--config", f"conf/{_below_conf(self.config)}"]
         for change in self.overrides:
             words += ["--set", change]
+        words += ["--exp_name", self.name] if self.name else []
+        words += ["--stage", "11"] if self.goes_on_from is not None else []
         words += ["--ngpu", "4"]
         if self.text_policy:
             words += ["--text_policy", self.text_policy]
@@ -173,30 +195,34 @@ def read_training(raw: Mapping, folder: Path, where: str) -> Training:
             f"{where}, training: unknown {' '.join(unknown)}; known are "
             f"{' '.join(sorted(_KEYS))}"
         )
-    changes = list(raw.get("set", ()))
-    subset = raw.get("subset", "")
-    config = raw.get("config")
     if "plan" in raw:
-        plan = load_yaml(folder / raw["plan"])
-        variants = {row["name"]: row for row in plan["variants"]}
-        if raw.get("variant") not in variants:
-            raise TrainingError(
-                f"{where}, training: {raw['plan']} has no variant "
-                f"{raw.get('variant')!r}; it has {', '.join(variants)}"
-            )
-        variant = variants[raw["variant"]]
-        config = plan["config"]
-        changes = [*(plan.get("set") or ()), *(variant.get("set") or ()), *changes]
-        subset = variant.get("subset", plan.get("subset", ""))
-        subset = "" if subset == "all" else subset
-    if not config or not (folder / config).is_file():
-        raise TrainingError(f"{where}, training: no configuration {folder}/{config}")
+        return _of_plan(folder / raw["plan"], raw.get("variant", ""), where)
+    config = raw.get("config", "")
+    if not (folder / config).is_file():
+        raise TrainingError(f"{where}, training: no configuration {folder / config}")
+    changes = tuple(raw.get("set", ()))
+    subset, policy = raw.get("subset", ""), raw.get("text_policy", "")
+    return Training(folder / config, changes, subset, policy)
+
+
+def _of_plan(path: Path, name: str, where: str) -> Training:
+    """The training of a variant of an ablation plan."""
+    plan = load_yaml(path)
+    variants = {row["name"]: row for row in plan["variants"]}
+    if name not in variants:
+        raise TrainingError(
+            f"{where}, training: {path} has no variant {name!r}; it has "
+            f"{', '.join(variants)}"
+        )
+    variant = variants[name]
+    subset = variant.get("subset", plan.get("subset", ""))
+    before = variant.get("goes_on_from")
     return Training(
-        folder / config,
-        tuple(changes),
-        subset,
-        raw.get("text_policy", ""),
-        raw.get("goes_on_from", ""),
+        path.parent / plan["config"],
+        (*(plan.get("set") or ()), *(variant.get("set") or ())),
+        "" if subset == "all" else subset,
+        goes_on_from=_of_plan(path, before, where) if before else None,
+        name=re.sub(r"[^A-Za-z0-9.]+", "_", f"{path.stem} {name}"),
     )
 
 

@@ -2,21 +2,31 @@
 
 import csv
 import io
+import json
 import math
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from experiment_builder import PHONES, make_experiment, slashed, write_hyps
+from experiment_builder import (
+    PHONES,
+    TEXTS,
+    make_experiment,
+    slashed,
+    write_hyps,
+)
 from powsm_command import POWSM
 
+from powsm.cli.main import main
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
+from powsm.corpora.evaluation.part import PartError, write_part
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.report.paper import render
 from powsm.report.paper.fill import (
     Filled,
     Score,
+    System,
     fill,
     hyp_file,
     is_measured_otherwise,
@@ -42,7 +52,8 @@ from powsm.score.results import read_results
 
 ROOT = Path(__file__).parents[3]
 CONF = ROOT / "conf"
-TABLES = sorted(p for p in (CONF / "tables").glob("*.yaml") if p.name != "sets.yaml")
+OTHERS = ("sets.yaml", "claims.yaml")
+TABLES = sorted(p for p in (CONF / "tables").glob("*.yaml") if p.name not in OTHERS)
 
 SMALL_TABLE = """
 title: Tones
@@ -167,7 +178,7 @@ def test_faulty_description_is_refused(tmp_path, old, new, message):
 
 
 def test_cells_are_filled_or_say_why_not(small_table):
-    cells = {(c.row, c.column): c for c in fill(small_table, tone_scores)}
+    cells = {(c.row, c.column): c for c in fill(small_table, [MINI])}
     ours = cells["POWSM", "Tone"]
     # voicing of p (1/24) and four gaps over 12 reference phones
     assert ours.ours.value == pytest.approx(tone_scores_pfer("all"))
@@ -180,6 +191,9 @@ def test_cells_are_filled_or_say_why_not(small_table):
     assert cells["Theirs", "Tone"].paper.text == "12.50"
     mean = (ours.ours.value + cells["POWSM", "Spanish"].ours.value) / 2
     assert cells["POWSM", "tones"].ours.value == pytest.approx(mean)
+
+
+MINI = System("mini", tone_scores)
 
 
 def tone_scores_pfer(lang: str) -> float:
@@ -240,11 +254,11 @@ def test_hypotheses_of_a_task_are_found_whatever_the_search(tmp_path):
 
 
 def test_markdown_has_grid_comparison_and_reasons(small_table):
-    cells = fill(small_table, tone_scores)
-    text = render.markdown(small_table, cells, "mini")
+    cells = fill(small_table, [MINI])
+    text = render.markdown(small_table, cells)
     assert "| Theirs | 12.50 | – | – | – | – |" in text
     assert "| POWSM: mini |" in text
-    assert "- POWSM (Absent): set not found: test_absent." in text
+    assert "- POWSM: mini (Absent): set not found: test_absent." in text
     assert "- POWSM, Spanish: a blog" in text
     # 30.1 is inside the interval around 31.4, but five utterances make it wide
     row = next(r for r in text.splitlines() if r.startswith("| POWSM: Tone |"))
@@ -252,7 +266,7 @@ def test_markdown_has_grid_comparison_and_reasons(small_table):
 
 
 def test_csv_has_a_line_a_cell(small_table):
-    cells = fill(small_table, tone_scores)
+    cells = fill(small_table, [MINI])
     rows = list(csv.DictReader(io.StringIO(render.to_csv(small_table, cells))))
     assert len(rows) == 10
     assert tuple(rows[0]) == render.CSV_FIELDS
@@ -265,14 +279,15 @@ def test_csv_has_a_line_a_cell(small_table):
 
 
 def test_latex_escapes_and_has_as_many_cells_as_columns(small_table):
-    text = render.to_latex(small_table, fill(small_table, tone_scores), "m_1 & co")
+    system = System("m_1 & co", tone_scores)
+    text = render.to_latex(small_table, fill(small_table, [system]))
     assert r"m\_1 \& co" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {line.replace(r"\&", "").count("&") for line in body} == {5}
     # the comparison, with difference, interval and verdict, and what is empty
     assert text.count("{tabular}") == 4
     assert r"cell & paper & ours & difference & 95 \% interval & verdict \\" in text
-    assert "% - POWSM (Absent): set not found: test_absent." in text
+    assert r"% - POWSM: m_1 & co (Absent): set not found: test_absent." in text
 
 
 # --- plan -----------------------------------------------------------------------------
@@ -338,7 +353,7 @@ def test_reproduce_fills_a_table_from_what_is_decoded(tmp_path):
 def test_reproduce_names_the_tables_there_are():
     done = run("reproduce", "--table", "99", "--dry_run")
     assert done.returncode == 1
-    assert "no table '99'" in done.stderr and "prism3 table11" in done.stderr
+    assert "no table '99'" in done.stderr and "prism3 table1 table10" in done.stderr
 
 
 def test_compare_shows_paired_differences_and_settings(tmp_path):
@@ -363,8 +378,98 @@ def test_compare_takes_two_profiles_of_one_experiment(tmp_path):
         *(exp / "ctc_greedy", exp / "decode_other", "--dump", dump),
     )
     assert done.returncode == 0, done.stderr
-    assert "| test_tone: phone recognition | PFER | 31." in done.stdout
+    what = "| test_tone: phone recognition, ctc_greedy / other | PFER | 31."
+    assert what in done.stdout
     assert "| 0.00 | +31." in done.stdout
+
+
+def test_compare_pairs_speech_recognition_with_p2g(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    right = dict(TEXTS)
+    wrong = right | {"tone_a_eng": "word"}  # one word of ten is missing
+    write_hyps(exp, "decode_asr_lowres", "test_tone", "asr_attention", wrong)
+    tag = "p2g_attention_predicted"
+    write_hyps(exp, "decode_pr_p2g", "test_tone", tag, right)
+    done = run("compare", exp / "decode_asr_lowres", exp / "decode_pr_p2g")
+    assert done.returncode == 1 and "--dump" in done.stderr
+    sides = (exp / "decode_asr_lowres", exp / "decode_pr_p2g")
+    done = run("compare", *sides, "--dump", dump)
+    assert done.returncode == 0, done.stderr
+    row = next(x for x in done.stdout.splitlines() if "| WER |" in x)
+    assert "speech recognition / audio-guided phone to grapheme" in row
+    assert "| 10.00 | 0.00 | +10.00 |" in row
+
+
+def test_compare_refuses_different_sets_and_kinds(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    text = write_hyps(exp, "a", "test_tone", "asr_attention", TEXTS)
+    phones = exp / "ctc_greedy/test_tone/pr_ctc"
+    done = run("compare", text, phones, "--dump", dump)
+    assert done.returncode == 1 and "writes text" in done.stderr
+
+
+def test_words_are_not_scored_against_another_text_policy(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    write_hyps(exp, "decode_x", "test_tone", "asr_attention", TEXTS)
+    made_with = {"policy": "released", "text_policy": "released"}
+    (exp / "normaliser.json").write_text(json.dumps(made_with))
+    record = {"policy": "strict", "version": "x", "text_policy": "powsm_fix"}
+    (dump / "test_tone/normaliser.json").write_text(json.dumps(record))
+    done = run("compare", exp / "decode_x", exp / "decode_x", "--dump", dump)
+    assert done.returncode == 1
+    assert "writes text by policy released" in done.stderr
+    assert "--text_policy released" in done.stderr
+    (exp / "normaliser.json").write_text(json.dumps(record))
+    done = run("compare", exp / "decode_x", exp / "decode_x", "--dump", dump)
+    assert done.returncode == 0, done.stderr
+
+
+def test_phones_of_a_table_are_scored_against_raw_references(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    path = tmp_path / "table_small.yaml"
+    path.write_text(SMALL_TABLE.replace("task: pr\n", "task: pr\nreferences: raw\n"))
+    options = ("--table", path, "--exp", exp, "--dump", dump, "--conf", ROOT / "conf")
+    done = run("reproduce", *options)
+    assert done.returncode == 1 and "ref.raw.ipa is missing" in done.stderr
+    hyps = {u: slashed(hyp) for u, (_, _, hyp) in PHONES.items()}
+    raw = "".join(f"{u} {hyp}\n" if hyp else f"{u} \n" for u, hyp in hyps.items())
+    raw = raw.replace("tone_e_spa \n", "tone_e_spa a\n")
+    (dump / "test_tone/ref.raw.ipa").write_text(raw)
+    done = run("reproduce", *options)
+    # all but one phone of ten are as said; [a], deleted, costs less than 1
+    row = next(x for x in done.stdout.splitlines() if "| POWSM: s2t_tiny |" in x)
+    assert 5 < float(row.split("|")[2]) < 10, done.stderr
+    assert "IPA that went through no normaliser" in done.stdout
+
+
+def test_a_part_of_a_set_holds_the_languages_it_names(tmp_path):
+    _, dump = make_experiment(tmp_path)
+    for name in ("text.prev", "text.ctc"):
+        rows = read_scp(dump / "test_tone/text")
+        (dump / "test_tone" / name).write_text("".join(f"{k} x\n" for k, _ in rows))
+    assert write_part(dump / "test_tone", dump / "test_part", ["spa"]) == 12
+    langs = dict(read_scp(dump / "test_part/utt2lang"))
+    assert set(langs.values()) == {"spa"} and len(langs) == 12  # 3 in four tasks
+    validate(dump / "test_part", EXAMPLE_FILES)
+    refs = dict(read_scp(dump / "test_part/ref.ipa"))
+    assert refs.keys() == {"tone_c_spa", "tone_d_spa", "tone_e_spa"}
+    with pytest.raises(PartError, match="no utterance in fra"):
+        write_part(dump / "test_tone", dump / "test_part", ["fra"])
+
+
+@pytest.mark.parametrize("number", [*range(1, 14), "figure2", "figure3", "lid"])
+def test_every_table_answers_and_a_small_model_fills_none_of_its_rows(
+    number, tmp_path, capsys
+):
+    exp, dump = make_experiment(tmp_path)
+    where = ["--exp", str(exp), "--dump", str(dump), "--conf", str(ROOT / "conf")]
+    assert main(["reproduce", "--table", str(number), *where]) in (0, None)
+    said = capsys.readouterr().out
+    if number in (1, 9, 10):
+        assert "set not found: " in said
+    else:
+        assert "s2t_tiny is another training: " in said
+        assert "No cell of ours could be filled." in said
 
 
 def test_compare_of_nothing_in_common_says_so(tmp_path):

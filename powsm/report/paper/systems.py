@@ -1,0 +1,171 @@
+"""Models as the tables see them: how they were trained, and the scores they have."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from powsm.languages import lang_code
+from powsm.model.find import find_model
+from powsm.report.paper.fill import (
+    HISTORY,
+    HOURS,
+    TAKEN_FOR,
+    Score,
+    System,
+    hyp_file,
+    is_measured_otherwise,
+)
+from powsm.report.paper.plan import PlannedDecode, hours_by_lang
+from powsm.report.paper.spec import Query, Table, TestSet
+from powsm.report.paper.training import Trained
+from powsm.score.decoded import DecodedSet
+from powsm.score.metrics import lid_confusion
+from powsm.score.rates import Scores
+
+HISTORY_FILE = "history.jsonl"
+
+
+def trained_of(exp: Path, model: str | None) -> Trained | None:
+    """How an experiment, or a model found elsewhere, was trained; None: not known."""
+    if (exp / "config.yaml").exists():
+        return Trained.read(exp / "config.yaml")
+    if model is None:
+        return None
+    files = find_model(model)
+    return Trained.read(files.config_file, files.normaliser)
+
+
+@dataclass(frozen=True)
+class ExperimentScores:
+    """What an experiment scores, by query; a callable for `System.score`.
+
+    Attributes:
+        exp: its folder.
+        dump: `dump/raw`.
+        table: says how phones are read and which references count.
+        sets: what is known of sets.
+        planned: why a decoding is missing.
+    """
+
+    exp: Path
+    dump: Path
+    table: Table | None
+    sets: Mapping[str, TestSet]
+    planned: Sequence[PlannedDecode] = ()
+
+    def __call__(self, query: Query) -> Scores | Score | str:
+        if query.metric.startswith(HISTORY):
+            return last_of_history(self.exp, query.metric.removeprefix(HISTORY))
+        path = hyp_file(self.exp, query, self.sets)
+        if path is None:
+            return self._why_not(query)
+        scores = DecodedSet(path.parent).score(
+            self.dump,
+            self.table.cleaning if self.table else None,
+            raw_references=self.table is not None and self.table.references == "raw",
+        )
+        if query.task != "lid":
+            return scores
+        heard = {r["utt_id"]: r["text"] for r in DecodedSet(path.parent).records()}
+        return with_taken_for(scores, heard)
+
+    def _why_not(self, query: Query) -> str:
+        key = (query.profile, query.set, query.task)
+        for item in self.planned:
+            if (item.query.profile, item.query.set, item.query.task) == key:
+                if item.why_not:
+                    return item.why_not
+                return f"{query.set} has no example for {query.task}"
+        return f"{self.exp}: {query.set} is not decoded with {query.profile}"
+
+
+def system_of(
+    exp: Path, scores: ExperimentScores, model: str | None, *, any_training: bool
+) -> System:
+    """An experiment as a table sees it."""
+    name = exp.resolve().name
+    return System(name, scores, trained_of(exp, model), any_training)
+
+
+def dump_system(dump: Path) -> System:
+    """The sets of a dump folder, for tables of hours."""
+
+    def hours(query: Query) -> Score | str:
+        by_lang = hours_by_lang(dump / query.set)
+        if by_lang is None:
+            return f"set not found: {dump / query.set}"
+        if query.lang == "all":
+            return Score(sum(by_lang.values()), math.nan, math.nan)
+        if query.lang not in by_lang:
+            return f"{query.set} has no utterance in {query.lang}"
+        return Score(by_lang[query.lang], math.nan, math.nan)
+
+    return System(str(dump), hours)
+
+
+def is_of_hours(table: Table) -> bool:
+    """Whether a table shows sizes of sets, and no scores."""
+    return all(query.metric == HOURS for query in table.queries())
+
+
+def is_decoded(table: Table) -> bool:
+    """Whether a table shows scores of what was decoded."""
+    return not all(is_measured_otherwise(query.metric) for query in table.queries())
+
+
+def read_history(exp: Path) -> list[dict]:
+    """Epochs of a training by our loop; none if nothing was kept."""
+    path = exp / HISTORY_FILE
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def last_of_history(exp: Path, name: str) -> Score | str:
+    """A figure of validation at the last epoch; it has no interval."""
+    history = read_history(exp)
+    if not history:
+        return f"{exp}: no {HISTORY_FILE}; ESPnet's loop writes none"
+    if name not in history[-1]:
+        return f"{exp}: validation has no {name}; was there a CTC head?"
+    return Score(history[-1][name], math.nan, math.nan)
+
+
+def with_taken_for(scores: Scores, heard: Mapping[str, str]) -> Scores:
+    """Add a column for each detected language: which utterances were taken for it."""
+    codes = [lang_code(heard[utt_id].strip("<>")) for utt_id in scores.utt_ids]
+    columns = {
+        f"{TAKEN_FOR}{code}": np.array([c == code for c in codes], np.int64)
+        for code in sorted(set(filter(None, codes)))
+    }
+    return replace(scores, columns={**scores.columns, **columns})
+
+
+def confusion(heard: Mapping[str, str], langs: Mapping[str, str]) -> list[list[str]]:
+    """Figure 3: share of each language's utterances (rows) by the language heard.
+
+    Returns:
+        Rows of text, the header first: language, utterances, then each language heard,
+        the most frequent first; percent, empty for none.
+
+    >>> confusion({"a": "<eng>", "b": "<spa>"}, {"a": "eng", "b": "eng"})
+    [['language', 'n', 'eng', 'spa'], ['eng', '2', '50', '50']]
+    """
+    counts = lid_confusion(hyp=heard, ref=langs)
+    as_which: Counter[str] = Counter()
+    of_which: Counter[str] = Counter()
+    for (true, said), n in counts.items():
+        as_which[said] += n
+        of_which[true] += n
+    columns = sorted(as_which, key=lambda lang: (-as_which[lang], lang))
+    rows = [["language", "n", *columns]]
+    for lang in sorted(of_which):
+        shares = [100 * counts[lang, said] / of_which[lang] for said in columns]
+        cells = (f"{share:.0f}" if share else "" for share in shares)
+        rows.append([lang, str(of_which[lang]), *cells])
+    return rows
