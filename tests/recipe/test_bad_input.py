@@ -446,7 +446,7 @@ def test_vocabulary_that_cannot_be_says_what_can(tmp_path):
         *("tokens", "--dump_set", tmp_path / "dump/raw/train"),
         *("--out", tmp_path / "data/token_list", "--nbpe", 60),
     )
-    assert_one_line(ended, tmp_path / "dump/raw/train/text", "no asr example")
+    assert_one_line(ended, tmp_path / "dump/raw/train/text", "no example of asr")
 
 
 # --- stages 10 to 12: audio
