@@ -1,20 +1,13 @@
-"""Sample rate, frame and duration arithmetic, and reading speech from where it lies.
+"""Speech as the model hears it: sample rate, frames, channels, level, resampling.
 
-A `wav.scp` value is a plain audio file or, for the corpora that come as tar shards,
-`<shard>.tar:<offset>:<size>`: the bytes of one member, read in place. The tar file is
-not parsed and nothing is unpacked. `<archive>.ark:<offset>` is ESPnet's own form, for
-copies made with `--audio_format flac.ark`.
+Where the bytes of an utterance lie is in `files.audio_places`, what they hold in
+`audio_files`.
 """
 
 import logging
-import os
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from math import gcd
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from powsm.audio_files import (
     AudioError,
@@ -24,6 +17,7 @@ from powsm.audio_files import (
     open_sound,
     printable,
 )
+from powsm.files.audio_places import AudioRef, read_bytes
 
 if TYPE_CHECKING:  # stages that read no audio start in half the time without them
     import numpy as np
@@ -45,53 +39,6 @@ MAX_PEAK = 8.0  # 18 dB above full scale; more is no sound but integers
 _BLOCK = 1 << 18  # samples that are resampled at a time
 _LEVEL_FRAME = 400  # samples, 25 ms
 _MOST_QUIET = 10  # quiet recordings that are named
-_OPEN_FILES = 64  # shards kept open by one process
-
-_IN_SHARD = re.compile(r"(?P<path>.+\.tar):(?P<offset>\d+):(?P<size>\d+)")
-_IN_ARK = re.compile(r"(?P<path>.+\.ark):(?P<offset>\d+)")
-ARK_MARKER = b"AUDIO"  # then the width of the length in one byte, the length, the audio
-
-
-@dataclass(frozen=True, slots=True)
-class AudioRef:
-    """Where the encoded audio of one utterance lies.
-
-    Attributes:
-        path: an audio file, or a tar shard or ark that holds it.
-        offset: first byte of the audio inside a shard, or of its entry in an ark;
-            None for a plain file.
-        size: bytes of audio inside a shard; None for a plain file and for an ark.
-
-    >>> AudioRef.parse("mls_shar/dev/recording.000000.tar:512:48210").offset
-    512
-    >>> str(AudioRef.parse("clips/a.flac"))
-    'clips/a.flac'
-    """
-
-    path: Path
-    offset: int | None = None
-    size: int | None = None
-
-    @classmethod
-    def parse(cls, location: str) -> Self:
-        """The reference that a `wav.scp` value spells."""
-        if match := _IN_SHARD.fullmatch(location):
-            return cls(Path(match["path"]), int(match["offset"]), int(match["size"]))
-        if match := _IN_ARK.fullmatch(location):
-            return cls(Path(match["path"]), int(match["offset"]))
-        return cls(Path(location))
-
-    def __str__(self) -> str:
-        if self.offset is None:
-            return str(self.path)
-        if self.size is None:
-            return f"{self.path}:{self.offset}"
-        return f"{self.path}:{self.offset}:{self.size}"
-
-
-def location_in_shard(path: Path, offset: int, size: int) -> str:
-    """The `wav.scp` value of `size` bytes of audio, `offset` bytes into a shard."""
-    return f"{path}:{offset}:{size}"
 
 
 def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
@@ -116,7 +63,7 @@ def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
     """
     import numpy as np
 
-    samples, rate = decode(_read_bytes(AudioRef.parse(location), location), location)
+    samples, rate = decode(read_bytes(AudioRef.parse(location), location), location)
     if len(samples) == 0:
         # of a file without samples the number of channels says nothing
         raise AudioError(f"{printable(location)}: no samples; remove this utterance")
@@ -148,7 +95,7 @@ def speech_blocks(location: str, channel: str | None = None) -> Iterator["np.nda
         )
     ref = AudioRef.parse(location)
     is_file = ref.offset is None
-    source = ref.path if is_file else _read_bytes(ref, location)
+    source = ref.path if is_file else read_bytes(ref, location)
     with mapped(source, location) as data:
         rate, blocks = decode_blocks(data, location)
         chosen = (_chosen(block, channel, location) for block in blocks)
@@ -271,7 +218,7 @@ def n_samples_of(location: str) -> int:
     """
     ref = AudioRef.parse(location)
     is_file = ref.offset is None and ref.path.exists()
-    source = ref.path if is_file else _read_bytes(ref, location)
+    source = ref.path if is_file else read_bytes(ref, location)
     with open_sound(source, location) as file:
         if file.channels != 1:
             raise _several_channels(file.channels, location)
@@ -369,64 +316,6 @@ def n_encoder_frames(n_samples: int) -> int:
     for _ in range(2):
         n_frames = (n_frames - 3) // 2 + 1
     return max(n_frames, 0)
-
-
-class _OpenFile:
-    """A file descriptor that closes when the last user lets go of it."""
-
-    def __init__(self, path: Path):
-        self.fd = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "fd"):
-            os.close(self.fd)
-
-
-# Reads name their offset (pread), so threads and forked workers may share a descriptor.
-@lru_cache(maxsize=_OPEN_FILES)
-def _open_file(path: Path) -> _OpenFile:
-    return _OpenFile(path)
-
-
-def _read_bytes(ref: AudioRef, location: str) -> bytes:
-    try:
-        if ref.offset is None:
-            return ref.path.read_bytes()
-        try:
-            file = _open_file(ref.path)
-        except FileNotFoundError:
-            # a file may be called as if it were a place in an archive
-            return Path(location).read_bytes()
-        if ref.size is None:
-            ref = _entry_of_ark(ref, os.pread(file.fd, 16, ref.offset), location)
-        data = os.pread(file.fd, ref.size, ref.offset)
-        while 0 < len(data) < ref.size:  # the system may hand over less than asked for
-            more = os.pread(file.fd, ref.size - len(data), ref.offset + len(data))
-            if not more:
-                break
-            data += more
-    except OSError as err:
-        raise AudioError(
-            f"{printable(location)}: cannot be read ({err.strerror})"
-        ) from err
-    if len(data) < ref.size:
-        raise AudioError(
-            f"{printable(location)}: found {len(data)} of {ref.size} bytes; the file "
-            "is shorter than when it was indexed: make it again, then rerun stage 1"
-        )
-    return data
-
-
-def _entry_of_ark(ref: AudioRef, head: bytes, location: str) -> AudioRef:
-    """Where the audio of an ark's entry lies, from the bytes at its offset."""
-    start = len(ARK_MARKER) + 1
-    if not head.startswith(ARK_MARKER) or len(head) < start:
-        raise AudioError(
-            f"{printable(location)}: no audio of ESPnet's ark format begins here"
-        )
-    width = head[start - 1]
-    size = int.from_bytes(head[start : start + width], "little")
-    return AudioRef(ref.path, ref.offset + start + width, size)
 
 
 _announced_rates: set[int] = set()

@@ -14,13 +14,14 @@ from shar_builder import encode, write_tar
 from powsm import audio
 from powsm.audio import (
     AudioError,
-    AudioRef,
     n_encoder_frames,
     n_samples_at_sample_rate,
     n_samples_of,
     read_audio,
 )
 from powsm.corpora.tarindex import TarIndex
+from powsm.files import audio_places
+from powsm.files.audio_places import AudioRef
 from powsm.train.stock_audio import AudioScp, register_with_espnet
 
 
@@ -125,7 +126,7 @@ def test_read_audio_keeps_few_shards_open(tmp_path):
     for i in range(100):
         (tmp_path / f"{i}.tar").write_bytes(data)
         read_audio(f"{tmp_path}/{i}.tar:0:{len(data)}")
-    assert audio._open_file.cache_info().currsize <= 64
+    assert audio_places._open_file.cache_info().currsize <= 64
 
 
 def read_length(location):

@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from powsm.audio import location_in_shard, n_samples_at_sample_rate
+from powsm.audio import n_samples_at_sample_rate
 from powsm.corpora.table import CORPORA, Corpus, corpus_row
 from powsm.corpora.tarindex import TarError, TarIndex, TarMember
 from powsm.corpora.utterance import (
@@ -33,6 +33,7 @@ from powsm.corpora.utterance import (
     safe_id,
 )
 from powsm.errors import PowsmError
+from powsm.files.audio_places import location_in_shard
 from powsm.languages import DROPPED_LANGUAGES, UNKNOWN_LANGUAGE, lang_code
 
 DURATION_TOLERANCE_S = 0.025  # between a cut and its recording; lhotse allows the same

@@ -25,7 +25,7 @@ class Utterance:
         split: the corpus's own name of the part, e.g. `train` or `af_za-test`.
         lang: ISO 639-3 code.
         speaker: id, unique over all corpora.
-        audio: `wav.scp` value, see `powsm.audio.AudioRef`.
+        audio: `wav.scp` value, see `powsm.files.audio_places.AudioRef`.
         n_samples: length at `SAMPLE_RATE`, known without decoding.
         text: orthography as given, on one line; may be empty.
         ipa: transcription as given, on one line; never empty.

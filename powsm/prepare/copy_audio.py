@@ -10,9 +10,10 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from powsm.audio import ARK_MARKER, SAMPLE_RATE, AudioRef, read_audio
+from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.audio_files import encode, flac_rate
 from powsm.errors import PowsmError
+from powsm.files.audio_places import ARK_MARKER, AudioRef
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import is_current, write_record
 from powsm.files.datadir import read_scp, write_scp

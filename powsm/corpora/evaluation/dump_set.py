@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from powsm.audio import SAMPLE_RATE, AudioRef, n_samples_of
+from powsm.audio import SAMPLE_RATE, n_samples_of
 from powsm.corpora.utterance import make_utt_id, safe_id
 from powsm.errors import PowsmError
+from powsm.files.audio_places import AudioRef
 from powsm.files.datadir import RAW_REFERENCES, write_scp
 from powsm.files.sort import write_spk2utt
 from powsm.files.transcripts import read_transcripts

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.audio import location_in_shard
 from powsm.corpora.evaluation.kaldi_folder import CorpusError, Segment
+from powsm.files.audio_places import location_in_shard
 
 _CUTS = "cuts.*.jsonl.gz"
 

@@ -15,7 +15,8 @@ import numpy as np
 import regex
 from tqdm import tqdm
 
-from powsm.audio import SAMPLE_RATE, AudioRef
+from powsm.audio import SAMPLE_RATE
+from powsm.files.audio_places import AudioRef
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.datadir import UTTERANCE_FILES
 from powsm.files.whole import read_json
