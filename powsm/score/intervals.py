@@ -266,8 +266,8 @@ def _student_quantile(share: float, freedom: int) -> float:
 def _in_threads(
     kernel: Callable, counts: np.ndarray, n_resamples: int, seed: int
 ) -> np.ndarray:
-    counts = np.ascontiguousarray(counts)
     """Let `kernel` fill an array (n_resamples, n_columns) with column sums."""
+    counts = np.ascontiguousarray(counts)
     sums = np.zeros((n_resamples, counts.shape[1]))
     n_threads = min(
         len(os.sched_getaffinity(0)), n_resamples * len(counts) // _DRAWS_PER_THREAD
