@@ -32,15 +32,20 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_yaml(path: Path) -> dict:
+def load_yaml(path: Path, *, values_as_text: bool = False) -> dict:
     """A YAML file that holds a mapping.
+
+    Args:
+        path: the file.
+        values_as_text: keep values as they are written, 12.50 with its last digit.
 
     Raises:
         ConfigError: not readable as YAML, or not a mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        config = yaml.load(text, Loader=_Loader)
+        loader = yaml.BaseLoader if values_as_text else _Loader
+        config = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         fault = " ".join(str(err).split())  # which spans lines
         raise ConfigError(f"{path}: not valid YAML: {fault}") from err

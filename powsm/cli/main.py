@@ -1,6 +1,5 @@
 """`powsm VERB OPTION...`: the table of verbs, each loaded when it is called."""
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -61,9 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         about = module.__doc__
         run_command(f"powsm {name}", about, module.add_options, module.run, rest)
     else:
-        near = difflib.get_close_matches(name, verbs, 1)
-        hint = f"did you mean {near[0]}?" if near else "powsm --help lists the verbs"
-        print(f"powsm: error: no verb {name!r}; {hint}", file=sys.stderr)
+        from powsm.settings import nearest
+
+        hint = nearest(name, verbs) or "; powsm --help lists the verbs"
+        print(f"powsm: error: no verb {name!r}{hint}", file=sys.stderr)
         raise SystemExit(2)
 
 

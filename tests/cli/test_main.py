@@ -88,7 +88,7 @@ def test_unknown_verb_names_the_nearest(capsys):
     with pytest.raises(SystemExit) as end:
         main(["trainn"])
     assert end.value.code == 2
-    expected = "powsm: error: no verb 'trainn'; did you mean train?\n"
+    expected = "powsm: error: no verb 'trainn'; did you mean 'train'?\n"
     assert capsys.readouterr().err == expected
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from powsm.errors import PowsmError
 from powsm.report.paper.training import Trained, Training, read_training
 from powsm.settings import load_yaml
@@ -210,8 +208,7 @@ def load_table(path: Path) -> Table:
         FileNotFoundError: no such file.
     """
     path = Path(path)
-    # all values stay text: 12.50 has a digit more than 12.5
-    record = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    record = load_yaml(path, values_as_text=True)
     _check_keys(record, _TABLE_KEYS, {"title", "paper", "columns", "rows"}, str(path))
     columns = tuple(_column(raw, path) for raw in record["columns"])
     names = [column.name for column in columns]
