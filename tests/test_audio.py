@@ -22,7 +22,7 @@ from powsm.audio import (
 from powsm.corpora.tarindex import TarIndex
 from powsm.files import audio_places
 from powsm.files.audio_places import AudioRef
-from powsm.train.stock_audio import AudioScp, register_with_espnet
+from powsm.train.stock import AudioScp, register_with_espnet
 
 
 def tone(n_samples: int, rate: int = 16_000) -> np.ndarray:

@@ -50,7 +50,7 @@ from powsm.train import config
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset
 from powsm.train.loader import UtteranceLoader
-from powsm.train.stock_audio import ESPNET_TYPE, register_with_espnet
+from powsm.train.stock import ESPNET_TYPE, register_with_espnet
 from powsm.vocabulary.symbols import phone_symbols, special_symbols
 from powsm.vocabulary.tokenizer import Tokenizer
 from powsm.vocabulary.train import train_sentencepiece, write_tokenizer

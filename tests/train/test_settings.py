@@ -8,6 +8,7 @@ from tiny_model import SETTINGS
 
 from powsm.settings import ConfigError, apply_overrides, fits
 from powsm.train import config
+from powsm.train.faults import faults
 
 BAD = {
     # a number where a mapping belongs, and the other way round
@@ -117,7 +118,7 @@ def test_all_faults_are_told_at_once(tmp_path):
     ],
 )
 def test_settings_that_are_right_pass(pair):
-    assert config.faults(apply_overrides(SETTINGS, [pair])) == []
+    assert faults(apply_overrides(SETTINGS, [pair]), config.get_parser()) == []
 
 
 @pytest.mark.parametrize(
