@@ -64,6 +64,8 @@ def _conf_faults(config: Mapping) -> list[str]:
     told = []
     for name, choices, default in classes:
         chosen = config.get(name, default)
+        if str(chosen).lower() in ("none", "null", "nil"):  # as ESPnet reads them
+            chosen = None
         if chosen is not None and chosen not in choices:
             told.append(f"{name}: unknown {chosen!r}{nearest(str(chosen), choices)}")
             continue
@@ -119,6 +121,7 @@ def _value_fault(action: argparse.Action, value: object) -> str | None:
         return _criteria_fault(value)
     if value is None or (isinstance(value, str) and value.lower() == "none"):
         is_optional = action.default is None or "none" in str(action.type)
+        is_optional |= None in (action.choices or ())
         return None if is_optional else _expected(action)
     if action.nargs in ("+", "*") and isinstance(value, list | tuple):
         values = list(value)

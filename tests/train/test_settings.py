@@ -112,6 +112,7 @@ def test_all_faults_are_told_at_once(tmp_path):
             "optim_conf.betas=[0, 0.9]",
         ),
         *("keep_nbest_models=[1, 3]", "num_iters_per_epoch=none", "log_interval="),
+        *("normalize=", "normalize=none", "specaug=null"),
         *("scheduler=", "tasks=[pr]", "tasks=pr", "ema_decay=0.999", "use_amp=yes"),
         *("model_conf.ctc_weight=0", "model_conf.ctc_weight_range=[0.1, 0.9]"),
         *("batch_conf={batch_seconds: auto, update_seconds: 60}", "seed=0"),
@@ -119,6 +120,11 @@ def test_all_faults_are_told_at_once(tmp_path):
 )
 def test_settings_that_are_right_pass(pair):
     assert faults(apply_overrides(SETTINGS, [pair]), config.get_parser()) == []
+
+
+def test_choice_that_a_model_needs_may_not_be_none():
+    told = faults(apply_overrides(SETTINGS, ["frontend="]), config.get_parser())
+    assert "frontend: None, expected text" in told
 
 
 @pytest.mark.parametrize(
