@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from powsm.errors import PowsmError
@@ -86,16 +86,18 @@ class _Words(dict):
     """Phones of the words met so far; a missing word is segmented when asked for.
 
     Attributes:
+        losses: for a word that loses any characters, the kind of each.
         n_unknown: for a word that holds any, how many unknown characters it holds.
         n_chars: of all words here.
     """
 
     def __init__(
         self,
-        plain: Callable[[str], tuple[str, ...] | None],
+        plain: Callable[[str], tuple[tuple[str, ...], tuple[str, ...]] | None],
         segment: Callable[[str], Word],
     ) -> None:
         super().__init__()
+        self.losses: dict[str, tuple[str, ...]] = {}
         self.n_unknown: dict[str, int] = {}
         self.n_chars = 0
         self._plain = plain
@@ -103,12 +105,16 @@ class _Words(dict):
         self._accounts: dict[str, Word] = {}
 
     def __missing__(self, text: str) -> tuple[str, ...]:
-        phones = self._plain(text)
-        if phones is None:
-            word = self.account(text)
-            phones = word.phones
-            if n_unknown := sum(kind == UNKNOWN for _, _, kind in word.dropped):
-                self.n_unknown[text] = n_unknown
+        plain = self._plain(text)
+        if plain is None:
+            phones, dropped, _ = self.account(text)
+            losses = tuple([kind for _, _, kind in dropped])
+            if UNKNOWN in losses:
+                self.n_unknown[text] = losses.count(UNKNOWN)
+        else:
+            phones, losses = plain
+        if losses:
+            self.losses[text] = losses
         self[text] = phones
         self.n_chars += len(text)
         return phones
@@ -171,19 +177,28 @@ class Segmentation:
             return 0
         return sum(n_unknown.get(word, 0) for word in self._words)
 
+    def losses(self) -> Iterable[str]:
+        """Kind of each dropped character but spaces; `dropped` says which and where.
+
+        Remembered with each word: where nothing is lost it costs nothing.
+        """
+        losses = self._known.losses
+        if losses.keys().isdisjoint(self._words):
+            return ()
+        return chain.from_iterable(map(losses.get, self._words, repeat(())))
+
     def dropped_by_kind(self) -> Counter[str]:
-        """How many characters each kind of drop took; far cheaper than `dropped`."""
-        kinds = Counter(
-            kind for word in self._accounts() for _, _, kind in word.dropped
-        )
+        """How many characters each kind of drop took, spaces included."""
+        kinds = Counter(self.losses())
         if n_spaces := len(self._text) - sum(map(len, self._words)):
-            kinds["space"] += n_spaces
+            kinds["space"] = n_spaces
         return kinds
 
 
-def _plain_english_word(text: str) -> tuple[str, ...] | None:
-    phones = plain_word(text)
-    return None if phones is None else apply_english(phones)
+def _plain_english_word(text: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    if plain := plain_word(text):
+        return apply_english(plain[0]), plain[1]
+    return None
 
 
 class Normaliser:
@@ -199,7 +214,7 @@ class Normaliser:
     >>> normaliser = Normaliser()
     >>> normaliser.segment("ˈwɔtɚ").phones
     ('w', 'ɔ', 't', 'ə˞')
-    >>> [(d.char, d.kind) for d in normaliser.segment("ˈwɔ?t").dropped]
+    >>> [(d.char, d.kind) for d in normaliser.segment("ˈwɔt?").dropped]
     [('ˈ', 'stress'), ('?', 'punctuation')]
     >>> Normaliser("released").segment("ˈwɔtɚ").phones
     ('w', 'ɔ', 't')
@@ -255,13 +270,13 @@ class Normaliser:
             ipa = unicodedata.normalize("NFD", ipa)
         english = self.english_rules and lang == "eng"
         known = self._known_words(english, True, suprasegmentals)
-        strict = self.policy == "strict"
-        if strict:
+        if self.policy == "strict":
             texts = (mark_flags(ipa) if "(" in ipa else ipa).split()
-        else:
-            texts = [text for text in ipa.split(" ") if text]
+            phones = tuple(chain.from_iterable(map(known.__getitem__, texts)))
+            return Segmentation(phones, ipa, texts, known, "strict")
+        texts = [text for text in ipa.split(" ") if text]
         phones = tuple(chain.from_iterable(map(known.__getitem__, texts)))
-        if english and not strict and texts and ipa[0] != " ":
+        if english and texts and ipa[0] != " ":
             # the recipe's word boundary is a space, and there is none before this word
             first = self._known_words(True, False, suprasegmentals)[texts[0]]
             phones = first + phones[len(first) :]
@@ -270,17 +285,19 @@ class Normaliser:
     def _known_words(
         self, english: bool, initial: bool, suprasegmentals: bool
     ) -> _Words:
-        key = (english, initial, suprasegmentals)
-        known = self._words.get(key)
+        known = self._words.get((english, initial, suprasegmentals))
         if known is None or known.n_chars > _CACHE_CHARS:
             # a new memory: earlier segmentations still read their account in the old
+            key = (english, initial, suprasegmentals)
             known = _Words(
                 self._plain_word(english), lambda text: self._segment_word(text, *key)
             )
             self._words[key] = known
         return known
 
-    def _plain_word(self, english: bool) -> Callable[[str], tuple[str, ...] | None]:
+    def _plain_word(
+        self, english: bool
+    ) -> Callable[[str], tuple[tuple[str, ...], tuple[str, ...]] | None]:
         """What does `_segment_word` of words that need no account, at less cost."""
         if self.policy != "strict":
             return lambda text: None

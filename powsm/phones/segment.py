@@ -71,8 +71,9 @@ _FORMS["c\u0327"] = "c\u0327"
 def _take_apart(phone: str) -> tuple[str, frozenset[str]]:
     """A phone's letters, with the tie between two, and its marks, each with a number.
 
-    >>> _take_apart("t̪͡s̪ʰ")
-    ('t͡s', frozenset({'̪', '̪̪', 'ʰ'}))
+    >>> letters, marks = _take_apart("t̪͡s̪ʰ")
+    >>> letters, sorted(marks)
+    ('t͡s', ['ʰ', '̪', '̪̪'])
     """
     before, base, marks = phone.startswith(_GLOTTAL), "", []
     for char in phone[before:]:
@@ -116,7 +117,8 @@ _MARKS_OF = {
 _IMPLIED = {
     base: frozenset.intersection(*(m for m, _ in r)) for base, r in _BY_BASE.items()
 }
-_PHONES = frozenset(phone for rows in _BY_BASE.values() for _, phone in rows)
+# one string object a phone: words remembered are smaller, and texts made of them sooner
+_PHONES = {phone: phone for rows in _BY_BASE.values() for _, phone in rows}
 _LETTER = f"[{''.join(sorted(_LETTERS))}][{''.join(sorted(_MARKS))}]*"
 _LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{_TIE}{_LETTER})?")
 # (en) of espeak
@@ -125,22 +127,27 @@ _FLAG = re.compile(r"\(((?:[a-z]{2}|cmn|yue)(?:-[a-z0-9]{1,8}){0,3})\)")
 _MARKUP = re.compile(r"(?<!<)<++[^<>\s]++>+")
 
 
-def plain_word(word: str) -> tuple[str, ...] | None:
-    """Phones of a word with nothing else but stress, tones and breaks; None for others.
+def plain_word(word: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """A word with nothing else but stress, tones and breaks; None for others.
 
-    They are those of `strict_word`, at a fraction of the cost.
+    Returns:
+        Phones, those of `strict_word` at a fraction of the cost, and the kind of each
+        sign that is left out.
 
     >>> plain_word("ˈt͡ʃaː.na"), plain_word("ʧa")
-    (('t͡ʃ', 'aː', 'n', 'a'), None)
+    ((('t͡ʃ', 'aː', 'n', 'a'), ('stress', 'break')), None)
     """
-    phones = _LETTERS_WITH_MARKS.findall(word)
-    if not _PHONES.issuperset(phones):
+    clusters = _LETTERS_WITH_MARKS.findall(word)
+    phones = tuple(map(_PHONES.get, clusters))
+    if None in phones:
         return None
-    n_others = len(word) - len("".join(phones))
-    if n_others and n_others != word.count("ˈ"):  # all signs take longer to count
-        if n_others != sum(map(word.count, _SIGNS)):
-            return None
-    return tuple(phones)
+    n_others = len(word) - len("".join(clusters))
+    if not n_others:
+        return phones, ()
+    if n_others == word.count("ˈ"):  # looking for all signs takes longer
+        return phones, ("stress",) * n_others
+    kinds = tuple([KINDS[char] for char in word if char in _SIGNS])
+    return (phones, kinds) if len(kinds) == n_others else None
 
 
 @lru_cache(maxsize=1 << 16)

@@ -45,7 +45,8 @@ class Unknown:
 
     def add(self, utt_id: str, ipa: str, segments: Segmentation) -> None:
         self.n_characters += len(ipa) - ipa.count(" ")
-        self.kinds.update(segments.dropped_by_kind())
+        if losses := segments.losses():
+            self.kinds.update(losses)
         if not segments.unknown_count:
             return
         for drop in segments.dropped:

@@ -5,7 +5,6 @@ work on a set, and memory does not grow with it.
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -153,7 +152,6 @@ class SetStats:
     corpora: dict[str, tuple[int, int]] = field(default_factory=dict)  # utts, samples
     filtered: Counts = field(default_factory=Counts)  # by stage 4's default limits
     unknown: Unknown = field(default_factory=Unknown)
-    ignored: Counter[str] = field(default_factory=Counter)  # IPA characters by kind
 
     def merge(self, other: "SetStats") -> None:
         self.n_utts += other.n_utts
@@ -171,7 +169,6 @@ class SetStats:
             self.add_corpus(corpus, n_utts, n_samples)
         self.filtered.merge(other.filtered)
         self.unknown.merge(other.unknown)
-        self.ignored.update(other.ignored)
 
     def add_corpus(self, corpus: str, n_utts: int, n_samples: int) -> None:
         utts, samples = self.corpora.get(corpus, (0, 0))
@@ -216,7 +213,6 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
         )
         if not judged.is_human:
             stats.unknown.add(utt_id, ipa, judged.segments)
-            stats.ignored.update(judged.segments.dropped_by_kind())
         phones, ctc_phones = judged.phones, judged.ctc_phones
         lang_stats.n_phones += len(phones)
         lang_stats.add_rate(len(phones) / duration_s, utt_id)

@@ -222,13 +222,12 @@ def _stage_1_drops(stage_1: Mapping[str, dict | None]) -> list[Section]:
 
 
 def _unknown_symbols(sets: Mapping[str, SetStats]) -> Section:
-    total = pooled(list(sets.values()))
-    unknown = total.unknown
-    kinds = ", ".join(f"{kind} {n:,}" for kind, n in ranked(total.ignored))
+    unknown = pooled(list(sets.values())).unknown
     text = (
         f"{unknown.n_unknown:,} of {unknown.n_characters:,} IPA characters "
         f"({unknown.rate:.4%}) are in no phone and in no table. Stage 4 stops a set "
-        f"above --max_unknown_rate. Characters left out, by kind: {kinds or 'none'}."
+        "above --max_unknown_rate. Characters left out, by kind: "
+        f"{unknown.by_kind() or 'none'}."
     )
     rows = [
         (

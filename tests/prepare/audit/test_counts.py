@@ -34,7 +34,7 @@ def test_audit_by_hand(tmp_path):
     assert stats.ctc_infeasible == ["cv_100_deu"]
     assert stats.filtered.dropped == {"ctc_infeasible": 1}
     assert stats.unknown.symbols == {"中": 1}
-    assert stats.ignored == {"unknown": 1}
+    assert stats.unknown.kinds == {"unknown": 1}
     russian = stats.langs["rus"]
     assert (russian.n_foreign, russian.foreign) == (1, ["cv_102_rus: y"])
     assert russian.rate_bounds is None  # one utterance tells nothing
