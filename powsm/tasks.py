@@ -147,6 +147,18 @@ def tasks_writing(filling: Filling) -> tuple[str, ...]:
     return tuple(name for name, task in TASKS.items() if task.writes == filling)
 
 
+def plain_task(filling: Filling) -> str:
+    """The task that writes phones, text or a language from speech alone.
+
+    Every utterance has an example of the one that writes phones.
+
+    >>> plain_task(PHONES), plain_task(TEXT), plain_task(LANGUAGE)
+    ('pr', 'asr', 'lid')
+    """
+    rows = (row for row in _ROWS if row.writes == filling and not row.is_prompted)
+    return next(rows).name
+
+
 def task_of(example_id: str) -> str:
     """The task of `<utt_id>_<task>`.
 

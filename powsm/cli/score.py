@@ -27,6 +27,7 @@ from powsm.score.rates import (
     Scores,
     rate_notes,
 )
+from powsm.tasks import LANGUAGE, PHONES, TEXT, plain_task
 
 log = logging.getLogger(__name__)
 
@@ -113,15 +114,16 @@ def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
         "phone_map": options.phone_map,
         "hyp_phone_map": options.hyp_phone_map,
     }
-    for task, rates, scorer, more in (
-        ("pr", (*PHONE_RATES, "FER"), score_phones, {"langs": langs, **phone_options}),
-        ("asr", TEXT_RATES, score_text, {"langs": langs}),
-        ("lid", LID_RATES, score_lid, {}),
+    by_lang = {"langs": langs}
+    for writes, rates, scorer, more in (
+        (PHONES, (*PHONE_RATES, "FER"), score_phones, by_lang | phone_options),
+        (TEXT, TEXT_RATES, score_text, by_lang),
+        (LANGUAGE, LID_RATES, score_lid, {}),
     ):
         asked = tuple(rate for rate in options.metric if rate in rates)
         if asked:
             scores = scorer(hyp=hyp, ref=ref, speakers=speakers, **more)
-            yield task, replace(scores, rates=asked)
+            yield plain_task(writes), replace(scores, rates=asked)
 
 
 def print_table(records: list[dict]) -> None:

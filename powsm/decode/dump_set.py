@@ -27,6 +27,7 @@ from powsm.decode.recogniser import Recogniser
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.model.frames import FrameGrid
+from powsm.score.decoded import HYP_FILE, TIMING_FILE
 
 log = logging.getLogger(__name__)
 
@@ -212,10 +213,10 @@ def _merge(folder: Path, task: str, out: Path, profile: Profile, weights: str) -
     totals = {
         key: round(sum(t[key] for t in timings), 3) for key in ("audio_s", "compute_s")
     }
-    with atomic_write(out / "timing.json") as file:
+    with atomic_write(out / TIMING_FILE) as file:
         json.dump(totals, file)
-    with atomic_write(out / "hyp.jsonl") as file:
+    with atomic_write(out / HYP_FILE) as file:
         file.writelines(_line(records[utt_id]) for utt_id in order)
     for path in (*out.glob("part.*.jsonl"), *out.glob("timing.*.jsonl")):
         path.unlink()
-    return out / "hyp.jsonl"
+    return out / HYP_FILE

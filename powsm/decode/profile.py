@@ -8,7 +8,14 @@ from pathlib import Path
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES
 from powsm.settings import load_yaml
-from powsm.tasks import DECODED_TASKS, LID, PHONES, TASKS, tasks_writing
+from powsm.tasks import (
+    DECODED_TASKS,
+    LID,
+    PHONES,
+    TASKS,
+    plain_task,
+    tasks_writing,
+)
 from powsm.vocabulary.phone_sets import read_phone_set
 
 # the prompted tasks, and what predicts the prompt of each
@@ -100,7 +107,7 @@ class Profile:
 
     name: str
     decode: str = "attention"
-    tasks: tuple[str, ...] = ("pr",)
+    tasks: tuple[str, ...] = (plain_task(PHONES),)
     lang: str = "own"
     languages: tuple[str, ...] = ()
     phones: str | tuple[str, ...] = "all"

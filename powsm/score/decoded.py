@@ -1,4 +1,4 @@
-"""Decoded sets: the only reader of `<exp>/<profile>/<set>/<task>[_<decode>]`.
+"""Decoded sets: what knows `<exp>/<profile>/<set>/<task>[_<decode>]`.
 
 Stage 12 fills such a folder with `hyp.jsonl` and `timing.json`; the references and the
 record of how they were made are in the set's folder of `dump/raw`.
@@ -118,6 +118,18 @@ class DumpSet:
         if not path.exists():
             raise DecodedError(f"{path} is missing; run stage 4 again")
         return path
+
+
+def decoded_folder(exp: Path, profile: str, set_name: str, tag: str) -> Path:
+    """Where stage 12 puts a set.
+
+    Args:
+        exp: the experiment.
+        profile: its name, of the file `conf/<profile>.yaml`.
+        set_name: of the dump folder.
+        tag: `<task>[_<decode>]`, `Profile.tag` of the task.
+    """
+    return exp / profile / set_name / tag
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from powsm.cli.options import add_shared, device
 from powsm.errors import PowsmError
-from powsm.files.whole import read_json
 
 log = logging.getLogger(__name__)
 
@@ -60,37 +59,37 @@ def todo(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
         out = options.exp / "align"
         return [(out / f.name, f, f / "ref.ipa") for f in folders]
     from powsm.decode.profile import Profile
-    from powsm.decode.transcribe import PHONE_TASKS
+    from powsm.score.decoded import HYP_FILE, decoded_folder
+    from powsm.tasks import PHONES, tasks_writing
 
     profiles = [Profile.load(path) for path in options.profiles]
     results = []
     for profile, folder in itertools.product(profiles, folders):
-        for task in set(profile.tasks) & set(PHONE_TASKS):
-            decoded = options.exp / profile.name / folder.name / profile.tag(task)
-            results.append((decoded / "align", folder, decoded / "hyp.jsonl"))
+        for task in set(profile.tasks) & set(tasks_writing(PHONES)):
+            out = decoded_folder(
+                options.exp, profile.name, folder.name, profile.tag(task)
+            )
+            results.append((out / "align", folder, out / HYP_FILE))
     if not results:
-        raise PowsmError("none of the profiles decodes phones: pr or g2p")
+        tasks = " or ".join(tasks_writing(PHONES))
+        raise PowsmError(f"none of the profiles decodes phones: {tasks}")
     return sorted(results)
 
 
 def read_source(path: Path) -> Mapping[str, Sequence[str]]:
     """Phones by utt_id, of hypotheses or of references, made as the set was."""
     from powsm.files.transcripts import read_transcripts
+    from powsm.score.decoded import HYP_FILE, DecodedSet, DumpSet
     from powsm.score.phone_reader import PhoneReader
     from powsm.vocabulary.phone_sets import phones_of_tokens
 
-    if path.name == "hyp.jsonl":
-        with open(path, encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file]
+    if path.name == HYP_FILE:
         return {
             row["utt_id"]: phones_of_tokens(row["tokens"])
-            for row in rows
+            for row in DecodedSet(path.parent).records()
             if "error" not in row
         }
-    made_with = path.parent / "normaliser.json"
-    if not made_with.exists():
-        raise PowsmError(f"{made_with} is missing; run stage 4 again")
-    reader = PhoneReader(read_json(made_with, "run stage 4 again")["policy"])
+    reader = PhoneReader(DumpSet(path.parent).normaliser["policy"])
     return {
         utt_id: reader.read(text).phones
         for utt_id, text in read_transcripts(path).items()
@@ -111,11 +110,14 @@ def align_set(
     from powsm.decode.align_files import write_alignments
     from powsm.decode.batch import items, read_speech
     from powsm.model.frames import FrameGrid
+    from powsm.tasks import PHONES, plain_task
 
     shortest = FrameGrid.of(recogniser.model).min_samples()
     aligned, durations_s = {}, {}
     failed = 0
-    for item in tqdm(items(folder, "pr"), desc=str(out), unit="utt", disable=None):
+    for item in tqdm(
+        items(folder, plain_task(PHONES)), desc=str(out), unit="utt", disable=None
+    ):
         try:
             speech = read_speech(item.audio, shortest)
             wanted = phones.get(item.utt_id, ())

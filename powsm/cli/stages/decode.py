@@ -64,6 +64,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
     from powsm.decode.dump_set import decode_set, merge
     from powsm.decode.recogniser import Recogniser
     from powsm.files.whole import atomic_write, sha256_file
+    from powsm.score.decoded import decoded_folder
 
     rank, world_size = ranks
     recogniser = None
@@ -79,7 +80,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
             "data": [sha256_file(folder / f) for f in ("wav.scp", "text.prev")],
         }
         for task in profile.tasks:
-            out = options.exp / profile.name / name / profile.tag(task)
+            out = decoded_folder(options.exp, profile.name, name, profile.tag(task))
             done = out / "done.json"
             if done.exists() and json.loads(done.read_text()) == made_from:
                 log.info("%s is current", out)
@@ -125,14 +126,14 @@ def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:
 
 def check_audio(options, profiles) -> None:
     """Raise if recordings could not be read; everything else is decoded by then."""
+    from powsm.score.decoded import HYP_FILE, DecodedSet, decoded_folder
+
     unread = set()
     for profile, name in itertools.product(profiles, options.sets):
         for task in profile.tasks:
-            hyps = options.exp / profile.name / name / profile.tag(task) / "hyp.jsonl"
-            if not hyps.exists():
-                continue  # the set has nothing for this task
-            with open(hyps, encoding="utf-8") as file:
-                rows = map(json.loads, file)
+            out = decoded_folder(options.exp, profile.name, name, profile.tag(task))
+            if (out / HYP_FILE).exists():  # else the set has nothing for this task
+                rows = DecodedSet(out).records()
                 unread |= {row["utt_id"] for row in rows if "error" in row}
     if unread:
         some = " ".join(sorted(unread)[:3])

@@ -36,9 +36,10 @@ def pack_and_check(options: argparse.Namespace) -> None:
     from powsm.decode.batch import items
     from powsm.model.find import find_model
     from powsm.publish.pack import check_with_stock, pack
+    from powsm.tasks import PHONES, plain_task
 
     sets = sorted(options.dump.glob("test_*")) or [options.dump / "dev"]
-    item = items(sets[0], "pr")[0]
+    item = items(sets[0], plain_task(PHONES))[0]
     files = find_model(options.exp, options.model_file)
     packed = pack(
         options.exp,

@@ -18,6 +18,7 @@ from powsm.report.paper.fill import Score, System, fill
 from powsm.report.paper.spec import Query, Table
 from powsm.score.rates import Scores
 from powsm.settings import load_yaml
+from powsm.tasks import PHONES, plain_task
 
 CLAIMS_FILE = "claims.yaml"
 SIGNIFICANT = 0.05
@@ -274,7 +275,7 @@ def _between_trainings(
         if system is None:
             why = f"no experiment is the training of {row!r}"
             return Outcome(claim, "", UNTESTED, why, command)
-        asked = {"profile": claim.profile, "task": "pr"}
+        asked = {"profile": claim.profile, "task": plain_task(PHONES)}
         scores = _of_sets(system, roles[claim.role], asked, claim.metric)
         if isinstance(scores, str):
             return Outcome(claim, system.name, UNTESTED, scores, command)

@@ -12,6 +12,7 @@ from powsm.files.datadir import read_scp
 from powsm.report.paper.fill import SIZE_TOLERANCE, hyp_file, is_measured_otherwise
 from powsm.report.paper.spec import Query, Row, Table, TestSet
 from powsm.score.results import read_timings
+from powsm.tasks import PHONES, TASKS, plain_task
 
 PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties
 _PCM_MB_AN_HOUR = 115  # 16 kHz, 16 bits; FLAC takes less
@@ -107,13 +108,15 @@ def _planned(
 
 def _hours(folder: Path, task: str, langs: Iterable[str] = ()) -> float | None:
     """Hours of a set, or of some of its languages."""
-    by_lang = hours_by_lang(folder, "pr" if task == "lid" else task)
+    by_lang = hours_by_lang(folder, task if task in TASKS else plain_task(PHONES))
     if by_lang is None:
         return None
     return sum(h for lang, h in by_lang.items() if not langs or lang in langs)
 
 
-def hours_by_lang(folder: Path, task: str = "pr") -> dict[str, float] | None:
+def hours_by_lang(
+    folder: Path, task: str = plain_task(PHONES)
+) -> dict[str, float] | None:
     """Hours of each language in a set of `dump/raw`; None if there is no such set."""
     if not (folder / "utt2num_samples").exists():
         return None

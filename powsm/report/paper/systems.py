@@ -26,8 +26,7 @@ from powsm.report.paper.training import Trained
 from powsm.score.decoded import DecodedSet
 from powsm.score.metrics import lid_confusion
 from powsm.score.rates import Scores
-
-HISTORY_FILE = "history.jsonl"
+from powsm.score.results import HISTORY_FILE
 
 
 def trained_of(exp: Path, model: str | None) -> Trained | None:
