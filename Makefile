@@ -15,7 +15,7 @@ mini: env  ## train, decode and score on a small real corpus: 20 to 35 min on tw
 	egs2/mini_ipapack/s2t1/run.sh
 
 test: env  ## run the tests
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: env  ## check style and shell scripts
 	.venv/bin/ruff check .

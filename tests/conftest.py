@@ -5,6 +5,24 @@ from pathlib import Path
 
 import pytest
 
+# Files whose tests take minutes together, longest first: begun first, they end together
+# with the many short ones on all processes.
+LONGEST = (
+    "recipe/test_paper_recipe.py",
+    "recipe/test_stages.py",
+    "train/test_run.py",
+    "recipe/test_slurm.py",
+    "recipe/test_bad_input.py",
+    "train/test_watch.py",
+    "recipe/test_finetune_recipe.py",
+    "report/test_ablation.py",
+    "train/test_memory.py",
+    "publish/test_pack.py",
+    "cli/test_decode.py",
+    "train/test_progress.py",
+    "train/test_stock.py",
+)
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hub_server import HubServer  # noqa: E402
@@ -15,3 +33,9 @@ def hub():
     """An empty Hugging Face hub on loopback: see tests/hub_server.py."""
     with HubServer() as server:
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; pytest-xdist hands files out in this order."""
+    rank = {Path(__file__).parent / name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
