@@ -41,7 +41,9 @@ _LEVEL_FRAME = 400  # samples, 25 ms
 _MOST_QUIET = 10  # quiet recordings that are named
 
 
-def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
+def read_audio(
+    location: str, channel: str | None = None, data: bytes | None = None
+) -> "np.ndarray":
     """Decode one utterance.
 
     Audio of another rate is resampled, and the first file of each such rate is logged.
@@ -51,6 +53,7 @@ def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
             OGG, MP3, and what FFmpeg opens.
         channel: what becomes of several channels, one of `CHANNELS`: their mean, one of
             two, or each by itself; None refuses them.
+        data: the bytes of the file, where they are in hand; errors name `location`.
 
     Returns:
         Speech, shape (n_samples,), float32 at `SAMPLE_RATE`, in [-1, 1]; for `each`
@@ -63,7 +66,9 @@ def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
     """
     import numpy as np
 
-    samples, rate = decode(read_bytes(AudioRef.parse(location), location), location)
+    if data is None:
+        data = read_bytes(AudioRef.parse(location), location)
+    samples, rate = decode(data, location)
     if len(samples) == 0:
         # of a file without samples the number of channels says nothing
         raise AudioError(f"{printable(location)}: no samples; remove this utterance")
@@ -76,12 +81,15 @@ def read_audio(location: str, channel: str | None = None) -> "np.ndarray":
     return np.stack([resample(one, rate, SAMPLE_RATE) for one in speech.T])
 
 
-def speech_blocks(location: str, channel: str | None = None) -> Iterator["np.ndarray"]:
+def speech_blocks(
+    location: str, channel: str | None = None, data: bytes | None = None
+) -> Iterator["np.ndarray"]:
     """The samples of `read_audio`, a block at a time: of hours, in bounded memory.
 
     Args:
         location: see `read_audio`.
         channel: `mix`, `left` or `right`; None refuses several channels.
+        data: see `read_audio`.
 
     Yields:
         float32 (n_samples,) at `SAMPLE_RATE`.
@@ -94,10 +102,11 @@ def speech_blocks(location: str, channel: str | None = None) -> Iterator["np.nda
             "channel 'each' cannot be read in blocks; use left, then right"
         )
     ref = AudioRef.parse(location)
-    is_file = ref.offset is None
-    source = ref.path if is_file else read_bytes(ref, location)
-    with mapped(source, location) as data:
-        rate, blocks = decode_blocks(data, location)
+    source = data if data is not None else ref.path
+    if data is None and ref.offset is not None:
+        source = read_bytes(ref, location)
+    with mapped(source, location) as bytes_of_file:
+        rate, blocks = decode_blocks(bytes_of_file, location)
         chosen = (_chosen(block, channel, location) for block in blocks)
         checked = (_check_values(block, location) for block in chosen)
         if rate == SAMPLE_RATE:

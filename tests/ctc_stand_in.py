@@ -36,7 +36,11 @@ def stand_in(edge_frames: int = 0):
     seen = []
 
     def encode(speech, window="own"):
-        (samples,) = speech
+        logits = [encode_one(samples) for samples in speech]
+        lens = torch.tensor(list(map(len, logits)))
+        return torch.nn.utils.rnn.pad_sequence(logits, batch_first=True), lens
+
+    def encode_one(samples):
         seen.append(len(samples))
         n = GRID.n_frames(len(samples))
         middles = [GRID.sample(t) + GRID.step // 2 for t in range(n)]
@@ -44,7 +48,7 @@ def stand_in(edge_frames: int = 0):
         if edge_frames:
             ids[:edge_frames] = ids[n - edge_frames :] = T
         logits = torch.nn.functional.one_hot(ids, len(TOKENS)).float() * CERTAIN
-        return logits[None], torch.tensor([n])
+        return logits
 
     tokenizer = SimpleNamespace(
         token_list=TOKENS,

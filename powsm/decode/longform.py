@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from powsm.model.frames import FrameGrid
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
 MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet
+BATCH_S = 100.0  # seconds of windows encoded at once, as in a decode profile
 TRIM_DB = 40  # below the loudest part: silence
 PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
 _TRIM_FRAME = 400  # samples, 25 ms
@@ -61,7 +63,6 @@ class CTCFrames:
         return CTCFrames(self.path[cut], self.scores[cut], self.columns[cut])
 
 
-@torch.inference_mode()
 def ctc_frames(
     recogniser: Recogniser,
     speech: "Tensor | Recording",
@@ -71,40 +72,83 @@ def ctc_frames(
     overlap_s: float = OVERLAP_S,
     barred: Sequence[int] = (),
 ) -> CTCFrames:
-    """Read the CTC head over a recording of any length.
+    """Read the CTC head over a recording of any length: see `ctc_frames_of_all`."""
+    (frames,) = ctc_frames_of_all(
+        recogniser,
+        [speech],
+        tokens,
+        window_s=window_s,
+        overlap_s=overlap_s,
+        barred=barred,
+    )
+    return frames
+
+
+def ctc_frames_of_all(
+    recogniser: Recogniser,
+    recordings: "Sequence[Tensor | Recording]",
+    tokens: Sequence[int] = (),
+    *,
+    window_s: float = WINDOW_S,
+    overlap_s: float = OVERLAP_S,
+    barred: Sequence[int] = (),
+    batch_s: float = BATCH_S,
+) -> list[CTCFrames]:
+    """Read the CTC head over recordings of any length.
 
     Args:
         recogniser: the model.
-        speech: (n_samples,) at 16 kHz, or a recording that is read by windows.
+        recordings: (n_samples,) each at 16 kHz, or recordings that are read by windows.
         tokens: ids whose log-probabilities are wanted in every frame.
-        window_s: seconds encoded at once; rounded down to whole frames.
+        window_s: seconds encoded in one stretch; rounded down to whole frames.
         overlap_s: seconds shared by neighbours; rounded down to whole frames.
         barred: ids that the path never takes.
+        batch_s: most seconds of windows that are encoded at once, with padding.
 
     Returns:
-        One frame for each frame of the unsplit recording, on the CPU.
+        Of each recording, one frame for each frame of the unsplit recording, on the
+        CPU.
 
     Raises:
         LongFormError: too short to encode, or a window not longer than its overlap.
     """
     grid = FrameGrid.of(recogniser.model)
-    n_frames = grid.n_frames(len(speech))
-    if n_frames == 0:
-        raise LongFormError(
-            f"{len(speech) / SAMPLE_RATE:.3f} s of audio is too short to encode; the "
-            f"model needs {grid.min_samples() / SAMPLE_RATE:.3f} s"
-        )
+    for speech in recordings:
+        if grid.n_frames(len(speech)) == 0:
+            raise LongFormError(
+                f"{len(speech) / SAMPLE_RATE:.3f} s of audio is too short to encode; "
+                f"the model needs {grid.min_samples() / SAMPLE_RATE:.3f} s"
+            )
     window, overlap = (int(s * SAMPLE_RATE) // grid.step for s in (window_s, overlap_s))
     if not MIN_OVERLAP_S <= overlap_s or not 2 * overlap <= window:
         raise LongFormError(
             f"windows of {window_s} s with an overlap of {overlap_s} s; expected an "
             f"overlap of {MIN_OVERLAP_S} s or more, and windows at least twice as long"
         )
+    todo = [
+        _Window(number, *place)
+        for number, speech in enumerate(recordings)
+        for place in _windows(len(speech), grid.step, window, overlap)
+    ]
+    pieces: list[dict[int, CTCFrames]] = [{} for _ in recordings]
+    for batch in _batches(todo, int(batch_s * SAMPLE_RATE)):
+        speech = [recordings[part.recording][part.begin : part.end] for part in batch]
+        read = _read_windows(recogniser, speech, tokens, barred)
+        for part, frames in zip(batch, read, strict=True):
+            pieces[part.recording][part.first] = frames
     blank = recogniser.model.blank_id
+    merged = [_merged(parts, blank) for parts in pieces]
+    for speech, frames in zip(recordings, merged, strict=True):
+        assert len(frames) == grid.n_frames(len(speech)), "windows leave no frame out"
+    return merged
+
+
+def _merged(windows: dict[int, CTCFrames], blank: int) -> CTCFrames:
+    """The frames of a recording, of its windows by first frame."""
     pieces: list[CTCFrames] = []
     n_kept = 0  # frames of the recording that the pieces cover
-    for first, begin, end in _windows(len(speech), grid.step, window, overlap):
-        new = _read_window(recogniser, speech[begin:end], tokens, barred)
+    for first in sorted(windows):
+        new = windows[first]
         if pieces:
             last = pieces.pop()
             n_shared = n_kept - first
@@ -115,12 +159,32 @@ def ctc_frames(
             n_kept = first + cut
         pieces.append(new)
         n_kept += len(new)
-    assert n_kept == n_frames, f"{n_kept} frames came of {n_frames}"
     return CTCFrames(
         torch.cat([piece.path for piece in pieces]),
         torch.cat([piece.scores for piece in pieces]),
         torch.cat([piece.columns for piece in pieces]),
     )
+
+
+class _Window(NamedTuple):
+    """A stretch of the recording of a number: its first frame, and its samples."""
+
+    recording: int
+    first: int
+    begin: int
+    end: int
+
+
+def _batches(windows: Sequence[_Window], most: int) -> Iterator[list[_Window]]:
+    """Windows by length, longest first, of at most `most` samples with padding."""
+    batch: list[_Window] = []
+    for part in sorted(windows, key=lambda part: part.begin - part.end):
+        if batch and (batch[0].end - batch[0].begin) * (len(batch) + 1) > most:
+            yield batch
+            batch = []
+        batch.append(part)
+    if batch:
+        yield batch
 
 
 def _windows(
@@ -134,18 +198,48 @@ def _windows(
             return
 
 
-def _read_window(
+def _read_windows(
     recogniser: Recogniser,
-    speech: Tensor,
+    speech: Sequence[Tensor],
     tokens: Sequence[int],
     barred: Sequence[int],
-) -> CTCFrames:
-    memory, lens = recogniser.encode([speech])
-    log_probs = recogniser.model.ctc.log_softmax(memory)[0, : int(lens[0])].float()
-    columns = log_probs[:, list(tokens)]
-    log_probs[:, list(barred)] = float("-inf")
+) -> list[CTCFrames]:
+    """What the head says of stretches; in halves where the memory is not enough."""
+    try:
+        return _read_batch(recogniser, speech, tokens, barred)
+    except torch.OutOfMemoryError as err:
+        if len(speech) == 1:
+            raise LongFormError(
+                f"{len(speech[0]) / SAMPLE_RATE:.1f} s of audio do not fit the memory "
+                "of the device; use shorter windows"
+            ) from err
+    # outside the except block, where the failed tensors are no longer held
+    torch.cuda.empty_cache()
+    middle = len(speech) // 2
+    return [
+        frames
+        for half in (speech[:middle], speech[middle:])
+        for frames in _read_windows(recogniser, half, tokens, barred)
+    ]
+
+
+@torch.inference_mode()
+def _read_batch(
+    recogniser: Recogniser,
+    speech: Sequence[Tensor],
+    tokens: Sequence[int],
+    barred: Sequence[int],
+) -> list[CTCFrames]:
+    memory, lens = recogniser.encode(speech)
+    log_probs = recogniser.model.ctc.log_softmax(memory).float()
+    columns = log_probs[..., list(tokens)]
+    log_probs[..., list(barred)] = float("-inf")
     scores, path = log_probs.max(dim=-1)
-    return CTCFrames(path.cpu(), scores.cpu(), columns.cpu())
+    whole = CTCFrames(path.cpu(), scores.cpu(), columns.cpu())
+    return [
+        CTCFrames(whole.path[row, :n], whole.scores[row, :n], whole.columns[row, :n])
+        for row, n in enumerate(lens.tolist())
+    ]
 
 
 def _cut(before: Tensor, after: Tensor, blank: int) -> int:
@@ -171,16 +265,18 @@ class Recording:
     in the place of a tensor.
 
     Args:
-        location, channel: see `powsm.audio.speech_blocks`.
+        location, channel, data: see `powsm.audio.speech_blocks`.
 
     Raises:
         AudioError: it cannot be used.
 
     """
 
-    def __init__(self, location: str, channel: str | None = None):
+    def __init__(
+        self, location: str, channel: str | None = None, data: bytes | None = None
+    ):
         self._file = tempfile.TemporaryFile()
-        for block in speech_blocks(location, channel):
+        for block in speech_blocks(location, channel, data):
             self._file.write(block.astype(np.float32).tobytes())
         self._file.flush()
         self._n_samples = self._file.tell() // 4
