@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 # What `import powsm` offers, loaded when it is first asked for
 _OFFERED = {
-    "load": "powsm.decode.transcribe",
+    "load": "powsm.decode.recordings.model",
     "segment_ipa": "powsm.phones.normaliser",
     "score_phones": "powsm.score.metrics",
 }

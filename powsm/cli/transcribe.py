@@ -1,116 +1,302 @@
-"""Decode recordings of any length that are in no data folder.
+"""Transcribe recordings: files, folders, and - for standard input.
 
-    powsm transcribe --model exp/x --profile conf/decode_attention.yaml \\
-        --lang eng --out talk.jsonl talk.wav
+    powsm transcribe talk.wav                            # IPA on standard output
+    powsm transcribe --format textgrid --out times talks/
+    powsm transcribe --task asr --lang ita --format srt film.mp4
 
-Writes a JSON object a line: the text, and where the decoder took part its pieces with
-their times. --align talk_times adds phones with times: `segments` in that object, and a
-Praat TextGrid of each recording in the folder talk_times. A recording that cannot be
-used is named and left out.
+With --format or --out each recording has a file of its own, beside it or below --out,
+written when it is done; done ones are skipped. A recording that cannot be used is named
+and left out, and the status is then 1.
 """
 
 import argparse
-import json
 import logging
-from collections import Counter
-from dataclasses import replace
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
-from powsm.cli.options import MODEL, add_shared
+from powsm.audio import CHANNELS, SAMPLE_RATE, WINDOW_S
+from powsm.audio_files import printable
+from powsm.cli.recordings import (
+    Faults,
+    RecordingsError,
+    Source,
+    add_model,
+    model_of,
+    read_stdin,
+    sources_of,
+    targets_of,
+)
+from powsm.decode.recordings.result import ENDINGS, check_format, render
 from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
-from powsm.languages import lang_code, lang_sym
 from powsm.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
+_GROUP_S = 400.0  # seconds of recordings that are decoded together
+_GROUP_FILES = 64  # and of files, each of which is open meanwhile
+_SIDES = ("left", "right")
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_shared(parser, "--model", required=True, help=MODEL)
-    add_shared(parser, "--model_file")
     add = parser.add_argument
-    add("--profile", type=Path, required=True, help="conf/decode_*.yaml")
-    add("--task", choices=TASKS, help="default: the profile's first")
-    add("--lang", default="unk", help="code or name of the language; default: unknown")
-    phones = "let only these phones out: those of a language in training, or of a file"
+    add("paths", nargs="+", metavar="PATH", help="recording, folder, or -")
+    add_model(parser)
+    add("--task", choices=TASKS, default="pr", help="pr: phones (default); asr: words")
+    add("--lang", default="unk", help="code or name; unk (default), or auto")
+    add("--text", help="what g2p or p2g reads; default: NAME.txt beside each recording")
+    how = "name or file of a decode profile; default: ctc_greedy, for words attention"
+    add("--profile", help=how)
+    phones = "only these: a list, a language of training, a file, a CSV (of a folder)"
     add("--phones", help=phones)
+    add("--channel", choices=CHANNELS, default="mix", help="of several (default: mix)")
+    add("--format", choices=ENDINGS, help="of the files; default: txt")
+    add("--out", type=Path, help="folder for them; default: beside each recording")
+    add("--force", action="store_true", help="do again what is done")
+    add("--slashes", action="store_true", help="phones as tokens: /p//a/")
     add("--trim_silence", action="store_true", help="at both ends; default: keep it")
-    add("--align", type=Path, metavar="FOLDER", help="write the times of phones there")
     add("--window_s", type=float, default=WINDOW_S, help="seconds encoded at once")
-    add("--overlap_s", type=float, help="seconds windows share; default: 4")
-    add_shared(parser, "--device", default="cpu", help="cpu or cuda")
-    add("--out", type=Path, required=True, help="file of JSON lines")
-    add("audio", nargs="+", help="WAV, FLAC, OGG or MP3, one channel")
+    add("--overlap_s", type=float, default=4.0, help="seconds that windows share")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A recording, or a channel of it, that is read."""
+
+    source: Source
+    name: str
+    speech: object  # Tensor or Recording
+    target: Path | None
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.speech) / SAMPLE_RATE
 
 
 def run(options: argparse.Namespace) -> None:
-    lang = "unk" if options.lang == "unk" else lang_code(options.lang)
-    if lang is None:
-        raise PowsmError(f"--lang {options.lang}: no such language; try ISO 639-3")
-    names = Counter(Path(path).stem for path in options.audio)
-    if twice := sorted(name for name, n in names.items() if n > 1):
-        raise PowsmError(f"several recordings are named {' '.join(twice)}; rename them")
-    from powsm.decode.profile import Profile, phone_set
-    from powsm.model.find import find_model
+    form = options.format or "txt"
+    check_format(form, options.task)
+    _check_question(options)
+    sources = sources_of(options.paths)
+    if options.text is not None and len(sources) > 1:
+        raise PowsmError(
+            f"--text is of one recording and there are {len(sources)}; write NAME.txt "
+            "beside each"
+        )
+    to_stdout = options.format is None and options.out is None
+    targets: dict[Source, Path] = {}
+    if not to_stdout:
+        if options.out is not None:
+            options.out.mkdir(parents=True, exist_ok=True)
+        targets = targets_of(sources, options.out, ENDINGS[form])
+        _check_texts(options, targets)
+    todo = [s for s in sources if options.force or not _is_done(s, targets, options)]
+    if len(todo) < len(sources):
+        n_done = len(sources) - len(todo)
+        log.info("%d of %d are done; --force does them again", n_done, len(sources))
+    if not todo:
+        return
+    faults = Faults(len(sources))
+    readable = [source for source in todo if _is_there(source, faults)]
+    if readable:
+        _transcribe(options, form, readable, targets, faults)
+    if not to_stdout:
+        n_good = len(sources) - faults.n
+        log.info("%d of %d recordings are transcribed", n_good, len(sources))
+    faults.end()
 
-    profile = Profile.load(options.profile)
-    task = options.task or profile.tasks[0]
-    profile = replace(profile, tasks=(task,))
-    if options.phones:
-        profile = replace(profile, phones=phone_set(options.phones))
-    model = find_model(options.model, options.model_file)
-    log.info("%s", model.describe())
-    records, durations_s = transcribe_files(options, model, profile, lang)
-    if not records:
-        raise PowsmError("none of the recordings could be used")
-    with atomic_write(options.out) as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    if options.align:
-        from powsm.decode.align_files import Segment, write_alignments
 
-        alignments = {
-            record["utt_id"]: [Segment(**segment) for segment in record["segments"]]
-            for record in records
-        }
-        write_alignments(options.align, alignments, durations_s)
-    log.info("%d of %d recordings in %s", len(records), len(options.audio), options.out)
+def _check_question(options: argparse.Namespace) -> None:
+    """What is wrong without a model being loaded for it."""
+    from powsm.decode.profile import default_profile, find_profile, for_task, phone_set
+    from powsm.decode.recordings.question import parse_lang
+
+    if options.text is not None and not TASKS[options.task].is_prompted:
+        raise PowsmError(f"--text: {options.task} reads none; leave it out")
+    parse_lang(options.lang)
+    asked = options.profile
+    profile = find_profile(asked) if asked else default_profile(options.task)
+    phones = phone_set(options.phones) if options.phones else None
+    options.profile = for_task(
+        profile, options.task, has_text=options.text is not None, phones=phones
+    )
 
 
-def transcribe_files(options, model, profile, lang: str) -> tuple[list[dict], dict]:
-    """A record of each recording that can be used, and durations in s by utt_id."""
+def _check_texts(options: argparse.Namespace, targets: dict[Source, Path]) -> None:
+    """Outputs do not take the place of the texts that prompt."""
+    if not _reads_texts(options):
+        return
+    for source, target in targets.items():
+        if target == source.path.with_suffix(".txt"):
+            raise RecordingsError(
+                f"{printable(target)} is the text that {options.task} reads; write the "
+                "results elsewhere by --out"
+            )
+
+
+def _reads_texts(options: argparse.Namespace) -> bool:
+    """Whether each recording has a text file beside it."""
+    task, prev = TASKS[options.task], options.profile.prev
+    return task.is_prompted and prev == "gold" and options.text is None
+
+
+def _is_done(
+    source: Source, targets: dict[Source, Path], options: argparse.Namespace
+) -> bool:
+    if source not in targets:
+        return False
+    target = targets[source]
+    if options.channel != "each":
+        return target.exists()
+    # how many channels there are is known when it is read; the last is written last
+    return target.exists() or _of_channel(target, "right").exists()
+
+
+def _is_there(source: Source, faults: Faults) -> bool:
+    """Whether a file can be opened, before a model is loaded for it."""
+    if source.is_stdin:
+        return True
+    try:
+        with open(source.path, "rb"):
+            return True
+    except OSError as err:
+        faults.add(f"{printable(source.path)}: cannot be read ({err.strerror})")
+        return False
+
+
+def _transcribe(
+    options: argparse.Namespace,
+    form: str,
+    sources: list[Source],
+    targets: dict[Source, Path],
+    faults: Faults,
+) -> None:
     from tqdm import tqdm
 
-    from powsm.decode.batch import read_speech
-    from powsm.decode.longform import trim_silence
-    from powsm.decode.recogniser import Recogniser
-    from powsm.decode.transcribe import transcribe
-    from powsm.model.frames import FrameGrid
+    from powsm.decode.recordings.model import load
 
-    recogniser = Recogniser.load(model, options.device)
-    shortest = FrameGrid.of(recogniser.model).min_samples()
-    asked = {
-        "lang_sym": lang_sym(lang),
-        "window_s": options.window_s,
-        "with_times": options.align is not None,
-    }
-    if options.overlap_s is not None:
-        asked["overlap_s"] = options.overlap_s
-    (task,) = profile.tasks
-    records, durations_s = [], {}
-    for path in tqdm(options.audio, desc="transcribe", unit="file", disable=None):
-        asked["utt_id"] = utt_id = Path(path).stem
+    model = load(model_of(options), options.device, options.model_file)
+    question = model.question(
+        options.task, options.lang, options.profile, has_text=options.text is not None
+    )
+    names = len(sources) > 1 or options.channel == "each"
+    with tqdm(
+        total=len(sources), desc="transcribe", unit="file", disable=_is_quiet()
+    ) as bar:
+        for group in _groups(_read(options, model, sources, targets, faults, bar)):
+            for part, result in _answers(options, model, question, group, faults):
+                if part.target is None:
+                    text = result.slashed if options.slashes else result.text
+                    line = f"{printable(part.name)}\t{text}" if names else text
+                    tqdm.write(line, file=sys.stdout)
+                    sys.stdout.flush()
+                else:
+                    with atomic_write(part.target) as file:
+                        file.write(render(result, form, slashes=options.slashes))
+
+
+def _is_quiet() -> bool | None:
+    """Progress is for a terminal, and not for one that shows the results."""
+    return True if sys.stdout.isatty() or not sys.stderr.isatty() else None
+
+
+def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
+    """The recordings that can be used; the others are faults."""
+    from powsm.decode.recordings.samples import long_enough
+
+    for source in sources:
         try:
-            speech = read_speech(path, shortest)
-        except AudioError as err:
-            log.warning("%s", err)
-            continue
-        durations_s[utt_id] = len(speech) / SAMPLE_RATE
-        start_s = 0.0
-        if options.trim_silence:
-            speech, start_s = trim_silence(speech)
-        records.append(
-            transcribe(recogniser, profile, task, speech, start_s=start_s, **asked)
-        )
-    return records, durations_s
+            parts = list(_channels(options, source, targets.get(source)))
+            for part in parts:
+                long_enough(part.speech, model.min_samples, str(source.path))
+        except PowsmError as err:
+            faults.add(err)
+        else:
+            yield from parts
+        bar.update()
+
+
+def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
+    import torch
+
+    from powsm.audio import read_audio
+    from powsm.decode.longform import Recording
+
+    data = read_stdin() if source.is_stdin else None
+    # a name of the form of a place in an archive is a name here
+    location = os.path.join(".", source.path) if data is None else "-"
+    if options.channel != "each":
+        speech = Recording(location, options.channel, data)
+        yield _Part(source, _shown(source), speech, target)
+        return
+    channels = read_audio(location, "each", data)
+    if len(channels) == 1:
+        yield _Part(source, _shown(source), torch.from_numpy(channels[0]), target)
+        return
+    numbered = [str(number) for number in range(1, len(channels) + 1)]
+    for side, samples in zip(
+        _SIDES if len(channels) == 2 else numbered, channels, strict=True
+    ):
+        own = None if target is None else _of_channel(target, side)
+        speech = torch.from_numpy(samples.copy())
+        yield _Part(source, f"{_shown(source)} {side}", speech, own)
+
+
+def _shown(source: Source) -> str:
+    return "-" if source.is_stdin else str(source.path)
+
+
+def _of_channel(target: Path, side: str) -> Path:
+    return target.with_name(f"{target.stem}.{side}{target.suffix}")
+
+
+def _groups(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
+    """Parts that are decoded together."""
+    group: list[_Part] = []
+    for part in parts:
+        group.append(part)
+        if sum(p.duration_s for p in group) >= _GROUP_S or len(group) >= _GROUP_FILES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _answers(options, model, question, group: list[_Part], faults: Faults) -> list:
+    """(part, result) of a group, in order; one that cannot be decoded is a fault."""
+    from powsm.decode.longform import trim_silence
+
+    ready, jobs = [], []
+    for part in group:
+        try:
+            text = options.text
+            if _reads_texts(options):
+                text = _text_beside(part.source)
+            speech, start_s = part.speech, 0.0
+            if options.trim_silence:
+                speech, start_s = trim_silence(speech[:])
+            name = part.source.name
+            jobs.append(model.job(question, name, speech, text, start_s))
+            ready.append(part)
+        except PowsmError as err:
+            faults.add(err)
+    how = {"with_times": options.format not in (None, "txt")}
+    how |= {"window_s": options.window_s, "overlap_s": options.overlap_s}
+    results = model.answer(question, jobs, **how)
+    return [
+        (part, replace(result, duration_s=part.duration_s))
+        for part, result in zip(ready, results, strict=True)
+    ]
+
+
+def _text_beside(source: Source) -> str | None:
+    path = source.path.with_suffix(".txt")
+    if source.is_stdin or not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise RecordingsError(f"{printable(path)}: not UTF-8 text ({err})") from err

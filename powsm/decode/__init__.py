@@ -14,6 +14,7 @@ The modules:
     longform        recordings of any length: windows for CTC, pieces cut at pauses
     profile         decode profiles: `conf/decode_*.yaml` names all that moves a score
     recogniser      a trained model with its tokenizer: encoding, prompts, languages
+    recordings      a model in hand: recordings in, results out
     search          batched attention decoding with a cache and joint CTC scores
-    transcribe      transcribe one recording of any length, where asked with times
+    transcribe      transcribe recordings of any length, where asked with times
 """

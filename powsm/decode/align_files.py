@@ -44,25 +44,43 @@ def write_textgrid(path: Path, segments: Sequence[Segment], duration_s: float) -
     Raises:
         AlignFileError: segments that overlap, have no length or lie outside.
     """
-    rows = _tier(path, segments, duration_s)
+    text = textgrid({"phones": segments}, duration_s, path)
     with atomic_write(path) as file:
-        file.write(
-            'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
-            f"xmin = 0\nxmax = {duration_s!r}\ntiers? <exists>\nsize = 1\nitem []:\n"
-            '    item [1]:\n        class = "IntervalTier"\n        name = "phones"\n'
+        file.write(text)
+
+
+def textgrid(
+    tiers: Mapping[str, Sequence[Segment]], duration_s: float, name: str | Path
+) -> str:
+    """A Praat TextGrid with an interval tier of each name; see `write_textgrid`.
+
+    Args:
+        name: of the recording or file, for errors.
+    """
+    text = (
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
+        f"xmin = 0\nxmax = {duration_s!r}\ntiers? <exists>\nsize = {len(tiers)}\n"
+        "item []:\n"
+    )
+    for place, (tier, segments) in enumerate(tiers.items(), 1):
+        rows = _tier(name, segments, duration_s)
+        text += (
+            f'    item [{place}]:\n        class = "IntervalTier"\n'
+            f'        name = "{tier}"\n'
             f"        xmin = 0\n        xmax = {duration_s!r}\n"
             f"        intervals: size = {len(rows)}\n"
         )
-        for number, (start, end, text) in enumerate(rows, 1):
-            quoted = text.replace('"', '""')
-            file.write(
+        for number, (start, end, label) in enumerate(rows, 1):
+            quoted = label.replace('"', '""')
+            text += (
                 f"        intervals [{number}]:\n            xmin = {start!r}\n"
                 f'            xmax = {end!r}\n            text = "{quoted}"\n'
             )
+    return text
 
 
 def _tier(
-    path: Path, segments: Sequence[Segment], duration_s: float
+    name: str | Path, segments: Sequence[Segment], duration_s: float
 ) -> list[tuple[float, float, str]]:
     """(start, end, text) of intervals without gaps, the last one to the very end."""
     rows: list[tuple[float, float, str]] = []
@@ -75,7 +93,7 @@ def _tier(
             end = float(duration_s)
         if not at <= start < end <= duration_s:
             raise AlignFileError(
-                f"{path}: {segment.phone!r} from {segment.start} s to {segment.end} s, "
+                f"{name}: {segment.phone!r} from {segment.start} s to {segment.end} s, "
                 f"expected times in order between {at} s and {duration_s} s"
             )
         if start > at:
@@ -95,12 +113,17 @@ def write_ctm(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
     """
     with atomic_write(path) as file:
         for utt_id, segments in alignments.items():
-            name = _field(utt_id)
-            for s in segments:
-                file.write(
-                    f"{name} 1 {s.start:.4f} {s.end - s.start:.4f} {_field(s.phone)} "
-                    f"{s.confidence:.4f}\n"
-                )
+            file.write(ctm(utt_id, segments))
+
+
+def ctm(utt_id: str, segments: Sequence[Segment]) -> str:
+    """The lines of a recording; see `write_ctm`."""
+    name = _field(utt_id)
+    return "".join(
+        f"{name} 1 {s.start:.4f} {s.end - s.start:.4f} {_field(s.phone)} "
+        f"{s.confidence:.4f}\n"
+        for s in segments
+    )
 
 
 def _field(text: str) -> str:

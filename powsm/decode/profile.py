@@ -1,8 +1,10 @@
 """Decode profiles: `conf/decode_*.yaml` names everything that moves a score."""
 
+import difflib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -16,7 +18,11 @@ from powsm.tasks import (
     plain_task,
     tasks_writing,
 )
-from powsm.vocabulary.phone_sets import read_phone_set
+from powsm.vocabulary.phone_sets import (
+    parse_phone_set,
+    phones_of_tables,
+    read_phone_set,
+)
 
 # the prompted tasks, and what predicts the prompt of each
 _SEARCHES = ("search", "first_search")  # keys that hold options of a search
@@ -265,10 +271,98 @@ class Profile:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+# Profiles that are with every installation; `conf/decode_<name>.yaml` says the same.
+SHIPPED = {
+    profile.name.removeprefix("decode_"): profile
+    for profile in (
+        Profile("decode_ctc_greedy", decode="ctc"),
+        Profile("decode_attention", tasks=("pr", "asr", "g2p", "p2g")),
+        Profile(
+            "decode_joint",
+            decode="joint",
+            tasks=("pr", "g2p"),
+            search=SearchOptions(beam_size=3, ctc_weight=0.3),
+        ),
+    )
+}
+
+
+def default_profile(task: str) -> Profile:
+    """How a task is decoded when nobody says how: phones by CTC, else the decoder."""
+    return SHIPPED["ctc_greedy" if task in CTC_TASKS else "attention"]
+
+
+def find_profile(asked: str | Path, conf: Path = Path("conf")) -> Profile:
+    """A profile by its file or its name: `joint` is `conf/decode_joint.yaml`.
+
+    A file in `conf` comes before one of `SHIPPED`.
+
+    Raises:
+        DecodeError: there is none of this name; names the nearest.
+    """
+    path = Path(asked)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise DecodeError(f"decode profile {asked}: no such file")
+        return Profile.load(path)
+    name = str(asked).removeprefix("decode_")
+    path = conf / f"decode_{name}.yaml"
+    if path.is_file():
+        return Profile.load(path)
+    if name in SHIPPED:
+        return SHIPPED[name]
+    known = {path.stem.removeprefix("decode_") for path in conf.glob("decode_*.yaml")}
+    known = sorted(known | set(SHIPPED))
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {' '.join(known)}"
+    raise DecodeError(f"decode profile {asked}: no such file or name; {hint}")
+
+
+def for_task(
+    profile: Profile,
+    task: str,
+    *,
+    has_text: bool = False,
+    phones: str | tuple[str, ...] | None = None,
+) -> Profile:
+    """A profile as it decodes one task, and its own self where nothing is changed.
+
+    Args:
+        has_text: a prompt that is given takes the place of one that is predicted.
+        phones: see `Profile.phones`.
+
+    Raises:
+        DecodeError: the profile cannot do the task, or phones were named for words.
+    """
+    changes = {}
+    if task not in profile.tasks or phones is not None:
+        changes["tasks"] = (task,)
+    if phones is not None:
+        changes["phones"] = phones
+    if has_text and profile.prev != "gold":
+        changes |= {"prev": "gold", "first_search": None}
+    return replace(profile, **changes) if changes else profile
+
+
 def phone_set(asked: str) -> str | tuple[str, ...]:
-    """The value of `Profile.phones` for `all`, a language or a file.
+    """The value of `Profile.phones` for `all`, a language, a file, or the phones.
+
+    Args:
+        asked: `all`; code or name of a language of training; a text file of phones; a
+            CSV or a folder of such as PHOIBLE writes them, see `phones_of_tables`,
+            where needed with `:` and a language; or phones with spaces between them.
 
     Raises:
         PhoneSetError: a file that does not hold phones.
     """
-    return read_phone_set(Path(asked)) if Path(asked).is_file() else asked
+    path = Path(asked)
+    table, _, lang = asked.rpartition(":")
+    if table and not path.exists() and Path(table).exists():
+        return phones_of_tables(Path(table), lang)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+        return phones_of_tables(path)
+    if path.is_file():
+        return read_phone_set(path)
+    if re.search(r"[\s,]|^/", asked) and "." not in path.name:
+        return parse_phone_set(asked.replace(",", " "), "phones")
+    return asked

@@ -1,322 +1,273 @@
-"""Transcribe one recording of any length, where asked with the times of its phones."""
+"""Transcribe recordings of any length together, where asked with times of phones."""
 
 import logging
-import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError, resample
+from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.decode.align import AlignError, align, read_segments
 from powsm.decode.align_files import Segment
-from powsm.decode.batch import (
-    Item,
-    barred_phones,
-    cut_batches,
-    decode_batch,
-    read_speech,
-)
+from powsm.decode.batch import Item, barred_phones, cut_batches, decode_batch
 from powsm.decode.longform import (
     OVERLAP_S,
+    PAUSE_S,
     CTCFrames,
     LongFormError,
-    ctc_frames,
+    Recording,
+    ctc_frames_of_all,
     cut_at_pauses,
 )
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
-from powsm.errors import PowsmError
-from powsm.languages import lang_code, lang_sym
-from powsm.model.find import find_model
+from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.frames import FrameGrid
 from powsm.tasks import NA_SYM, PHONES, TASKS, parse_output, tasks_writing
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
 log = logging.getLogger(__name__)
 
-_PHONE = re.compile(r"/([^/\s]+)/")  # in slashed text
-
 PHONE_TASKS = tasks_writing(PHONES)  # their output has phones, and so times
 
 
-# How a model is read when nothing else is asked for: as conf/decode_ctc_greedy.yaml
-# and conf/decode_attention.yaml say, without a prompt.
-_PHONES = Profile(name="ctc_greedy", decode="ctc", tasks=("pr",))
-
-
-def _default_profile(task: str) -> Profile:
-    if task in _PHONES.tasks:
-        return _PHONES
-    prev = "none" if TASKS[task].is_prompted else "gold"
-    return Profile(name="attention", tasks=(task,), prev=prev)
-
-
 @dataclass(frozen=True)
-class Transcript:
-    """What a model hears in a recording.
+class Job:
+    """A recording to decode.
 
     Attributes:
-        text: what the task writes: slashed phones, or words.
-        phones: the phones; empty for a task that writes words.
-        lang_sym: symbol of the language that the model was told, such as `<eng>`.
-        duration_s: of the recording.
+        utt_id: its name in records and errors.
+        speech: (n_samples,) at 16 kHz, or a recording that is read by stretches.
+        lang_sym: its language, where the profile says `lang: own`.
+        text_prev: the prompt of a task that reads one.
+        start_s: where `speech` begins in the recording, whose times count from there.
     """
 
-    text: str
-    phones: tuple[str, ...]
-    lang_sym: str
-    duration_s: float
+    utt_id: str
+    speech: Tensor | Recording
+    lang_sym: str = UNKNOWN_LANG_SYM
+    text_prev: str = NA_SYM
+    start_s: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        return len(self.speech) / SAMPLE_RATE
 
-class Model:
-    """A trained model in hand, as `powsm.load` gives it.
-
-    Attributes:
-        source: how it was named, with the revision if it is from the Hub.
-        recogniser: the network with its tokenizer.
-    """
-
-    def __init__(self, source: str, recogniser: Recogniser):
-        self.source = source
-        self.recogniser = recogniser
-        self._min_samples = FrameGrid.of(recogniser.model).min_samples()
-
-    def __repr__(self) -> str:
-        return f"powsm.load({self.source!r})"
-
-    def transcribe(
-        self,
-        audio: str | Path | np.ndarray | Tensor,
-        *,
-        rate: int = SAMPLE_RATE,
-        task: str = "pr",
-        lang: str = "unk",
-        profile: Profile | None = None,
-    ) -> Transcript:
-        """Transcribe one recording of any length.
-
-        Args:
-            audio: a file, or floating-point samples (n_samples,) in -1 to 1.
-            rate: of the samples, Hz; a file says its own.
-            task: `pr asr g2p p2g`.
-            lang: code or name of the language; `unk`: not known.
-            profile: how to decode; default: the best path of the CTC head for phones,
-                the decoder alone and greedy for the other tasks.
+    def check_prompt(
+        self, profile: Profile, task: str, window_s: float = WINDOW_S
+    ) -> None:
+        """Refuse a job whose task reads a text that it lacks, or that cannot be cut.
 
         Raises:
-            AudioError: the recording cannot be read or used.
-            DecodeError: the model has no token for the language.
-            PowsmError: there is no such task or language.
+            LongFormError: says which.
         """
-        if task not in TASKS:
-            raise PowsmError(f"task {task!r}: expected one of {' '.join(TASKS)}")
-        code = None if lang == "unk" else lang_code(lang)
-        if code is None and lang != "unk":
-            raise PowsmError(f"lang {lang!r}: no such language; try ISO 639-3")
-        if isinstance(audio, str | Path):
-            utt_id = Path(audio).stem
-            speech = read_speech(str(audio), self._min_samples)
-        else:
-            utt_id, speech = "audio", self._samples(audio, rate)
-        profile = replace(profile or _default_profile(task), tasks=(task,))
-        record = transcribe(
-            self.recogniser,
-            profile,
-            task,
-            speech,
-            utt_id=utt_id,
-            lang_sym=lang_sym(code),
-        )
-        text = record["text"]
-        phones = _PHONE.findall(text) if task in PHONE_TASKS else ()
-        duration_s = len(speech) / SAMPLE_RATE
-        return Transcript(text, tuple(phones), record["lang_sym"], duration_s)
-
-    def _samples(self, audio: np.ndarray | Tensor, rate: int) -> Tensor:
-        """Samples (n_samples,) as the model hears them, float32 at `SAMPLE_RATE`."""
-        samples = np.asarray(audio)
-        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-            raise AudioError(
-                f"audio: {samples.dtype} of shape {samples.shape}; expected one "
-                "channel of floating-point samples in -1 to 1, shape (n_samples,)"
+        if not TASKS[task].is_prompted or profile.prev != "gold":
+            return
+        other = "or a decode profile with prev: predicted or prev: none"
+        if self.text_prev == NA_SYM:
+            raise LongFormError(
+                f"{self.utt_id}: {task} reads a {TASKS[task].reads} prompt and there "
+                f"is none; give a text, {other}"
             )
-        if not np.isfinite(samples).all():
-            raise AudioError("audio: samples that are no finite numbers")
-        samples = samples.astype(np.float32)
-        if rate != SAMPLE_RATE:
-            samples = resample(samples, rate, SAMPLE_RATE)
-        if len(samples) < self._min_samples:
-            raise AudioError(
-                f"audio: {len(samples) / SAMPLE_RATE:.3f} s is too short to encode; "
-                f"the model needs {self._min_samples / SAMPLE_RATE:.3f} s"
+        if self.seconds > window_s:
+            raise LongFormError(
+                f"{self.utt_id}: the text of {self.seconds:.1f} s cannot be cut into "
+                f"pieces of {window_s:g} s; cut the recording, {other}"
             )
-        return torch.from_numpy(samples)
-
-
-def load(model: str | Path, device: str | None = None) -> Model:
-    """Load a model to transcribe with.
-
-    Args:
-        model: experiment folder, packed folder or archive, or Hub tag.
-        device: `cpu`, `cuda`; default: a GPU where there is one.
-
-    Raises:
-        CheckpointError: there is no such model, or it does not load as it is.
-    """
-    files = find_model(model)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Model(files.source, Recogniser.load(files, device))
 
 
 def transcribe(
     recogniser: Recogniser,
     profile: Profile,
     task: str,
-    speech: Tensor,
+    jobs: Sequence[Job],
     *,
-    utt_id: str,
-    lang_sym: str,
     window_s: float = WINDOW_S,
     overlap_s: float = OVERLAP_S,
-    start_s: float = 0.0,
     with_times: bool = False,
-) -> dict:
-    """Decode a recording of any length.
+) -> list[dict]:
+    """Decode recordings of any length, in batches over all of them.
+
+    Up to a window long, a recording is decoded as stage 12 does it. A longer one is
+    read by the CTC head in windows that overlap; for the decoder it is cut at every
+    real pause of that path, and wherever a piece would be too long.
 
     Args:
         recogniser: the model.
-        profile: how to decode. With `decode: ctc` and no beam the merged windows are
-            read; else the recording is cut at pauses and its pieces are decoded.
+        profile: how to decode.
         task: `pr asr g2p p2g`.
-        speech: (n_samples,) at 16 kHz.
-        utt_id: of the recording.
-        lang_sym: its language, where the profile says `lang: own`.
-        window_s: seconds encoded at once, and the longest piece.
-        overlap_s: see `powsm.decode.longform.ctc_frames`.
-        start_s: where `speech` begins in the recording; all times count from the
-            start of the recording.
+        jobs: the recordings.
+        window_s: seconds encoded in one stretch, and the longest piece.
+        overlap_s: see `powsm.decode.longform.ctc_frames_of_all`.
         with_times: align the phones that were decoded.
 
     Returns:
-        A record with the text. `pieces` has the text of each piece with its `start_s`
-        and `end_s`; `segments` each phone with its times, if asked for. A piece whose
-        phones do not fit its audio has no segments, and that is logged.
+        A record each, as a line of `hyp.jsonl`. `pieces` has the text of each piece
+        that the decoder heard with its `start_s` and `end_s`; `segments` each phone
+        with its times, if asked for. A piece whose phones do not fit its audio has no
+        segments, and that is logged.
 
     Raises:
-        LongFormError: see `ctc_frames`; a task that is prompted with a reference, which
-            belongs to the whole and not to pieces; times of a task without phones.
+        LongFormError: see `ctc_frames_of_all` and `Job.check_prompt`; times of a task
+            without phones.
+        DecodeError: see `decode_batch`.
     """
-    if TASKS[task].is_prompted and profile.prev == "gold":
-        raise LongFormError(
-            f"{utt_id}: the prompt of {task} cannot be cut into pieces; use a decode "
-            "profile with prev: predicted or prev: none"
-        )
+    for job in jobs:
+        job.check_prompt(profile, task, window_s)
     if with_times and task not in PHONE_TASKS:
         raise LongFormError(
-            f"{utt_id}: {task} gives no phones to align; times are for "
-            f"{' '.join(PHONE_TASKS)}"
+            f"{task} gives no phones to align; times are for {' '.join(PHONE_TASKS)}"
         )
-    record = {
-        "utt_id": utt_id,
-        "lang_sym": lang_sym,
-        "task_sym": f"<{task}>",
-        "seconds": round(len(speech) / SAMPLE_RATE, 3),
-        "profile": profile.digest(),
-        "weights": recogniser.weights,
-    }
-    reads_path = profile.decode == "ctc" and profile.search.beam_size == 1
+    records = [
+        {
+            "utt_id": job.utt_id,
+            "lang_sym": job.lang_sym if profile.lang == "own" else profile.lang,
+            "task_sym": f"<{task}>",
+            "seconds": round(job.seconds, 3),
+            "profile": profile.digest(),
+            "weights": recogniser.weights,
+        }
+        for job in jobs
+    ]
+    reads_path = is_path(profile)
     barred = barred_phones(recogniser, profile.phones) if reads_path else ()
-    found = ctc_frames(
-        recogniser, speech, window_s=window_s, overlap_s=overlap_s, barred=barred
+    window = int(window_s * SAMPLE_RATE)
+    read = [n for n, job in enumerate(jobs) if reads_path or len(job.speech) > window]
+    paths = ctc_frames_of_all(
+        recogniser,
+        [jobs[n].speech for n in read],
+        window_s=window_s,
+        overlap_s=overlap_s,
+        barred=barred,
+        batch_s=profile.batch_seconds,
     )
+    frames = dict(zip(read, paths, strict=True))
     if reads_path:
-        return record | _read_path(recogniser, found, len(speech), start_s, with_times)
-    bounds = _piece_bounds(recogniser, found, len(speech), int(window_s * SAMPLE_RATE))
-    parts = {
-        f"{utt_id}-{number:06d}": speech[begin:end]
-        for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        for n, job in enumerate(jobs):
+            records[n] |= _read_path(recogniser, frames[n], job, with_times)
+        return records
+    pieces = {
+        n: _pieces(recogniser, job, frames.get(n), window) for n, job in enumerate(jobs)
     }
-    decoded = _decode_parts(recogniser, profile, task, parts, lang_sym)
-    pieces, segments = [], []
-    for (key, part), begin in zip(parts.items(), bounds, strict=False):
-        at_s = start_s + begin / SAMPLE_RATE
-        times = {"start_s": at_s, "end_s": at_s + len(part) / SAMPLE_RATE}
-        piece = {name: round(time_s, 4) for name, time_s in times.items()}
-        pieces.append(piece | {k: decoded[key][k] for k in ("lang_sym", "text")})
-        if with_times:
-            aligned = _align_part(recogniser, part, decoded[key]["tokens"], key)
-            segments += [_shifted(segment, at_s) for segment in aligned]
-    glue = "" if task in PHONE_TASKS else " "
-    record["text"] = glue.join(piece["text"] for piece in pieces if piece["text"])
-    # where the profile says which language, all pieces have the same
-    record["lang_sym"] = pieces[0]["lang_sym"]
-    record["pieces"] = pieces
-    if with_times:
-        record["segments"] = segments
-    return record
+    decoded = _decode_pieces(recogniser, profile, task, pieces)
+    for n, record in enumerate(records):
+        record |= _joined(recogniser, task, pieces[n], decoded, with_times)
+    return records
+
+
+def is_path(profile: Profile) -> bool:
+    """Whether a profile reads the best path of the CTC head, at true lengths."""
+    return (
+        profile.decode == "ctc"
+        and profile.search.beam_size == 1
+        and (profile.window, profile.dtype) == ("own", "float32")
+    )
 
 
 def _read_path(
-    recogniser: Recogniser,
-    frames: CTCFrames,
-    n_samples: int,
-    start_s: float,
-    with_times: bool,
+    recogniser: Recogniser, frames: CTCFrames, job: Job, with_times: bool
 ) -> dict:
     """Text, and where asked the segments, of the best path of merged windows."""
     labels = torch.unique_consecutive(frames.path)
     labels = labels[labels != recogniser.model.blank_id].tolist()
-    read = {"text": parse_output(recogniser.tokenizer.tokens(labels)).text}
+    read = {
+        "text": parse_output(recogniser.tokenizer.tokens(labels)).text,
+        "score": round(float(frames.scores.double().sum()), 4),
+    }
     if with_times:
-        segments = read_segments(recogniser, frames, n_samples)
-        read["segments"] = [_shifted(segment, start_s) for segment in segments]
+        segments = read_segments(recogniser, frames, len(job.speech))
+        read["segments"] = [_shifted(segment, job.start_s) for segment in segments]
     return read
 
 
-def _piece_bounds(
-    recogniser: Recogniser, frames: CTCFrames, n_samples: int, window: int
-) -> list[int]:
-    """First samples of the pieces that the decoder hears, and the end of the last."""
-    if n_samples <= window:
-        return [0, n_samples]
-    grid = FrameGrid.of(recogniser.model)
-    # one frame less, since the ends of a piece hold samples of no frame
-    most = grid.n_frames(window) - 1
-    pieces = cut_at_pauses(frames.path.tolist(), recogniser.model.blank_id, most)
-    return [0, *(grid.sample(end) for _, end in pieces[:-1]), n_samples]
+def _pieces(
+    recogniser: Recogniser, job: Job, frames: CTCFrames | None, window: int
+) -> list[Job]:
+    """What the decoder hears of a recording; frames only of one that must be cut."""
+    bounds = [0, len(job.speech)]
+    if frames is not None:
+        grid = FrameGrid.of(recogniser.model)
+        parts = cut_at_pauses(
+            frames.path.tolist(),
+            recogniser.model.blank_id,
+            # one frame less, since the ends of a piece hold samples of no frame
+            grid.n_frames(window) - 1,
+            int(PAUSE_S * SAMPLE_RATE) // grid.step,
+        )
+        bounds[1:1] = [grid.sample(end) for _, end in parts[:-1]]
+    return [
+        Job(
+            f"{job.utt_id}-{number:06d}",
+            job.speech[begin:end],
+            job.lang_sym,
+            job.text_prev,
+            job.start_s + begin / SAMPLE_RATE,
+        )
+        for number, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+    ]
 
 
-def _decode_parts(
+def _decode_pieces(
     recogniser: Recogniser,
     profile: Profile,
     task: str,
-    parts: dict[str, Tensor],
-    lang_sym: str,
-) -> dict[str, dict]:
-    todo = [Item(key, "", len(part), lang_sym, NA_SYM) for key, part in parts.items()]
+    pieces: dict[int, list[Job]],
+) -> dict[int, dict]:
+    """The record of every piece, by the identity of the piece."""
+    parts = {str(number): part for number, part in enumerate(sum(pieces.values(), []))}
+    todo = [
+        Item(key, "", len(part.speech), part.lang_sym, part.text_prev)
+        for key, part in parts.items()
+    ]
     return {
-        record["utt_id"]: record
+        id(parts[record["utt_id"]]): record
         for batch in cut_batches(todo, profile)
         for record in decode_batch(
-            recogniser, profile, task, batch, [parts[item.utt_id] for item in batch]
+            recogniser, profile, task, batch, [parts[i.utt_id].speech for i in batch]
         )
     }
 
 
+def _joined(
+    recogniser: Recogniser,
+    task: str,
+    parts: Sequence[Job],
+    decoded: dict[int, dict],
+    with_times: bool,
+) -> dict:
+    """Text, pieces and where asked segments of a recording, of those of its pieces."""
+    pieces, segments = [], []
+    heard = [decoded[id(part)] for part in parts]
+    for part, record in zip(parts, heard, strict=True):
+        times = {"start_s": part.start_s, "end_s": part.start_s + part.seconds}
+        piece = {name: round(time_s, 4) for name, time_s in times.items()}
+        pieces.append(piece | {k: record[k] for k in ("lang_sym", "text")})
+        if with_times:
+            aligned = _align_part(recogniser, part, record["tokens"])
+            segments += [_shifted(segment, part.start_s) for segment in aligned]
+    glue = "" if task in PHONE_TASKS else " "
+    scores = [record["score"] for record in heard if record["score"] is not None]
+    joined = {
+        "text": glue.join(piece["text"] for piece in pieces if piece["text"]),
+        "score": round(sum(scores), 4) if scores else None,
+        # where the profile says which language, all pieces have the same
+        "lang_sym": pieces[0]["lang_sym"],
+        "pieces": pieces,
+    }
+    return joined | ({"segments": segments} if with_times else {})
+
+
 def _align_part(
-    recogniser: Recogniser, part: Tensor, tokens: Iterable[str], key: str
+    recogniser: Recogniser, part: Job, tokens: Iterable[str]
 ) -> list[Segment]:
     phones = phones_of_tokens(tokens)
     if not phones:
         return []
     try:
-        return align(recogniser, part, phones)
+        return align(recogniser, part.speech, phones)
     except AlignError as err:
-        log.warning("%s: %s", key, err)
+        log.warning("%s: %s", part.utt_id, err)
         return []
 
 

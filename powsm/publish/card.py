@@ -74,8 +74,7 @@ def model_card(
         f"With `espnet=={version('espnet')}` or later:",
         f"```python\n{snippet}```",
         "With the recipe that trained it, batched and at any length:",
-        f"```bash\npowsm transcribe --model {tag} "
-        "--profile conf/decode_paper.yaml --lang eng --out out.jsonl speech.wav\n```",
+        f"```bash\npowsm transcribe --model {tag} speech.wav\n```",
         "## Scores",
         _scores(exp),
         "## Settings",

@@ -5,10 +5,11 @@ they go along with the model. Decoding bars every token of the vocabulary that i
 the set: other phones, pieces of words, symbols.
 """
 
+import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -20,6 +21,9 @@ from powsm.tasks import WORD_START
 COUNTS_FILE = "phones_by_lang.json"
 
 _PHONE_TOKEN = re.compile(r"/([^/\s]+)/")
+# columns of tables as PHOIBLE writes them, in lower case, the first that is there
+_PHONE_COLUMNS = ("phoneme", "segment", "ipa", "phone")
+_LANG_COLUMNS = ("iso6393", "language", "lang")
 _ALWAYS_ALLOWED = frozenset({"<blank>", "<eos>", WORD_START})
 
 
@@ -97,13 +101,82 @@ def read_phone_set(path: Path) -> tuple[str, ...]:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as err:
         raise PhoneSetError(f"{path}: not UTF-8 text ({err}); save it as such") from err
-    found = Normaliser(english_rules=False).segment(text.replace("/", " "))
-    unknown = sorted({drop.char for drop in found.dropped if drop.kind == "unknown"})
+    return parse_phone_set(text, str(path))
+
+
+def parse_phone_set(text: str, name: str) -> tuple[str, ...]:
+    """Phones of a text, apart by white space or slashes, each once.
+
+    Args:
+        name: where it stands, for errors.
+
+    Raises:
+        PhoneSetError: a symbol that is no phone, or no phones at all.
+    """
+    segmented = Normaliser(english_rules=False).segment(text.replace("/", " "))
+    unknown = sorted(
+        {drop.char for drop in segmented.dropped if drop.kind == "unknown"}
+    )
     if unknown:
-        raise PhoneSetError(f"{path}: {' '.join(unknown)} is no IPA; correct the file")
-    if not found.phones:
-        raise PhoneSetError(f"{path}: no phones; write them with spaces between them")
-    return tuple(dict.fromkeys(found.phones))
+        raise PhoneSetError(f"{name}: {' '.join(unknown)} is no IPA; correct it")
+    if not segmented.phones:
+        raise PhoneSetError(f"{name}: no phones; write them with spaces between them")
+    return tuple(dict.fromkeys(segmented.phones))
+
+
+def phones_of_tables(path: Path, lang: str = "") -> tuple[str, ...]:
+    """Phones of a language in tables as PHOIBLE writes them.
+
+    A row holds a phone in the column `Phoneme` (or `Segment`, `IPA`, `Phone`), and its
+    language in `ISO6393` (or `Language`, `Lang`), without which the file's name says
+    it. Tones are left out: the model has none.
+
+    Args:
+        path: a CSV, or a folder of them.
+        lang: code or name; empty where the tables hold one language.
+
+    Raises:
+        PhoneSetError: no table, no such column or language, or several of them.
+    """
+    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    if not files:
+        raise PhoneSetError(f"{path}: no CSV in this folder")
+    by_lang: dict[str, list[str]] = {}
+    for file in files:
+        for code, phone in _rows_of_table(file):
+            by_lang.setdefault(code, []).append(phone)
+    code = (lang_code(lang) or lang) if lang else next(iter(by_lang), "")
+    if len(by_lang) > 1 and not lang or code not in by_lang:
+        shown = " ".join(sorted(by_lang)[:20])
+        fault = f"{lang} is not in it" if lang else f"{len(by_lang)} languages"
+        raise PhoneSetError(
+            f"{path}: {fault}; write {path}:LANG with one of {shown}"
+            + (" ..." if len(by_lang) > 20 else "")
+        )
+    return parse_phone_set(" ".join(by_lang[code]), f"{path}:{code}")
+
+
+def _rows_of_table(file: Path) -> Iterator[tuple[str, str]]:
+    """(language, phone) of each row."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as table:
+            rows = csv.DictReader(table)
+            columns = {name.lower(): name for name in rows.fieldnames or () if name}
+            phone, lang = (
+                next((columns[name] for name in names if name in columns), None)
+                for names in (_PHONE_COLUMNS, _LANG_COLUMNS)
+            )
+            if phone is None:
+                raise PhoneSetError(
+                    f"{file}: no column Phoneme; its columns are {' '.join(columns)}"
+                )
+            for row in rows:
+                text = row[phone] or ""
+                if text and (row.get("SegmentClass") or "") != "tone":
+                    spelt = (row[lang] if lang else None) or file.stem
+                    yield lang_code(spelt) or spelt, text.split("|")[0]
+    except (UnicodeDecodeError, csv.Error) as err:
+        raise PhoneSetError(f"{file}: no CSV in UTF-8 ({err})") from err
 
 
 def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]:

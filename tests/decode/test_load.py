@@ -1,7 +1,12 @@
 """A model in hand: `powsm.load` and what `import powsm` offers."""
 
+import csv
+import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO, StringIO
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,8 +17,10 @@ from tiny_model import make_experiment, make_tokens
 
 import powsm
 from powsm.audio import AudioError, resample
-from powsm.decode.profile import DecodeError, Profile
-from powsm.decode.transcribe import transcribe
+from powsm.decode.align_files import Segment
+from powsm.decode.profile import Profile
+from powsm.decode.recordings.result import Piece, Result
+from powsm.decode.transcribe import Job, transcribe
 from powsm.errors import PowsmError
 from powsm.model.find import CheckpointError
 
@@ -56,21 +63,153 @@ def test_segment_ipa_and_score_phones_are_offered():
 
 def test_file_and_samples_say_what_the_library_says(model, tmp_path):
     soundfile.write(tmp_path / "a.wav", SPEECH, 16_000, subtype="FLOAT")
-    record = transcribe(
-        model.recogniser,
-        Profile("decode_ctc_greedy", decode="ctc"),
-        "pr",
+    profile = Profile("decode_ctc_greedy", decode="ctc")
+    job = Job("a", torch.from_numpy(SPEECH))
+    (record,) = transcribe(model.recogniser, profile, "pr", [job])
+    data = (tmp_path / "a.wav").read_bytes()
+    for audio in (tmp_path / "a.wav", str(tmp_path / "a.wav"), data, BytesIO(data)):
+        assert model(audio).slashed == record["text"]
+    for samples in (
+        SPEECH,
         torch.from_numpy(SPEECH),
-        utt_id="a",
-        lang_sym="<eng>",
-    )
-    for audio in (tmp_path / "a.wav", str(tmp_path / "a.wav"), SPEECH):
-        heard = model.transcribe(audio, lang="English")
-        assert heard.text == record["text"]
-        assert heard.lang_sym == "<eng>"
+        SPEECH.astype(np.float64),
+        SPEECH[None],
+        np.stack([SPEECH, SPEECH], 1),
+    ):
+        heard = model(samples)
+        assert heard.slashed == record["text"]
+        assert heard.text == record["text"].replace("/", "")
         assert heard.duration_s == 1.5
-    assert model.transcribe(torch.from_numpy(SPEECH), lang="eng") == heard
-    assert model.transcribe(SPEECH.astype(np.float64), lang="eng") == heard
+        assert heard.profile == record["profile"]
+
+
+def test_integers_are_read_over_the_range_of_their_type(model):
+    step = np.round(SPEECH.clip(-1, 1) * 2**7)  # 8 bits, so that all types hold it
+    expected = model.emissions((step / 2**7).astype(np.float32)).log_probs
+    for samples in (
+        step.clip(-128, 127).astype(np.int8),
+        (step.clip(-128, 127) + 128).astype(np.uint8),
+        (step * 2**8).astype(np.int16),
+        (step * 2**24).astype(np.int32),
+    ):
+        np.testing.assert_allclose(
+            model.emissions(samples).log_probs, expected, atol=1e-4
+        )
+
+
+def test_a_list_is_decoded_together_and_keeps_its_order(model):
+    parts = [SPEECH, SPEECH[:9_000], SPEECH[3_000:]]
+    together = model(parts)
+    assert [r.text for r in together] == [model(part).text for part in parts]
+    assert [r.name for r in together] == ["audio[0]", "audio[1]", "audio[2]"]
+    assert model([]) == []
+
+
+def test_emissions_and_times_fit_the_path(model):
+    emissions = model.emissions(SPEECH)
+    np.testing.assert_allclose(np.exp(emissions.log_probs).sum(1), 1, atol=1e-4)
+    assert emissions.log_probs.shape == (len(emissions.times), len(emissions.tokens))
+    # 24,000 samples: 151 spectrogram frames, 75, 37; the first middle at 30 ms
+    assert len(emissions.times) == 37
+    np.testing.assert_allclose(emissions.times[:2], [0.03, 0.07])
+    phones = [
+        emissions.tokens[i].strip("/")
+        for i in emissions.log_probs.argmax(1)
+        if emissions.tokens[i].startswith("/")
+    ]
+    assert set(model(SPEECH).phones) == set(phones)
+
+
+def test_alignment_of_what_is_heard_is_that_of_the_result(model):
+    heard = model(SPEECH)
+    assert model.align(SPEECH) == list(heard.segments)
+    aligned = model.align(SPEECH, ["p", "a"])
+    assert [s.phone for s in aligned] == ["p", "a"]
+    assert model.align(SPEECH, "/p//a/") == model.align(SPEECH, "pa") == aligned
+    with pytest.raises(PowsmError, match="Q is no IPA"):
+        model.align(SPEECH, "pQ")
+
+
+def test_languages_are_those_of_the_model_and_sum_to_one(model):
+    heard = model.languages(np.tile(SPEECH, 16))  # 24 s: two windows
+    assert set(heard) == {sym.strip("<>") for sym in model.recogniser.languages()}
+    assert sum(heard.values()) == pytest.approx(1, abs=1e-4)
+    assert list(heard.values()) == sorted(heard.values(), reverse=True)
+
+
+def test_threads_that_share_a_model_hear_what_one_hears(model):
+    parts = [SPEECH[n * 1_000 :] for n in range(8)]
+    alone = [model(part, task="asr").text for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda p: model(p, task="asr").text, parts)) == alone
+
+
+@pytest.mark.parametrize("lang", ["auto", "unk", "eng", "English"])
+def test_the_language_that_was_used_is_in_the_result(model, lang):
+    heard = model(SPEECH, task="asr", lang=lang)
+    first = next(iter(model.languages(SPEECH)))
+    assert heard.lang == {"auto": first, "unk": "unk"}.get(lang, "eng")
+
+
+def test_a_language_that_is_not_used_is_said_and_not_recorded(model, caplog):
+    assert model(SPEECH, lang="ita").lang == "unk"
+    assert "lang ita is not used: the CTC head" in caplog.text
+    caplog.clear()
+    assert model(SPEECH, task="asr", lang="deu").lang == "unk"
+    assert "lang deu is not in this model's vocabulary; <unk> is used" in caplog.text
+    caplog.clear()
+    fixed = Profile("mine", tasks=("asr",), lang="<ita>")
+    assert model(SPEECH, task="asr", lang="eng", profile=fixed).lang == "ita"
+    assert "lang eng is not used: mine says lang: <ita>" in caplog.text
+
+
+def test_texts_prompt_in_the_form_of_training(model):
+    for task, text, other in (
+        ("p2g", "pa", "/p//a/"),
+        ("g2p", "Don’t stop!", "don't stop"),
+    ):
+        heard = model(SPEECH, task=task, text=text)
+        assert heard == model(SPEECH, task=task, text=other)
+        together = model([SPEECH, SPEECH], task=task, text=[text, other])
+        assert [r.text for r in together] == [heard.text] * 2
+
+
+def test_formats_hold_the_phones_and_their_times(model):
+    heard = model(SPEECH)
+    row = json.loads(heard.to_json())
+    assert row["phones"] == list(heard.phones)
+    assert [Segment(**s) for s in row["segments"]] == list(heard.segments)
+    tree = ElementTree.fromstring(heard.to("eaf"))
+    values = [v.text for v in tree.iter("ANNOTATION_VALUE")]
+    assert values == [s.phone for s in heard.segments]
+    rows = list(csv.DictReader(heard.to("csv").splitlines()))
+    assert [r["phone"] for r in rows] == values
+    assert len(heard.to("ctm").splitlines()) == len(values)
+    with pytest.raises(PowsmError, match="expected one of txt json"):
+        heard.to("docx")
+
+
+def result(segments=(), pieces=(), task="pr"):
+    return Result(
+        *("", (), "unk", None, tuple(segments), tuple(pieces), 90.0, "u", task),
+        *("", "p", "w"),
+    )
+
+
+def test_subtitles_are_what_is_said_in_one_go():
+    # a pause of 0.5 s ends a cue, and so do 6 s
+    said = [Segment("p", 0, 0.1, 1.0), Segment("a", 0.1, 0.4, 1.0)]
+    heard = result([*said, Segment("t", 0.9, 1.0, 1.0), Segment("i", 1.2, 7.0, 1.0)])
+    assert heard.to("srt") == (
+        "1\n00:00:00,000 --> 00:00:00,400\npa\n\n"
+        "2\n00:00:00,900 --> 00:00:01,000\nt\n\n"
+        "3\n00:00:01,200 --> 00:00:07,000\ni\n"
+    )
+    words = result(pieces=[Piece("who is", 61.5, 80)], task="asr")
+    assert words.to("srt") == "1\n00:01:01,500 --> 00:01:20,000\nwho is\n"
+    assert 'name = "text"' in words.to_textgrid()
+    with pytest.raises(PowsmError, match="asr does not give"):
+        words.to("ctm")
 
 
 def test_other_rates_are_resampled(model):
@@ -81,37 +220,76 @@ def test_other_rates_are_resampled(model):
 
 def test_phones_are_those_of_the_text(model):
     heard = model.transcribe(SPEECH)
-    assert "".join(f"/{phone}/" for phone in heard.phones) in heard.text or (
-        heard.text.count("/") == 2 * len(heard.phones)
-    )
-    assert model.transcribe(SPEECH, task="asr").phones == ()
+    assert heard.slashed.count("/") == 2 * len(heard.phones)
+    prompted = {"task": "asr", "lang": "eng"}
+    assert model.transcribe(SPEECH, **prompted).phones == ()
 
 
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
-        (
-            np.zeros((2, 16_000), np.float32),
-            r"shape \(2, 16000\); expected one channel",
-        ),
-        (np.zeros(16_000, np.int16), "int16 .*floating-point"),
-        (np.full(16_000, np.nan, np.float32), "no finite numbers"),
+        (np.zeros((2, 3, 4), np.float32), r"shape \(2, 3, 4\), expected"),
+        (np.zeros((300, 300), np.float32), "64 channels at most"),
+        (np.float32(1), r"float32, expected a path|shape \(\)"),
+        (np.zeros(16_000, bool), "type bool"),
+        (np.zeros(16_000, complex), "type complex128"),
+        (np.array(["a"] * 16_000), "type <U1"),
+        (np.full(16_000, np.nan, np.float32), "NaN or infinite"),
+        (np.full(16_000, np.inf), "NaN or infinite"),
+        (np.full(16_000, 3_000.0), "divide them by 32768"),
         (np.zeros(100, np.float32), "too short to encode"),
-        (np.zeros(0, np.float32), "too short to encode"),
-        ("nowhere.wav", "nowhere.wav"),
+        (np.zeros(0, np.float32), "no samples"),
+        (np.zeros((0, 2), np.float32), "no samples"),
+        ([0.0, 0.1], "a list of numbers"),
+        (17, "int, expected a path"),
+        (None, "NoneType, expected a path"),
+        (StringIO("a"), "expected one opened as 'rb'"),
+        (b"", "0 bytes do not decode"),
+        (b"no sound", "8 bytes do not decode"),
+        ("nowhere.wav", "nowhere.wav: cannot be read"),
+        (".", "a folder, expected a recording"),
     ],
 )
 def test_audio_that_cannot_be_used_is_refused(model, audio, message):
-    with pytest.raises((AudioError, OSError), match=message):
+    with pytest.raises(AudioError, match=message) as caught:
         model.transcribe(audio)
+    assert "\n" not in str(caught.value)
 
 
-def test_unknown_tasks_languages_and_models_are_refused(model, tmp_path):
-    with pytest.raises(PowsmError, match="task 'tts': expected one of"):
-        model.transcribe(SPEECH, task="tts")
-    with pytest.raises(PowsmError, match="lang 'klingonese'"):
-        model.transcribe(SPEECH, lang="klingonese")
-    with pytest.raises(DecodeError, match="<deu> is not in this model's vocabulary"):
-        model.transcribe(SPEECH, task="asr", lang="deu")
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"task": "tts"}, "task 'tts': expected one of"),
+        ({"lang": "klingonese"}, "lang 'klingonese': no such language"),
+        ({"profile": "joynt"}, "decode profile joynt: .* did you mean joint"),
+        ({"profile": "no.yaml"}, "decode profile no.yaml: no such file"),
+        ({"profile": "ctc_greedy", "task": "asr"}, "always speaks phones"),
+        ({"text": "a"}, "text: pr reads none"),
+        ({"task": "g2p"}, "audio: g2p reads a text prompt and there is none"),
+        ({"task": "g2p", "text": "!!"}, "nothing of the text '!!' is a word"),
+        ({"task": "p2g", "text": "Q"}, "Q is no IPA"),
+        ({"task": "p2g", "text": ["a", "p"]}, "2 texts of 1 recordings"),
+        ({"rate": 0}, "rate 0, expected"),
+        ({"rate": 16e3}, "rate 16000.0, expected a whole number"),
+        ({"rate": True}, "rate True"),
+        ({"channel": "middle"}, "channel 'middle', expected one of"),
+        ({"channel": "each"}, "channel 'each' gives several"),
+        ({"phones": ["Q"]}, "none of the phones|no IPA"),
+        ({"phones": "deu"}, "deu: no such file, and training had"),
+    ],
+)
+def test_questions_that_make_no_sense_are_refused(model, how, message):
+    with pytest.raises(PowsmError, match=message) as caught:
+        model(SPEECH, **how)
+    assert "\n" not in str(caught.value)
+
+
+def test_models_and_devices_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(CheckpointError):
         powsm.load(tmp_path / "nothing")
+    for device in ("gpu", "cuda:x", "cpu:a"):
+        with pytest.raises(PowsmError, match="expected auto, cpu"):
+            powsm.load(tmp_path, device=device)
+    if not torch.cuda.is_available():
+        with pytest.raises(PowsmError, match="no GPU that PyTorch can use"):
+            powsm.load(tmp_path, device="cuda")

@@ -1,8 +1,10 @@
 """Decode profiles: what a file may say, and names of results."""
 
+from pathlib import Path
+
 import pytest
 
-from powsm.decode.profile import DecodeError, Profile
+from powsm.decode.profile import SHIPPED, DecodeError, Profile, find_profile
 from powsm.decode.search import SearchOptions
 from powsm.vocabulary.phone_sets import PhoneSetError
 
@@ -78,3 +80,14 @@ def test_first_searches_that_make_no_sense(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DecodeError, match=message):
         Profile.load(path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_profiles_are_those_of_conf(name, tmp_path, monkeypatch):
+    file = Path(__file__).parents[2] / f"conf/decode_{name}.yaml"
+    assert SHIPPED[name] == Profile.load(file)
+    monkeypatch.chdir(tmp_path)
+    assert find_profile(name) == find_profile(f"decode_{name}") == SHIPPED[name]
+    (tmp_path / "conf").mkdir()
+    (tmp_path / f"conf/decode_{name}.yaml").write_text("decode: ctc\n")
+    assert find_profile(name).decode == "ctc"

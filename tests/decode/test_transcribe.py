@@ -1,18 +1,13 @@
-"""Recordings of any length from the command line and the library."""
+"""Recordings of any length, decoded together."""
 
-import json
 import re
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from ctc_stand_in import BLANK, A, P, speech_of, stand_in
 from dump_builder import make_dump
-from powsm_command import run_verb
-from praatio import textgrid
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.align import align
@@ -20,9 +15,17 @@ from powsm.decode.longform import LongFormError
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import SearchOptions
-from powsm.decode.transcribe import transcribe
+from powsm.decode.transcribe import Job, _pieces
+from powsm.decode.transcribe import transcribe as transcribe_all
 
 CTC = Profile("decode_ctc", decode="ctc")
+
+
+def transcribe(recogniser, profile, task, speech, *, start_s=0.0, **how):
+    """The record of one recording of English, named u."""
+    job = Job("u", speech, "<eng>", start_s=start_s)
+    (record,) = transcribe_all(recogniser, profile, task, [job], **how)
+    return record
 
 
 def test_ctc_text_of_a_long_recording():
@@ -32,8 +35,6 @@ def test_ctc_text_of_a_long_recording():
         CTC,
         "pr",
         speech_of(path),
-        utt_id="u",
-        lang_sym="<eng>",
         window_s=3,
         overlap_s=1,
     )
@@ -54,7 +55,7 @@ def recogniser(exp):
 
 
 SEARCH = SearchOptions(maxlenratio=-4)
-SHORT = {"utt_id": "u", "lang_sym": "<eng>", "window_s": 2.05, "overlap_s": 0.77}
+SHORT = {"window_s": 2.05, "overlap_s": 0.77}
 
 
 @pytest.mark.parametrize("task", ["pr", "asr"])
@@ -93,7 +94,7 @@ def test_a_reference_prompt_cannot_be_cut(recogniser):
 
 def test_times_of_a_long_recording_are_those_of_its_path():
     speech = speech_of([P, BLANK, A, A, BLANK] * 60)
-    asked = {"utt_id": "u", "lang_sym": "<eng>", "window_s": 3, "overlap_s": 1}
+    asked = {"window_s": 3, "overlap_s": 1}
     record = transcribe(stand_in(), CTC, "pr", speech, with_times=True, **asked)
     expected = [vars(segment) for segment in align(stand_in(), speech)]
     assert record["segments"] == expected
@@ -138,101 +139,30 @@ def test_a_ctc_beam_reads_pieces(recogniser):
     assert "pieces" not in transcribe(recogniser, CTC, "pr", speech, **SHORT)
 
 
-ROOT = Path(__file__).parents[2]
-CTC_FILE = ROOT / "conf/decode_ctc_greedy.yaml"
+def test_recordings_decoded_together_say_what_each_says_alone(recogniser):
+    generator = torch.Generator().manual_seed(0)
+    speech = [torch.randn(n, generator=generator) / 10 for n in (50_000, 16_000, 9_000)]
+    for profile in (CTC, Profile("decode_a", search=SEARCH)):
+        jobs = [Job(str(n), samples, "<eng>") for n, samples in enumerate(speech)]
+        records = transcribe_all(recogniser, profile, "pr", jobs, **SHORT)
+        assert [record["utt_id"] for record in records] == ["0", "1", "2"]
+        alone = [transcribe(recogniser, profile, "pr", s, **SHORT) for s in speech]
+        assert [r["text"] for r in records] == [r["text"] for r in alone]
 
 
-@pytest.fixture
-def run_script(exp, tmp_path):
-    """Run `powsm transcribe` with these arguments; its records."""
-
-    def run(*arguments, profile=CTC_FILE):
-        out = tmp_path / "out.jsonl"
-        options = ["--model", exp, "--profile", profile, "--out", out, *arguments]
-        run_verb("transcribe", *options)
-        return list(map(json.loads, out.open(encoding="utf-8")))
-
-    return run
+def test_the_decoder_hears_no_real_pause_of_a_long_recording():
+    # 0.6 s of blank between two phones is 15 frames: a pause, cut in its middle
+    path = [P, *[BLANK] * 15, A, *[BLANK] * 3, A, *[BLANK] * 60]
+    frames = SimpleNamespace(path=torch.tensor(path))
+    job = Job("u", torch.zeros(len(path) * 640 + 480))
+    parts = _pieces(stand_in(), job, frames, window=16_000 * 20)
+    assert [round(part.start_s, 2) for part in parts] == [0.0, 0.01 + 8 * 0.04]
+    assert sum(len(part.speech) for part in parts) == len(job.speech)
 
 
-def noise(seconds, seed=0):
-    return np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16_000))
-
-
-def test_each_bad_file_has_its_line_and_the_rest_is_decoded(
-    run_script, tmp_path, caplog
-):
-    def put(name, samples, rate=16_000, **how):
-        soundfile.write(tmp_path / name, samples, rate, **how)
-        return tmp_path / name
-
-    nan = noise(1.0)
-    nan[50] = np.nan
-    (tmp_path / "empty.wav").touch()
-    (tmp_path / "text.wav").write_text("this is no sound")
-    bad = {
-        tmp_path / "empty.wav": "these 0 bytes do not decode as audio",
-        tmp_path / "text.wav": "these 16 bytes do not decode as audio",
-        tmp_path / "absent.wav": "cannot be read (No such file or directory)",
-        put("blip.wav", noise(0.05)): "0.050 s is too short to encode; the model needs",
-        put("nan.wav", nan, subtype="FLOAT"): "holds NaN or infinite samples",
-        put("two.wav", np.stack([noise(1)] * 2, 1), 8_000): "2 channels, expected 1",
-    }
-    good = [put("talk.wav", noise(25)), put("hush.wav", np.zeros(16_000))]
-    with caplog.at_level("INFO"):
-        records = run_script("--lang", "ita", *bad, *good)
-    assert [record["utt_id"] for record in records] == ["talk", "hush"]
-    assert {record["lang_sym"] for record in records} == {"<ita>"}
-    assert [record["seconds"] for record in records] == [25.0, 1.0]
-    for path, fault in bad.items():
-        (line,) = (line for line in caplog.messages if str(path) in line)
-        assert fault in line and "\n" not in line
-    assert "2 of 8 recordings" in caplog.text
-    with pytest.raises(SystemExit, match="none of the recordings could be used"):
-        run_script(tmp_path / "empty.wav")
-
-
-def test_silence_is_trimmed_when_asked_and_times_stay_those_of_the_file(
-    run_script, tmp_path
-):
-    silence = np.zeros(16_000)
-    soundfile.write(
-        tmp_path / "talk.wav", np.concatenate([silence, noise(1), silence]), 16_000
-    )
-    (whole,) = run_script(tmp_path / "talk.wav")
-    assert whole["seconds"] == 3.0
-    out = tmp_path / "times"
-    (trimmed,) = run_script(
-        "--trim_silence", "--align", out, "--task", "pr", tmp_path / "talk.wav"
-    )
-    assert trimmed["seconds"] == pytest.approx(1.0, abs=0.05)
-    grid = textgrid.openTextgrid(str(out / "talk.TextGrid"), True)
-    assert grid.maxTimestamp == 3.0
-    rows = [entry for entry in grid.getTier("phones").entries if entry.label]
-    assert [entry.label for entry in rows] == [
-        segment["phone"] for segment in trimmed["segments"]
-    ]
-    assert all(0.97 <= entry.start < entry.end <= 2.03 for entry in rows)
-
-
-def test_phones_of_a_language_or_a_file_alone_come_out(run_script, tmp_path):
-    soundfile.write(tmp_path / "talk.wav", noise(3), 16_000)
-    (tmp_path / "few.txt").write_text("p a")
-    (found,) = run_script("--phones", tmp_path / "few.txt", tmp_path / "talk.wav")
-    assert set(found["text"].split("/")) <= {"", " ", "p", "a"}
-    run_script("--phones", "ita", tmp_path / "talk.wav")
-    with pytest.raises(SystemExit, match="error: deu: no such file"):
-        run_script("--phones", "deu", tmp_path / "talk.wav")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--task", "asr", "a.wav"], "always speaks phones"),
-        (["--lang", "nosuch", "a.wav"], "--lang nosuch: no such language"),
-        (["a.wav", "b/a.wav"], "several recordings are named a"),
-    ],
-)
-def test_questions_that_make_no_sense_are_refused(run_script, arguments, message):
-    with pytest.raises(SystemExit, match=message):
-        run_script(*arguments)
+def test_a_text_prompts_a_recording_of_a_window_and_no_longer_one(recogniser):
+    profile = Profile("decode_a", tasks=("p2g",), search=SEARCH)
+    job = Job("talk", torch.zeros(16_000), "<eng>", "/p//a/")
+    assert transcribe_all(recogniser, profile, "p2g", [job])[0]["pieces"]
+    with pytest.raises(LongFormError, match="talk: the text of 1.0 s cannot be cut"):
+        transcribe_all(recogniser, profile, "p2g", [job], window_s=0.9)

@@ -163,9 +163,9 @@ def test_full_size_model_decodes_by_tag(hub, tokens, tmp_path):
     (tmp_path / "decode_five.yaml").write_text(
         "decode: joint\nsearch: {beam_size: 1, ctc_weight: 0.3, maxlenratio: -5}\n"
     )
-    options = "--model espnet/powsm --profile decode_five.yaml --lang eng --out o.jsonl"
+    options = "--model espnet/powsm --profile decode_five.yaml --lang eng --out out"
     done = subprocess.run(
-        [*POWSM, "transcribe", *options.split(), "speech.wav"],
+        [*POWSM, "transcribe", *options.split(), "--format", "jsonl", "speech.wav"],
         **{"cwd": tmp_path, "env": os.environ | hub.env | {"HF_HOME": str(tmp_path)}},
         **{"capture_output": True, "text": True},
     )
@@ -174,7 +174,7 @@ def test_full_size_model_decodes_by_tag(hub, tokens, tmp_path):
     assert "parameter encoder.embed.out.0.weight is encoder.embed.out.weight" in (
         done.stderr
     )
-    (record,) = map(json.loads, (tmp_path / "o.jsonl").open(encoding="utf-8"))
-    assert record["lang_sym"] == "<eng>" and record["pieces"][0]["text"]
+    (record,) = map(json.loads, (tmp_path / "out/speech.jsonl").open(encoding="utf-8"))
+    assert record["lang"] == "eng" and record["pieces"][0]["text"]
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert kilobytes < 6_000_000

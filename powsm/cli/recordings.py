@@ -1,0 +1,184 @@
+"""Recordings that a command is given: files, folders, standard input; and outputs."""
+
+import argparse
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from powsm.audio_files import printable
+from powsm.errors import PowsmError
+
+log = logging.getLogger(__name__)
+
+STDIN = "-"
+# Endings by which a recording is known in a folder; a file that is named is always one
+ENDINGS = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .m4a .mp4 .aac .wma .aif .aiff .aifc .au .snd "
+    ".caf .sph .w64 .webm .mka .mkv .mov .avi .3gp .amr .wv .voc".split()
+)
+DEFAULT_MODEL = "espnet/powsm"
+
+
+class RecordingsError(PowsmError):
+    """Recordings or outputs that cannot be told apart, or are not there."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording to read.
+
+    Attributes:
+        path: the file; `-` is standard input.
+        below: where it stands below the folder that was named, without its ending.
+    """
+
+    path: Path
+    below: Path
+
+    @property
+    def is_stdin(self) -> bool:
+        return str(self.path) == STDIN
+
+    @property
+    def name(self) -> str:
+        return "stdin" if self.is_stdin else self.below.name
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add --model and --device."""
+    from powsm.cli.options import MODEL, add_shared
+
+    what = f"{MODEL}; default: $POWSM_MODEL, else {DEFAULT_MODEL}"
+    parser.add_argument("--model", help=what)
+    add_shared(parser, "--model_file")
+    device = "auto (a GPU where there is one), cpu or cuda"
+    parser.add_argument("--device", default="auto", help=device)
+
+
+def model_of(options: argparse.Namespace) -> str:
+    return options.model or os.environ.get("POWSM_MODEL") or DEFAULT_MODEL
+
+
+def sources_of(paths: Iterable[str]) -> list[Source]:
+    """Every recording that is named, and those in folders that are, in order.
+
+    What is not there is left to who reads it.
+
+    Raises:
+        RecordingsError: a folder without recordings, or no names.
+    """
+    sources: dict[str, Source] = {}
+    for name in paths:
+        path = Path(name)
+        if name != STDIN and path.is_dir():
+            inside = list(_inside(path))
+            if not inside:
+                raise RecordingsError(
+                    f"{printable(path)}: no recordings in this folder; they are known "
+                    f"by endings such as {' '.join(sorted(ENDINGS)[:6])}"
+                )
+            for file in inside:
+                below = file.relative_to(path).with_suffix("")
+                sources.setdefault(os.path.abspath(file), Source(file, below))
+        elif name == STDIN:
+            sources.setdefault(STDIN, Source(Path(STDIN), Path("stdin")))
+        else:
+            below = Path(path.stem or path.name)
+            sources.setdefault(os.path.abspath(path), Source(path, below))
+    return list(sources.values())
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS:
+                yield Path(place, name)
+
+
+def _raise(err: OSError) -> None:
+    raise err
+
+
+def targets_of(
+    sources: Sequence[Source], out: Path | None, ending: str
+) -> dict[Source, Path]:
+    """The file to write for each recording: beside it, or below `out`.
+
+    Two recordings that differ in their endings alone keep them: `a.wav.txt`.
+
+    Raises:
+        RecordingsError: two recordings would be written to one file.
+    """
+
+    def place(source: Source) -> Path:
+        if out is not None:
+            return out / source.below
+        return Path.cwd() / source.name if source.is_stdin else _stem(source.path)
+
+    places = {source: place(source) for source in sources}
+    shared = Counter(places.values())
+    targets = {}
+    for source, path in places.items():
+        kept = source.path.suffix if shared[path] > 1 else ""
+        targets[source] = path.with_name(path.name + kept + ending)
+    by_target: dict[Path, Source] = {}
+    for source, target in targets.items():
+        other = by_target.setdefault(target, source)
+        if other is not source:
+            raise RecordingsError(
+                f"{printable(other.path)} and {printable(source.path)} would both be "
+                f"{printable(target)}; name the folder above them, or call it twice"
+            )
+    return targets
+
+
+def _stem(path: Path) -> Path:
+    return path.with_name(path.stem or path.name)
+
+
+def read_stdin() -> bytes:
+    """All of standard input.
+
+    Raises:
+        RecordingsError: it is a terminal, or empty.
+    """
+    if sys.stdin.isatty():
+        raise RecordingsError("-: standard input is a terminal, expected audio in it")
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise RecordingsError("-: nothing came on standard input, expected audio")
+    return data
+
+
+class Faults:
+    """The recordings that could not be used, each named once when it is met."""
+
+    def __init__(self, n_recordings: int):
+        self.n_recordings = n_recordings
+        self.first: str | None = None
+        self.n = 0
+
+    def add(self, fault: object) -> None:
+        self.n += 1
+        self.first = self.first or str(fault)
+        if self.n_recordings > 1:  # of one, the end says it
+            log.warning("%s", fault)
+
+    def end(self) -> None:
+        """Say how many; the status of the command is then not 0.
+
+        Raises:
+            RecordingsError: there were any.
+        """
+        if self.n and self.n_recordings == 1:
+            raise RecordingsError(self.first)
+        if self.n:
+            raise RecordingsError(
+                f"{self.n} of {self.n_recordings} recordings could not be used, see "
+                "above"
+            )

@@ -1,0 +1,9 @@
+"""A model in hand: recordings in, results out.
+
+The modules:
+
+    model     `powsm.load`: transcribing, aligning, languages, emissions
+    question  what is asked: a task, a language, a way to decode
+    samples   what is taken for a recording: paths, files, arrays
+    result    what was heard: text, JSON, TextGrid, CTM, CSV, SRT and EAF
+"""

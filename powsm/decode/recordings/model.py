@@ -1,0 +1,378 @@
+"""A model in hand, as `powsm.load` gives it.
+
+model = powsm.load("exp/x")
+model("talk.wav").text
+model.transcribe(samples, rate=44_100, task="asr", lang="ita")
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
+from powsm.decode.align import align
+from powsm.decode.align_files import Segment
+from powsm.decode.longform import OVERLAP_S, Recording, ctc_frames
+from powsm.decode.profile import Profile
+from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.question import UNKNOWN, Question
+from powsm.decode.recordings.result import Result
+from powsm.decode.recordings.samples import Audio, speech_of
+from powsm.decode.transcribe import PHONE_TASKS, Job, transcribe
+from powsm.errors import PowsmError
+from powsm.languages import UNKNOWN_LANG_SYM
+from powsm.model.find import ModelFiles, find_model
+from powsm.model.frames import FrameGrid
+from powsm.phones.normaliser import Normaliser
+from powsm.phones.orthography import normalise_text
+from powsm.phones.slashed import to_slashed
+from powsm.tasks import NA_SYM, PHONES, TASKS
+
+_DEFAULT_MODEL = "espnet/powsm"
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """What the CTC head says in every frame.
+
+    Attributes:
+        log_probs: float32 (n_frames, n_tokens).
+        times: (n_frames,) the middle of each frame, in seconds.
+        tokens: what the columns stand for; `<blank>` is among them.
+    """
+
+    log_probs: np.ndarray
+    times: np.ndarray
+    tokens: tuple[str, ...]
+
+
+class Model:
+    """A trained model with its tokenizer. Threads may share it; they take turns.
+
+    Attributes:
+        files: where its parts are, and how its training set was normalised.
+        recogniser: the network with its tokenizer.
+    """
+
+    def __init__(self, files: ModelFiles, recogniser: Recogniser):
+        self.files = files
+        self.recogniser = recogniser
+        self.min_samples = FrameGrid.of(recogniser.model).min_samples()
+        # ESPnet's attention keeps its weights between two lines of one call
+        self._lock = RLock()
+
+    def __repr__(self) -> str:
+        return f"powsm.load({self.files.source!r})"
+
+    def __call__(self, audio, **how):
+        """`transcribe`, shorter."""
+        return self.transcribe(audio, **how)
+
+    @overload
+    def transcribe(self, audio: Audio, **how: object) -> Result: ...
+    @overload
+    def transcribe(self, audio: list | tuple, **how: object) -> list[Result]: ...
+
+    def transcribe(
+        self,
+        audio,
+        *,
+        rate: int = SAMPLE_RATE,
+        channel: str | None = "mix",
+        task: str = "pr",
+        lang: str = UNKNOWN,
+        text: str | Sequence[str] | None = None,
+        profile: Profile | str | Path | None = None,
+        phones: str | Iterable[str] | None = None,
+        times: bool = True,
+    ):
+        """Transcribe recordings of any length.
+
+        Args:
+            audio: a recording, see `powsm.decode.recordings.samples.speech_of`, or a
+                list of them, which are decoded together.
+            rate, channel: see `speech_of`.
+            task: `pr asr g2p p2g`.
+            lang: code or name of the language; `unk`: not known; `auto`: as the model
+                hears it.
+            text: what g2p (words) and p2g (IPA) read; of a list, one each.
+            profile: how to decode, or the name or file of it; default: the best path
+                of the CTC head for phones, the decoder alone and greedy for words.
+            phones: let only these phones out: a list, a language of training, or a
+                file or folder, see `powsm.decode.profile.phone_set`.
+            times: whether phones come with their times.
+
+        Returns:
+            A `Result`, or a list of them.
+
+        Raises:
+            AudioError: a recording cannot be read or used.
+            PowsmError: the question makes no sense; the message says what to change.
+        """
+        question = self.question(task, lang, profile, phones, has_text=text is not None)
+        many = isinstance(audio, list | tuple)
+        recordings = list(audio) if many else [audio]
+        if many and recordings and isinstance(recordings[0], int | float | np.number):
+            raise AudioError("audio: a list of numbers; make it a NumPy array")
+        texts = text if isinstance(text, list | tuple) else [text] * len(recordings)
+        if len(texts) != len(recordings):
+            raise PowsmError(
+                f"text: {len(texts)} texts of {len(recordings)} recordings; expected "
+                "one each"
+            )
+        jobs = []
+        for number, (one, its_text) in enumerate(zip(recordings, texts, strict=True)):
+            name = f"audio[{number}]" if many else "audio"
+            speech = speech_of(
+                one,
+                rate=rate,
+                channel=channel,
+                min_samples=self.min_samples,
+                name=name,
+            )
+            if isinstance(one, str | Path):
+                name = Path(one).stem
+            jobs.append(self.job(question, name, speech, its_text))
+        results = self.answer(question, jobs, with_times=times)
+        return results if many else results[0]
+
+    def align(
+        self,
+        audio: Audio,
+        phones: str | Iterable[str] | None = None,
+        *,
+        rate: int = SAMPLE_RATE,
+        channel: str | None = "mix",
+    ) -> list[Segment]:
+        """When each phone is said.
+
+        Args:
+            audio, rate, channel: see `transcribe`.
+            phones: what is said, as IPA text or phones; None: what the CTC head says.
+
+        Raises:
+            AlignError: phones that the model does not know, or more than fit.
+            PowsmError: IPA that is none.
+        """
+        if phones is not None:
+            phones = self._ipa(phones if isinstance(phones, str) else " ".join(phones))
+        with self._turn():
+            return align(self.recogniser, self._speech(audio, rate, channel), phones)
+
+    def emissions(
+        self,
+        audio: Audio,
+        tokens: Sequence[str] | None = None,
+        *,
+        rate: int = SAMPLE_RATE,
+        channel: str | None = "mix",
+    ) -> Emissions:
+        """Log-probabilities of the CTC head in every frame, with times.
+
+        Args:
+            audio, rate, channel: see `transcribe`.
+            tokens: those that are wanted; None: all, 100 kB a frame of 40,000 tokens.
+
+        Raises:
+            PowsmError: a token that the model does not have.
+        """
+        ids = self.recogniser.tokenizer.token_ids
+        if tokens is None:
+            tokens = self.recogniser.tokenizer.token_list
+        if unknown := [token for token in tokens if token not in ids]:
+            raise PowsmError(
+                f"tokens: {' '.join(unknown[:5])} is not in this model's vocabulary"
+            )
+        speech = self._speech(audio, rate, channel)
+        with self._turn():
+            frames = ctc_frames(self.recogniser, speech, [ids[t] for t in tokens])
+        grid = FrameGrid.of(self.recogniser.model)
+        middles = [grid.seconds(t + 0.5) for t in range(len(frames))]
+        return Emissions(frames.columns.numpy(), np.array(middles), tuple(tokens))
+
+    def languages(
+        self, audio: Audio, *, rate: int = SAMPLE_RATE, channel: str | None = "mix"
+    ) -> dict[str, float]:
+        """Codes of languages with their probabilities, likeliest first.
+
+        Of a recording longer than a window it is the mean over its windows.
+        """
+        return self.heard_languages(self._speech(audio, rate, channel))
+
+    # ------------------------------------- what the command line does step by step
+
+    def question(
+        self,
+        task: str,
+        lang: str,
+        profile: Profile | str | Path | None,
+        phones: str | Iterable[str] | None = None,
+        *,
+        has_text: bool = False,
+    ) -> Question:
+        """What is asked of recordings, checked as far as no recording is needed.
+
+        A language that the model lacks, or that the profile does not use, is logged,
+        and what is used instead goes into the results.
+        """
+        known = self.recogniser.languages()
+        return Question.of(known, task, lang, profile, phones, has_text)
+
+    def job(
+        self,
+        question: Question,
+        name: str,
+        speech: Tensor | Recording,
+        text: str | None = None,
+        start_s: float = 0.0,
+    ) -> Job:
+        """A recording with what it is decoded with.
+
+        Raises:
+            PowsmError: its text is missing, or is not what the task reads.
+        """
+        job = Job(name, speech, question.lang_sym, self._prompt(question, text, name))
+        job.check_prompt(question.profile, question.task)
+        return Job(name, speech, self._heard(question, job), job.text_prev, start_s)
+
+    def answer(
+        self,
+        question: Question,
+        jobs: Sequence[Job],
+        *,
+        with_times: bool,
+        window_s: float = WINDOW_S,
+        overlap_s: float = OVERLAP_S,
+    ) -> list[Result]:
+        """The results of recordings, decoded together."""
+        with self._turn():
+            records = transcribe(
+                self.recogniser,
+                question.profile,
+                question.task,
+                jobs,
+                window_s=window_s,
+                overlap_s=overlap_s,
+                with_times=with_times and question.task in PHONE_TASKS,
+            )
+        results = []
+        for job, record in zip(jobs, records, strict=True):
+            if question.profile.decode == "ctc":
+                record["lang_sym"] = UNKNOWN_LANG_SYM  # the head is told none
+            results.append(Result.of(record, job.seconds + job.start_s))
+        return results
+
+    def heard_languages(
+        self, speech: Tensor | Recording, among: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """See `languages`; of speech as `speech_of` gives it."""
+        window = int(WINDOW_S * SAMPLE_RATE)
+        begins = range(0, len(speech), window)
+        if len(begins) > 1 and len(speech) - begins[-1] < SAMPLE_RATE:
+            begins = begins[:-1]  # less than a second tells little
+        sums: dict[str, float] = {}
+        for begin in begins:
+            with self._turn(), torch.inference_mode():
+                encoded = self.recogniser.encode([speech[begin : begin + window]])
+                (found,) = self.recogniser.detect_languages(*encoded, among)
+            for symbol, log_prob in found:
+                code = symbol.strip("<>")
+                sums[code] = sums.get(code, 0.0) + np.exp(log_prob) / len(begins)
+        ranked = sorted(sums.items(), key=lambda item: -item[1])
+        return {code: round(float(prob), 6) for code, prob in ranked}
+
+    def _heard(self, question: Question, job: Job) -> str:
+        if not question.hears_lang:
+            return job.lang_sym
+        among = question.profile.languages
+        return f"<{next(iter(self.heard_languages(job.speech, among)))}>"
+
+    @contextmanager
+    def _turn(self):
+        with self._lock:
+            yield
+
+    def _speech(
+        self, audio: Audio, rate: int, channel: str | None
+    ) -> Tensor | Recording:
+        return speech_of(
+            audio, rate=rate, channel=channel, min_samples=self.min_samples
+        )
+
+    def _prompt(self, question: Question, text: str | None, name: str) -> str:
+        """The text that prompts a recording, in the form that training had."""
+        task = TASKS[question.task]
+        if not task.is_prompted or question.profile.prev != "gold":
+            return NA_SYM
+        if text is None or not text.strip():
+            return NA_SYM
+        if task.reads == PHONES:
+            return to_slashed(self._ipa(text))
+        policies: Mapping[str, str] = self.files.normaliser
+        code = question.lang_sym.strip("<>")
+        policy = policies.get("text_policy", "powsm_fix")
+        prompt = normalise_text(text, code, policy)
+        if not prompt:
+            raise PowsmError(f"{name}: nothing of the text {text!r} is a word")
+        return prompt
+
+    def _ipa(self, text: str) -> tuple[str, ...]:
+        """Phones of IPA in the form of training; they may stand between slashes."""
+        policy = self.files.normaliser.get("policy", "strict")
+        segmented = Normaliser(policy).segment(text.replace("/", " "))
+        if unknown := sorted(
+            {drop.char for drop in segmented.dropped if drop.kind == "unknown"}
+        ):
+            raise PowsmError(f"{text!r}: {' '.join(unknown)} is no IPA")
+        if not segmented.phones:
+            raise PowsmError(f"{text!r}: no phones, expected IPA")
+        return segmented.phones
+
+
+def load(
+    model: str | Path = _DEFAULT_MODEL,
+    device: str | None = None,
+    model_file: Path | None = None,
+) -> Model:
+    """Load a model to transcribe with.
+
+    Args:
+        model: experiment folder, packed folder or archive, or Hub tag.
+        device: `cpu`, `cuda`; default: a GPU where there is one.
+        model_file: other weights than the averaged or packed ones.
+
+    Raises:
+        CheckpointError: there is no such model, or it does not load as it is.
+        PowsmError: there is no such device.
+    """
+    device = device_of(device)
+    files = find_model(model, model_file)
+    return Model(files, Recogniser.load(files, device))
+
+
+def device_of(asked: str | None) -> str:
+    """The device that is asked for; `auto` and None take a GPU where there is one.
+
+    Raises:
+        PowsmError: there is no such device.
+    """
+    has_gpu = torch.cuda.is_available()
+    if asked in (None, "auto"):
+        return "cuda" if has_gpu else "cpu"
+    name, _, number = asked.partition(":")
+    if name not in ("cpu", "cuda") or not (number or "0").isdecimal():
+        raise PowsmError(f"device {asked!r}: expected auto, cpu, cuda or cuda:1")
+    if name == "cuda" and not has_gpu:
+        raise PowsmError(f"device {asked!r}: no GPU that PyTorch can use; try cpu")
+    if name == "cuda" and int(number or "0") >= torch.cuda.device_count():
+        raise PowsmError(
+            f"device {asked!r}: there are {torch.cuda.device_count()} GPUs"
+        )
+    return asked

@@ -1,0 +1,113 @@
+"""What is asked of recordings: a task, a language, a way to decode."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from powsm.decode.profile import (
+    Profile,
+    default_profile,
+    find_profile,
+    for_task,
+    phone_set,
+)
+from powsm.errors import PowsmError
+from powsm.languages import UNKNOWN_LANG_SYM, lang_code, lang_sym
+from powsm.tasks import TASKS
+
+log = logging.getLogger(__name__)
+
+UNKNOWN, AUTO = "unk", "auto"  # instead of a language
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of recordings.
+
+    Attributes:
+        task: `pr asr g2p p2g`.
+        profile: how it is decoded.
+        lang_sym: the language that the model is told, where `hears_lang` is false.
+        hears_lang: whether the model says the language first.
+    """
+
+    task: str
+    profile: Profile
+    lang_sym: str
+    hears_lang: bool
+
+    @classmethod
+    def of(
+        cls,
+        known: Sequence[str],
+        task: str,
+        lang: str,
+        profile: Profile | str | Path | None,
+        phones: str | Iterable[str] | None,
+        has_text: bool,
+    ) -> "Question":
+        """See `powsm.decode.recordings.model.Model.transcribe`.
+
+        Args:
+            known: symbols of the languages that the model has.
+            has_text: whether texts are given.
+
+        Raises:
+            PowsmError: the question makes no sense; the message says what to change.
+        """
+        if task not in TASKS:
+            raise PowsmError(f"task {task!r}: expected one of {' '.join(TASKS)}")
+        if has_text and not TASKS[task].is_prompted:
+            raise PowsmError(f"text: {task} reads none; leave it out")
+        code = parse_lang(lang)
+        if profile is None:
+            profile = default_profile(task)
+        elif not isinstance(profile, Profile):
+            profile = find_profile(profile)
+        if isinstance(phones, str):
+            phones = phone_set(phones)
+        elif phones is not None:
+            phones = tuple(phones)
+        profile = for_task(profile, task, has_text=has_text, phones=phones)
+        symbol = lang_sym(code) if code != AUTO else UNKNOWN_LANG_SYM
+        if code == UNKNOWN:
+            return cls(task, profile, symbol, False)
+        if profile.decode == "ctc":
+            log.warning(
+                "lang %s is not used: the CTC head, which %s reads, is told none",
+                lang,
+                profile.name,
+            )
+            return cls(task, profile, UNKNOWN_LANG_SYM, False)
+        if profile.lang != "own":
+            log.warning(
+                "lang %s is not used: %s says lang: %s",
+                lang,
+                profile.name,
+                profile.lang,
+            )
+            return cls(task, profile, symbol, False)
+        if symbol not in known:
+            symbol = UNKNOWN_LANG_SYM
+        if code != AUTO and symbol == UNKNOWN_LANG_SYM:
+            log.warning(
+                "lang %s is not in this model's vocabulary; %s is used",
+                lang,
+                UNKNOWN_LANG_SYM,
+            )
+        return cls(task, profile, symbol, code == AUTO)
+
+
+def parse_lang(lang: str) -> str:
+    """`unk`, `auto`, or the code of a language by its code or name.
+
+    Raises:
+        PowsmError: no such language.
+    """
+    if lang in (UNKNOWN, AUTO):
+        return lang
+    code = lang_code(lang)
+    if code is None:
+        raise PowsmError(f"lang {lang!r}: no such language; try ISO 639-3")
+    return code

@@ -1,0 +1,295 @@
+"""What was heard in a recording: as text, JSON, TextGrid, CTM, CSV, SRT and EAF."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from io import StringIO
+from xml.sax.saxutils import escape
+
+from powsm.audio_files import printable
+from powsm.decode.align_files import Segment, ctm, textgrid
+from powsm.errors import PowsmError
+from powsm.tasks import PHONES, TASKS
+
+# format -> ending of its files
+ENDINGS = {
+    "txt": ".txt",
+    "json": ".json",
+    "jsonl": ".jsonl",
+    "textgrid": ".TextGrid",
+    "ctm": ".ctm",
+    "csv": ".csv",
+    "srt": ".srt",
+    "eaf": ".eaf",
+}
+_PHONE = re.compile(r"/([^/\s]+)/")  # in slashed text
+_PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
+_MOST_CUE_S = 6.0  # seconds of speech that a reader takes in at once
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch that the decoder heard by itself: its text, and times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model heard in a recording.
+
+    Attributes:
+        text: what the task writes: IPA without slashes, or words.
+        phones: the phones; empty for a task that writes words.
+        lang: code of the language that the model was told, `unk` for none.
+        score: log-probability of the output, summed over the pieces; None where
+            nothing was found.
+        segments: the phones with times, where these were asked for.
+        pieces: what the decoder heard, where it was the decoder.
+        duration_s: of the recording.
+        name: of the recording.
+        task: `pr asr g2p p2g`.
+        slashed: the text in the form of the tokens, `/p//ɔ/`, as in `hyp.jsonl`.
+        profile, weights: digests of how it was decoded, and of the model.
+    """
+
+    text: str
+    phones: tuple[str, ...]
+    lang: str
+    score: float | None
+    segments: tuple[Segment, ...]
+    pieces: tuple[Piece, ...]
+    duration_s: float
+    name: str
+    task: str
+    slashed: str
+    profile: str
+    weights: str
+
+    @classmethod
+    def of(cls, record: Mapping, duration_s: float) -> "Result":
+        """The result that a record of `powsm.decode.transcribe` holds."""
+        task = record["task_sym"].strip("<>")
+        slashed, is_phones = record["text"], TASKS[task].writes == PHONES
+        return cls(
+            text=plain(slashed) if is_phones else slashed,
+            phones=tuple(_PHONE.findall(slashed)) if is_phones else (),
+            lang=record["lang_sym"].strip("<>"),
+            score=record["score"],
+            segments=tuple(Segment(**row) for row in record.get("segments", ())),
+            pieces=tuple(
+                Piece(
+                    plain(row["text"]) if is_phones else row["text"],
+                    row["start_s"],
+                    row["end_s"],
+                )
+                for row in record.get("pieces", ())
+            ),
+            duration_s=duration_s,
+            name=record["utt_id"],
+            task=task,
+            slashed=slashed,
+            profile=record["profile"],
+            weights=record["weights"],
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_textgrid(self) -> str:
+        """A Praat TextGrid: phones, or the words of each piece."""
+        return self.to("textgrid")
+
+    def to_json(self) -> str:
+        """A JSON object."""
+        return self.to("json")
+
+    def to(self, form: str) -> str:
+        """The text of a file; `form` is one of `ENDINGS`."""
+        return render(self, form)
+
+    def cues(self) -> list[Piece]:
+        """What is said in one go, with times: the pieces, or phones between pauses."""
+        if not self.segments:
+            return [piece for piece in self.pieces if piece.text]
+        cues: list[list[Segment]] = []
+        for segment in self.segments:
+            last = cues[-1] if cues else None
+            if (
+                last is None
+                or segment.start - last[-1].end >= _PAUSE_S
+                or segment.end - last[0].start > _MOST_CUE_S
+            ):
+                cues.append([])
+            cues[-1].append(segment)
+        return [
+            Piece("".join(s.phone for s in cue), cue[0].start, cue[-1].end)
+            for cue in cues
+        ]
+
+
+def plain(slashed: str) -> str:
+    """IPA without slashes; what is no phone stays.
+
+    >>> plain("/p//ɔː/ <unk>")
+    'pɔː <unk>'
+    """
+    return _PHONE.sub(r"\1", slashed)
+
+
+class FormatError(PowsmError):
+    """A result that a format cannot hold."""
+
+
+def check_format(form: str, task: str) -> None:
+    """Refuse a format that is not known, or that holds times which a task lacks.
+
+    Raises:
+        FormatError: names what there is.
+    """
+    if form not in ENDINGS:
+        raise FormatError(f"format {form!r}: expected one of {' '.join(ENDINGS)}")
+    if form == "ctm" and TASKS[task].writes != PHONES:
+        raise FormatError(
+            f"ctm holds the times of phones, which {task} does not give; use srt, "
+            "textgrid, csv, eaf or json for the times of pieces"
+        )
+
+
+def render(result: Result, form: str, *, slashes: bool = False) -> str:
+    """The text of a file.
+
+    Args:
+        form: one of `ENDINGS`.
+        slashes: phones of txt and JSON in the form of the tokens.
+
+    Raises:
+        FormatError: see `check_format`.
+    """
+    check_format(form, result.task)
+    return _WRITERS[form](result, slashes)
+
+
+def _txt(result: Result, slashes: bool) -> str:
+    return (result.slashed if slashes else result.text) + "\n"
+
+
+def _record(result: Result, slashes: bool) -> dict:
+    record = {
+        "utt_id": printable(result.name),
+        "task": result.task,
+        "lang": result.lang,
+        "text": result.slashed if slashes else result.text,
+        "phones": list(result.phones),
+        "score": result.score,
+        "duration_s": round(result.duration_s, 4),
+        "segments": [asdict(segment) for segment in result.segments],
+        "pieces": [asdict(piece) for piece in result.pieces],
+        "profile": result.profile,
+        "weights": result.weights,
+    }
+    if not result.phones and TASKS[result.task].writes != PHONES:
+        del record["phones"], record["segments"]
+    return record
+
+
+def _json(result: Result, slashes: bool) -> str:
+    return json.dumps(_record(result, slashes), ensure_ascii=False, indent=2) + "\n"
+
+
+def _jsonl(result: Result, slashes: bool) -> str:
+    return json.dumps(_record(result, slashes), ensure_ascii=False) + "\n"
+
+
+def _rows(result: Result) -> tuple[str, list[Segment]]:
+    """Name of the tier, and its rows: phones, or the texts of pieces."""
+    if TASKS[result.task].writes == PHONES:
+        return "phones", list(result.segments)
+    return "text", [Segment(c.text, c.start, c.end, 1.0) for c in result.cues()]
+
+
+def _textgrid(result: Result, slashes: bool) -> str:
+    tier, rows = _rows(result)
+    return textgrid({tier: rows}, result.duration_s, printable(result.name))
+
+
+def _ctm(result: Result, slashes: bool) -> str:
+    return ctm(printable(result.name), result.segments)
+
+
+def _csv(result: Result, slashes: bool) -> str:
+    tier, rows = _rows(result)
+    file = StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    if tier == "phones":
+        writer.writerow(("start_s", "end_s", "phone", "confidence"))
+        writer.writerows((r.start, r.end, r.phone, r.confidence) for r in rows)
+    else:
+        writer.writerow(("start_s", "end_s", "text"))
+        writer.writerows((r.start, r.end, r.phone) for r in rows)
+    return file.getvalue()
+
+
+def _srt(result: Result, slashes: bool) -> str:
+    return "\n".join(
+        f"{number}\n{_clock(cue.start)} --> {_clock(cue.end)}\n{cue.text}\n"
+        for number, cue in enumerate(result.cues(), 1)
+    )
+
+
+def _clock(seconds: float) -> str:
+    ms = round(seconds * 1000)
+    hours, minutes, whole = ms // 3_600_000, ms // 60_000 % 60, ms // 1000 % 60
+    return f"{hours:02}:{minutes:02}:{whole:02},{ms % 1000:03}"
+
+
+def _eaf(result: Result, slashes: bool) -> str:
+    """ELAN's annotation document, format 3.0; times are whole milliseconds."""
+    tier, rows = _rows(result)
+    slots, annotations = [], []
+    for number, row in enumerate(rows, 1):
+        for end, time_s in ((0, row.start), (1, row.end)):
+            slots.append(
+                f'        <TIME_SLOT TIME_SLOT_ID="ts{2 * number - 1 + end}" '
+                f'TIME_VALUE="{round(time_s * 1000)}"/>'
+            )
+        annotations.append(
+            "        <ANNOTATION><ALIGNABLE_ANNOTATION "
+            f'ANNOTATION_ID="a{number}" TIME_SLOT_REF1="ts{2 * number - 1}" '
+            f'TIME_SLOT_REF2="ts{2 * number}"><ANNOTATION_VALUE>'
+            f"{escape(row.phone)}</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION>"
+            "</ANNOTATION>"
+        )
+    return "\n".join(
+        [
+            '<?xml version="1.0" encoding="UTF-8"?>',
+            '<ANNOTATION_DOCUMENT AUTHOR="powsm" DATE="1970-01-01T00:00:00+00:00" '
+            'FORMAT="3.0" VERSION="3.0">',
+            '    <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds"/>',
+            "    <TIME_ORDER>",
+            *slots,
+            "    </TIME_ORDER>",
+            f'    <TIER LINGUISTIC_TYPE_REF="default-lt" TIER_ID="{tier}">',
+            *annotations,
+            "    </TIER>",
+            '    <LINGUISTIC_TYPE GRAPHIC_REFERENCES="false" '
+            'LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>',
+            "</ANNOTATION_DOCUMENT>\n",
+        ]
+    )
+
+
+_WRITERS: dict[str, Callable[[Result, bool], str]] = {
+    "txt": _txt,
+    "json": _json,
+    "jsonl": _jsonl,
+    "textgrid": _textgrid,
+    "ctm": _ctm,
+    "csv": _csv,
+    "srt": _srt,
+    "eaf": _eaf,
+}

@@ -1,0 +1,216 @@
+"""`powsm transcribe`: what it reads, what it writes, and what it refuses."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from dump_builder import make_dump
+from powsm_command import run_verb
+from praatio import textgrid
+from tiny_model import make_experiment, make_tokens
+
+import powsm
+from powsm.cli.recordings import sources_of, targets_of
+from powsm.decode.recordings.result import ENDINGS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def exp(tmp_path_factory):
+    root = tmp_path_factory.mktemp("transcribe")
+    make_dump(root / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    return make_experiment(root, make_tokens(root / "train", root / "tokens"))
+
+
+@pytest.fixture(scope="module")
+def model(exp):
+    return powsm.load(exp)
+
+
+@pytest.fixture
+def here(exp, tmp_path, monkeypatch):
+    """An empty working folder, with the model in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POWSM_MODEL", str(exp))
+    return tmp_path
+
+
+@pytest.fixture
+def say(capsys):
+    """Run `powsm transcribe`; its lines on standard output."""
+
+    def run(*arguments):
+        run_verb("transcribe", "--device", "cpu", *arguments)
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def noise(seconds=1.0, seed=0, n_channels=1):
+    samples = np.random.default_rng(seed).normal(
+        0, 0.1, (int(seconds * 16_000), n_channels)
+    )
+    return samples if n_channels > 1 else samples[:, 0]
+
+
+def put(path, samples=None, rate=16_000, **how):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise() if samples is None else samples, rate, **how)
+    return path
+
+
+def test_one_recording_is_a_line_of_ipa(here, say, model):
+    put("talk.wav")
+    heard = model("talk.wav")
+    assert say("talk.wav") == [heard.text]
+    assert say("--slashes", "talk.wav") == [heard.slashed]
+    assert sorted(p.name for p in here.iterdir()) == ["talk.wav"]
+
+
+def test_several_recordings_are_named_and_keep_their_order(here, say, model):
+    for name, seconds in (("b.wav", 0.5), ("a.wav", 2), ("c.flac", 1)):
+        put(name, noise(seconds))
+    lines = say("b.wav", "a.wav", "c.flac", "a.wav")
+    assert lines == [
+        f"{name}\t{model(name).text}" for name in ("b.wav", "a.wav", "c.flac")
+    ]
+
+
+def test_standard_input_is_a_recording(here, say, model, monkeypatch):
+    data = put("talk.wav").read_bytes()
+    stdin = SimpleNamespace(buffer=io.BytesIO(data), isatty=lambda: False)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert say("-") == [model("talk.wav").text]
+
+
+def test_folders_are_mirrored_and_names_kept(here, say):
+    put("in/ភាសា ខ្មែរ/a b.ogg")
+    put("in/x/y/c.WAV", format="WAV")
+    put("in/x/d.mp3", format="MP3")
+    Path("in/x/notes.md").write_text("no recording")
+    put("in/.hidden/e.wav")
+    say("--format", "textgrid", "--out", "out", "in")
+    written = sorted(str(p.relative_to("out")) for p in Path("out").rglob("*.*"))
+    assert written == ["x/d.TextGrid", "x/y/c.TextGrid", "ភាសា ខ្មែរ/a b.TextGrid"]
+    grid = textgrid.openTextgrid("out/x/y/c.TextGrid", True)
+    assert grid.maxTimestamp == 1.0
+
+
+def test_done_ones_are_skipped_unless_forced(here, say, caplog):
+    put("a.wav")
+    put("b.wav", noise(0.5))
+    Path("a.json").write_text("mine")
+    caplog.set_level("INFO")
+    say("--format", "json", "a.wav", "b.wav")
+    assert Path("a.json").read_text() == "mine"
+    assert "1 of 2 are done; --force does them again" in caplog.text
+    assert json.loads(Path("b.json").read_text())["duration_s"] == 0.5
+    say("--format", "json", "--force", "a.wav", "b.wav")
+    assert json.loads(Path("a.json").read_text())["duration_s"] == 1.0
+
+
+@pytest.mark.parametrize("form", ENDINGS)
+def test_every_format_has_its_file(here, say, model, form):
+    put("a.wav")
+    say("--format", form, "a.wav")
+    (written,) = set(here.iterdir()) - {here / "a.wav"}
+    assert written.stem == "a"
+    assert written.read_text(encoding="utf-8") == model("a.wav").to(form)
+
+
+def test_channels_are_mixed_or_taken_apart(here, say, model):
+    both = noise(n_channels=2)
+    put("two.wav", both, 16_000, subtype="FLOAT")
+    left, right = (model(both[:, c].astype(np.float32)).text for c in (0, 1))
+    assert say("two.wav") == [model(both.mean(1).astype(np.float32)).text]
+    assert say("--channel", "left", "two.wav") == [left]
+    lines = say("--channel", "each", "two.wav")
+    assert lines == [f"two.wav left\t{left}", f"two.wav right\t{right}"]
+    say("--channel", "each", "--format", "txt", "two.wav")
+    assert Path("two.left.txt").read_text() == left + "\n"
+    assert Path("two.right.txt").read_text() == right + "\n"
+
+
+def test_bad_recordings_are_named_and_the_others_done(here, say, caplog):
+    put("good.wav")
+    put("in/blip.wav", noise(0.03))
+    Path("in/empty.wav").touch()
+    Path("in/text.wav").write_text("this is no sound")
+    with pytest.raises(SystemExit) as end:
+        say("--out", "out", "good.wav", "in", "absent.wav")
+    assert end.value.code == (
+        "powsm transcribe: error: 4 of 5 recordings could not be used, see above"
+    )
+    for name in ("in/blip.wav", "in/empty.wav", "in/text.wav", "absent.wav"):
+        assert len([m for m in caplog.messages if name in m]) == 1
+    assert [p.name for p in Path("out").rglob("*.*")] == ["good.txt"]
+
+
+def test_text_beside_a_recording_prompts_it(here, say, model):
+    for name in ("a.wav", "b.wav"):
+        put(name)
+    Path("a.txt").write_text("one")
+    Path("b.txt").write_text("two")
+    lines = say("--task", "g2p", "a.wav", "b.wav")
+    texts = [model("a.wav", task="g2p", text=t).text for t in ("one", "two")]
+    assert lines == [f"a.wav\t{texts[0]}", f"b.wav\t{texts[1]}"]
+    assert say("--task", "g2p", "--text", "two", "a.wav") == [texts[1]]
+
+
+def test_silence_is_trimmed_when_asked_and_times_stay_those_of_the_file(here, say):
+    silence = np.zeros(16_000)
+    put("talk.wav", np.concatenate([silence, noise(), silence]))
+    say("--trim_silence", "--format", "textgrid", "talk.wav")
+    grid = textgrid.openTextgrid("talk.TextGrid", True)
+    assert grid.maxTimestamp == 3.0
+    rows = [entry for entry in grid.getTier("phones").entries if entry.label]
+    assert rows and all(0.97 <= row.start < row.end <= 2.03 for row in rows)
+
+
+@pytest.mark.parametrize("asked", ["p a", "/p//a/", "p,a", "few.txt", "t.csv:ita"])
+def test_phones_that_are_asked_for_alone_come_out(here, say, asked):
+    put("talk.wav", noise(3))
+    Path("few.txt").write_text("p a")
+    Path("t.csv").write_text(
+        "ISO6393,Phoneme,SegmentClass\nita,p,consonant\nita,a,vowel\nita,˥,tone\n"
+        "deu,b,consonant\n"
+    )
+    (line,) = say("--phones", asked, "--slashes", "talk.wav")
+    assert set(line.split("/")) <= {"", " ", "p", "a"}
+
+
+def test_names_that_differ_in_their_ending_keep_it():
+    sources = sources_of(["a.wav", "a.mp3", "b.wav"])
+    names = [str(path) for path in targets_of(sources, Path("o"), ".txt").values()]
+    assert names == ["o/a.wav.txt", "o/a.mp3.txt", "o/b.txt"]
+
+
+def test_done_recordings_survive_a_kill_in_the_middle(here, say, monkeypatch):
+    """Ctrl-C while the second group is decoded: the first group's files are whole."""
+    for name in ("a.wav", "b.wav", "c.wav"):
+        put(name)
+    monkeypatch.setattr("powsm.cli.transcribe._GROUP_FILES", 1)
+    from powsm.decode.recordings.model import Model
+
+    answer, n = Model.answer, []
+
+    def interrupted(self, question, jobs, **how):
+        n.append(jobs[0].utt_id)
+        if len(n) == 2:
+            raise KeyboardInterrupt
+        return answer(self, question, jobs, **how)
+
+    monkeypatch.setattr(Model, "answer", interrupted)
+    with pytest.raises(SystemExit) as end:
+        say("--format", "json", "a.wav", "b.wav", "c.wav")
+    assert end.value.code == 130
+    assert sorted(p.name for p in here.iterdir() if p.suffix != ".wav") == ["a.json"]
+    say("--format", "json", "a.wav", "b.wav", "c.wav")
+    assert n == ["a", "b", "b", "c"]
