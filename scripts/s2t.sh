@@ -55,6 +55,7 @@ config=                 # training settings, a YAML file
 set=()                  # change one of them, as --set optim_conf.lr=0.001
 trainer=                # powsm, or espnet: its stock loop; default: as config says
 init_from=              # begin with this model: experiment, packed model or Hub tag
+goes_on_from=           # finished experiment that this one continues, as exp/NAME
 extend_vocab=false      # with it, add languages, phones and letters that it lacks
 stats_hours=100.0       # hours of speech from which mean and variance are taken
 exp_name=               # experiment folder in expdir; default: named after the settings
@@ -110,6 +111,7 @@ if [[ -z ${exp_name} ]]; then
     done
     [[ -z ${trainer} ]] || exp_name+=_${trainer}
     [[ -z ${init_from} ]] || exp_name+=_$(basename "${token_dir}")
+    [[ -z ${goes_on_from} ]] || exp_name+=_after_$(basename "${goes_on_from}")
     exp_name=s2t_${exp_name//[^A-Za-z0-9._-]/_}
 fi
 model=()
@@ -251,6 +253,7 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     run_once "${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}" \
         "${stats_dir}" "${config}" -- \
         "${start[@]}" powsm train ${trainer:+--trainer "${trainer}"} \
+        ${goes_on_from:+--goes_on_from "${goes_on_from}"} \
         --config "${config}" --dump "${dump}" \
         --token_dir "${token_dir}" --stats "${stats_file}" \
         --exp "${exp}" --set "ngpu=${gpus}" "${init[@]}" "${set[@]}"

@@ -5,7 +5,9 @@
         --stats exp/s2t_stats_raw/train/feats_stats.npz --out exp/ablation
 
 Writes <out>/ablation.md and <out>/ablation.csv. A variant that is trained and decoded
-is not done again; one that was broken off goes on.
+is not done again; one that was broken off goes on. Variants of another part of the data
+than --dump is are not trained; called with each dump folder in turn and the same --out,
+the last call has them all in its tables.
 """
 
 import argparse
@@ -40,20 +42,63 @@ def run(options: argparse.Namespace) -> None:
     from powsm.report import ablation
 
     plan = ablation.Plan.load(options.plan)
+    left_out = of_other_data(plan, options)
     scores: dict[str, dict[Path, Scores]] = {}
     costs: dict[str, Cost] = {}
     for number, variant in enumerate(plan.variants, 1):
         exp = options.out / variant.folder
         log.info("variant %d of %d: %s", number, len(plan.variants), variant.name)
+        if variant.name in left_out:
+            log.warning("%s", left_out[variant.name])
+            continue
         costs[variant.name] = train(options, plan, variant, exp)
         scores[variant.name] = decode(options, plan, variant, exp)
     rows = ablation.measure(scores, plan.reference)
     title = f"# Ablation {options.plan.stem}\n\n"
     with atomic_write(options.out / "ablation.md") as file:
-        file.write(title + ablation.markdown(rows, costs, plan.reference))
+        file.write(
+            title + ablation.markdown(rows, costs, plan.reference, [*left_out.values()])
+        )
     with atomic_write(options.out / "ablation.csv") as file:
         file.write(ablation.to_csv(rows, costs))
     log.info("%d rates in %s and .csv", len(rows), options.out / "ablation.md")
+
+
+def of_other_data(plan: "Plan", options: argparse.Namespace) -> dict[str, str]:
+    """Variants that cannot be trained on this dump folder and are not trained yet.
+
+    Returns:
+        Name -> why it is left out.
+
+    Raises:
+        PowsmError: the reference is one of them, so that nothing can be compared.
+    """
+    from powsm.report import ablation
+
+    subset = ablation.subset_of(options.dump / "train")
+    left_out = {
+        variant.name: f"{variant.name}: of {variant.subset} data, and "
+        f"{options.dump}/train is {subset}"
+        for variant in plan.variants
+        if not variant.is_of(subset)
+        and not is_trained(variant, options.out / variant.folder)
+    }
+    if plan.reference in left_out:
+        reason = left_out[plan.reference]
+        raise PowsmError(
+            f"{options.plan}: the reference is not trained, {reason}; "
+            "begin with its dump folder, which stage 4 makes by --subset"
+        )
+    return left_out
+
+
+def is_trained(variant: "Variant", exp: Path) -> bool:
+    """Whether a variant is at its last epoch, and averaged."""
+    from powsm.score.results import read_history
+
+    history = read_history(exp)
+    is_at_end = history and history[-1]["epoch"] == variant.settings["max_epoch"]
+    return bool(is_at_end and list(exp.glob("valid.*.ave.pth")))
 
 
 def train(
@@ -65,24 +110,43 @@ def train(
 
     record = exp / "variant.yaml"
     if record.exists():
-        before = load_yaml(record)
-        if changed := ablation.changed_settings(before, variant.settings):
-            raise PowsmError(
-                f"{exp} was trained with other {' '.join(changed)}; remove the folder, "
-                "or give the variant another name"
-            )
-    with atomic_write(record) as file:
-        yaml.safe_dump(dict(variant.settings), file, allow_unicode=True)
-    history = read_history(exp)
-    averaged = list(exp.glob("valid.*.ave.pth"))
-    last = variant.settings["max_epoch"]
-    if not (history and history[-1]["epoch"] == last and averaged):
+        check_trained(variant, exp, load_yaml(record))
+    if not is_trained(variant, exp):
+        with atomic_write(record) as file:
+            yaml.safe_dump(dict(variant.settings), file, allow_unicode=True)
         command = ["train", "--config", plan.config, "--dump", options.dump]
         command += ["--token_dir", options.token_dir, "--exp", exp]
         command += ["--stats", options.stats] if options.stats else []
+        if variant.goes_on_from:
+            before = options.out / ablation.folder_of(variant.goes_on_from)
+            command += ["--goes_on_from", before]
         run_verb(*command, "--set", *variant.overrides)
-        history = read_history(exp)
-    return ablation.Cost(history[-1]["updates"], history[-1]["seconds"])
+    last = read_history(exp)[-1]
+    return ablation.Cost(last["updates"], last["seconds"])
+
+
+def check_trained(variant: "Variant", exp: Path, before: dict) -> None:
+    """Refuse a folder in which something else was trained.
+
+    Raises:
+        PowsmError: settings, data or the training before differ.
+    """
+    from powsm.report import ablation
+    from powsm.train.record import has_weights, origin
+
+    changed = ablation.changed_settings(before, variant.settings)
+    faults = [f"was trained with other {' '.join(changed)}"] if changed else []
+    if has_weights(exp):
+        came_from = (origin(exp) or {}).get("exp", "")
+        if came_from != ablation.folder_of(variant.goes_on_from):
+            faults.append(f"went on from {came_from}" if came_from else "began anew")
+        if not variant.is_of(subset := ablation.subset_of(exp)):
+            faults.append(f"was trained on {subset} data, not {variant.subset}")
+    if faults:
+        raise PowsmError(
+            f"{exp} {' and '.join(faults)}; remove the folder, or give the variant "
+            "another name"
+        )
 
 
 def decode(

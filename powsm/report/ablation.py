@@ -9,18 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.decode.profile import Profile
+from powsm.files.whole import read_json
 from powsm.formatting import markdown_table
+from powsm.model.find import NORMALISER_FILE
+from powsm.prepare.subset import SUBSET_HOURS
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores, rate_notes
 from powsm.score.results import task_title
 from powsm.settings import ConfigError, load_yaml
 from powsm.tasks import DECODED_TASKS, TASKS
 from powsm.train.config import load
+from powsm.train.record import MAY_CHANGE
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
 _VARIANT_KEYS = {"name", "set", "subset", "goes_on_from"}
+ALL_DATA = "all"
 # settings that a variant may change without becoming another experiment
 _FREE = ("max_epoch", "num_workers", "ngpu", "log_interval")
+
+
+def folder_of(name: str) -> str:
+    """Name of the experiment folder of a variant.
+
+    >>> folder_of("0.3, then 0.5")
+    '0.3_then_0.5'
+    """
+    return re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Variant:
         overrides: `key.sub=value` changes of the common settings.
         settings: the whole configuration that follows.
         subset: of the training data that the dump folder has to be, as stage 4's
-            `--subset` has it; None: whatever it is.
+            `--subset` has it, or `all`; None: whatever it is.
         goes_on_from: name of the variant from whose last epoch this one goes on, with
             its optimiser and schedule; empty if it begins anew.
     """
@@ -46,7 +60,11 @@ class Variant:
     @property
     def folder(self) -> str:
         """Name of its experiment folder."""
-        return re.sub(r"[^A-Za-z0-9.]+", "_", self.name).strip("_")
+        return folder_of(self.name)
+
+    def is_of(self, subset: str) -> bool:
+        """Whether it is trained on a dump folder of that subset, `all` without one."""
+        return self.subset is None or self.subset == subset
 
     def profiles(self, plan: "Plan") -> list[Path]:
         """The plan's profiles that this model can decode: no CTC head, no CTC."""
@@ -106,15 +124,16 @@ class Plan:
                     "and goes_on_from"
                 )
             overrides = (*(plan["set"] or ()), *(row.get("set") or ()))
-            before = row.get("goes_on_from", "")
-            if before and before not in {variant.name for variant in variants}:
-                raise ConfigError(
-                    f"{path}: variant {row['name']!r} goes on from {before!r}, which "
-                    "no variant before it is called"
-                )
-            settings = load(config, overrides)
-            subset = row.get("subset", common_subset)
-            variants.append(Variant(row["name"], overrides, settings, subset, before))
+            variant = Variant(
+                row["name"],
+                overrides,
+                load(config, overrides),
+                row.get("subset", common_subset),
+                row.get("goes_on_from", ""),
+            )
+            _check_subset(variant, path)
+            _check_goes_on(variant, variants, path)
+            variants.append(variant)
         folders = [v.folder for v in variants]
         if len(set(folders)) < len(folders):
             raise ConfigError(f"{path}: two variants share a name: {sorted(folders)}")
@@ -130,6 +149,59 @@ class Plan:
             reference=plan["reference"],
             variants=tuple(variants),
         )
+
+
+def _check_subset(variant: Variant, path: Path) -> None:
+    known = (ALL_DATA, *SUBSET_HOURS)
+    if variant.subset is not None and variant.subset not in known:
+        raise ConfigError(
+            f"{path}: variant {variant.name!r}: subset {variant.subset!r}, expected "
+            f"one of {' '.join(known)}"
+        )
+
+
+def _check_goes_on(variant: Variant, earlier: Sequence[Variant], path: Path) -> None:
+    """A training can go on from one before it, with other weights of its losses."""
+    if not variant.goes_on_from:
+        return
+    where = f"{path}: variant {variant.name!r} goes on from {variant.goes_on_from!r}"
+    before = next((v for v in earlier if v.name == variant.goes_on_from), None)
+    if before is None:
+        raise ConfigError(f"{where}, which no variant before it is called")
+    if before.subset != variant.subset:
+        raise ConfigError(f"{where}, which has other data: {before.subset}")
+    epochs = [v.settings["max_epoch"] for v in (before, variant)]
+    if epochs[1] <= epochs[0]:
+        raise ConfigError(
+            f"{where}: max_epoch is {epochs[1]}, expected more than the {epochs[0]} "
+            "before"
+        )
+    free = {*_FREE, "model_conf", *MAY_CHANGE}
+    changed = {*before.settings, *variant.settings} - free
+    other = [k for k in changed if before.settings.get(k) != variant.settings.get(k)]
+    models = [dict(v.settings.get("model_conf") or {}) for v in (before, variant)]
+    other += [
+        f"model_conf.{key}"
+        for key in {*models[0], *models[1]}
+        if f"model_conf.{key}" not in free and models[0].get(key) != models[1].get(key)
+    ]
+    if other:
+        raise ConfigError(
+            f"{where} with another {' '.join(sorted(other))}; only max_epoch and "
+            f"{' '.join(MAY_CHANGE)} may change"
+        )
+
+
+def subset_of(train_set: Path) -> str:
+    """The subset that a training set is, `all` if it is whole.
+
+    Raises:
+        DamagedError: its record of stage 4 cannot be read.
+    """
+    record = train_set / NORMALISER_FILE
+    if not record.exists():
+        return ALL_DATA
+    return read_json(record, "run stage 4 again").get("subset") or ALL_DATA
 
 
 def changed_settings(before: Mapping, now: Mapping) -> list[str]:
@@ -204,9 +276,19 @@ def measure(
 
 
 def markdown(
-    rows: Sequence[Measured], costs: Mapping[str, Cost], reference: str
+    rows: Sequence[Measured],
+    costs: Mapping[str, Cost],
+    reference: str,
+    left_out: Sequence[str] = (),
 ) -> str:
-    """The ablation as Markdown: what each variant cost, then a table per decoding."""
+    """The ablation as Markdown: what each variant cost, then a table per decoding.
+
+    Args:
+        rows: of `measure`.
+        costs: of each variant that is in the tables.
+        reference: name of a variant.
+        left_out: variants that are not, with the reason.
+    """
     parts = [
         f"Rates in percent with 95 % bootstrap intervals. Differences are to "
         f"**{reference}** on the same utterances, with paired intervals; p is the "
@@ -221,6 +303,7 @@ def markdown(
             ],
         ),
     ]
+    parts += [f"Not in these tables: {reason}." for reason in left_out]
     for what in dict.fromkeys(row.what for row in rows):
         profile, set_name, tag = what.parts
         task = tag.partition("_")[0]

@@ -4,6 +4,10 @@
 how its phones and text are written, and `trained_on.json` what identifies the rest:
 the SentencePiece model, the statistics, and the lines of the training and validation
 sets. Experiments made before there was a `trained_on.json` are compared by the others.
+
+An experiment may go on from the end of another, with other weights of its losses: it
+begins with the last checkpoint of that one, optimiser, schedule and place in the data
+included, as in the paper's CTC weight of "0.3, then 0.5".
 """
 
 import argparse
@@ -11,15 +15,18 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
 from powsm.model.find import NORMALISER_FILE
 from powsm.settings import load_yaml
+from powsm.train.checkpoints import newest_checkpoint
 from powsm.train.config import OUR_KEYS, get_parser, stock_config
 
 log = logging.getLogger(__name__)
@@ -43,9 +50,22 @@ _FREE = {
       ("batch_seconds", "update_batches", "update_seconds")),  # their product is not
 }  # fmt: skip
 
+GOES_ON_FILE = "goes_on_from.json"
+# settings that a training which goes on may have otherwise than the one before; how far
+# it goes and what is logged may change in every experiment
+MAY_CHANGE = (
+    "model_conf.ctc_weight",
+    "model_conf.ctc_weight_range",
+    "model_conf.task_weights",
+)
+
 
 class ExperimentError(PowsmError):
     """An experiment was trained with something else than it is to go on with."""
+
+
+class GoOnError(PowsmError):
+    """A training that cannot go on from another; the message says why."""
 
 
 def has_weights(exp: Path) -> bool:
@@ -55,7 +75,12 @@ def has_weights(exp: Path) -> bool:
 
 
 def check_experiment(
-    args: argparse.Namespace, *, train_folder: Path, valid_folder: Path, exp: Path
+    args: argparse.Namespace,
+    *,
+    train_folder: Path,
+    valid_folder: Path,
+    exp: Path,
+    may_change: Sequence[str] = (),
 ) -> None:
     """Refuse to go on in an experiment that was trained with something else.
 
@@ -65,6 +90,7 @@ def check_experiment(
         args: all settings, from `powsm.train.config.parse`.
         train_folder, valid_folder: dump folders of stage 4.
         exp: the experiment folder.
+        may_change: settings that may differ beside those that always may.
 
     Raises:
         ExperimentError: names what differs, on one line, and what may.
@@ -76,7 +102,7 @@ def check_experiment(
     differences: list[str] = []
     if before.exists():
         earlier = load_yaml(before)
-        differences += _settings_differences(earlier, args)
+        differences += _settings_differences(earlier, args, may_change)
         differences += _token_differences(earlier.get("token_list"), args.token_list)
         differences += _epoch_differences(exp, args)
     else:
@@ -102,7 +128,8 @@ def check_experiment(
         raise ExperimentError(
             f"{exp} was trained with something else: {shown}. Take another --exp_name, "
             "or go back to that: only max_epoch upwards, ranks, workers, batch memory, "
-            "and what is logged or kept may change"
+            f"and what is logged or kept{''.join(f', {key}' for key in may_change)} "
+            "may change"
         )
     if missing:
         log.info(
@@ -125,6 +152,102 @@ def keep_record(
     with atomic_write(exp / RECORD_FILE) as file:
         json.dump({"version": _VERSION} | record, file, indent=1)
         file.write("\n")
+
+
+def origin(exp: Path) -> dict | None:
+    """What an experiment went on from: exp, epoch, updates; None if it began anew."""
+    path = exp / GOES_ON_FILE
+    return _read_json(path) if path.exists() else None
+
+
+def go_on_from(
+    args: argparse.Namespace,
+    *,
+    before: Path,
+    exp: Path,
+    train_folder: Path,
+    valid_folder: Path,
+) -> None:
+    """Make a new experiment of the last checkpoint of a finished one.
+
+    Where the new experiment has weights that came from there, nothing is done: it goes
+    on by itself. The weights of earlier epochs stay where they are, so that the average
+    is over epochs of one training; the history is taken over.
+
+    Args:
+        args: all settings of the new experiment, from `powsm.train.config.parse`.
+        before: the experiment that it goes on from.
+        exp: the new one.
+        train_folder, valid_folder: dump folders of stage 4, the same for both.
+
+    Raises:
+        GoOnError: the experiment before is not finished, or the new one is not its
+            continuation, or max_epoch is not higher.
+        ExperimentError: they differ in more than `MAY_CHANGE`.
+    """
+    if exp.resolve() == before.resolve():
+        raise GoOnError(f"{exp} cannot go on from itself; take another --exp_name")
+    if has_weights(exp):
+        _check_origin(exp, before)
+        return
+    checkpoint, last = _end_of(before)
+    if args.max_epoch <= last["epoch"]:
+        raise GoOnError(
+            f"max_epoch is {args.max_epoch}, but {before} has {last['epoch']} epochs "
+            "already; raise it"
+        )
+    folders = {"train_folder": train_folder, "valid_folder": valid_folder}
+    check_experiment(args, exp=before, may_change=MAY_CHANGE, **folders)
+    exp.mkdir(parents=True, exist_ok=True)
+    for name in ("history.jsonl", RECORD_FILE):
+        if (before / name).exists():
+            _copy(before / name, exp / name)
+    with atomic_write(exp / GOES_ON_FILE) as file:
+        record = {"exp": before.name, "epoch": last["epoch"]}
+        json.dump(record | {"updates": last["updates"]}, file)
+        file.write("\n")
+    args.output_dir = str(exp)
+    with atomic_write(exp / "config.yaml") as file:
+        yaml.safe_dump(stock_config(args), file, allow_unicode=True, sort_keys=False)
+    # last: a folder without it is begun again
+    _copy(checkpoint, exp / "checkpoints" / checkpoint.name)
+    log.info("goes on from epoch %d of %s", last["epoch"], before)
+
+
+def _check_origin(exp: Path, before: Path) -> None:
+    came_from = (origin(exp) or {}).get("exp")
+    if came_from != before.name:
+        how = f"went on from {came_from}" if came_from else "began anew"
+        raise GoOnError(
+            f"{exp} has weights and {how}, not from {before}; take another --exp_name, "
+            "or remove the folder"
+        )
+
+
+def _end_of(exp: Path) -> tuple[Path, dict]:
+    """The checkpoint of an experiment's last epoch, and that epoch's record."""
+    history = exp / "history.jsonl"
+    checkpoint = newest_checkpoint(exp)
+    if checkpoint is None or not history.exists():
+        raise GoOnError(
+            f"{exp}: no checkpoints/step*.ckpt with a history.jsonl to go on from; "
+            "only a training by our own loop (--trainer powsm) has them"
+        )
+    last = json.loads(history.read_text(encoding="utf-8").splitlines()[-1])
+    wanted = load_yaml(exp / "config.yaml").get("max_epoch")
+    updates = int(checkpoint.stem.removeprefix("step"))
+    if last["epoch"] != wanted or updates != last["updates"]:
+        raise GoOnError(
+            f"{exp} is at epoch {last['epoch']} of {wanted}, update {updates}; it is "
+            "gone on from when it is finished"
+        )
+    return checkpoint, last
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with open(source, "rb") as read, atomic_write(target, "wb") as written:
+        shutil.copyfileobj(read, written)
 
 
 def identify(
@@ -210,7 +333,9 @@ def _as_given(config: Mapping) -> dict:
     return settings | ours | {"model_conf": model_conf}
 
 
-def _settings_differences(earlier: Mapping, args: argparse.Namespace) -> list[str]:
+def _settings_differences(
+    earlier: Mapping, args: argparse.Namespace, may_change: Sequence[str]
+) -> list[str]:
     given = _as_given(earlier)
     before = dict(_flat(given))
     now = dict(_flat(_as_given(stock_config(args))))
@@ -220,6 +345,8 @@ def _settings_differences(earlier: Mapping, args: argparse.Namespace) -> list[st
     for key in sorted(before.keys() | now.keys()):
         top = key.partition(".")[0]
         if key in _FREE or top in _FREE or top not in known:
+            continue
+        if any(key == free or key.startswith(f"{free}.") for free in may_change):
             continue
         default = _plain(
             parser.get_default(key)

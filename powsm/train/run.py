@@ -50,7 +50,7 @@ from powsm.train.config import check_tokens, not_read, parse, stock_config
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import BatchFinder, RankStrategy, TrainingError
 from powsm.train.progress import Bar, Clock, Watchdog
-from powsm.train.record import check_experiment, keep_record
+from powsm.train.record import check_experiment, go_on_from, keep_record
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ def train_experiment(
     token_dir: Path,
     stats: Path | None,
     exp: Path,
+    goes_on_from: Path | None = None,
 ) -> Path:
     """Stage 11: train in an experiment folder, which one process at a time may do.
 
@@ -117,9 +118,11 @@ def train_experiment(
         token_dir: `tokens.txt` and `bpe.model` of stage 5.
         stats: `feats_stats.npz` of stage 10, for `normalize: global_mvn`.
         exp: the experiment folder.
+        goes_on_from: a finished experiment that this one is to continue.
 
     Raises:
         ConfigError: a token list with faults.
+        GoOnError: it cannot go on from that experiment.
         ExperimentError: the experiment was trained with something else.
         OwnedError: another process trains there.
         TrainingError, RankError, StoppedBySignal: see `train`.
@@ -136,6 +139,8 @@ def train_experiment(
     with tempfile.TemporaryDirectory() as scratch:
         args = parse(settings, Path(scratch) / "settings.yaml")
     with owned(exp) if _is_first() else nullcontext():
+        if goes_on_from is not None and _is_first():
+            go_on_from(args, before=goes_on_from, exp=exp, **folders)
         check_experiment(args, exp=exp, **folders)
         if _is_first():
             args = parse(settings, exp / "settings.yaml")

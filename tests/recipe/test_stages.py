@@ -153,6 +153,18 @@ def test_training_goes_on_with_more_epochs(finished):
     assert [json.loads(line)["epoch"] for line in history] == [1, 2]
 
 
+def test_another_experiment_goes_on_from_a_finished_one(finished):
+    """As the printed commands of table 5 do."""
+    more = ("--set", "model_conf.ctc_weight=0.5", "--set", "max_epoch=5")
+    before = str(finished / "exp/tiny")
+    only = ("--stage", "11", "--stop_stage", "11", "--exp_name", "then")
+    run(finished, *more, *only, "--goes_on_from", before)
+    history = (finished / "exp/then/history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in history] == [1, 2, 3, 4, 5]
+    origin = json.loads((finished / "exp/then/goes_on_from.json").read_text())
+    assert origin["exp"] == "tiny"
+
+
 def test_a_killed_stage_is_done_again_with_the_same_bytes(finished, tmp_path):
     """SIGKILL to the whole process group in the middle of stage 1 or 4."""
     root = tmp_path

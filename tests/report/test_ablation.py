@@ -76,6 +76,12 @@ def plan_file(tmp_path):
         "variants": [
             {"name": "all tasks"},
             {"name": "CTC 0", "set": ["model_conf.ctc_weight=0.0", "tasks=[pr]"]},
+            {
+                "name": "all, then 0.5",
+                "set": ["model_conf.ctc_weight=0.5", "max_epoch=2"],
+                "goes_on_from": "all tasks",
+            },
+            {"name": "ten minutes", "subset": "10min"},
         ],
     }
     path = tmp_path / "plan.yaml"
@@ -85,10 +91,15 @@ def plan_file(tmp_path):
 
 def test_variants_decode_what_their_model_can(plan_file):
     plan = Plan.load(plan_file)
-    full, no_ctc = plan.variants
+    full, no_ctc, *_ = plan.variants
     assert [p.stem for p in full.profiles(plan)] == ["decode_ctc", "decode_att"]
     assert [p.stem for p in no_ctc.profiles(plan)] == ["decode_att"]
     assert no_ctc.folder == "CTC_0" and no_ctc.settings["max_epoch"] == 1
+
+
+def variants_of(second: dict) -> dict:
+    """A change of the plan: two variants, a and this one."""
+    return {"reference": "a", "variants": [{"name": "a"}, {"name": "c"} | second]}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +110,27 @@ def test_variants_decode_what_their_model_can(plan_file):
         ({"variants": [{"name": "a", "sets": []}]}, "expected name and set"),
         ({"variants": [{"name": "a b"}, {"name": "a-b"}]}, "share a name"),
         ({"set": ["max_epcoh=1"]}, "did you mean 'max_epoch'"),
+        ({"subset": "250 h"}, "'all tasks': subset '250 h', expected one of all"),
+        (variants_of({"goes_on_from": "b"}), "which no variant before it is called"),
+        (
+            variants_of({"goes_on_from": "a"}),
+            "max_epoch is 1, expected more than the 1",
+        ),
+        (
+            variants_of({"goes_on_from": "a", "subset": "10h", "set": ["max_epoch=2"]}),
+            "which has other data: None",
+        ),
+        (
+            variants_of({"goes_on_from": "a", "set": ["max_epoch=2", "seed=7"]}),
+            "with another seed; only max_epoch and",
+        ),
+        (
+            variants_of(
+                {"goes_on_from": "a"}
+                | {"set": ["max_epoch=2", "model_conf.lsm_weight=0.2"]}
+            ),
+            "with another model_conf.lsm_weight; only",
+        ),
     ],
 )
 def test_faults_of_a_plan_are_told(plan_file, change, message):
@@ -143,9 +175,18 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
         ("all tasks", "decode_att", "pr"),
         ("all tasks", "decode_att", "asr"),
         ("CTC 0", "decode_att", "pr"),  # it was not taught asr
+        ("all, then 0.5", "decode_ctc", "pr"),
+        ("all, then 0.5", "decode_att", "pr"),
+        ("all, then 0.5", "decode_att", "asr"),
     }
     compared = {r["variant"] for r in rows if r["difference"]}
-    assert compared == {"CTC 0"}
+    assert compared == {"CTC 0", "all, then 0.5"}
+    # three updates an epoch: the one that goes on has those of the first in it
+    assert {r["updates"] for r in rows if "then" in r["variant"]} == {"6"}
+    assert "goes on from epoch 1" in done.stderr
+    reason = f"ten minutes: of 10min data, and {tmp_path}/dump/train is all"
+    assert reason in done.stderr
+    assert f"Not in these tables: {reason}." in (out / "ablation.md").read_text()
 
     # the second time nothing is trained, and another setting is refused
     called = []
@@ -155,7 +196,19 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
     assert set(called) == {"decode"}  # which finds its results current
     assert (out / "ablation.csv").read_bytes() == before
     plan = yaml.safe_load(plan_file.read_text())
+    later = plan["variants"][2].pop("goes_on_from")
+    plan_file.write_text(yaml.safe_dump(plan))
+    with pytest.raises(SystemExit, match="0.5 went on from all_tasks; remove"):
+        run_verb("ablate", *command)
+    plan["variants"][2]["goes_on_from"] = later
     plan["set"].append("seed=7")
     plan_file.write_text(yaml.safe_dump(plan))
     with pytest.raises(SystemExit, match="trained with other seed"):
+        run_verb("ablate", *command)
+
+    # with a dump folder of another part, what is trained is not trained again
+    plan["set"].pop()
+    plan["reference"] = "ten minutes"
+    plan_file.write_text(yaml.safe_dump(plan))
+    with pytest.raises(SystemExit, match="reference is not trained, ten minutes: of"):
         run_verb("ablate", *command)

@@ -22,7 +22,7 @@ from powsm.train.checkpoints import (
     newest_checkpoint,
 )
 from powsm.train.memory import TrainingError
-from powsm.train.record import ExperimentError
+from powsm.train.record import ExperimentError, GoOnError, origin
 
 CHANGES = {
     "normalize": "global_mvn",
@@ -59,14 +59,17 @@ def recipe(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "recipe", symlinks=True))
 
 
-def go_on(root: Path, *overrides: str) -> Path:
+def go_on(
+    root: Path, *overrides: str, exp: str = "exp", goes_on_from: str = ""
+) -> Path:
     return run.train_experiment(
         config.load(root / "train.yaml", overrides),
         train_folder=root / "dump/train",
         valid_folder=root / "dump/dev",
         token_dir=root / "tokens",
         stats=root / "stats.npz",
-        exp=root / "exp",
+        exp=root / exp,
+        goes_on_from=root / goes_on_from if goes_on_from else None,
     )
 
 
@@ -298,3 +301,69 @@ def test_two_checkpoints_are_left_however_often_a_run_goes_on(recipe):
         go_on(recipe, f"max_epoch={epoch}")
     names = [path.name for path in checkpoints(recipe / "exp")]
     assert names == ["step000000005.ckpt", "step000000004.ckpt"]
+
+
+# --- an experiment that goes on from another, as "0.3, then 0.5" of table 5 -----------
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)
+
+
+def test_going_on_is_as_if_the_first_training_had_gone_on(recipe):
+    """Optimiser, schedule and place in the data are those of the training before."""
+    go_on(recipe, "max_epoch=3", exp="next", goes_on_from="exp")
+    go_on(recipe, "max_epoch=3")
+    ours, theirs = (weights(recipe / f"{exp}/3epoch.pth") for exp in ("next", "exp"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert origin(recipe / "next") == {"exp": "exp", "epoch": 2, "updates": 2}
+    assert origin(recipe / "exp") is None
+
+
+def test_another_weight_of_ctc_is_meant_there_and_nowhere_else(recipe):
+    more = ("model_conf.ctc_weight=0.5", "max_epoch=3")
+    with pytest.raises(ExperimentError, match="ctc_weight 0.3, now 0.5"):
+        go_on(recipe, *more)
+    before = content(recipe / "exp")
+    go_on(recipe, *more, exp="next", goes_on_from="exp")
+    assert content(recipe / "exp") == before
+    saved = yaml.safe_load((recipe / "next/config.yaml").read_text())
+    assert saved["model_conf"]["ctc_weight"] == 0.5 and saved["max_epoch"] == 3
+    history = (recipe / "next/history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in history] == [1, 2, 3]
+    # the average is over its own epochs
+    assert sorted(p.name for p in (recipe / "next").glob("*epoch.pth")) == [
+        "3epoch.pth"
+    ]
+    # it goes on by itself, with the same command and without the option
+    go_on(recipe, *more, exp="next", goes_on_from="exp")
+    go_on(recipe, more[0], "max_epoch=4", exp="next")
+    with pytest.raises(ExperimentError, match="ctc_weight 0.5, now 0.3"):
+        go_on(recipe, "max_epoch=5", exp="next", goes_on_from="exp")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ((), {}, "max_epoch is 2, but .*exp has 2 epochs already; raise it"),
+        (("max_epoch=3", "seed=7"), {}, "seed 1, now 7.*model_conf.ctc_weight"),
+        (("max_epoch=3",), {"goes_on_from": "none"}, "no checkpoints/step"),
+        (("max_epoch=3",), {"exp": "exp"}, "cannot go on from itself"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_is_refused(recipe, changes, options, message):
+    with pytest.raises((GoOnError, ExperimentError), match=message):
+        go_on(recipe, *changes, **{"exp": "next", "goes_on_from": "exp"} | options)
+    assert not list((recipe / "next").glob("**/*.ckpt"))
+
+
+def test_training_that_is_not_finished_is_not_gone_on_from(recipe):
+    edit(recipe / "exp/config.yaml", "max_epoch: 2", "max_epoch: 4")
+    with pytest.raises(GoOnError, match="is at epoch 2 of 4, update 2"):
+        go_on(recipe, "max_epoch=5", exp="next", goes_on_from="exp")
+
+
+def test_experiment_with_weights_of_its_own_is_not_written_over(recipe):
+    shutil.copytree(recipe / "exp", recipe / "next")
+    with pytest.raises(GoOnError, match="next has weights and began anew"):
+        go_on(recipe, "max_epoch=3", exp="next", goes_on_from="exp")

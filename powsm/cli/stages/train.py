@@ -8,9 +8,11 @@ rank and world size come from the environment.
 import argparse
 import logging
 import os
+from pathlib import Path
 
 from powsm.cli.options import add_shared
 from powsm.cli.run import log_to
+from powsm.errors import PowsmError
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--train_set", default="train", help="folder in --dump")
     add("--valid_set", default="dev", help="folder in --dump")
     add_shared(parser, "--token_dir", "--stats", "--exp", "--set")
+    add("--goes_on_from", type=Path, help="finished experiment that this one continues")
     add("--trainer", choices=TRAINERS, help="whose loop; default: as the config says")
 
 
@@ -53,6 +56,7 @@ def train_by_ours(options: argparse.Namespace, settings: dict) -> int | None:
                 token_dir=options.token_dir,
                 stats=options.stats,
                 exp=options.exp,
+                goes_on_from=options.goes_on_from,
             )
     except StoppedBySignal as stop:
         log.info("%s", stop)
@@ -63,6 +67,10 @@ def train_by_ours(options: argparse.Namespace, settings: dict) -> int | None:
 def train_by_espnet(options: argparse.Namespace, settings: dict) -> None:
     from powsm.train.stock import train
 
+    if options.goes_on_from:
+        raise PowsmError(
+            "--goes_on_from is of our own loop; leave --trainer espnet out"
+        )
     if os.environ.get("RANK", "0") == "0":
         logging.getLogger().setLevel(logging.INFO)  # its loop logs its progress
     train(

@@ -120,13 +120,10 @@ class Training:
     def command(self) -> str:
         """How the paper's recipe trains it; a line a command.
 
-        A training that goes on starts in a copy of the one before, whose newest
-        checkpoint holds the optimiser, the schedule and the place in the data.
+        A training that goes on comes after the command of the one before.
         """
         if self.goes_on_from is not None:
-            before, name = self.goes_on_from, self.name
-            copy = f"cp -r exp/{before.name} exp/{name}"
-            return "\n".join((before.command(), copy, self._run_sh()))
+            return f"{self.goes_on_from.command()}\n{self._run_sh()}"
         return self._run_sh()
 
     def _run_sh(self) -> str:
@@ -134,7 +131,10 @@ class Training:
         for change in self.overrides:
             words += ["--set", change]
         words += ["--exp_name", self.name] if self.name else []
-        words += ["--stage", "11"] if self.goes_on_from is not None else []
+        if self.goes_on_from is not None:
+            folder = f"exp/{self.subset}" if self.subset else "exp"
+            words += ["--goes_on_from", f"{folder}/{self.goes_on_from.name}"]
+            words += ["--stage", "11"]
         words += ["--ngpu", "4"]
         if self.text_policy:
             words += ["--text_policy", self.text_policy]

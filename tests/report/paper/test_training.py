@@ -1,5 +1,6 @@
 """Which rows of a table a model fills, by its own config.yaml; what a row costs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -143,16 +144,16 @@ def test_trainings_that_do_not_exist(raw, message):
         read_training(raw, CONF, "row")
 
 
-def test_rows_that_go_on_start_in_a_copy_of_the_one_before():
+def test_rows_that_go_on_come_after_those_before_them():
     row = next(r for r in table("table5").rows if "0.7 to epoch 55" in r.name)
     lines = row.training.command().splitlines()
-    assert [line.split()[0] for line in lines] == [
-        *("./run.sh", "cp", "./run.sh", "cp", "./run.sh")
-    ]
-    assert "--set max_epoch=55" in lines[-1] and "--stage 11" in lines[-1]
-    # each copy is of what the line before made
-    for before, copy in ((lines[0], lines[1]), (lines[2], lines[3])):
-        assert f"--exp_name {Path(copy.split()[2]).name}" in before
+    assert len(lines) == 3 and all(line.startswith("./run.sh ") for line in lines)
+    assert "--goes_on_from" not in lines[0]
+    for before, line in zip(lines, lines[1:], strict=False):
+        (name,) = re.findall(r"--goes_on_from exp/(\S+)", line)
+        assert f"--exp_name {name} " in before
+        assert "--stage 11" in line
+    assert "--set max_epoch=55" in lines[-1]
 
 
 # --- what it costs --------------------------------------------------------------------
