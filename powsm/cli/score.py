@@ -19,6 +19,7 @@ from powsm.files.transcripts import (
     read_transcripts,
 )
 from powsm.phones.alphabets import phone_maps
+from powsm.phones.unknown import MAX_UNKNOWN_RATE
 from powsm.score.phone_reader import CLEANINGS
 from powsm.score.rates import (
     LID_RATES,
@@ -56,6 +57,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--cleaning", choices=CLEANINGS, default="strict", help=cleaning)
     add("--phone_map", choices=phone_maps(), help="alphabet of --ref, if not IPA")
     add("--hyp_phone_map", choices=phone_maps(), help="the same for --hyp")
+    unknown = (
+        "largest share of the characters of either side that may be in no phone; "
+        "not asked by prism"
+    )
+    add("--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help=unknown)
     add("--hyp_field", help="field of JSONL or CSV; default: hyp, pred, text, ...")
     add("--ref_field", help="the same of --ref; default: ref, text, ...")
     add("--format", choices=("table", "json"), default="table")
@@ -83,15 +89,31 @@ def run(options: argparse.Namespace) -> None:
     print(rate_notes(dict.fromkeys(row["metric"] for row in records)))
     for scores in scored.values():
         print(" ".join(f"{name}={n:,}" for name, n in scores.counts.items()))
+        for side, lost in (("hyp", scores.unknown_hyp), ("ref", scores.unknown_ref)):
+            if kinds := lost.by_kind():
+                print(f"{side}: {lost.n_characters:,} characters, in no phone: {kinds}")
 
 
 def print_json(records: list[dict], scored: Mapping[str, Scores]) -> None:
     counts = {task: scores.counts for task, scores in scored.items()}
-    unknown = {
+    sides = {
         task: {"hyp": scores.unknown_hyp, "ref": scores.unknown_ref}
         for task, scores in scored.items()
     }
-    result = {"records": records, "counts": counts, "unknown": unknown}
+    unknown = {
+        task: {side: lost.symbols for side, lost in losses.items()}
+        for task, losses in sides.items()
+    }
+    left_out = {
+        task: {side: lost.kinds for side, lost in losses.items()}
+        for task, losses in sides.items()
+    }
+    result = {
+        "records": records,
+        "counts": counts,
+        "unknown": unknown,
+        "left_out": left_out,
+    }
     print(json.dumps(result, ensure_ascii=False, indent=1))
 
 
@@ -113,6 +135,7 @@ def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
         "cleaning": options.cleaning,
         "phone_map": options.phone_map,
         "hyp_phone_map": options.hyp_phone_map,
+        "max_unknown_rate": options.max_unknown_rate,
     }
     by_lang = {"langs": langs}
     for writes, rates, scorer, more in (

@@ -1,11 +1,15 @@
-"""Phone alphabets of corpora (TIMIT's, Buckeye's, ...) and what they are in IPA.
+"""Phone alphabets of corpora and other recognisers, and what they are in IPA.
 
 A table is `powsm/phones/alphabet_<name>.csv`: a label, its phones with spaces between
-them (none for a label that is no sound), and who says so.
+them (none for a label that is no sound), and who says so. Labels are NFD.
+
+`espeak` holds the units of wav2vec 2.0 models that were taught espeak-ng's phonemes
+(Xu et al., Simple and Effective Zero-shot Cross-lingual Phoneme Recognition, 2021).
 """
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
@@ -39,7 +43,7 @@ def read_alphabet(name: str) -> dict[str, str]:
         )
     table = files("powsm.phones").joinpath(f"alphabet_{name}.csv")
     rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
-    return {row["symbol"]: row["phones"] for row in rows}
+    return {unicodedata.normalize("NFD", row["symbol"]): row["phones"] for row in rows}
 
 
 def to_ipa(labels: Iterable[str], alphabet: str) -> str:
@@ -52,7 +56,7 @@ def to_ipa(labels: Iterable[str], alphabet: str) -> str:
     'ʃ i d͡ʒ'
     """
     table = read_alphabet(alphabet)
-    labels = list(labels)
+    labels = [unicodedata.normalize("NFD", label) for label in labels]
     missing = sorted({label for label in labels if label not in table})
     if missing:
         raise AlphabetError(

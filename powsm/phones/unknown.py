@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,17 +45,39 @@ class Unknown:
         return self.n_unknown / self.n_characters if self.n_characters else 0.0
 
     def add(self, utt_id: str, ipa: str, segments: Segmentation) -> None:
+        """Count a text and what its segmentation leaves out."""
         self.n_characters += len(ipa) - ipa.count(" ")
         if losses := segments.losses():
             self.kinds.update(losses)
-        if not segments.unknown_count:
-            return
-        for drop in segments.dropped:
-            if drop.kind == UNKNOWN:
-                self.symbols[drop.char] += 1
-                seen = self.contexts.setdefault(drop.char, [])
-                if len(seen) < _N_CONTEXTS:
-                    seen.append(f"{utt_id}: {drop.context}")
+        if segments.unknown_count:
+            for drop in segments.dropped:
+                if drop.kind == UNKNOWN:
+                    self._count_symbol(drop.char, f"{utt_id}: {drop.context}")
+
+    def count(
+        self,
+        utt_id: str,
+        n_characters: int,
+        losses: Iterable[str],
+        unknown: Iterable[str],
+    ) -> None:
+        """Count a text of which no segmentation is there.
+
+        Args:
+            n_characters: of the text, spaces not counted.
+            losses: kind of each character left out.
+            unknown: the unknown ones.
+        """
+        self.n_characters += n_characters
+        self.kinds.update(losses)
+        for char in unknown:
+            self._count_symbol(char, utt_id)
+
+    def _count_symbol(self, char: str, context: str) -> None:
+        self.symbols[char] += 1
+        seen = self.contexts.setdefault(char, [])
+        if len(seen) < _N_CONTEXTS:
+            seen.append(context)
 
     def merge(self, other: "Unknown") -> None:
         self.n_characters += other.n_characters
@@ -102,7 +125,7 @@ class Unknown:
         }
 
 
-def judge_unknown(unknown: Unknown, where: Path, max_rate: float) -> None:
+def judge_unknown(unknown: Unknown, where: Path | str, max_rate: float) -> None:
     """Log what is lost of IPA; raise where too much is unknown, and name the worst."""
     if lost := unknown.by_kind():
         log.info("%s: of %d characters no phone: %s", where, unknown.n_characters, lost)

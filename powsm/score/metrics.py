@@ -27,9 +27,10 @@ import numpy as np
 from powsm.files.transcripts import TranscriptError
 from powsm.languages import lang_code
 from powsm.phones.orthography import DEFAULT_POLICY, joins, unicode_form
+from powsm.phones.unknown import Unknown, judge_unknown
 from powsm.score.chance import chance_costs
 from powsm.score.distance import PhonePairs
-from powsm.score.phone_reader import PhoneReader
+from powsm.score.phone_reader import PRISM, PhoneReader
 from powsm.score.rates import (
     EDITS,
     LID_RATES,
@@ -63,6 +64,7 @@ def score_phones(
     cleaning: str = "strict",
     phone_map: str | None = None,
     hyp_phone_map: str | None = None,
+    max_unknown_rate: float = 1.0,
 ) -> Scores:
     """Score phone transcripts of any system.
 
@@ -76,6 +78,8 @@ def score_phones(
             `PhoneReader`.
         phone_map: the references are not IPA but in this alphabet, such as "timit".
         hyp_phone_map: the same for the hypotheses.
+        max_unknown_rate: largest share of the characters of either side that may be
+            unknown. `prism` compares with published scores, which skip any number.
 
     Returns:
         Counts of every utterance with the rates `PHONE_RATES`.
@@ -83,6 +87,7 @@ def score_phones(
     Raises:
         ScoreError: not the same utterances on both sides, or none at all.
         TranscriptError: a symbol that a phone map does not have.
+        UnknownSymbolsError: too many characters of one side are in no phone.
 
     >>> scores = score_phones(hyp=["bat", "pa"], ref=["pat", ""])
     >>> scores.counts["insertions"], scores.counts["substitutions"]
@@ -95,6 +100,9 @@ def score_phones(
     ref_reader = PhoneReader(cleaning, phone_map)
     hyp_phones, unknown_hyp = _read_all(hyp_reader, utt_ids, hyps, "hypothesis")
     ref_phones, unknown_ref = _read_all(ref_reader, utt_ids, refs, "reference")
+    if cleaning != PRISM:
+        judge_unknown(unknown_hyp, "hypotheses", max_unknown_rate)
+        judge_unknown(unknown_ref, "references", max_unknown_rate)
     pairs = PhonePairs(hyp=hyp_phones, ref=ref_phones)
     substitutions, deletions, insertions = pairs.edit_counts().T
     codes = _langs(langs, utt_ids)
@@ -281,30 +289,28 @@ def _langs(langs: Texts | None, utt_ids: tuple[str, ...]) -> tuple[str, ...] | N
 
 def _read_all(
     reader: PhoneReader, utt_ids: Sequence[str], texts: Sequence[str], side: str
-) -> tuple[list[tuple[str, ...]], Counter[str]]:
-    """Phones of every transcript, and the unknown characters of all of them."""
-    phones, unknown = [], Counter()
+) -> tuple[list[tuple[str, ...]], Unknown]:
+    """Phones of every transcript, and what all of them lose."""
+    phones, unknown = [], Unknown()
     n_texts_with_unknown = 0
     for utt_id, text in zip(utt_ids, texts, strict=True):
+        text = strip_prompt(text)
         try:
-            read = reader.read(strip_prompt(text))
+            read = reader.read(text)
         except TranscriptError as err:
             raise TranscriptError(f"{side} {utt_id}: {err}") from err
         phones.append(read.phones)
-        if read.unknown:
-            unknown.update(read.unknown)
-            n_texts_with_unknown += 1
-    if unknown:
+        n_characters = len(text) - text.count(" ") - text.count("/")
+        unknown.count(utt_id, n_characters, read.losses, read.unknown)
+        n_texts_with_unknown += bool(read.unknown)
+    if n_texts_with_unknown:
         log.warning(
             "%d of %d %s texts hold %d unknown symbols, not scored: %s",
             n_texts_with_unknown,
             len(texts),
             side,
-            unknown.total(),
-            " ".join(
-                f"{char!r} (U+{ord(char):04X}) x{n}"
-                for char, n in unknown.most_common(_SHOWN)
-            ),
+            unknown.n_unknown,
+            unknown.top(_SHOWN),
         )
     return phones, unknown
 

@@ -12,6 +12,7 @@ from powsm.phones.inventory import (
     INVENTORY,
     UNKNOWN,
     build_trie,
+    kind_of,
     longest_match_pattern,
 )
 from powsm.phones.normaliser import POLICIES, Normaliser
@@ -21,13 +22,18 @@ CLEANINGS = (*POLICIES, PRISM)
 
 
 class PhoneText(NamedTuple):
-    """Phones of a transcript and the characters that are in none, for no known reason.
+    """Phones of a transcript and what is in none of them.
 
-    Stress marks, punctuation and the like are left out on purpose and not listed.
+    Attributes:
+        phones: of the inventory.
+        unknown: characters that are left out for no known reason.
+        losses: kind of each character but spaces and slashes that is left out, such as
+            stress marks and punctuation, "unknown" included; see `normaliser.Drop`.
     """
 
     phones: tuple[str, ...]
-    unknown: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
 
 class PhoneReader:
@@ -44,9 +50,9 @@ class PhoneReader:
         TranscriptError: no such cleaning or map.
 
     >>> PhoneReader("prism").read("ˈwɔtɚ")  # published scoring loses this vowel
-    PhoneText(phones=('w', 'ɔ', 't'), unknown=('ɚ',))
+    PhoneText(phones=('w', 'ɔ', 't'), unknown=('ɚ',), losses=('stress', 'unknown'))
     >>> PhoneReader().read("ˈwɔtɚ")
-    PhoneText(phones=('w', 'ɔ', 't', 'ə˞'), unknown=())
+    PhoneText(phones=('w', 'ɔ', 't', 'ə˞'), unknown=(), losses=('stress',))
     >>> PhoneReader(phone_map="timit").read("h# sh iy dcl jh").phones
     ('ʃ', 'i', 'd͡ʒ')
     """
@@ -73,10 +79,11 @@ class PhoneReader:
         # a slash ends a phone: one rule reads /t//ʃ/, /tʃip/, tʃip, and a hypothesis
         # that breaks off inside a phone
         segmentation = self._normaliser.segment(text.replace("/", " "))
-        if segmentation.unknown_count == 0:
-            return PhoneText(segmentation.phones, ())
+        losses = tuple(segmentation.losses())
+        if UNKNOWN not in losses:
+            return PhoneText(segmentation.phones, (), losses)
         unknown = (d.char for d in segmentation.dropped if d.kind == UNKNOWN)
-        return PhoneText(segmentation.phones, tuple(unknown))
+        return PhoneText(segmentation.phones, tuple(unknown), losses)
 
     def _mapped(self, text: str) -> str:
         if self._phone_map is None:
@@ -87,13 +94,17 @@ class PhoneReader:
             raise TranscriptError(str(err)) from err
 
     def _read_prism(self, text: str) -> PhoneText:
-        clean = text.replace(" ", "").translate(_NO_PUNCTUATION)
+        spaceless = text.replace(" ", "")
+        clean = spaceless.translate(_NO_PUNCTUATION)
+        n_punctuation = len(spaceless) - len(clean) - spaceless.count("/")
         clean = unicodedata.normalize("NFD", clean).replace("g", "ɡ")
         phones, skipped = [], []
         for phone, other in _panphon_segments().findall(clean):
             (phones if phone else skipped).append(phone or other)
         unknown = tuple(char for char in skipped if not self._is_ignorable(char))
-        return PhoneText(tuple(phones), unknown)
+        losses = ["punctuation"] * n_punctuation
+        losses += (UNKNOWN if char in unknown else kind_of(char) for char in skipped)
+        return PhoneText(tuple(phones), unknown, tuple(losses))
 
     def _is_ignorable(self, char: str) -> bool:
         """Whether a character that PanPhon skips is no sound, like a stress mark.

@@ -6,7 +6,6 @@ empty reference adds its insertions and nothing below the line.
 
 import math
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -15,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from powsm.errors import PowsmError
+from powsm.phones.unknown import Unknown
 from powsm.score.distance import UNITS
 from powsm.score.intervals import (
     LEVEL,
@@ -154,7 +154,8 @@ class Scores:
         rates: names of the rates these counts are for, keys of `RATES`.
         langs: language of each utterance, where known.
         speakers: speaker of each utterance, where known.
-        unknown_hyp: characters of hypotheses that are in no phone, for no known reason.
+        unknown_hyp: what is in no phone of the hypotheses, by kind, and symbols that
+            are left out for no known reason.
         unknown_ref: the same of references.
     """
 
@@ -163,8 +164,8 @@ class Scores:
     rates: tuple[str, ...]
     langs: tuple[str, ...] | None = None
     speakers: tuple[str, ...] | None = None
-    unknown_hyp: Counter[str] = field(default_factory=Counter)
-    unknown_ref: Counter[str] = field(default_factory=Counter)
+    unknown_hyp: Unknown = field(default_factory=Unknown)
+    unknown_ref: Unknown = field(default_factory=Unknown)
 
     def __len__(self) -> int:
         return len(self.utt_ids)

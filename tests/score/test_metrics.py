@@ -15,6 +15,7 @@ from powsm_command import run_verb
 
 from powsm.phones.inventory import feature_table
 from powsm.phones.orthography import normalise_text
+from powsm.phones.unknown import UnknownSymbolsError
 from powsm.score.metrics import (
     lid_confusion,
     score_lid,
@@ -110,7 +111,7 @@ def test_rates_equal_panphon_and_jiwer_on_random_pairs(panphon):
     )
     for cleaning in ("prism", "strict"):
         scores = score_phones(hyp=hyp, ref=ref, cleaning=cleaning)
-        assert scores.unknown_hyp.total() == scores.unknown_ref.total() == 0
+        assert scores.unknown_hyp.n_unknown == scores.unknown_ref.n_unknown == 0
         np.testing.assert_allclose(scores.columns["feature_cost"] / 48, fed, atol=1e-9)
         assert scores.value("PFER") == pytest.approx(100 * fer, abs=1e-9)
         assert scores.value("PER") == pytest.approx(100 * per, abs=1e-9)
@@ -278,10 +279,34 @@ def test_order_of_hypotheses_does_not_matter():
 
 def test_unknown_symbols_are_counted_and_shown(caplog):
     scores = score_phones(hyp={"a": "pQaQ", "b": "pa"}, ref={"a": "ˈpa", "b": "pW"})
-    assert scores.unknown_hyp == {"Q": 2}
-    assert scores.unknown_ref == {"W": 1}
+    assert scores.unknown_hyp.symbols == {"Q": 2}
+    assert scores.unknown_ref.symbols == {"W": 1}
+    assert scores.unknown_ref.kinds == {"stress": 1, "unknown": 1}
     assert "1 of 2 hypothesis texts hold 2 unknown symbols" in caplog.text
-    assert "'Q' (U+0051) x2" in caplog.text
+    assert "'Q' (U+0051) 2 times" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("hyp", "ref", "side"),
+    [
+        ("k{tQ", "kat", "hypotheses: 50.00%"),
+        ("/k//a//t/", "k@t", "references: 33.33%"),
+        ("ka", "ˈka¤ ta", "references: 16.67%"),  # the space is not counted
+        ("中", "ka", "hypotheses: 100.00%"),
+        ("ka", "Kat", "references: 33.33%"),
+    ],
+)
+def test_too_many_unknown_symbols_of_one_side_are_refused(hyp, ref, side):
+    with pytest.raises(UnknownSymbolsError, match=side):
+        score_phones(hyp=[hyp], ref=[ref], max_unknown_rate=0.16)
+    score_phones(hyp=[hyp], ref=[ref], max_unknown_rate=1.0)
+    score_phones(hyp=[hyp], ref=[ref], max_unknown_rate=0.16, cleaning="prism")
+
+
+def test_losses_are_counted_by_kind_for_prism_too():
+    scores = score_phones(hyp=["/ˈk/?"], ref=["ˈwɔtɚ|"], cleaning="prism")
+    assert scores.unknown_hyp.kinds == {"stress": 1, "punctuation": 1}
+    assert scores.unknown_ref.kinds == {"stress": 1, "unknown": 1, "punctuation": 1}
 
 
 def test_phone_map_is_for_references_and_names_the_utterance():
@@ -319,6 +344,22 @@ def test_score_verb_writes_json(files, capsys):
     values = {row["metric"]: row["value"] for row in result["records"]}
     assert values["PFER"] == pytest.approx(100 * 4.75 / 12)
     assert result["counts"]["pr"]["feature_cost"] == 228
+
+
+def test_score_verb_shows_losses_by_kind_and_side(tmp_path, capsys):
+    hyp, ref = tmp_path / "hyp", tmp_path / "ref"
+    hyp.write_text("a ˈkat.\nb ta\n", encoding="utf-8")
+    ref.write_text("a kat\nb taQ\n", encoding="utf-8")
+    verb = ("score", "--hyp", hyp, "--ref", ref)
+    with pytest.raises(SystemExit, match="references: 16.67%.*--max_unknown"):
+        run_verb(*verb)
+    run_verb(*verb, "--max_unknown_rate", "0.2")
+    lines = capsys.readouterr().out.splitlines()
+    assert "hyp: 7 characters, in no phone: break=1 stress=1" in lines
+    assert "ref: 6 characters, in no phone: unknown=1" in lines
+    run_verb(*verb, "--max_unknown_rate", "0.2", "--format", "json")
+    losses = json.loads(capsys.readouterr().out)["left_out"]["pr"]
+    assert losses == {"hyp": {"stress": 1, "break": 1}, "ref": {"unknown": 1}}
 
 
 def test_score_verb_prints_a_table_of_what_is_asked_for(files, capsys):
