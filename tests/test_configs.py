@@ -35,7 +35,9 @@ def test_training_settings_pass_espnets_parser(path, tmp_path):
     yaml.safe_dump(stock)  # can be written as config.yaml
     # ESPnet has no name for a CTC head over phones alone
     phones_only = stock["model_conf"].get("ctc_vocab") == "phones"
-    assert stock["model"] == ("powsm" if phones_only else "espnet")
+    is_ctc_only = args.model in ("espnet_ctc", "powsm_ctc")
+    expected = "espnet_ctc" if is_ctc_only else "espnet"
+    assert stock["model"] == ("powsm" if phones_only else expected)
     assert not set(config.OUR_KEYS) & stock.keys()
 
 

@@ -1,4 +1,4 @@
-"""conf/train_powsm.yaml, with ESPnet's defaults, against the published values."""
+"""The published configurations, with ESPnet's defaults, against published values."""
 
 import argparse
 import re
@@ -19,6 +19,7 @@ from espnet2.utils.get_default_kwargs import get_default_kwargs
 from powsm.cli.stages import tokens
 from powsm.decode.profile import Profile
 from powsm.languages import LANGUAGES
+from powsm.model.espnet_tasks import task_of_model
 from powsm.model.s2t import PowsmTask
 from powsm.phones.inventory import INVENTORY
 from powsm.report.paper.spec import load_sets, load_table
@@ -138,6 +139,56 @@ PUBLISHED = {
 OURS = {"iterator", "log_interval"}  # which loader reads the files; what is logged
 
 
+# POWSM-CTC: the public recipe's training configuration (ESPnet, egs2/powsm_ctc) in the
+# version of 70 epochs, which the name of the released weights says
+NOT_OF_CTC = (
+    "decoder",
+    "preprocessor_conf.fs",
+    "preprocessor_conf.notime_symbol",
+    "preprocessor_conf.time_apply_prob",
+    "preprocessor_conf.first_time_symbol",
+    "preprocessor_conf.last_time_symbol",
+    "preprocessor_conf.speech_resolution",
+    "grad_clip",
+    "model_conf.ctc_weight",
+    "model_conf.lsm_weight",
+    "model_conf.length_normalized_loss",
+)
+PUBLISHED_CTC = {
+    key: value
+    for key, value in PUBLISHED.items()
+    if not key.startswith(("decoder_conf.", *NOT_OF_CTC))
+} | {
+    "encoder": "e_branchformer_ctc",
+    "encoder_conf.num_blocks": 18,
+    "encoder_conf.interctc_layer_idx": [4, 8, 10, 14],
+    "encoder_conf.interctc_use_conditioning": True,
+    "encoder_conf.use_cross_attention": [0, 0, 1] * 6,
+    "promptencoder": "transformer",
+    "promptencoder_conf.output_size": 512,
+    "promptencoder_conf.attention_heads": 8,
+    "promptencoder_conf.linear_units": 2048,
+    "promptencoder_conf.num_blocks": 4,
+    "promptencoder_conf.use_flash_attn": True,
+    "model": "espnet_ctc",
+    "model_conf.interctc_weight": 0.8,
+    "model_conf.ctc_asr_only": [True, True, True, False, False],
+    "preprocessor": "s2t_ctc",
+    "preprocessor_conf.lang_apply_prob": 1.0,
+    # the one setting we change: <nolang> was published, which is not in the vocabulary
+    "preprocessor_conf.nolang_symbol": "<unk>",
+    "optim_conf.lr": 2.5e-4,
+    "optim_conf.fused": True,
+    "scheduler_conf.warmup_lr_list": [0.0, 5e-5, 2.5e-4],
+    "drop_last_iter": True,
+    "max_epoch": 70,
+    "num_iters_per_epoch": 10_000,
+    "best_model_criterion": [["valid", "total_count", "max"]],
+    "grad_clip": 5.0,  # ESPnet's default
+}
+RECIPES = {"train_powsm": PUBLISHED, "train_powsm_ctc": PUBLISHED_CTC}
+
+
 def flat(settings: Mapping, prefix: str = "") -> set[str]:
     """Dotted names of all settings in a file."""
     names = set()
@@ -149,26 +200,28 @@ def flat(settings: Mapping, prefix: str = "") -> set[str]:
     return names
 
 
-def test_no_setting_is_left_unasserted():
-    settings = yaml.safe_load((CONF / "train_powsm.yaml").read_text())
-    assert flat(settings) - OURS <= set(PUBLISHED)
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_setting_is_left_unasserted(name):
+    settings = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    assert flat(settings) - OURS <= set(RECIPES[name])
 
 
-def test_published_settings_with_espnets_defaults(tmp_path):
-    args = config.parse(config.load(CONF / "train_powsm.yaml"), tmp_path / "x.yaml")
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_settings_with_espnets_defaults(name, tmp_path):
+    args = config.parse(config.load(CONF / f"{name}.yaml"), tmp_path / "x.yaml")
     settings = vars(args)
-    for choice in PowsmTask.class_choices_list:
+    for choice in task_of_model(args.model).class_choices_list:
         chosen = getattr(args, choice.name)
         if chosen is not None:
             defaults = get_default_kwargs(choice.get_class(chosen))
             settings[f"{choice.name}_conf"] = defaults | settings[f"{choice.name}_conf"]
-    found = {}
-    for key in PUBLISHED:
+    got = {}
+    for key in RECIPES[name]:
         value = settings
         for part in key.split("."):
             value = value[part]
-        found[key] = value
-    assert found == PUBLISHED
+        got[key] = value
+    assert got == RECIPES[name]
 
 
 def test_published_model_has_the_published_size(tmp_path):
@@ -188,6 +241,29 @@ def test_published_model_has_the_published_size(tmp_path):
     assert model.blank_id == 0
 
 
+def test_published_ctc_model_has_the_published_size(tmp_path):
+    """The parts that can be added up by hand, and the sum with the encoder's blocks."""
+    changes = ["normalize=utterance_mvn", "init=null"]  # which has no statistics
+    settings = config.load(CONF / "train_powsm_ctc.yaml", changes)
+    args = config.parse(settings, tmp_path / "x.yaml")
+    args.token_list = ["<blank>", "<unk>", "<na>", *(f"t{i}" for i in range(39_996))]
+    args.token_list += ["<sos>", "<eos>", "<sop>"]
+    with torch.device("meta"):
+        model = task_of_model(args.model).build_model(args)
+    parts = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in model.named_children()
+    }
+    assert sum(parts.values()) == pytest.approx(425.6e6, abs=0.05e6)
+    conditioning = model.encoder.conditioning_layer
+    assert sum(p.numel() for p in conditioning.parameters()) == 40_002 * 768 + 768
+    assert parts["ctc"] == 768 * 40_002 + 40_002
+    assert parts["embed"] == 40_002 * 512
+    assert parts["embed_proj"] == parts["prompt_proj"] == 512 * 768 + 768
+    block = 4 * (512 * 512 + 512) + 2 * 512 * 2048 + 2048 + 512 + 2 * 2 * 512
+    assert parts["prompt_encoder"] == 4 * block + 2 * 512
+
+
 def test_twenty_seconds_are_499_frames_of_40_ms():
     spectrogram = torch.zeros(1, 1 + 20 * 16_000 // 160, 8)
     frames, _ = Conv2dSubsampling(8, 4, 0.0)(spectrogram, None)
@@ -201,6 +277,13 @@ def test_length_of_the_run_is_the_published_one():
     assert PUBLISHED["batch_size"] * PUBLISHED["accum_grad"] == 256
     assert drawn == pytest.approx(43e6, rel=0.01)
     assert drawn / (4 * IPAPACK_PLUS.utterances) == pytest.approx(1.3, abs=0.05)
+
+
+def test_length_of_the_ctc_run_is_that_of_the_released_weights():
+    updates = 70 * 10_000 / PUBLISHED_CTC["accum_grad"]
+    assert updates == 175_000
+    fast = config.load(CONF / "train_powsm_ctc_fast.yaml")
+    assert fast["max_epoch"] * fast["num_iters_per_epoch"] == updates
 
 
 def test_learning_rate_rises_twice_and_falls_with_the_root():

@@ -7,7 +7,7 @@ import torch
 import yaml
 from dump_builder import make_dump
 
-from powsm.model.s2t import PowsmTask
+from powsm.model.espnet_tasks import task_of_model
 from powsm.train import config
 from powsm.vocabulary.train import TokenizerSettings, train_tokenizer
 
@@ -67,6 +67,40 @@ SETTINGS = {
     "seed": 1,
 }
 
+# The same without a decoder: prompts enter the encoder's third block, a head after the
+# second learns phones, and the last what the task asks for.
+_NOT_OF_CTC = ("decoder", "decoder_conf", "ctc_only_updates")
+CTC_SETTINGS = {k: v for k, v in SETTINGS.items() if k not in _NOT_OF_CTC} | {
+    "encoder": "e_branchformer_ctc",
+    "encoder_conf": SETTINGS["encoder_conf"]
+    | {
+        "num_blocks": 3,
+        "interctc_layer_idx": [2],
+        "interctc_use_conditioning": True,
+        "use_cross_attention": [False, False, True],
+    },
+    "promptencoder": "transformer",
+    "promptencoder_conf": {
+        "output_size": 8,
+        "attention_heads": 2,
+        "linear_units": 16,
+        "num_blocks": 1,
+        "dropout_rate": 0.0,
+        "positional_dropout_rate": 0.0,
+        "use_flash_attn": False,
+        "use_sdpa": True,
+    },
+    "model": "powsm_ctc",
+    "model_conf": {"interctc_weight": 0.5, "ctc_asr_only": [True, False]},
+    "preprocessor": "s2t_ctc",
+    "preprocessor_conf": {
+        "text_prev_apply_prob": 1.0,
+        "lang_apply_prob": 1.0,
+        "nolang_symbol": "<unk>",
+        "speech_length": 20,
+    },
+}
+
 
 def make_tokens(train_folder: Path, out: Path) -> Path:
     """A token folder of the training set's phones and a few pieces of its words."""
@@ -91,9 +125,11 @@ def make_corpus(root: Path) -> Path:
     return root
 
 
-def make_args(token_dir: Path, out: Path, **changes) -> argparse.Namespace:
+def make_args(
+    token_dir: Path, out: Path, base: dict = SETTINGS, **changes
+) -> argparse.Namespace:
     """Settings of a tiny experiment, through ESPnet's parser."""
-    settings = SETTINGS | {
+    settings = base | {
         "token_list": str(token_dir / "tokens.txt"),
         "token_type": "bpe",
         "bpemodel": str(token_dir / "bpe.model"),
@@ -101,13 +137,15 @@ def make_args(token_dir: Path, out: Path, **changes) -> argparse.Namespace:
     return config.parse(settings | changes, out / "settings.yaml")
 
 
-def make_experiment(root: Path, token_dir: Path, seed: int = 0) -> Path:
+def make_experiment(
+    root: Path, token_dir: Path, seed: int = 0, base: dict = SETTINGS
+) -> Path:
     """An experiment folder with random weights, as training leaves it behind."""
     exp = root / "exp"
     exp.mkdir(parents=True)
-    args = make_args(token_dir, exp)
+    args = make_args(token_dir, exp, base)
     torch.manual_seed(seed)
-    model = PowsmTask.build_model(args)
+    model = task_of_model(args.model).build_model(args)
     torch.save(model.state_dict(), exp / "valid.loss.ave.pth")
     (exp / "config.yaml").write_text(yaml.safe_dump(config.stock_config(args)))
     return exp

@@ -4,6 +4,7 @@ The modules:
 
     batch       recordings, and the examples that are learned from each of them
     build       build a network to use it, without the slow imports of ESPnet's task
+    espnet_tasks  which of ESPnet's tasks reads a configuration
     find        models by name: an experiment folder, a packed model, or a Hub tag
     frames      which stretch of audio an encoder frame stands for, read off the model
     packing     rows of tokens laid end to end, so that a decoder skips padding

@@ -8,7 +8,8 @@ gradients equal ESPnet's on separate rows (tests/model/test_s2t_ctc.py), and the
 parameters carry ESPnet's names, so weights move both ways.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,12 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
     Conv2dSubsampling,
 )
 from espnet2.s2t.espnet_ctc_model import ESPnetS2TCTCModel
-from espnet2.tasks.s2t_ctc import S2TTask, model_choices
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.amp import autocast
 
 from powsm.errors import PowsmError
+from powsm.languages import UNKNOWN_LANG_SYM
+from powsm.model.batch import Batch
 from powsm.tasks import TASKS
 
 N_PREFIX = 2  # positions before the frames: language and task
@@ -35,7 +37,14 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         share_features: False computes features and subsampling again for each example,
             as the published recipe does, with SpecAugment drawn for each.
         **kwargs: those of `ESPnetS2TCTCModel`.
+
+    Attributes:
+        lang_apply_prob: how often an example of training is told its language, as in
+            ESPnet's `preprocessor_conf`. Below 1 the model learns to find it.
     """
+
+    ctc_weight = 1.0  # there is no decoder
+    lang_apply_prob = 1.0
 
     def __init__(self, *args, share_features: bool = True, **kwargs):
         kwargs.setdefault("report_cer", False)
@@ -58,84 +67,131 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     def forward(
         self,
         speech: torch.Tensor,
-        speech_lengths: torch.Tensor,
-        text: torch.Tensor,
-        text_lengths: torch.Tensor,
-        text_prev: torch.Tensor,
-        text_prev_lengths: torch.Tensor,
-        text_ctc: torch.Tensor,
-        text_ctc_lengths: torch.Tensor,
-        prefix: torch.Tensor,
-        prefix_lengths: torch.Tensor,
-        example_audio: torch.Tensor | None = None,
-        **kwargs,
+        prefix: torch.Tensor | None = None,
+        prefix_lengths: torch.Tensor | None = None,
+        **tensors: torch.Tensor,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Loss of U recordings with E examples.
 
         Args:
-            speech: (U, samples), `speech_lengths` (U,).
-            text: (E, tokens) with -1 as padding: language, task, then what the task
-                asks for.
-            text_prev: (E, tokens): the prompt, or the `<na>` token.
-            text_ctc: (E, tokens): language, task, then the phones.
-            prefix: (E, 2): language, or the symbol of an unknown one, and task.
-            example_audio: (E,) row numbers of `speech`; None means one example a
-                recording, ESPnet's own layout.
+            speech, tensors: those of a `powsm.model.batch.Batch`, which tells their
+                shapes; ESPnet's own layout, a row an example, is one of them. A target
+                of `text` begins with language and task, and so does one of `text_ctc`.
+            prefix: (E, 2) what the encoder is told of language and task; None takes
+                them from `text`.
+            prefix_lengths: (E,) always 2, which ESPnet passes along.
 
         Returns:
             Loss averaged over the E examples, statistics, and E as the weight.
         """
-        if example_audio is None:
-            example_audio = torch.arange(speech.size(0), device=speech.device)
+        batch = Batch.of({"speech": speech} | tensors)
+        if prefix is None:
+            prefix = self._prefix(batch.text)
         heads, lengths = self._heads(
-            speech, speech_lengths, text_prev, text_prev_lengths, prefix, example_audio
+            *(batch.speech, batch.speech_lengths),
+            *(batch.text_prev, batch.text_prev_lengths),
+            *(prefix, batch.example_audio),
         )
-        targets = {False: (text, text_lengths), True: (text_ctc, text_ctc_lengths)}
+        rows = batch.ctc_rows
+        targets = {
+            False: (batch.text, batch.text_lengths),
+            True: (batch.text_ctc[rows], batch.text_ctc_lengths[rows]),
+        }
         # the order of ctc_asr_only: intermediate heads as they come, then the last
+        phones_only = self._phones_only(len(heads))
         losses = [
-            self._head_loss(hidden, logits, lengths, *targets[phones_only])
-            for (_, hidden, logits), phones_only in zip(
-                heads, self._phones_only(len(heads)), strict=True
-            )
+            self._head_losses(hidden, logits, lengths, *targets[is_phones])
+            for (_, hidden, logits), is_phones in zip(heads, phones_only, strict=True)
         ]
+        means = [each.sum() / max(int(valid.sum()), 1) for each, valid in losses]
         stats = {
             f"loss_interctc_layer{layer}": loss.detach()
-            for (layer, _, _), loss in zip(heads[:-1], losses[:-1], strict=True)
+            for (layer, _, _), loss in zip(heads[:-1], means[:-1], strict=True)
         }
-        loss = losses[-1]
+        loss = means[-1]
         stats["loss_ctc"] = loss.detach()
-        if self.interctc_weight != 0.0 and len(losses) > 1:
-            intermediate = sum(losses[:-1]) / (len(losses) - 1)
+        stats |= self._task_losses(*losses[-1], batch.text)
+        if self.interctc_weight != 0.0 and len(means) > 1:
+            intermediate = sum(means[:-1]) / (len(means) - 1)
             loss = (1 - self.interctc_weight) * loss + (
                 self.interctc_weight * intermediate
             )
         stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, text.size(0)), loss.device)
+        return force_gatherable((loss, stats, batch.n_examples), loss.device)
+
+    def _prefix(self, text: torch.Tensor) -> torch.Tensor:
+        """Language and task (E, 2) of targets; in training some languages are not told.
+
+        Random numbers come from PyTorch's generator, which a training run seeds for
+        each of its steps.
+        """
+        prefix = text[:, :N_PREFIX].clone()
+        if self.training and self.lang_apply_prob < 1.0:
+            told = torch.rand(len(prefix)) <= self.lang_apply_prob
+            unknown = self.token_list.index(UNKNOWN_LANG_SYM)
+            prefix[:, 0].masked_fill_(~told.to(prefix.device), unknown)
+        return prefix
+
+    @property
+    def stat_names(self) -> list[str]:
+        """Every statistic that a batch may have."""
+        layers = getattr(self.encoder, "interctc_layer_idx", ())
+        names = ["loss", "loss_ctc"]
+        names += [f"loss_interctc_layer{layer}" for layer in layers]
+        return names + [f"loss_{task}" for task in self._task_ids]
+
+    def stat_weights(self, stats: Iterable[str], text: torch.Tensor) -> dict[str, int]:
+        """How many of the examples `text` (E, tokens) each statistic speaks for.
+
+        All of them, but those of a task where its name ends in one, as `loss_g2p` does.
+        """
+        counts = {
+            task: int(self.rows_of_task(text, task).sum()) for task in self._task_ids
+        }
+        return {key: counts.get(key.rpartition("_")[2], len(text)) for key in stats}
+
+    def rows_of_task(self, text: torch.Tensor, task: str) -> torch.Tensor:
+        """Which of the examples `text` (E, tokens) are of a task: bool (E,)."""
+        return text[:, 1] == self._task_ids.get(task, -1)
+
+    def _task_losses(
+        self, losses: torch.Tensor, valid: torch.Tensor, text: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The last head's mean loss of each task that has examples."""
+        stats = {}
+        for task in self._task_ids:
+            mine = self.rows_of_task(text, task) & valid
+            if mine.any():
+                stats[f"loss_{task}"] = losses[mine].mean().detach()
+        return stats
 
     def _phones_only(self, n_heads: int) -> Sequence[bool]:
         if self.interctc_weight == 0.0:  # intermediate heads, if any, are not taught
             return [False] * (n_heads - 1) + [self.ctc_asr_only[-1]]
         return self.ctc_asr_only
 
-    def _head_loss(
+    def _head_losses(
         self,
         hidden: torch.Tensor,
         logits: torch.Tensor,
         lengths: torch.Tensor,
         target: torch.Tensor,
         target_lengths: torch.Tensor,
-    ) -> torch.Tensor:
-        """Mean CTC loss of the examples whose target is there.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """CTC loss of each example, zero where there is no target.
 
         Args:
             hidden: (E, T, D) what the head reads.
             logits: (E, T, V) its scores without dropout.
             lengths: (E,) positions of each row, the prefix included.
             target: (E, L) token ids, -1 as padding; a row with `<na>` has none.
+
+        Returns:
+            Losses (E,), and which examples have a target (E,).
         """
         valid = (target != self.na).all(1)
         if not valid.any():
-            return logits.sum() * 0.0
+            return logits.sum((1, 2)) * 0.0, valid
         if self.ctc.dropout_rate > 0:
             logits = self.ctc.ctc_lo(F.dropout(hidden, p=self.ctc.dropout_rate))
         if not valid.all():
@@ -144,7 +200,11 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             )
         log_probs = logits.transpose(0, 1).log_softmax(2).float()
         labels = target[target != self.ignore_id]
-        return self.ctc.ctc_loss(log_probs, labels, lengths, target_lengths).mean()
+        losses = self.ctc.ctc_loss(log_probs, labels, lengths, target_lengths)
+        if len(losses) < len(valid):
+            rows = valid.nonzero()[:, 0]
+            losses = losses.new_zeros(len(valid)).index_copy(0, rows, losses)
+        return losses, valid
 
     # ----------------------------------------------------------------- encoder
 
@@ -156,27 +216,34 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         text_prev_lengths: torch.Tensor,
         prefix: torch.Tensor,
         example_audio: torch.Tensor | None = None,
+        *,
+        with_prefix: bool = False,
     ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
-        """Scores of every CTC head on the frames of the audio.
+        """Scores of every CTC head.
 
-        Arguments are those of `forward`.
+        Arguments are those of `forward`, and
+
+        Args:
+            with_prefix: keep the two positions of language and task, which come before
+                the frames. CTC is taught over all of them, so what a head says is read
+                from all; times are those of the frames.
 
         Returns:
             Block number -> log-probabilities (E, T, V), the last block included; and
-            the number of frames of each example (E,). The two positions of language
-            and task are taken off.
+            the number of positions of each example (E,).
         """
         if example_audio is None:
             example_audio = torch.arange(speech.size(0), device=speech.device)
         heads, lengths = self._heads(
             speech, speech_lengths, text_prev, text_prev_lengths, prefix, example_audio
         )
+        first = 0 if with_prefix else N_PREFIX
         return (
             {
-                layer: logits[:, N_PREFIX:].float().log_softmax(-1)
+                layer: logits[:, first:].float().log_softmax(-1)
                 for layer, _, logits in heads
             },
-            lengths - N_PREFIX,
+            lengths - first,
         )
 
     def _heads(
@@ -248,6 +315,12 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         return x, lengths.clamp(min=0, max=x.size(1))
 
 
+def set_language_dropout(model: PowsmCtcModel, preprocessor_conf: Mapping) -> None:
+    """Tell a model how often ESPnet's settings leave the language out of training."""
+    # 0.5 is the default of ESPnet's S2TCTCPreprocessor
+    model.lang_apply_prob = float(preprocessor_conf.get("lang_apply_prob", 0.5))
+
+
 def _check_encoder(encoder: torch.nn.Module) -> None:
     embed = getattr(encoder, "embed", None)
     if (
@@ -261,8 +334,20 @@ def _check_encoder(encoder: torch.nn.Module) -> None:
         )
 
 
-model_choices.classes.setdefault("powsm_ctc", PowsmCtcModel)
+def __getattr__(name: str) -> type:
+    """`PowsmCtcTask`, made when asked for: its import takes 5 CPU-seconds."""
+    if name == "PowsmCtcTask":
+        return _task()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class PowsmCtcTask(S2TTask):
-    """ESPnet's CTC task; `model: powsm_ctc` is registered by importing this module."""
+@cache
+def _task() -> type:
+    from espnet2.tasks.s2t_ctc import S2TTask, model_choices
+
+    class PowsmCtcTask(S2TTask):
+        """ESPnet's CTC task, which knows `model: powsm_ctc`."""
+
+    model_choices.classes.setdefault("powsm_ctc", PowsmCtcModel)
+    PowsmCtcTask.__qualname__ = "PowsmCtcTask"
+    return PowsmCtcTask

@@ -13,7 +13,7 @@ import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
 
 from powsm.files.whole import atomic_write
-from powsm.model.s2t import PowsmTask
+from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
 from powsm.settings import ConfigError, apply_overrides, load_with_base
 from powsm.train.dataset import CTC_TARGETS
 from powsm.train.faults import faults
@@ -34,10 +34,11 @@ _MODEL_KEYS = (
     "share_encoder",
     "ctc_weight_range",
     "ctc_vocab",
+    "share_features",
 )
 
 
-# what our loop and the model it builds read; ESPnet's parser knows many more
+# what our loop reads, beside the parts of the model; ESPnet's parser knows many more
 _READ_KEYS = {
     *OUR_KEYS,
     *("config", "output_dir", "seed", "ngpu", "num_workers", "log_interval"),
@@ -46,14 +47,12 @@ _READ_KEYS = {
     *("use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
     *("optim", "optim_conf", "scheduler", "scheduler_conf", "ctc_conf"),
     *("token_list", "token_type", "bpemodel"),
-    *(choice.name for choice in PowsmTask.class_choices_list),
-    *(f"{choice.name}_conf" for choice in PowsmTask.class_choices_list),
 }
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """ESPnet's S2T training parser with our options."""
-    parser = PowsmTask.get_parser()
+def get_parser(model: str | None = None) -> argparse.ArgumentParser:
+    """The training parser of ESPnet's task for a model, with our options."""
+    parser = task_of_model(model).get_parser()
     group = parser.add_argument_group("POWSM")
     group.add_argument(
         "--iterator",
@@ -133,7 +132,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> dict:
         ConfigError: lists all faults at once.
     """
     config = apply_overrides(load_with_base(path), overrides)
-    told = faults(config, get_parser())
+    told = faults(config, get_parser(config.get("model")))
     if len(told) == 1:
         raise ConfigError(f"{path}: {told[0]}")
     if told:
@@ -151,25 +150,28 @@ def parse(config: Mapping, config_file: Path) -> argparse.Namespace:
     """
     with atomic_write(config_file) as file:
         yaml.safe_dump(dict(config), file, allow_unicode=True, sort_keys=False)
-    return get_parser().parse_args(["--config", str(config_file)])
+    parser = get_parser(config.get("model"))
+    return parser.parse_args(["--config", str(config_file)])
 
 
 def not_read(args: argparse.Namespace) -> list[str]:
     """Settings as `key=value` that our loop would pass over, where not ESPnet's own."""
-    parser = get_parser()
+    parser = get_parser(args.model)
+    parts = [choice.name for choice in task_of_model(args.model).class_choices_list]
+    read = {*_READ_KEYS, *parts, *(f"{part}_conf" for part in parts)}
     return [
         f"{key}={value}"
         for key, value in sorted(vars(args).items())
-        if key not in _READ_KEYS and value != parser.get_default(key)
+        if key not in read and value != parser.get_default(key)
     ]
 
 
 def stock_config(args: argparse.Namespace) -> dict:
     """The settings as stock ESPnet reads them, ours kept apart under `powsm`.
 
-    The model becomes `espnet`: the parameters are the same, so ESPnet's inference
-    loads the experiment without this package. With `ctc_vocab: phones` it stays
-    `powsm`, which stock ESPnet refuses by name.
+    The model becomes `espnet` or `espnet_ctc`: the parameters are the same, so
+    ESPnet's inference loads the experiment without this package. With `ctc_vocab:
+    phones` it stays `powsm`, which stock ESPnet refuses by name.
     """
     config = dict(vars(args))
     config.pop("config", None)
@@ -182,7 +184,8 @@ def stock_config(args: argparse.Namespace) -> dict:
     if ours["model_conf"].get("ctc_vocab") == "phones":
         model_conf["ctc_vocab"] = "phones"
     else:
-        config["model"] = "espnet"
+        is_ctc_only = config["model"] in CTC_ONLY_MODELS
+        config["model"] = "espnet_ctc" if is_ctc_only else "espnet"
     config["model_conf"] = model_conf
     config["powsm"] = ours
     return config

@@ -9,7 +9,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
-from powsm.model.s2t import PowsmTask
+from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
 from powsm.settings import fits, hint_name, is_number, nearest
 from powsm.tasks import TASKS
 from powsm.train.batches import BatchOptions
@@ -34,6 +34,8 @@ def _hint(parameter: inspect.Parameter) -> object:
     hint, default = parameter.annotation, parameter.default
     if hint is not parameter.empty and not isinstance(hint, str):
         return hint | None if default is None and hint in (int, float, str) else hint
+    if parameter.name == "use_cross_attention":  # one for all blocks, or one each
+        return bool | list
     if isinstance(default, bool):
         return bool
     if isinstance(default, int | float):
@@ -55,7 +57,7 @@ def _conf_faults(config: Mapping) -> list[str]:
     """Choices that do not exist, and what their `*_conf` do not take."""
     classes = [
         (choice.name, choice.classes, choice.default)
-        for choice in PowsmTask.class_choices_list
+        for choice in task_of_model(config.get("model")).class_choices_list
     ]
     classes += [
         ("optim", optim_classes, "adadelta"),
@@ -188,7 +190,7 @@ _RANGES = {
     "optim_conf.eps": (0, math.inf),
     **{
         f"{part}_conf.{key}": (1, math.inf)
-        for part in ("encoder", "decoder")
+        for part in ("encoder", "decoder", "promptencoder")
         for key in ("num_blocks", "attention_heads", "linear_units", "output_size")
     },
     **{
@@ -197,7 +199,7 @@ _RANGES = {
     },
     **{
         f"{part}_conf.{key}": (0, 1)
-        for part in ("encoder", "decoder")
+        for part in ("encoder", "decoder", "promptencoder")
         for key in (
             *("dropout_rate", "positional_dropout_rate", "attention_dropout_rate"),
             *("self_attention_dropout_rate", "src_attention_dropout_rate"),
@@ -234,13 +236,17 @@ def _at(config: Mapping, key: str) -> object:
 def _shape_faults(config: Mapping) -> list[str]:
     """Sizes that do not go together."""
     told = []
-    size = _at(config, "encoder_conf.output_size")
-    for part in ("encoder", "decoder"):
+    for part, wide in (
+        ("encoder", "encoder"),
+        ("decoder", "encoder"),
+        ("promptencoder", "promptencoder"),
+    ):
+        size = _at(config, f"{wide}_conf.output_size")
         heads = _at(config, f"{part}_conf.attention_heads")
         if all(isinstance(n, int) and n > 0 for n in (size, heads)) and size % heads:
             told.append(
                 f"{part}_conf.attention_heads: {heads} does not divide "
-                f"encoder_conf.output_size ({size})"
+                f"{wide}_conf.output_size ({size})"
             )
     for key in ("cgmlp_conv_kernel", "merge_conv_kernel"):
         width = _at(config, f"encoder_conf.{key}")
@@ -272,6 +278,45 @@ def _shape_faults(config: Mapping) -> list[str]:
     return told
 
 
+def _ctc_only_faults(config: Mapping) -> list[str]:
+    """What a model without a decoder cannot be asked for, and its heads."""
+    if config.get("model") not in CTC_ONLY_MODELS:
+        return []
+    told = []
+    if config.get("ctc_only_updates"):
+        told.append("ctc_only_updates: the model has no decoder that could join later")
+    target = config.get("ctc_target")
+    if target is not None and target not in ("phones", "phones_with_length"):
+        told.append(
+            f"ctc_target: {target}, expected phones or phones_with_length; "
+            "model_conf.ctc_asr_only says which heads learn text instead"
+        )
+    blocks = _at(config, "encoder_conf.num_blocks")
+    layers = _at(config, "encoder_conf.interctc_layer_idx") or []
+    if not isinstance(blocks, int) or not isinstance(layers, list):
+        return told
+    if wrong := [n for n in layers if is_number(n) and not 0 < n < blocks]:
+        told.append(
+            f"encoder_conf.interctc_layer_idx: {wrong[0]}, expected blocks between 1 "
+            f"and {blocks - 1}"
+        )
+    heads = _at(config, "model_conf.ctc_asr_only")
+    has_heads = bool(_at(config, "model_conf.interctc_weight"))
+    n_heads = len(layers) + 1
+    if has_heads and isinstance(heads, list) and len(heads) != n_heads:
+        told.append(
+            f"model_conf.ctc_asr_only: {len(heads)} values, expected {n_heads}: one "
+            "for each of encoder_conf.interctc_layer_idx and one for the last block"
+        )
+    crossed = _at(config, "encoder_conf.use_cross_attention")
+    if isinstance(crossed, list) and len(crossed) != blocks:
+        told.append(
+            f"encoder_conf.use_cross_attention: {len(crossed)} values, expected one "
+            f"for each of {blocks} blocks"
+        )
+    return told
+
+
 def faults(config: Mapping, parser: argparse.ArgumentParser) -> list[str]:
     """Every fault of a configuration: unknown keys and choices with the nearest valid
     name, values of another type, numbers out of range, sizes that do not fit.
@@ -285,4 +330,5 @@ def faults(config: Mapping, parser: argparse.ArgumentParser) -> list[str]:
         *_conf_faults(config),
         *_range_faults(config),
         *_shape_faults(config),
+        *_ctc_only_faults(config),
     ]

@@ -38,9 +38,10 @@ from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
 from powsm.model.batch import Batch
-from powsm.model.s2t import PowsmTask
+from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel, set_language_dropout
 from powsm.prepare.index import ExampleIndex
-from powsm.tasks import TASKS
+from powsm.tasks import NA_SYM, TASKS
 from powsm.train.batches import PLAN_VERSION, BatchOptions
 from powsm.train.dataset import UtteranceDataset
 from powsm.train.loader import UtteranceLoader
@@ -62,13 +63,16 @@ MAX_BAD_STEPS = 20  # in a row, before a run stops itself
 def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
     """ESPnet's S2T text preprocessing: strings of an example to int64 token ids.
 
-    The tokens are those of `S2TPreprocessor`, but for `<unk>` as the language of a
-    prompt, which ESPnet cuts into characters.
+    The tokens are those of `S2TPreprocessor`, or `S2TCTCPreprocessor` for a model
+    without a decoder, but for `<unk>` as the language of a prompt, which ESPnet cuts
+    into characters.
 
     Raises:
         TrainingError: the settings drop prompts or times at random.
     """
-    for key in ("text_prev_apply_prob", "time_apply_prob"):
+    is_ctc_only = args.model in CTC_ONLY_MODELS
+    keys = ("text_prev_apply_prob",) + (() if is_ctc_only else ("time_apply_prob",))
+    for key in keys:
         value = dict(args.preprocessor_conf).get(key, 0.5)
         if value != 1.0:
             raise TrainingError(
@@ -90,10 +94,16 @@ def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
         encode["text_ctc"] = code_points.CodePoints(tokenizer.token_list).encode
 
     def encode_example(example: dict[str, str]) -> dict[str, np.ndarray]:
-        return {
+        ids = {
             name: np.array(encode[name](text), np.int64)
             for name, text in example.items()
         }
+        if is_ctc_only:
+            # language and task begin both targets, and no `▁` precedes a lone <na>
+            ids["text_ctc"] = np.concatenate([ids["text"][:N_PREFIX], ids["text_ctc"]])
+            if example["text_prev"] == NA_SYM:
+                ids["text_prev"] = ids["text_prev"][1:]
+        return ids
 
     return encode_example
 
@@ -112,7 +122,9 @@ class LitPowsm(LitESPnetModel):
         L.LightningModule.__init__(self)
         self.args = args
         self.folders = {"train": Path(train_folder), "valid": Path(valid_folder)}
-        self.model = PowsmTask.build_model(args=args)
+        self.model = task_of_model(args.model).build_model(args=args)
+        if isinstance(self.model, PowsmCtcModel):
+            set_language_dropout(self.model, args.preprocessor_conf)
         self.batch_options = BatchOptions(
             **({"seed": args.seed} | dict(args.batch_conf))
         )

@@ -44,7 +44,8 @@ _FREE = {
     *("use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
     *("token_list", "bpemodel", "token_type"),  # contents are compared, not places
     *("normalize_conf.stats_file", "max_epoch"),
-    *(f"{part}_conf.{key}" for part in ("encoder", "decoder") for key in
+    *(f"{part}_conf.{key}"
+      for part in ("encoder", "decoder", "promptencoder") for key in
       ("use_flash_attn", "use_sdpa", "gradient_checkpoint_layers")),
     *(f"batch_conf.{key}" for key in
       ("batch_seconds", "update_batches", "update_seconds")),  # their product is not
@@ -339,7 +340,7 @@ def _settings_differences(
     given = _as_given(earlier)
     before = dict(_flat(given))
     now = dict(_flat(_as_given(stock_config(args))))
-    parser = get_parser()
+    parser = get_parser(args.model)
     known = {action.dest for action in parser._actions} | set(OUR_KEYS)
     differences = []
     for key in sorted(before.keys() | now.keys()):

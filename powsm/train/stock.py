@@ -12,16 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from espnet2.tasks.s2t import S2TTask
+from espnet2.tasks import s2t, s2t_ctc
 
 from powsm.audio import AudioError, read_audio
 from powsm.files.whole import atomic_write
+from powsm.model.espnet_tasks import CTC_ONLY_MODELS
 from powsm.model.find import keep_normaliser
 from powsm.train import config
 
 log = logging.getLogger(__name__)
 
 CRITERIA = {"loss", "loss_ctc", "loss_att", "acc", "cer_ctc", "cer", "wer"}
+CRITERIA |= {"total_count"}  # iterations so far: the latest epochs
 _RANKS = (("RANK", "0"), ("WORLD_SIZE", "1"))
 ESPNET_TYPE = "powsm_audio"  # the name under which ESPnet knows our reader
 
@@ -77,8 +79,16 @@ def register_with_espnet() -> None:
 register_with_espnet()
 
 
-class StockTask(S2TTask):
+class StockTask(s2t.S2TTask):
     """ESPnet's task, under a name whose import teaches ESPnet to read our audio."""
+
+
+class StockCtcTask(s2t_ctc.S2TTask):
+    """The same for models without a decoder."""
+
+
+def stock_task(model: str | None) -> type:
+    return StockCtcTask if model in CTC_ONLY_MODELS else StockTask
 
 
 def train(
@@ -135,19 +145,21 @@ def train(
         yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
     if rank == 0:
         keep_normaliser(train_folder, exp)
-    StockTask.main(cmd=["--config", str(settings_file)])
+    stock_task(settings["model"]).main(cmd=["--config", str(settings_file)])
 
 
 def stock_settings(args) -> dict:
     """The settings of ESPnet's own parser, changed where its loop cannot follow."""
     settings = config.stock_config(args)
     log.info("not used by ESPnet's loop: %s", settings["powsm"])
-    stock_keys = {action.dest for action in StockTask.get_parser()._actions}
+    parser = stock_task(settings["model"]).get_parser()
+    stock_keys = {action.dest for action in parser._actions}
     settings = {key: settings[key] for key in settings if key in stock_keys}
     criteria = settings["best_model_criterion"]
     known = [c for c in criteria if c[1] in CRITERIA]
     if known != criteria:
-        known = known or [["valid", "acc", "max"]]
+        is_ctc_only = settings["model"] in CTC_ONLY_MODELS
+        known = known or [["valid", "total_count" if is_ctc_only else "acc", "max"]]
         log.info("best_model_criterion %s becomes %s", criteria, known)
     settings["best_model_criterion"] = known
     if settings["num_att_plot"] and keeps_no_attention(settings):
@@ -158,5 +170,6 @@ def stock_settings(args) -> dict:
 
 def keeps_no_attention(settings: Mapping) -> bool:
     """Whether attention is flash-attn's or PyTorch's: ESPnet's plots fail on both."""
-    parts = [settings["encoder_conf"], settings["decoder_conf"]]
+    names = ("encoder_conf", "decoder_conf", "promptencoder_conf")
+    parts = [settings[name] for name in names if name in settings]
     return any(part.get(f"use_{x}") for part in parts for x in ("flash_attn", "sdpa"))

@@ -1,7 +1,7 @@
 """What validation says of a model: losses by task, and phone errors of greedy CTC."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ import torch
 from powsm.decode.ctc_paths import ctc_greedy
 from powsm.model.batch import Batch
 from powsm.model.s2t import PowsmModel
+from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel
 from powsm.score.distance import PhonePairs
 from powsm.vocabulary import code_points
 from powsm.vocabulary.phone_sets import phones_of_tokens
@@ -22,7 +23,7 @@ class Validation:
         ctc_target: what its CTC head is taught, see `UtteranceDataset`.
     """
 
-    def __init__(self, model: PowsmModel, ctc_target: str):
+    def __init__(self, model: PowsmModel | PowsmCtcModel, ctc_target: str):
         self._model = model
         self._code_points: code_points.CodePoints | None = None
         if ctc_target.startswith(code_points.PREFIX):
@@ -42,12 +43,43 @@ class Validation:
     def _add_phones(self, batch: Batch) -> None:
         """Greedy CTC of each recording beside its phones, the first of its targets."""
         model = self._model
+        if isinstance(model, PowsmCtcModel):
+            self._add_phones_of_pr(model, batch)
+            return
         memory, memory_lens = model.encode(batch.speech, batch.speech_lengths)
         memory = memory[0] if isinstance(memory, tuple) else memory
         log_probs = model.ctc.log_softmax(memory)
-        hyps = ctc_greedy(log_probs, memory_lens, blank=model.blank_id)
         refs, lengths = batch.first_ctc_targets()
-        rows = zip(batch.utt_ids, hyps, refs.tolist(), lengths.tolist(), strict=True)
+        self._compare(batch.utt_ids, log_probs, memory_lens, refs, lengths)
+
+    def _add_phones_of_pr(self, model: PowsmCtcModel, batch: Batch) -> None:
+        """Greedy CTC of the last head beside its target, of examples of phone
+        recognition; the head says what an example's task asks for."""
+        rows = model.rows_of_task(batch.text, "pr").nonzero()[:, 0]
+        if not len(rows):
+            return
+        audio = batch.example_audio[rows]
+        heads, lengths = model.heads(
+            *(batch.speech[audio], batch.speech_lengths[audio]),
+            *(batch.text_prev[rows], batch.text_prev_lengths[rows]),
+            batch.text[rows, :N_PREFIX],
+            with_prefix=True,
+        )
+        ids = [batch.utt_ids[i] for i in audio.tolist()]
+        last = heads[max(heads)]
+        self._compare(ids, last, lengths, batch.text[rows], batch.text_lengths[rows])
+
+    def _compare(
+        self,
+        utt_ids: Sequence[str],
+        log_probs: torch.Tensor,
+        n_frames: torch.Tensor,
+        refs: torch.Tensor,
+        ref_lengths: torch.Tensor,
+    ) -> None:
+        """Keep the best path of each row (B, T, V) beside its reference (B, L)."""
+        hyps = ctc_greedy(log_probs, n_frames, blank=self._model.blank_id)
+        rows = zip(utt_ids, hyps, refs.tolist(), ref_lengths.tolist(), strict=True)
         for utt_id, hyp, ref, n in rows:
             pair = (self._phones_of(hyp.tokens), self._phones_of(ref[:n]))
             self._phones[utt_id.rpartition("_")[2]].append(pair)

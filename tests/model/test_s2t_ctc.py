@@ -114,6 +114,7 @@ def make_batches(samples=(9000, 16000, 12000), tasks=(4, 1, 3), without_text=())
         "speech": speech,
         "speech_lengths": lengths,
         "example_audio": audio,
+        "example_ctc": torch.arange(len(audio)),
     }
     rows = batch | {"speech": speech[audio], "speech_lengths": lengths[audio]}
     return ours, {k: v.clone() for k, v in rows.items()}
