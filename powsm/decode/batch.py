@@ -98,7 +98,7 @@ def decode_batch(
 
     Raises:
         DecodeError: the memory is not enough for one utterance, or the model lacks a
-            language or the phones that the profile names.
+            language or the phones that the profile names, or its CTC head says none.
     """
     try:
         return _decode(recogniser, profile, task, batch, speech)
@@ -128,6 +128,8 @@ def _decode(
     batch: Sequence[Item],
     speech: Sequence[torch.Tensor],
 ) -> list[dict]:
+    if profile.reads_ctc:
+        recogniser.check_ctc_says_phones()
     if profile.audio == "silence":
         speech = [torch.zeros_like(samples) for samples in speech]
     records = [

@@ -230,6 +230,7 @@ def _read_batch(
     tokens: Sequence[int],
     barred: Sequence[int],
 ) -> list[CTCFrames]:
+    recogniser.check_ctc_says_phones()
     memory, lens = recogniser.encode(speech)
     log_probs = recogniser.model.ctc.log_softmax(memory).float()
     columns = log_probs[..., list(tokens)]

@@ -242,6 +242,14 @@ class Profile:
         options = {name: SearchOptions(**said) for name, said in searches.items()}
         return cls(name=path.stem, **options, **settings)
 
+    @property
+    def reads_ctc(self) -> bool:
+        """Whether the labels of the CTC head decide anything."""
+        searches = filter(None, (self.search, self.first_search))
+        return self.decode == "ctc" or any(
+            search.ctc_weight > 0 or search.ctc_length_bound > 0 for search in searches
+        )
+
     def tag(self, task: str) -> str:
         """Folder of a task's results: `pr_ctc`, `asr_attention`, `pr_joint_unk`, `lid`.
 

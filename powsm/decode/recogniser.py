@@ -16,6 +16,7 @@ from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.find import CheckpointError, ModelFiles, find_model
 from powsm.model.weights import load_model
 from powsm.tasks import NA_SYM, NO_TIME_SYM
+from powsm.vocabulary.code_points import PREFIX as CODE_POINTS
 from powsm.vocabulary.tokenizer import Tokenizer
 
 
@@ -76,6 +77,21 @@ class Recogniser:
         padded = torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True)
         out, lens = self.model.encode(padded.to(self.device), lengths.to(self.device))
         return (out[0] if isinstance(out, tuple) else out), lens
+
+    def check_ctc_says_phones(self) -> None:
+        """To be called before the labels of the CTC head are read as tokens.
+
+        Raises:
+            DecodeError: training taught it code points, which have tokens of other
+                meanings.
+        """
+        target = getattr(self.model, "ctc_target", "phones")
+        if target.startswith(CODE_POINTS):
+            raise DecodeError(
+                f"the CTC head of this model says code points (ctc_target {target}), "
+                "no phones: decode: attention, without ctc_weight and "
+                "ctc_length_bound, is what it can be decoded with"
+            )
 
     @contextmanager
     def precision(self, dtype: str) -> Iterator[None]:

@@ -136,6 +136,8 @@ def _check_stats(path: Path) -> None:
 def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
     """Build a found model and load every parameter; in evaluation mode.
 
+    What its CTC head was taught is its attribute `ctc_target`.
+
     Where the configuration wants flash-attn, PyTorch's own attention kernel computes
     the same.
 
@@ -169,6 +171,7 @@ def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
         raise CheckpointError(
             f"{files.config_file}: this version of ESPnet cannot build it: {err}"
         ) from err
+    model.ctc_target = (config.get("powsm") or {}).get("ctc_target") or "phones"
     check_hash(files.weights_file, files.weights_sha256)
     load_weights(model, read_weights(files.weights_file), str(files.weights_file))
     return model.to(device).eval()

@@ -20,6 +20,7 @@ from powsm.settings import ConfigError, load_yaml
 from powsm.tasks import DECODED_TASKS, TASKS
 from powsm.train.config import load
 from powsm.train.record import MAY_CHANGE
+from powsm.vocabulary.code_points import PREFIX as CODE_POINTS
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
 _VARIANT_KEYS = {"name", "set", "subset", "goes_on_from"}
@@ -72,9 +73,13 @@ class Variant:
         kinds = {0.0: {"attention"}, 1.0: {"ctc"}}.get(
             weight, {"attention", "joint", "ctc"}
         )
-        if self.settings.get("ctc_target", "").startswith("code_points"):
-            kinds -= {"joint", "ctc"}  # its CTC head says no phones
-        return [path for path in plan.profiles if Profile.load(path).decode in kinds]
+        profiles = {path: Profile.load(path) for path in plan.profiles}
+        says_phones = not self.settings.get("ctc_target", "").startswith(CODE_POINTS)
+        return [
+            path
+            for path, profile in profiles.items()
+            if profile.decode in kinds and (says_phones or not profile.reads_ctc)
+        ]
 
     def tasks(self) -> tuple[str, ...]:
         """The tasks it is trained on."""

@@ -3,15 +3,18 @@
 import json
 import logging
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
+from powsm.decode.align import align
 from powsm.decode.batch import (
     cut_batches,
     decode_batch,
@@ -436,3 +439,53 @@ def test_languages_may_be_restricted(recogniser, corpus):
     unknown = replace(lid, languages=("ita", "zul"))
     with pytest.raises(DecodeError, match="<zul> is not in this model's vocabulary"):
         decode_batch(recogniser, unknown, "lid", batch, speech)
+
+
+# --- a CTC head that was taught code points (figure 2) --------------------------------
+
+
+@pytest.fixture(scope="module", params=["code_points", "code_points_with_length"])
+def of_code_points(corpus, tmp_path_factory, request):
+    exp = tmp_path_factory.mktemp("code_points") / "exp"
+    shutil.copytree(corpus / "exp", exp)
+    settings = yaml.safe_load((exp / "config.yaml").read_text())
+    settings["powsm"]["ctc_target"] = request.param
+    (exp / "config.yaml").write_text(yaml.safe_dump(settings))
+    return Recogniser.load(exp)
+
+
+P2G = SearchOptions(beam_size=1, maxlenratio=-6)
+READS_CTC = [
+    JOINT,
+    CTC,
+    replace(CTC, search=SearchOptions(beam_size=3)),
+    Profile("bound", search=replace(P2G, ctc_length_bound=1.0)),
+    Profile(
+        *("first", "attention", ("p2g",)),
+        prev="predicted",
+        search=P2G,
+        first_search=SEARCH,
+    ),
+]
+
+
+@pytest.mark.parametrize("profile", READS_CTC, ids=lambda profile: profile.name)
+def test_ctc_of_code_points_is_not_read_as_phones(of_code_points, corpus, profile):
+    (task,) = profile.tasks
+    with pytest.raises(
+        DecodeError, match=r"says code points \(ctc_target code"
+    ) as told:
+        decode_batch(of_code_points, profile, task, *batch_of(corpus, task))
+    assert "\n" not in str(told.value)
+
+
+def test_ctc_of_code_points_neither_aligns_nor_reads_long_audio(of_code_points, corpus):
+    _, (speech, *_) = batch_of(corpus)
+    for wanted in (["p", "a"], None):
+        with pytest.raises(DecodeError, match="says code points"):
+            align(of_code_points, speech, wanted)
+
+
+def test_a_model_of_code_points_is_decoded_by_its_decoder(of_code_points, corpus):
+    profile = Profile("attention", search=replace(P2G, maxlenratio=-3))
+    assert len(decode_batch(of_code_points, profile, "pr", *batch_of(corpus))) == 5
