@@ -3,7 +3,9 @@
 Tables stand beside the module that reads them (phone_map.csv, alphabet_*.csv, ...).
 
     inventory    the phones and their features from PanPhon's table; phone_map.csv
-    segment      one word of IPA into phones, by the rules of a policy
+    clusters     the phones of a letter or a tied pair, by the marks they hold
+    segment      one word of IPA into phones, the strict policy
+    released     the same as the public recipe did it
     normaliser   texts into phones, with an account of all that is left out
     slashed      phones as the model writes them, between slashes
     unknown      what a set lost of its IPA: counted, with examples, and limited

@@ -32,15 +32,10 @@ from typing import NamedTuple
 
 from powsm.errors import PowsmError
 from powsm.phones.allophones import apply_english
+from powsm.phones.clusters import SUPRASEGMENTALS, Word, plain_word
 from powsm.phones.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
-from powsm.phones.segment import (
-    SUPRASEGMENTALS,
-    Word,
-    mark_flags,
-    plain_word,
-    released_word,
-    strict_word,
-)
+from powsm.phones.released import released_word
+from powsm.phones.segment import mark_flags, strict_word
 
 __all__ = [
     "INVENTORY",

@@ -1,162 +1,41 @@
-"""One word of IPA text into phones, by the rules of a policy.
+"""One word of IPA text into phones, by the rules of the strict policy.
 
-`strict_word` loses nothing without saying so; `released_word` repeats the public
-recipe. Both answer with a `Word`, whose phones are in the inventory and whose drops
-name every other character. `powsm.phones.normaliser` puts words together into texts.
+`strict_word` loses nothing without saying so: its `Word` has phones that are in the
+inventory, and drops that name every other character. `powsm.phones.normaliser` puts
+words together into texts; `released` has the public recipe's way.
 """
 
 import re
-import string
 import unicodedata
-from functools import cache, lru_cache
-from typing import NamedTuple
+from functools import lru_cache
 
 from powsm.languages import lang_code
-from powsm.phones.inventory import (
-    ALIASES,
-    INVENTORY,
-    KINDS,
-    PANPHON_SEGMENTS,
-    UNKNOWN,
-    build_trie,
-    kind_of,
+from powsm.phones.clusters import (
+    BY_BASE,
+    FORMS,
+    GLOTTAL,
+    LETTERS,
+    MARKS,
+    TIE,
+    Word,
+    choose,
+    cluster_of,
 )
+from powsm.phones.inventory import ALIASES, KINDS, UNKNOWN, kind_of
 
-SUPRASEGMENTALS = "ː\u02d1\u0306\u035c"  # long, half-long, breve, tie below
-
-
-class Word(NamedTuple):
-    """What one word becomes.
-
-    Attributes:
-        phones: inventory phones.
-        dropped: character, its position in the NFD word, its kind.
-        aliases: the source of each alias that went into a phone.
-    """
-
-    phones: tuple[str, ...]
-    dropped: tuple[tuple[str, int, str], ...]
-    aliases: tuple[str, ...]
-
-
-# --- strict ---------------------------------------------------------------------------
-
-# A cluster is a letter, or two under a tie, with all marks on them. It becomes the
-# phone that keeps most of it, whatever the order of the marks; what is left is said.
-_TIE = "\u0361"
 _JOINER = "\u200d"  # espeak's tie, where it joins what a tie could join
-_GLOTTAL = "ˀ"  # the one mark that PanPhon writes on either side of a letter
 _EJECTIVE = "ʼ"
-_LENGTH = "ː"
 _SYLLABIC = "\u0329"
 _CARON = "\u030c"
-# frequent and no part of a phone: a word of these and of whole phones is a plain one
-_SIGNS = "ˈˌ.|˥˦˧˨˩"
 # On these letters the ejective mark is written for glottalisation, as the UCLA archive
 # does: an ejective sonorant cannot be said.
 _SONORANTS = frozenset("mɱnɳɲŋɴlɭʎʟɹɻjɥɰwʋrɾɽʀ")
 # in a word these are sounds of another alphabet, such as X-SAMPA's
 _FOREIGN = frozenset("@&\\{}?/_*%")
-# of two orders of marks that PanPhon has, the phone is written in this one
-_MARK_ORDER = "ʲᶣʷˠˤⁿˡʼʰˀː"
-
-# tone letters are in the inventory, yet no phones of this policy
-_LETTERS = {phone[0] for phone in INVENTORY if phone[0] not in KINDS}
-_MARKS = {c for phone in INVENTORY for c in phone} - _LETTERS - {_TIE, *_SIGNS}
-# c with a cedilla, s with a caron: another letter, not a marked one
-_FORMS = {alias: target for alias, target in ALIASES.items() if len(alias) == 2}
-_FORMS["c\u0327"] = "c\u0327"
-
-
-def _take_apart(phone: str) -> tuple[str, frozenset[str]]:
-    """A phone's letters, with the tie between two, and its marks, each with a number.
-
-    >>> letters, marks = _take_apart("t̪͡s̪ʰ")
-    >>> letters, sorted(marks)
-    ('t͡s', ['ʰ', '̪', '̪̪'])
-    """
-    before, base, marks = phone.startswith(_GLOTTAL), "", []
-    for char in phone[before:]:
-        if char in _LETTERS or char == _TIE or base[-1:] + char in _FORMS:
-            base += char
-        else:
-            marks.append(char)
-    numbered = {mark * (marks[:i].count(mark) + 1) for i, mark in enumerate(marks)}
-    return base, frozenset(numbered | ({f"{_GLOTTAL}x"} if before else set()))
-
-
-def _by_base() -> dict[str, list[tuple[frozenset[str], str]]]:
-    """The phones of each letter or pair: those that keep most first, then quality.
-
-    Of two that differ in length alone against another mark, the other mark wins: CTC
-    targets have no length. PanPhon spells 637 phones in a second order; one is taken.
-    """
-    phones: dict[str, dict[frozenset[str], list[str]]] = {}
-    for phone in INVENTORY:
-        if phone[0] not in KINDS or phone[0] == _GLOTTAL:
-            base, marks = _take_apart(phone)
-            phones.setdefault(base, {}).setdefault(marks, []).append(phone)
-
-    def order(phone: str) -> list[int]:
-        return [_MARK_ORDER.find(char) for char in phone]
-
-    return {
-        base: sorted(
-            ((marks, min(spelt, key=order)) for marks, spelt in rows.items()),
-            key=lambda row: (-len(row[0]), _LENGTH in row[0]),
-        )
-        for base, rows in phones.items()
-    }
-
-
-_BY_BASE = _by_base()
-_MARKS_OF = {
-    base: frozenset().union(*(m for m, _ in r)) for base, r in _BY_BASE.items()
-}
-# t͡θ is dental in every phone of PanPhon's: what all phones of a pair have is implied
-_IMPLIED = {
-    base: frozenset.intersection(*(m for m, _ in r)) for base, r in _BY_BASE.items()
-}
-# one string object a phone: words remembered are smaller, and texts made of them sooner
-_PHONES = {phone: phone for rows in _BY_BASE.values() for _, phone in rows}
-_LETTER = f"[{''.join(sorted(_LETTERS))}][{''.join(sorted(_MARKS))}]*"
-_LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{_TIE}{_LETTER})?")
 # (en) of espeak
 _FLAG = re.compile(r"\(((?:[a-z]{2}|cmn|yue)(?:-[a-z0-9]{1,8}){0,3})\)")
 # <p:> and <<fp>> of corpora, <unk> of other recognisers; each run of < is read once
 _MARKUP = re.compile(r"(?<!<)<++[^<>\s]++>+")
-
-
-def plain_word(word: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """A word with nothing else but stress, tones and breaks; None for others.
-
-    Returns:
-        Phones, those of `strict_word` at a fraction of the cost, and the kind of each
-        sign that is left out.
-
-    >>> plain_word("ˈt͡ʃaː.na"), plain_word("ʧa")
-    ((('t͡ʃ', 'aː', 'n', 'a'), ('stress', 'break')), None)
-    """
-    clusters = _LETTERS_WITH_MARKS.findall(word)
-    phones = tuple(map(_PHONES.get, clusters))
-    if None in phones:
-        return None
-    n_others = len(word) - len("".join(clusters))
-    if not n_others:
-        return phones, ()
-    if n_others == word.count("ˈ"):  # looking for all signs takes longer
-        return phones, ("stress",) * n_others
-    kinds = tuple([KINDS[char] for char in word if char in _SIGNS])
-    return (phones, kinds) if len(kinds) == n_others else None
-
-
-@lru_cache(maxsize=1 << 16)
-def _choose(base: str, marks: frozenset[str]) -> tuple[str, frozenset[str]]:
-    """The phone that keeps most of a cluster, and the marks it keeps."""
-    for kept, phone in _BY_BASE[base]:
-        if kept <= marks:
-            return phone, kept
-    raise AssertionError(f"{base!r} has no phone")  # implied marks prevent it
 
 
 class _Letter:
@@ -211,19 +90,19 @@ class _Reader:
     def _take(self, char: str, i: int) -> None:
         """One character, aliases resolved."""
         letter = self._run[-1] if self._run else None
-        if char in _LETTERS:
+        if char in LETTERS:
             self._run.append(_Letter(char, i))
             if self._before is not None:
-                self._run[-1].marks.append((f"{_GLOTTAL}x", self._before))
+                self._run[-1].marks.append((f"{GLOTTAL}x", self._before))
                 self._before = None
             return
         if letter is not None:
             letter.joiner = None
-            if letter.base + char in _FORMS:
+            if letter.base + char in FORMS:
                 letter.forms.append((char, i))
                 return
         kind = kind_of(char)
-        if char == _TIE and letter is not None:
+        if char == TIE and letter is not None:
             letter.ties.append(i)
         elif kind in ("tone", "invisible"):
             self._drop(i, kind)
@@ -233,7 +112,7 @@ class _Reader:
             self._boundary(i, self._kind_in_word(i, kind))
         elif letter is not None:
             letter.marks.append((char, i))
-        elif char == _GLOTTAL and self._before is None:
+        elif char == GLOTTAL and self._before is None:
             self._before = i
         else:
             self._drop(i, kind)
@@ -298,7 +177,7 @@ class _Reader:
                 self._drop(i, kind_of(char))
                 continue
             source = letter.base + char
-            letter.base = _FORMS[source]
+            letter.base = FORMS[source]
             if letter.base != source:
                 self.sources[letter.start] = source
 
@@ -315,20 +194,20 @@ class _Reader:
         else:
             for i in ties:
                 self._drop(i, "diacritic")
-        known = _MARKS_OF[base]
+        _, known, implied = cluster_of(base)
         numbered: dict[str, int] = {}
         for mark, i in (pair for letter in letters for pair in letter.marks):
             if mark == _EJECTIVE and base in _SONORANTS and mark not in known:
                 self.sources.setdefault(i, _EJECTIVE)
-                mark = _GLOTTAL
+                mark = GLOTTAL
             if mark in numbered:
                 mark *= 2
             if mark in numbered:
                 self._drop(i, kind_of(mark[0]))
             else:
                 numbered[mark] = i
-        marks = known.intersection(numbered) | _IMPLIED[base]
-        phone, kept = _choose(base, marks)
+        marks = known.intersection(numbered) | implied
+        phone, kept = choose(base, marks)
         self.phones.append(phone)
         for mark in numbered.keys() - kept:
             self._drop(numbered[mark], kind_of(mark[0]))
@@ -390,8 +269,8 @@ def _tied(run: list[_Letter], i: int) -> str | None:
 def _pair(run: list[_Letter], i: int) -> str | None:
     if i + 1 >= len(run):
         return None
-    tied = f"{run[i].base}{_TIE}{run[i + 1].base}"
-    return tied if ALIASES.get(tied, tied) in _BY_BASE else None
+    tied = f"{run[i].base}{TIE}{run[i + 1].base}"
+    return tied if ALIASES.get(tied, tied) in BY_BASE else None
 
 
 @lru_cache(maxsize=4096)
@@ -399,7 +278,7 @@ def _is_mark(char: str) -> bool:
     """Whether a character belongs to the letter before it, known or not."""
     if char in KINDS:
         return KINDS[char] == "diacritic"
-    return char in _MARKS or unicodedata.category(char) in ("Mn", "Mc", "Me", "Lm")
+    return char in MARKS or unicodedata.category(char) in ("Mn", "Mc", "Me", "Lm")
 
 
 def _is_click(word: str, i: int) -> bool:
@@ -407,7 +286,7 @@ def _is_click(word: str, i: int) -> bool:
     before, after = i - 1, i + 1
     while before >= 0 and kind_of(word[before]) == "invisible":
         before -= 1
-    if before >= 0 and ALIASES.get(word[before], word[before]) == _TIE:
+    if before >= 0 and ALIASES.get(word[before], word[before]) == TIE:
         return True
     while after < len(word) and kind_of(word[after]) in ("tone", "invisible"):
         after += 1
@@ -415,52 +294,8 @@ def _is_click(word: str, i: int) -> bool:
     if not char or char == "!":
         return False
     char = ALIASES.get(char, char)[0]
-    return char in _LETTERS or char == _TIE or _is_mark(char)
+    return char in LETTERS or char == TIE or _is_mark(char)
 
 
 def _is_sound(char: str) -> bool:
     return char not in KINDS and unicodedata.category(char).startswith("L")
-
-
-# --- the public recipe's walk ---------------------------------------------------------
-
-
-_RELEASED_ALIASES = {"ʡ": "ʔ", "ᶑ": "ɗ", "g": "ɡ"}
-
-
-@cache
-def _released_trie() -> dict:
-    return build_trie(PANPHON_SEGMENTS)
-
-
-def released_word(word: str, suprasegmentals: bool) -> Word:
-    """Segment one word the way the public recipe does, losses included.
-
-    The walk goes down the trie as far as it can, keeps the last whole phone on the way
-    and goes on where it stopped: what it read after that phone is lost. Then it skips
-    to the next character that can begin a phone.
-    """
-    root = _released_trie()
-    gone = set(string.punctuation)
-    if not suprasegmentals:
-        gone.update(SUPRASEGMENTALS)
-    places = [i for i, char in enumerate(word) if char not in gone]
-    chars = [_RELEASED_ALIASES.get(word[i], word[i]) for i in places]
-    phones: list[str] = []
-    kept: set[int] = set()
-    i = 0
-    while i < len(chars):
-        node, start, end = root, i, i
-        while i < len(chars) and chars[i] in node:
-            node = node[chars[i]]
-            i += 1
-            if "" in node:
-                end = i
-        if end > start:
-            phones.append("".join(chars[start:end]))
-            kept.update(places[start:end])
-        while i < len(chars) and chars[i] not in root:
-            i += 1
-    dropped = tuple((c, k, kind_of(c)) for k, c in enumerate(word) if k not in kept)
-    aliases = tuple(word[k] for k in sorted(kept) if word[k] in _RELEASED_ALIASES)
-    return Word(tuple(phones), dropped, aliases)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from powsm.phones.clusters import plain_word
 from powsm.phones.inventory import ALIASES, KINDS, PANPHON_SEGMENTS, UNKNOWN
 from powsm.phones.normaliser import (
     INVENTORY,
@@ -17,7 +18,7 @@ from powsm.phones.normaliser import (
     Normaliser,
     strip_suprasegmentals,
 )
-from powsm.phones.segment import plain_word, strict_word
+from powsm.phones.segment import strict_word
 
 STRICT = Normaliser()
 RELEASED = Normaliser("released")
