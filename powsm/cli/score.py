@@ -19,6 +19,7 @@ from powsm.files.transcripts import (
     read_transcripts,
 )
 from powsm.phones.alphabets import phone_maps
+from powsm.phones.orthography import DEFAULT_POLICY, POLICIES
 from powsm.phones.unknown import MAX_UNKNOWN_RATE
 from powsm.score.phone_reader import CLEANINGS
 from powsm.score.rates import (
@@ -55,6 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "compares with published tables, leaves out what PanPhon does not know"
     )
     add("--cleaning", choices=CLEANINGS, default="strict", help=cleaning)
+    policy = "how words were written, which says what languages have no spaces"
+    add("--text_policy", choices=POLICIES, default=DEFAULT_POLICY, help=policy)
     add("--phone_map", choices=phone_maps(), help="alphabet of --ref, if not IPA")
     add("--hyp_phone_map", choices=phone_maps(), help="the same for --hyp")
     unknown = (
@@ -140,7 +143,7 @@ def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
     by_lang = {"langs": langs}
     for writes, rates, scorer, more in (
         (PHONES, (*PHONE_RATES, "FER"), score_phones, by_lang | phone_options),
-        (TEXT, TEXT_RATES, score_text, by_lang),
+        (TEXT, TEXT_RATES, score_text, by_lang | {"text_policy": options.text_policy}),
         (LANGUAGE, LID_RATES, score_lid, {}),
     ):
         asked = tuple(rate for rate in options.metric if rate in rates)

@@ -18,7 +18,7 @@ VERSIONS = {
     "part": 1,  # stage 1: a shard's utterances
     "set": 1,  # stage 1: a data directory
     "audio": 1,  # stage 3: copies of audio
-    "dump": 1,  # stage 4
+    "dump": 2,  # stage 4; 2 has ref.raw.ipa, and nmt_nfkc in released text
     "index": 3,  # where the utterances of a dump folder begin
     "tokens": 1,  # stage 5
 }

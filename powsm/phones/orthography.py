@@ -1,11 +1,15 @@
 """Orthography: the text normalisation behind the ASR, G2P and P2G tasks."""
 
 import unicodedata
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING
 
 import regex  # its \w holds combining marks; with `re` Indic vowel signs would go
 
 from powsm.errors import PowsmError
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceNormalizer
 
 POLICIES = ("powsm_fix", "released")
 DEFAULT_POLICY = "powsm_fix"
@@ -40,19 +44,6 @@ def joins(lang: str | None, policy: str = DEFAULT_POLICY) -> bool:
     return lang in _JOINED[policy]
 
 
-def unicode_form(policy: str = DEFAULT_POLICY) -> Literal["NFC", "NFKC"]:
-    """The form in which two texts of a policy are compared.
-
-    `powsm_fix` writes NFKC, which takes Thai and Lao am apart: another system's text,
-    which has it whole, says the same.
-
-    Raises:
-        PowsmError: the policy is not known.
-    """
-    _check(policy)
-    return "NFKC" if policy == "powsm_fix" else "NFC"
-
-
 def _check(policy: str) -> None:
     if policy not in POLICIES:
         raise PowsmError(
@@ -65,8 +56,9 @@ def normalise_text(text: str, lang: str | None, policy: str = DEFAULT_POLICY) ->
 
     `powsm_fix` (the retrained checkpoint): NFKC, lower case, the apostrophe ’ as ',
     only word characters, spaces, - and ' kept. `released` (the first checkpoint): all
-    Unicode punctuation and symbols removed, case kept. Both remove the spaces of
-    languages written without any; runs of whitespace become one space.
+    Unicode punctuation and symbols removed, case kept, then SentencePiece's nmt_nfkc,
+    as the published tokenizer writes it. Both remove the spaces of languages written
+    without any; runs of whitespace become one space.
 
     Args:
         text: raw transcript.
@@ -87,4 +79,15 @@ def normalise_text(text: str, lang: str | None, policy: str = DEFAULT_POLICY) ->
     if policy == "powsm_fix":
         text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     text = _NOT_KEPT[policy].sub("", text)
+    if policy == "released" and not text.isascii():
+        text = _nmt_nfkc().normalize(text)
     return separator.join(text.split())
+
+
+@cache
+def _nmt_nfkc() -> "SentencePieceNormalizer":
+    """The rule by which the published tokenizer reads text; it takes Thai and Lao am
+    (U+0E33, U+0EB3) apart and makes half-width kana full-width."""
+    from sentencepiece import SentencePieceNormalizer
+
+    return SentencePieceNormalizer(rule_name="nmt_nfkc")

@@ -19,14 +19,13 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import jiwer
 import numpy as np
 
 from powsm.files.transcripts import TranscriptError
 from powsm.languages import lang_code
-from powsm.phones.orthography import DEFAULT_POLICY, joins, unicode_form
+from powsm.phones.orthography import DEFAULT_POLICY, joins
 from powsm.phones.unknown import Unknown, judge_unknown
 from powsm.score.chance import chance_costs
 from powsm.score.distance import PhonePairs
@@ -165,9 +164,8 @@ def score_text(
     utt_ids, hyps, refs = _paired(hyp, ref)
     codes = _langs(langs, utt_ids)
     unspaced = [joins(code, text_policy) for code in codes or [None] * len(utt_ids)]
-    form = unicode_form(text_policy)
-    hyps = [_tidy(text, join, form) for text, join in zip(hyps, unspaced, strict=True)]
-    refs = [_tidy(text, join, form) for text, join in zip(refs, unspaced, strict=True)]
+    hyps = [_tidy(text, join) for text, join in zip(hyps, unspaced, strict=True)]
+    refs = [_tidy(text, join) for text, join in zip(refs, unspaced, strict=True)]
     words = np.zeros((len(utt_ids), 3), np.int64)
     if spaced := [row for row, join in enumerate(unspaced) if not join]:
         words[spaced] = _edit_counts(
@@ -315,8 +313,9 @@ def _read_all(
     return phones, unknown
 
 
-def _tidy(text: str, join: bool, form: Literal["NFC", "NFKC"]) -> str:
-    words = unicodedata.normalize(form, strip_prompt(text)).split()
+def _tidy(text: str, join: bool) -> str:
+    """A text as it is compared: in the form in which both policies write, NFKC."""
+    words = unicodedata.normalize("NFKC", strip_prompt(text)).split()
     return ("" if join else " ").join(words)
 
 

@@ -20,8 +20,16 @@ from powsm.phones.orthography import POLICIES, joins, normalise_text
         ("¿Qué? 5 € + 3%", "spa", "qué 5 3", "Qué 5 3"),
         ("snake_case", "eng", "snake_case", "snakecase"),  # _ is a word character
         # NFKC: full-width forms, ligatures, half-width kana
-        ("ＡＢＣ ﬁn", "eng", "abc fin", "ＡＢＣ ﬁn"),
-        ("ｶﾀｶﾅ", "jpn", "カタカナ", "ｶﾀｶﾅ"),
+        ("ＡＢＣ ﬁn", "eng", "abc fin", "ABC fin"),
+        ("ｶﾀｶﾅ", "jpn", "カタカナ", "カタカナ"),
+        # am of Thai and Lao, alone and with a tone before it, in two characters
+        ("ทำ", "tha", "ท\u0e4dา", "ท\u0e4dา"),
+        ("น้ำ", "tha", "น\u0e49\u0e4dา", "น\u0e49\u0e4dา"),
+        ("ນ້ຳ", "lao", "ນ\u0ec9\u0ecdາ", "ນ\u0ec9\u0ecdາ"),
+        # the published recipe takes symbols out before its tokenizer writes them apart
+        ("½ ㈱ ℃", "eng", None, "1⁄2"),
+        # what SentencePiece takes for a space or for nothing
+        ("a\u200bb\ufeffc", "eng", None, "a b c"),
         # combining marks are part of words
         ("हिन्दी।", "hin", "हिन्दी", "हिन्दी"),
         ("வணக்கம்!", "tam", "வணக்கம்", "வணக்கம்"),
@@ -68,6 +76,8 @@ def test_normalised_text_is_one_stripped_line(policy, text, lang):
 @settings(deadline=None)
 @given(text=st.text(st.characters(max_codepoint=0x2FFF)))
 def test_released_is_idempotent(text):
+    """But for ½, which becomes 1⁄2, and that a symbol: NFKC comes last."""
+    text = unicodedata.normalize("NFKC", text)
     once = normalise_text(text, "eng", "released")
     assert normalise_text(once, "eng", "released") == once
 

@@ -70,6 +70,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
     recogniser = None
     weights_hash = sha256_file(model.weights_file)
     if rank == 0:
+        keep_policies(model, options.exp)
         for name in options.sets:
             warn_of_other_normaliser(model, options.dump / name)
     for profile, name in itertools.product(profiles, options.sets):
@@ -104,6 +105,17 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
                     json.dump(made_from, file)
             if world_size > 1:
                 torch.distributed.barrier()
+
+
+def keep_policies(model: "ModelFiles", exp: Path) -> None:
+    """Let the results of another's model say how it writes, which scoring asks."""
+    from powsm.files.whole import atomic_write
+    from powsm.model.find import NORMALISER_FILE
+
+    record = exp / NORMALISER_FILE
+    if model.normaliser and not record.exists():
+        with atomic_write(record) as file:
+            json.dump(dict(model.normaliser), file, indent=1)
 
 
 def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:
