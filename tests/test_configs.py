@@ -70,7 +70,7 @@ def test_decode_profiles_load_and_differ(path):
 
 @pytest.mark.parametrize("path", DECODE, ids=lambda p: p.stem)
 def test_decode_profiles_stand_in_the_guide(path):
-    guide = (CONF.parent / "docs/decoding.md").read_text(encoding="utf-8")
+    guide = (CONF.parent / "docs/decode.md").read_text(encoding="utf-8")
     assert f"`{path.stem.removeprefix('decode_')}`" in guide
 
 
