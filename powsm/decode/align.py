@@ -17,12 +17,10 @@ from torch import Tensor
 
 from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
-from powsm.decode.forced import forced_path
 from powsm.decode.longform import CTCFrames, ctc_frames
 from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
-from powsm.phones.normaliser import strip_suprasegmentals
 from powsm.tasks import WORD_START
 
 REACH_S = 0.08  # seconds of blank that a phone takes on each side, at most
@@ -120,6 +118,9 @@ def _targets(
     recogniser: Recogniser, phones: Sequence[str]
 ) -> tuple[list[str], list[int]]:
     """(names, token ids) to align; training puts `▁` before the first phone."""
+    # half a second, which what the head says itself does not need
+    from powsm.phones.normaliser import strip_suprasegmentals
+
     known = recogniser.tokenizer.token_ids
     names, ids = [WORD_START], [known[WORD_START]]
     unknown = []
@@ -149,6 +150,8 @@ def _force(log_probs: Tensor, targets: list[int]) -> tuple[Tensor, Tensor]:
         log_probs: (T, C).
         targets: columns, in order.
     """
+    from powsm.decode.forced import forced_path  # its numba takes a second to load
+
     n_repeats = sum(a == b for a, b in zip(targets[:-1], targets[1:], strict=True))
     needed = len(targets) + n_repeats
     if len(log_probs) < needed:

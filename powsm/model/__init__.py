@@ -7,6 +7,7 @@ The modules:
     espnet_tasks  which of ESPnet's tasks reads a configuration
     find        models by name: an experiment folder, a packed model, or a Hub tag
     frames      which stretch of audio an encoder frame stands for, read off the model
+    light       ESPnet without PyTorch's compiler, for programs that only decode
     packing     rows of tokens laid end to end, so that a decoder skips padding
     phone_ctc   a CTC head over blank and phones alone, in place of one over all tokens
     s2t         the S2T model that encodes each recording once for all its task examples

@@ -45,7 +45,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as err:
+    except (*_DAMAGE, OSError) as err:
+        if getattr(err, "filename", None):  # it cannot be read, and says so
+            raise
         fault = (str(err).splitlines() or [type(err).__name__])[0]
         raise CheckpointError(
             f"{path}: not a file of model parameters, or damaged: {fault}"

@@ -15,7 +15,6 @@ from pathlib import Path
 from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write, read_json
 from powsm.languages import lang_code
-from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.tasks import WORD_START
 
 COUNTS_FILE = "phones_by_lang.json"
@@ -113,6 +112,8 @@ def parse_phone_set(text: str, name: str) -> tuple[str, ...]:
     Raises:
         PhoneSetError: a symbol that is no phone, or no phones at all.
     """
+    from powsm.phones.normaliser import Normaliser  # half a second, and seldom asked
+
     segmented = Normaliser(english_rules=False).segment(text.replace("/", " "))
     unknown = sorted(
         {drop.char for drop in segmented.dropped if drop.kind == "unknown"}
@@ -191,6 +192,8 @@ def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]
     >>> barred_tokens(["<blank>", "/p/", "/b/", "/pː/", "▁be", "<eos>"], ["p"])
     [2, 4]
     """
+    from powsm.phones.normaliser import strip_suprasegmentals
+
     allowed = set(strip_suprasegmentals(phones))
     barred = []
     for token_id, token in enumerate(token_list):

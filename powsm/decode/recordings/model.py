@@ -30,7 +30,6 @@ from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.find import ModelFiles, find_model
 from powsm.model.frames import FrameGrid
-from powsm.phones.normaliser import Normaliser
 from powsm.phones.orthography import normalise_text
 from powsm.phones.slashed import to_slashed
 from powsm.tasks import NA_SYM, PHONES, TASKS
@@ -325,6 +324,8 @@ class Model:
 
     def _ipa(self, text: str) -> tuple[str, ...]:
         """Phones of IPA in the form of training; they may stand between slashes."""
+        from powsm.phones.normaliser import Normaliser  # half a second, seldom asked
+
         policy = self.files.normaliser.get("policy", "strict")
         segmented = Normaliser(policy).segment(text.replace("/", " "))
         if unknown := sorted(
