@@ -6,6 +6,9 @@ options     options that several commands have
 stages      the verbs that are stages of a recipe
 recordings  recordings that a command is given, and where outputs go
 transcribe  recordings of any length
+lid         the language of recordings
+ipa         IPA as phones
+info        what a model is
 score       anyone's hypotheses
 compare     two experiments
 ablate      an ablation from one YAML file

@@ -22,7 +22,10 @@ VERBS = {
         "upload": ("stages.upload", "upload a packed model to the Hub (stage 15)"),
     },
     "With a model or its output in hand": {
-        "transcribe": ("transcribe", "decode recordings of any length"),
+        "transcribe": ("transcribe", "recordings to phones or words"),
+        "lid": ("lid", "which language is spoken"),
+        "ipa": ("ipa", "IPA as phones, with features"),
+        "info": ("info", "what a model is"),
         "score": ("score", "score anyone's hypotheses"),
     },
     "Studies": {

@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from powsm.audio_files import printable
 from powsm.errors import PowsmError
+
+if TYPE_CHECKING:
+    from powsm.decode.recordings.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def model_of(options: argparse.Namespace) -> str:
     return options.model or os.environ.get("POWSM_MODEL") or DEFAULT_MODEL
+
+
+def load_model(options: argparse.Namespace) -> "Model":
+    """The model of `add_model`, loaded without what decoding does not need."""
+    from powsm.model.light import import_espnet
+
+    import_espnet()
+    from powsm.decode.recordings.model import load
+
+    return load(model_of(options), options.device, options.model_file)
 
 
 def sources_of(paths: Iterable[str]) -> list[Source]:
@@ -182,3 +196,15 @@ class Faults:
                 f"{self.n} of {self.n_recordings} recordings could not be used, see "
                 "above"
             )
+
+
+def is_there(source: Source, faults: Faults) -> bool:
+    """Whether a file can be opened, before a model is loaded for it."""
+    if source.is_stdin:
+        return True
+    try:
+        with open(source.path, "rb"):
+            return True
+    except OSError as err:
+        faults.add(f"{printable(source.path)}: cannot be read ({err.strerror})")
+        return False

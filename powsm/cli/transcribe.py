@@ -24,7 +24,8 @@ from powsm.cli.recordings import (
     RecordingsError,
     Source,
     add_model,
-    model_of,
+    is_there,
+    load_model,
     read_stdin,
     sources_of,
     targets_of,
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
     if not todo:
         return
     faults = Faults(len(sources))
-    readable = [source for source in todo if _is_there(source, faults)]
+    readable = [source for source in todo if is_there(source, faults)]
     if readable:
         _transcribe(options, form, readable, targets, faults)
     if not to_stdout:
@@ -155,18 +156,6 @@ def _is_done(
     return target.exists() or _of_channel(target, "right").exists()
 
 
-def _is_there(source: Source, faults: Faults) -> bool:
-    """Whether a file can be opened, before a model is loaded for it."""
-    if source.is_stdin:
-        return True
-    try:
-        with open(source.path, "rb"):
-            return True
-    except OSError as err:
-        faults.add(f"{printable(source.path)}: cannot be read ({err.strerror})")
-        return False
-
-
 def _transcribe(
     options: argparse.Namespace,
     form: str,
@@ -176,9 +165,7 @@ def _transcribe(
 ) -> None:
     from tqdm import tqdm
 
-    from powsm.decode.recordings.model import load
-
-    model = load(model_of(options), options.device, options.model_file)
+    model = load_model(options)
     question = model.question(
         options.task, options.lang, options.profile, has_text=options.text is not None
     )

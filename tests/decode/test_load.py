@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO, StringIO
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -293,3 +295,24 @@ def test_models_and_devices_that_are_not_there_are_refused(tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(PowsmError, match="no GPU that PyTorch can use"):
             powsm.load(tmp_path, device="cuda")
+
+
+def test_the_page_on_python_runs_from_top_to_bottom(model, tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs/python.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    assert len(blocks) == 8
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp/x").symlink_to(model.files.config_file.parent)
+    soundfile.write("talk.wav", np.tile(SPEECH, 2)[:32_000], 16_000)
+    soundfile.write("other.wav", SPEECH, 16_000)
+    session: dict = {}
+    exec(compile("\n".join(blocks), str(page), "exec"), session)
+    assert session["heard"].duration_s == 1.0
+    assert "xmax = 2.0" in Path("talk.TextGrid").read_text("utf-8")
+    assert set(session["few"].phones) <= {"p", "a"}
+    assert session["words"].lang == "ita"
+
+
+def test_types_are_offered_to_checkers():
+    assert (Path(powsm.__file__).parent / "py.typed").is_file()

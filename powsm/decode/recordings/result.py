@@ -5,8 +5,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from html import escape
 from io import StringIO
-from xml.sax.saxutils import escape
 
 from powsm.audio_files import printable
 from powsm.decode.align_files import Segment, ctm, textgrid
@@ -261,8 +261,8 @@ def _eaf(result: Result, slashes: bool) -> str:
             "        <ANNOTATION><ALIGNABLE_ANNOTATION "
             f'ANNOTATION_ID="a{number}" TIME_SLOT_REF1="ts{2 * number - 1}" '
             f'TIME_SLOT_REF2="ts{2 * number}"><ANNOTATION_VALUE>'
-            f"{escape(row.phone)}</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION>"
-            "</ANNOTATION>"
+            f"{escape(row.phone, quote=False)}</ANNOTATION_VALUE>"
+            "</ALIGNABLE_ANNOTATION></ANNOTATION>"
         )
     return "\n".join(
         [
