@@ -117,11 +117,14 @@ def _scores(exp: Path) -> str:
 
 
 def _settings(config: dict) -> list[list[str]]:
-    encoder, decoder = config["encoder_conf"], config["decoder_conf"]
+    encoder = config["encoder_conf"]
+    decoder = config.get("decoder_conf") or {}
+    is_ctc_only = "decoder_conf" not in config
+    blocks = f"{config.get('decoder')}, {decoder.get('num_blocks', '?')} blocks"
     return [
         ["encoder", f"{config['encoder']}, {encoder.get('num_blocks', '?')} blocks"],
         ["width", str(encoder.get("output_size", "?"))],
-        ["decoder", f"{config['decoder']}, {decoder.get('num_blocks', '?')} blocks"],
+        ["decoder", "none" if is_ctc_only else blocks],
         ["tokens", f"{len(config['token_list']):,}"],
         ["CTC weight in training", str(config["model_conf"].get("ctc_weight", "?"))],
         ["epochs", str(config.get("max_epoch", "?"))],

@@ -199,7 +199,9 @@ def _keep_sdpa_apart(config: dict) -> None:
     Older ESPnets and the loader of PRiSM refuse the key.
     """
     parts = []
-    for part in ("encoder_conf", "decoder_conf"):
+    for part in ("encoder_conf", "decoder_conf", "promptencoder_conf"):
+        if part not in config:
+            continue  # there is a decoder, or an encoder of prompts
         conf = dict(config[part])
         if conf.pop("use_sdpa", False):
             parts.append(part)
@@ -227,6 +229,8 @@ def _with_no_times(config: dict) -> dict:
     and counts as a time if the range begins with it; the model then takes that.
     """
     conf = dict(config["preprocessor_conf"])
+    if "first_time_symbol" not in conf:  # of a model without a decoder
+        return conf
     tokens = config["token_list"]
     before = tokens[tokens.index(conf["first_time_symbol"]) - 1]
     if before == conf["notime_symbol"]:
