@@ -87,9 +87,12 @@ def test_unknown_decode_settings_are_all_named(tmp_path):
 
 
 def test_ctc_head_refuses_tasks_it_cannot_do(tmp_path):
+    """Only a model can say so: without a decoder CTC does all tasks."""
     path = write(tmp_path, "decode: ctc\ntasks: [pr, asr]\n")
+    profile = Profile.load(path)
+    profile.check_model(has_decoder=False, finds_language=False)
     with pytest.raises(DecodeError, match="always speaks phones, it cannot do asr"):
-        Profile.load(path)
+        profile.check_model(has_decoder=True, finds_language=True)
 
 
 def test_all_faults_of_a_training_file_are_told_at_once(tmp_path):

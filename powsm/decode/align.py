@@ -9,6 +9,7 @@ given half of the blanks on each side, up to `REACH_S`; what is left over is a p
 Times come from the model's own frame grid (`powsm.model.frames`).
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 from powsm.tasks import WORD_START
 
+_SYMBOL = re.compile(r"<[^<>\s]+>")  # a language, a task: no phone
 REACH_S = 0.08  # seconds of blank that a phone takes on each side, at most
 
 
@@ -85,12 +87,12 @@ def _segments(
     n_frames: int,
     n_samples: int,
 ) -> list[Segment]:
-    """Segments of spans, which are named; a span of `▁` is no phone."""
+    """Segments of spans, which are named; `▁` and symbols as `<eng>` are no phones."""
     grid = FrameGrid.of(recogniser.model)
     kept = [
         (name, span)
         for name, span in zip(names, spans, strict=True)
-        if name != WORD_START
+        if name != WORD_START and not _SYMBOL.fullmatch(name)
     ]
     times = _intervals(
         [(start, end) for _, (_, start, end, _) in kept],

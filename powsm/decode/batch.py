@@ -20,6 +20,7 @@ from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import Searcher
+from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.tasks import DECODED_TASKS, LID, NA_SYM, parse_output, task_of
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
 
@@ -143,34 +144,104 @@ def _decode(
         }
         for item in batch
     ]
+    recogniser.check(profile)
+    if recogniser.is_ctc_only:
+        with recogniser.precision(profile.dtype):
+            return _decode_by_ctc(recogniser, profile, task, batch, speech, records)
     with recogniser.precision(profile.dtype):
         memory, lens = recogniser.encode(speech, profile.window)
         if task == LID or profile.lang == "detected":
             found = recogniser.detect_languages(memory, lens, profile.languages)
-            for record, best in zip(records, found, strict=True):
-                record["lang_sym"] = best[0][0]
-                if task == LID:
-                    record["text"] = best[0][0]
-                    record["languages"] = {
-                        sym: round(score, 4) for sym, score in best[:N_BEST_LANGUAGES]
-                    }
+            _keep_languages(records, found, task)
         if task == LID:
             return records
         barred = barred_phones(recogniser, profile.phones)
         if profile.decode == "ctc":
-            found = _read_ctc(recogniser, profile.search, barred, memory, lens)
+            log_probs = recogniser.model.ctc.log_softmax(memory).float()
+            found = _read_ctc(recogniser, profile.search, barred, log_probs, lens)
         else:
             prompts = [item.text_prev for item in batch]
             found = _prompt_and_search(
                 recogniser, profile, task, barred, (memory, lens), records, prompts
             )
+    return _with_hypotheses(recogniser, profile, records, found)
+
+
+def _keep_languages(
+    records: list[dict], languages: list[list[tuple[str, float]]], task: str
+) -> None:
+    """Put detected languages, likeliest first, into records; lid writes them."""
+    for record, best in zip(records, languages, strict=True):
+        record["lang_sym"] = best[0][0]
+        if task == LID:
+            record["text"] = best[0][0]
+            record["languages"] = {
+                sym: round(score, 4) for sym, score in best[:N_BEST_LANGUAGES]
+            }
+
+
+def _with_hypotheses(
+    recogniser: Recogniser,
+    profile: Profile,
+    records: list[dict],
+    hypotheses: Sequence[Sequence[Hypothesis | CTCHypothesis]],
+) -> list[dict]:
+    """Records with what was decoded for each, best first."""
     tokens = recogniser.tokenizer.tokens
-    for record, hyps in zip(records, found, strict=True):
+    for record, hyps in zip(records, hypotheses, strict=True):
         best = _described(hyps[0], tokens) if hyps else _NO_HYPOTHESIS
         record |= best
         if profile.search.nbest > 1:
             record["nbest"] = [_described(hyp, tokens) for hyp in hyps]
     return records
+
+
+def _decode_by_ctc(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    batch: Sequence[Item],
+    speech: Sequence[torch.Tensor],
+    records: list[dict],
+) -> list[dict]:
+    """The same by a model without a decoder.
+
+    Language, task and prompt enter its encoder, so that a language that is detected and
+    a prompt that is predicted take an encoder pass of their own.
+    """
+    unprompted = [NA_SYM] * len(batch)
+    if task == LID or profile.lang == "detected":
+        # as in training: a task, and no language
+        unknown = [UNKNOWN_LANG_SYM] * len(batch)
+        asked = "pr" if task == LID else task
+        scores = recogniser.ctc_scores(
+            speech, unknown, asked, unprompted, profile.window
+        )
+        detected = recogniser.detect_languages(*scores, profile.languages)
+        _keep_languages(records, detected, task)
+    if task == LID:
+        return records
+    langs = [record["lang_sym"] for record in records]
+
+    def read(
+        task: str, texts: list[str], barred: Sequence[int], options: SearchOptions
+    ) -> list[list[CTCHypothesis]]:
+        scores = recogniser.ctc_scores(speech, langs, task, texts, profile.window)
+        return _read_ctc(recogniser, options, barred, *scores)
+
+    texts = [item.text_prev for item in batch]
+    if profile.prev != "gold":
+        texts = unprompted
+    if profile.prev == "predicted":
+        tokens = recogniser.tokenizer.tokens
+        options = profile.first_search or profile.search
+        first = read(FIRST_PASS[task], texts, (), options)
+        texts = [_text(hyps[0], tokens) or NA_SYM if hyps else NA_SYM for hyps in first]
+        for record, text in zip(records, texts, strict=True):
+            record["text_prev"] = text
+    barred = barred_phones(recogniser, profile.phones)
+    read_hyps = read(task, texts, barred, profile.search)
+    return _with_hypotheses(recogniser, profile, records, read_hyps)
 
 
 def _prompt_and_search(
@@ -211,11 +282,10 @@ def _read_ctc(
     recogniser: Recogniser,
     options: SearchOptions,
     barred: Sequence[int],
-    memory: torch.Tensor,
+    log_probs: torch.Tensor,
     lens: torch.Tensor,
 ) -> list[list[CTCHypothesis]]:
     model = recogniser.model
-    log_probs = model.ctc.log_softmax(memory).float()
     allowed = torch.ones(log_probs.size(-1), dtype=torch.bool)
     allowed[[*barred, model.eos]] = False
     how = {"blank": model.blank_id, "allowed": allowed if barred else None}

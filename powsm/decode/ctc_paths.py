@@ -145,6 +145,34 @@ def _prefix_beam(
     return [CTCHypothesis(_spell(entry[0]), float(_total(entry))) for entry in hyps]
 
 
+def first_label_log_probs(
+    log_probs: Tensor, lens: Tensor, tokens: Sequence[int], *, blank: int
+) -> Tensor:
+    """How likely each of some tokens is the first label that comes out.
+
+    That is the sum over frames of the token's probability there, with blanks before.
+
+    Args:
+        log_probs: (B, T, V).
+        lens: (B,) true numbers of frames.
+        tokens: C ids, without the blank.
+        blank: token id of the blank.
+
+    Returns:
+        (B, C) log-probabilities.
+
+    >>> probs = torch.tensor([[[0.5, 0.3, 0.2], [0.25, 0.25, 0.5]]])  # blank first
+    >>> first_label_log_probs(probs.log(), torch.tensor([2]), [1, 2], blank=0).exp()
+    tensor([[0.4250, 0.4500]])
+    """
+    silent = log_probs[..., blank].cumsum(1)
+    silent = torch.cat([torch.zeros_like(silent[:, :1]), silent[:, :-1]], dim=1)
+    scores = log_probs[..., list(tokens)] + silent[..., None]
+    frames = torch.arange(log_probs.size(1), device=log_probs.device)
+    outside = frames >= lens.to(log_probs.device)[:, None]
+    return scores.masked_fill(outside[..., None], _NEVER).logsumexp(1)
+
+
 def _total(entry: Sequence) -> float:
     return _log_add(entry[1], entry[2])
 

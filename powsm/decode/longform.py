@@ -25,7 +25,10 @@ from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S, AudioError, speech_bl
 from powsm.audio_files import printable
 from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
+from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.frames import FrameGrid
+from powsm.model.s2t_ctc import N_PREFIX
+from powsm.tasks import NA_SYM
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
 MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet
@@ -231,8 +234,13 @@ def _read_batch(
     barred: Sequence[int],
 ) -> list[CTCFrames]:
     recogniser.check_ctc_says_phones()
-    memory, lens = recogniser.encode(speech)
-    log_probs = recogniser.model.ctc.log_softmax(memory).float()
+    if recogniser.is_ctc_only:  # which is asked for phones, of any language
+        asked = ([UNKNOWN_LANG_SYM] * len(speech), "pr", [NA_SYM] * len(speech))
+        log_probs, lens = recogniser.ctc_scores(speech, *asked)
+        log_probs, lens = log_probs[:, N_PREFIX:].clone(), lens - N_PREFIX
+    else:
+        memory, lens = recogniser.encode(speech)
+        log_probs = recogniser.model.ctc.log_softmax(memory).float()
     columns = log_probs[..., list(tokens)]
     log_probs[..., list(barred)] = float("-inf")
     scores, path = log_probs.max(dim=-1)

@@ -90,7 +90,8 @@ class Profile:
     Attributes:
         name: the file's name without `.yaml`; results stand in a folder of this name.
         decode: `attention`, `joint` (decoder with CTC) or `ctc`: the CTC head alone,
-            which speaks phones whatever the task.
+            which says phones whatever the task, but for a model without a decoder:
+            that does all tasks by CTC.
         tasks: of `pr asr g2p p2g lid`.
         lang: `own` (of each utterance), `detected` (by the model), or a symbol like
             `<unk>` for all.
@@ -166,11 +167,6 @@ class Profile:
     def _check_search(self) -> None:
         search = self.search
         if self.decode == "ctc":
-            if others := [task for task in self.tasks if task not in CTC_TASKS]:
-                raise self._error(
-                    "the CTC head always speaks phones, it cannot do "
-                    f"{' '.join(others)}; use decode: attention or joint"
-                )
             if search != SearchOptions(beam_size=search.beam_size, nbest=search.nbest):
                 raise self._error(
                     "of search, decode: ctc knows beam_size and nbest alone; leave the "
@@ -203,6 +199,37 @@ class Profile:
             raise self._error(
                 "first_search.ctc_weight: the CTC head says phones, which prompt p2g "
                 "alone"
+            )
+
+    def check_model(self, *, has_decoder: bool, finds_language: bool) -> None:
+        """Refuse a model that cannot do what the profile asks for.
+
+        Args:
+            has_decoder: False for a model that does everything by CTC.
+            finds_language: whether it was taught to.
+
+        Raises:
+            DecodeError: names the task or setting, and the reason.
+        """
+        if has_decoder:
+            others = [task for task in self.tasks if task not in CTC_TASKS]
+            if self.decode == "ctc" and others:
+                raise self._error(
+                    "the CTC head always speaks phones, it cannot do "
+                    f"{' '.join(others)}; use decode: attention or joint"
+                )
+            return
+        if self.decode != "ctc":
+            raise self._error(
+                f"decode: {self.decode} is for models with a decoder, and this one has "
+                "none; use decode: ctc"
+            )
+        if not finds_language and (LID in self.tasks or self.lang == "detected"):
+            asked = "lid" if LID in self.tasks else "lang: detected"
+            raise self._error(
+                f"{asked} is nothing that this model was taught: it was told the "
+                "language of every example (lang_apply_prob: 1.0); name it, or train "
+                "with lang_apply_prob below 1"
             )
 
     def _error(self, fault: str) -> DecodeError:

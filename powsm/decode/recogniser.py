@@ -9,22 +9,35 @@ import torch
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
-from powsm.decode.profile import DecodeError
+from powsm.decode.ctc_paths import first_label_log_probs
+from powsm.decode.profile import DecodeError, Profile
 from powsm.decode.search import language_log_probs
 from powsm.files.whole import sha256_file
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.find import CheckpointError, ModelFiles, find_model
+from powsm.model.s2t_ctc import PowsmCtcModel
 from powsm.model.weights import load_model
 from powsm.tasks import NA_SYM, NO_TIME_SYM
 from powsm.vocabulary.code_points import PREFIX as CODE_POINTS
 from powsm.vocabulary.tokenizer import Tokenizer
 
 
+def _padded(
+    speech: Sequence[torch.Tensor], window: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Recordings as one batch (B, n_samples), and their lengths (B,)."""
+    if window == "published":
+        n = int(WINDOW_S * SAMPLE_RATE)
+        speech = [torch.nn.functional.pad(s[:n], (0, n - len(s[:n]))) for s in speech]
+    lengths = torch.tensor([len(s) for s in speech])
+    return torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True), lengths
+
+
 @dataclass(frozen=True)
 class Recogniser:
     """A model with its tokenizer, ready to decode."""
 
-    model: ESPnetS2TModel
+    model: ESPnetS2TModel | PowsmCtcModel
     tokenizer: Tokenizer
     device: torch.device
     weights: str  # short hash of the weights' file
@@ -67,14 +80,16 @@ class Recogniser:
 
         Returns:
             (B, T, D) and the true lengths (B,).
+
+        Raises:
+            DecodeError: the model has no decoder; see `ctc_scores`.
         """
-        if window == "published":
-            n = int(WINDOW_S * SAMPLE_RATE)
-            speech = [
-                torch.nn.functional.pad(s[:n], (0, n - len(s[:n]))) for s in speech
-            ]
-        lengths = torch.tensor([len(s) for s in speech])
-        padded = torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True)
+        if self.is_ctc_only:
+            raise DecodeError(
+                "this model has no decoder, and its encoder reads language, task and "
+                "prompt with the audio: use decode: ctc"
+            )
+        padded, lengths = _padded(speech, window)
         out, lens = self.model.encode(padded.to(self.device), lengths.to(self.device))
         return (out[0] if isinstance(out, tuple) else out), lens
 
@@ -92,6 +107,84 @@ class Recogniser:
                 "no phones: decode: attention, without ctc_weight and "
                 "ctc_length_bound, is what it can be decoded with"
             )
+
+    @property
+    def is_ctc_only(self) -> bool:
+        """Whether there is no decoder: language, task and prompt enter the encoder."""
+        return isinstance(self.model, PowsmCtcModel)
+
+    def check(self, profile: Profile) -> None:
+        """Refuse a profile that this model cannot do.
+
+        Raises:
+            DecodeError: see `Profile.check_model`.
+        """
+        finds_language = not self.is_ctc_only or self.model.lang_apply_prob < 1.0
+        profile.check_model(
+            has_decoder=not self.is_ctc_only, finds_language=finds_language
+        )
+
+    @torch.inference_mode()
+    def ctc_scores(
+        self,
+        speech: Sequence[torch.Tensor],
+        langs: Sequence[str],
+        task: str,
+        texts: Sequence[str],
+        window: str = "own",
+        block: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a head of a model without a decoder says.
+
+        Args:
+            speech: tensors (n_samples,), 16 kHz.
+            langs: language symbol of each.
+            task: `pr asr g2p p2g`.
+            texts: the prompt of each, or `<na>`.
+            window: see `encode`.
+            block: of the head; None is the last. Those before it say phones or text,
+                as `ctc_asr_only` in training had it.
+
+        Returns:
+            Log-probabilities (B, N_PREFIX + T, V), and numbers of positions (B,). Two
+            positions of language and task come before the frames.
+
+        Raises:
+            DecodeError: the model has no token for a language, or no such head.
+        """
+        speech, lengths = _padded(speech, window)
+        texts = [
+            self._ids([NA_SYM]) if text == NA_SYM else self.tokenizer.encode(text)
+            for text in texts
+        ]
+        prompts = [torch.tensor(ids) for ids in texts]
+        prefix = [self._ids([lang, f"<{task}>"]) for lang in langs]
+        ignored = self.model.ignore_id
+        pad = torch.nn.utils.rnn.pad_sequence
+        heads, n_positions = self.model.heads(
+            *(speech.to(self.device), lengths.to(self.device)),
+            pad(prompts, batch_first=True, padding_value=ignored).to(self.device),
+            torch.tensor([len(ids) for ids in prompts]).to(self.device),
+            torch.tensor(prefix).to(self.device),
+            with_prefix=True,
+        )
+        block = max(heads) if block is None else block
+        if block not in heads:
+            raise DecodeError(
+                f"block {block} has no CTC head; those of this model are after blocks "
+                f"{' '.join(map(str, heads))}"
+            )
+        return heads[block], n_positions
+
+    def _ids(self, symbols: Sequence[str]) -> list[int]:
+        ids = self.tokenizer.token_ids
+        for symbol in symbols:
+            if symbol not in ids:
+                raise DecodeError(
+                    f"{symbol} is not in this model's vocabulary; use "
+                    f"{UNKNOWN_LANG_SYM} for a language"
+                )
+        return [ids[symbol] for symbol in symbols]
 
     @contextmanager
     def precision(self, dtype: str) -> Iterator[None]:
@@ -143,7 +236,8 @@ class Recogniser:
         """Languages of encoded recordings, likeliest first, with log-probabilities.
 
         Args:
-            memory: (B, T, D) encoder output.
+            memory: (B, T, D) encoder output, or what the last head of a model without a
+                decoder says, (B, T, V) of `ctc_scores`.
             lens: (B,) true numbers of frames.
             among: codes to choose from; empty: all that the model has.
 
@@ -160,8 +254,12 @@ class Recogniser:
                 )
             symbols = asked
         ids = [self.tokenizer.token_ids[sym] for sym in symbols]
-        log_probs = language_log_probs(self.model, memory, lens, ids).log_softmax(-1)
-        log_probs = log_probs.cpu()  # in one transfer
+        if self.is_ctc_only:
+            blank = self.model.blank_id
+            log_probs = first_label_log_probs(memory, lens, ids, blank=blank)
+        else:
+            log_probs = language_log_probs(self.model, memory, lens, ids)
+        log_probs = log_probs.log_softmax(-1).cpu()  # in one transfer
         order = log_probs.argsort(dim=-1, descending=True)
         return [
             [(symbols[i], row[i]) for i in best]

@@ -113,6 +113,7 @@ def transcribe(
             without phones.
         DecodeError: see `decode_batch`.
     """
+    recogniser.check(profile)
     for job in jobs:
         job.check_prompt(profile, task, window_s)
     if with_times and task not in PHONE_TASKS:
@@ -130,7 +131,8 @@ def transcribe(
         }
         for job in jobs
     ]
-    reads_path = is_path(profile)
+    # without a decoder it depends on language and task: `decode_batch` reads it
+    reads_path = is_path(profile) and not recogniser.is_ctc_only
     barred = barred_phones(recogniser, profile.phones) if reads_path else ()
     window = int(window_s * SAMPLE_RATE)
     read = [n for n, job in enumerate(jobs) if reads_path or len(job.speech) > window]

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from espnet2.asr.ctc import CTC
+from espnet2.s2t.espnet_ctc_model import ESPnetS2TCTCModel
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 
-from powsm.model import s2t
+from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.s2t_ctc import PowsmCtcModel, set_language_dropout
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,13 @@ _CLASSES: dict[str, dict[str, str]] = {
         "e_branchformer": (
             "espnet2.asr.encoder.e_branchformer_encoder:EBranchformerEncoder"
         ),
+        "e_branchformer_ctc": (
+            "espnet2.asr.encoder.e_branchformer_ctc_encoder:EBranchformerCTCEncoder"
+        ),
         "transformer": "espnet2.asr.encoder.transformer_encoder:TransformerEncoder",
+    },
+    "promptencoder": {
+        "transformer": "espnet2.asr.encoder.transformer_encoder:TransformerEncoder"
     },
     "decoder": {
         "transformer": "espnet2.asr.decoder.transformer_decoder:TransformerDecoder"
@@ -39,14 +47,19 @@ _CLASSES: dict[str, dict[str, str]] = {
     "model": {
         "espnet": "espnet2.s2t.espnet_model:ESPnetS2TModel",
         "powsm": "powsm.model.s2t:PowsmModel",
+        # without a decoder both are ours: it gives the scores of every head
+        "espnet_ctc": "powsm.model.s2t_ctc:PowsmCtcModel",
+        "powsm_ctc": "powsm.model.s2t_ctc:PowsmCtcModel",
     },
 }
-_OPTIONAL = ("specaug", "normalize", "decoder")  # may be null
+_OPTIONAL = ("specaug", "normalize", "decoder", "promptencoder")  # may be null
 _NOT_IN_TABLE = ("preencoder", "postencoder", "input_size", "init")
 
 
-def build(config: Mapping) -> ESPnetS2TModel:
+def build(config: Mapping) -> ESPnetS2TModel | PowsmCtcModel:
     """The network of a training configuration, as `S2TTask.build_model` builds it.
+
+    One without a decoder is a `PowsmCtcModel`, whichever of the two it was trained as.
 
     Args:
         config: ESPnet's settings, with the tokens themselves or their file in
@@ -55,11 +68,22 @@ def build(config: Mapping) -> ESPnetS2TModel:
     Raises:
         KeyError: a setting is missing.
         TypeError: a part does not take what the configuration gives it.
+        PowsmError: a model without a decoder, whose encoder is one that we do not read.
     """
+    if config.get("model") in CTC_ONLY_MODELS:
+        config = {**config, "model": "powsm_ctc"}
+    model = _build(config)
+    if isinstance(model, PowsmCtcModel):
+        set_language_dropout(model, config.get("preprocessor_conf") or {})
+    return model
+
+
+def _build(config: Mapping) -> ESPnetS2TModel | ESPnetS2TCTCModel:
     if others := _not_in_table(config):
         log.info("built by ESPnet's task, which loads slowly: %s", " ".join(others))
         config = {"input_size": None, "init": None, **config}
-        return s2t.PowsmTask.build_model(argparse.Namespace(**config))
+        task = task_of_model(config.get("model"))
+        return task.build_model(argparse.Namespace(**config))
     tokens = config["token_list"]
     if isinstance(tokens, str):
         with open(tokens, encoding="utf-8") as file:
@@ -71,12 +95,18 @@ def build(config: Mapping) -> ESPnetS2TModel:
         "vocab_size": len(tokens),
         "encoder_output_size": encoder.output_size(),
     }
-    decoder = _part(config, "decoder", **sizes)
     ctc = CTC(
         odim=len(tokens),
         encoder_output_size=encoder.output_size(),
         **config["ctc_conf"],
     )
+    if config.get("model") in CTC_ONLY_MODELS:
+        size = config["promptencoder_conf"]["output_size"]
+        given = {"input_size": size, "input_layer": None}
+        others = {"prompt_encoder": _part(config, "promptencoder", **given)}
+    else:
+        decoder = _part(config, "decoder", **sizes)
+        others = {"preencoder": None, "postencoder": None, "decoder": decoder}
     return _part(
         config,
         "model",
@@ -84,12 +114,10 @@ def build(config: Mapping) -> ESPnetS2TModel:
         frontend=frontend,
         specaug=specaug,
         normalize=normalize,
-        preencoder=None,
         encoder=encoder,
-        postencoder=None,
-        decoder=decoder,
         ctc=ctc,
         token_list=list(tokens),
+        **others,
     )
 
 
@@ -110,7 +138,9 @@ def _not_in_table(config: Mapping) -> list[str]:
 def _choice(config: Mapping, key: str) -> str | None:
     if key == "model":
         return config.get(key, "espnet")  # not in old configurations
-    return config.get(key) if key == "decoder" else config[key]
+    if key in ("decoder", "promptencoder"):
+        return config.get(key)
+    return config[key]
 
 
 def _part(config: Mapping, key: str, **given):

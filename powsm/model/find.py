@@ -123,10 +123,14 @@ def keep_normaliser(train_set: Path, exp: Path) -> None:
 def default_weights(exp: Path) -> Path:
     """The averaged model of an experiment folder.
 
+    Released ones have the epochs in their names: `.ave_5best.till70epoch.pth`, or
+    `.ave.till70epoch.pth`.
+
     Raises:
         CheckpointError: there is none.
     """
     averages = sorted(Path(exp).glob("valid.*.ave.pth"))
+    averages = averages or sorted(Path(exp).glob("valid.*.ave*.till*epoch.pth"))
     if not averages:
         raise CheckpointError(
             f"{exp}: no valid.*.ave.pth; run stage 11 to its end, or name the weights"
@@ -244,11 +248,6 @@ def _model_files(
         if not path.exists():
             raise CheckpointError(f"{name}: {path} is not there")
     config = load_yaml(config_file)
-    if config.get("model") == "espnet_ctc":
-        raise CheckpointError(
-            f"{name}: a CTC-only model; this recipe decodes encoder-decoder models "
-            "(espnet2.bin.s2t_inference does both)"
-        )
     bpe_model = _locate(config_file, "bpemodel", config.get("bpemodel"), roots, packed)
     stats_file = None
     if config.get("normalize") == "global_mvn":

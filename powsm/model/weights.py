@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from powsm.model.build import build
 from powsm.model.find import CheckpointError, ModelFiles, check_hash
+from powsm.model.s2t_ctc import PowsmCtcModel
 from powsm.settings import load_yaml
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,9 @@ def _check_stats(path: Path) -> None:
         ) from err
 
 
-def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
+def load_model(
+    files: ModelFiles, device: str = "cpu"
+) -> ESPnetS2TModel | PowsmCtcModel:
     """Build a found model and load every parameter; in evaluation mode.
 
     What its CTC head was taught is its attribute `ctc_target`.
@@ -149,7 +152,9 @@ def load_model(files: ModelFiles, device: str = "cpu") -> ESPnetS2TModel:
     config = load_yaml(files.config_file)
     # which packing keeps apart: older ESPnets do not know the key
     has_sdpa = (config.get("powsm") or {}).get("use_sdpa") or ()
-    for part in ("encoder_conf", "decoder_conf"):
+    for part in ("encoder_conf", "decoder_conf", "promptencoder_conf"):
+        if part == "promptencoder_conf" and not config.get(part):
+            continue
         conf = dict(config.get(part) or {})
         if part in has_sdpa:
             conf["use_sdpa"] = True

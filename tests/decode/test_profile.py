@@ -22,7 +22,6 @@ WITH_CTC = SearchOptions(ctc_weight=0.3)
         ({"tasks": ()}, "do not exist"),
         ({"dtype": "float16"}, "one of float32 bfloat16"),
         # each way to read has its options
-        ({"decode": "ctc", "tasks": ("pr", "asr")}, "always speaks phones.* do asr"),
         ({"decode": "ctc", "search": WITH_CTC}, "beam_size and nbest alone"),
         ({"decode": "joint"}, "joint is with CTC"),
         ({"search": WITH_CTC}, "attention without"),

@@ -17,6 +17,7 @@ from tiny_model import make_experiment, make_tokens
 from powsm.decode.recogniser import Recogniser
 from powsm.model.find import (
     CheckpointError,
+    default_weights,
     find_model,
 )
 from powsm.model.weights import current_names, load_model, read_weights
@@ -259,11 +260,19 @@ def test_what_is_no_model_is_told(tmp_path, monkeypatch, name, message):
         find_model(name)
 
 
-def test_ctc_only_model_is_refused(published, tmp_path):
-    root = copy(published, tmp_path / "model")
-    change_config(root, model="espnet_ctc")
-    with pytest.raises(CheckpointError, match="a CTC-only model"):
-        find_model(root)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "valid.total_count.ave_5best.till70epoch.pth",
+        "valid.total_count.ave.till70epoch.pth",
+    ],
+)
+def test_released_average_of_an_experiment_is_taken(tmp_path, name):
+    for weights in (name, "70epoch.pth"):
+        (tmp_path / weights).touch()
+    assert default_weights(tmp_path).name == name
+    (tmp_path / "valid.loss.ave.pth").touch()  # of training here
+    assert default_weights(tmp_path).name == "valid.loss.ave.pth"
 
 
 def test_packed_model_of_another_task_is_refused(published, tmp_path):

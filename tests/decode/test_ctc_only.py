@@ -1,0 +1,183 @@
+"""Decoding by a model without a decoder, against stock ESPnet on the same weights."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from espnet2.bin.s2t_inference import Speech2Text
+from tiny_model import CTC_SETTINGS, make_corpus, make_experiment
+
+from powsm.decode.align import align
+from powsm.decode.batch import decode_batch, items, read_speech
+from powsm.decode.profile import DecodeError, Profile, SearchOptions
+from powsm.decode.recogniser import Recogniser
+from powsm.decode.transcribe import Job, transcribe
+from powsm.model.s2t_ctc import N_PREFIX
+
+TASKS = ("pr", "asr", "g2p", "p2g")
+GREEDY = Profile("ctc_tasks", decode="ctc", tasks=TASKS)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def sharpened(exp):
+    """Random weights whose best path says much: the head's scores spread widely."""
+    path = exp / "valid.loss.ave.pth"
+    state = torch.load(path, weights_only=True)
+    state["ctc.ctc_lo.weight"] *= 30
+    state["ctc.ctc_lo.bias"][0] = 0.5
+    torch.save(state, path)
+    return exp
+
+
+@pytest.fixture(scope="module")
+def exp(corpus, tmp_path_factory):
+    root = tmp_path_factory.mktemp("model")
+    return sharpened(make_experiment(root, corpus / "tokens", base=CTC_SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def recogniser(exp):
+    return Recogniser.load(exp)
+
+
+@pytest.fixture(scope="module")
+def stock(exp):
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    weights = exp / "valid.loss.ave.pth"
+    return Speech2Text(
+        exp / "config.yaml", weights, bpemodel=config["bpemodel"], beam_size=30
+    )
+
+
+def decode(recogniser, profile, task, folder):
+    batch = items(folder, task)
+    speech = [read_speech(item.audio, 960) for item in batch]
+    return batch, speech, decode_batch(recogniser, profile, task, batch, speech)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_greedy_is_the_best_path_of_stock(recogniser, stock, corpus, task):
+    """In a batch at true lengths, where stock takes one recording after another."""
+    batch, speech, records = decode(recogniser, GREEDY, task, corpus / "dump/dev")
+    assert len(records) == 5
+    for item, samples, record in zip(batch, speech, records, strict=True):
+        symbols = {"lang_sym": item.lang_sym, "task_sym": f"<{task}>"}
+        (best, *_) = stock.best_path(samples.numpy(), item.text_prev, **symbols)
+        assert record["tokens"] == best[1]
+        assert len(record["tokens"]) > 5
+
+
+def test_batch_at_true_lengths_says_what_each_says_alone(recogniser, corpus):
+    """Scores differ a little: ESPnet's convolutions read the padding beside the end."""
+    batch, speech, records = decode(recogniser, GREEDY, "p2g", corpus / "dump/dev")
+    for item, samples, record in zip(batch, speech, records, strict=True):
+        (alone,) = decode_batch(recogniser, GREEDY, "p2g", [item], [samples])
+        assert alone["tokens"] == record["tokens"]
+
+
+def test_beam_is_no_worse_than_stock_and_its_own_best_path(recogniser, stock, corpus):
+    """Sums over all paths of what was said, by PyTorch's CTC loss."""
+    search = SearchOptions(beam_size=30)
+    profile = Profile("x", decode="ctc", tasks=("pr",), search=search)
+    folder = corpus / "dump/dev"
+    batch, speech, _ = decode(recogniser, profile, "pr", folder)
+    ids = recogniser.tokenizer.token_ids
+    for item, samples in list(zip(batch, speech, strict=True))[-2:]:
+        (record,) = decode_batch(recogniser, profile, "pr", [item], [samples])
+        (path,) = decode_batch(recogniser, GREEDY, "pr", [item], [samples])
+        scores, n = recogniser.ctc_scores([samples], [item.lang_sym], "pr", ["<na>"])
+
+        def total(tokens, scores=scores, n=n):
+            target = torch.tensor([[ids[token] for token in tokens]])
+            lengths = torch.tensor([target.size(1)])
+            loss = torch.nn.functional.ctc_loss(
+                scores.transpose(0, 1), target, n, lengths, reduction="sum"
+            )
+            return -loss.item()
+
+        symbols = {"lang_sym": item.lang_sym, "task_sym": "<pr>"}
+        searched = stock(samples.numpy(), **symbols)[0][1]
+        # the beam drops some of the paths that it sums
+        assert total(record["tokens"]) - 0.5 < record["score"]
+        assert record["score"] <= total(record["tokens"]) + 1e-3
+        assert total(record["tokens"]) >= total(path["tokens"]) - 1e-3
+        assert total(record["tokens"]) >= total(searched) - 1e-3
+
+
+def test_language_task_and_prompt_are_heard(recogniser, corpus):
+    folder = corpus / "dump/dev"
+    said = {task: decode(recogniser, GREEDY, task, folder)[2] for task in TASKS}
+    texts = {task: [r["tokens"] for r in rows] for task, rows in said.items()}
+    assert texts["pr"] != texts["asr"]
+    chain = Profile("x", decode="ctc", tasks=("p2g",), prev="predicted")
+    records = decode(recogniser, chain, "p2g", folder)[2]
+    for record, heard in zip(records, said["pr"], strict=True):
+        assert record["text_prev"] == (heard["text"] or "<na>")
+
+
+def test_heads_before_the_last_are_read_by_block(recogniser):
+    speech = [torch.randn(8000, generator=torch.Generator().manual_seed(0)) * 0.1]
+    asked = (speech, ["<eng>"], "asr", ["<na>"])
+    last, n = recogniser.ctc_scores(*asked)
+    named, _ = recogniser.ctc_scores(*asked, block=3)
+    between, _ = recogniser.ctc_scores(*asked, block=2)
+    assert torch.equal(last, named) and not torch.equal(last, between)
+    # 51 spectrogram frames give (51 - 3) // 2 + 1 = 25 and then 12, after two symbols
+    assert last.size(1) == int(n) == N_PREFIX + 12
+    with pytest.raises(DecodeError, match="block 1 has no CTC head; .* blocks 2 3"):
+        recogniser.ctc_scores(*asked, block=1)
+
+
+# ----------------------------------------------------------- what it cannot do
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        (Profile("x", decode="attention"), "this one has none; use decode: ctc"),
+        (
+            Profile("x", decode="joint", search=SearchOptions(ctc_weight=0.3)),
+            "this one has none",
+        ),
+        (Profile("x", decode="ctc", tasks=("lid",)), "told the language of every"),
+        (Profile("x", decode="ctc", lang="detected"), "lang: detected is nothing"),
+    ],
+)
+def test_what_it_was_not_taught_is_refused_with_the_reason(
+    recogniser, corpus, profile, message
+):
+    with pytest.raises(DecodeError, match=message):
+        decode(recogniser, profile, profile.tasks[0], corpus / "dump/dev")
+
+
+def test_language_that_was_taught_is_found(corpus, tmp_path):
+    conf = CTC_SETTINGS["preprocessor_conf"] | {"lang_apply_prob": 0.5}
+    base = CTC_SETTINGS | {"preprocessor_conf": conf}
+    taught = Recogniser.load(make_experiment(tmp_path, corpus / "tokens", base=base))
+    profile = Profile("x", decode="ctc", tasks=("lid",))
+    batch, speech, records = decode(taught, profile, "lid", corpus / "dump/dev")
+    for record in records:
+        assert record["text"] in taught.languages()
+        total = np.exp(list(record["languages"].values())).sum()
+        assert total == pytest.approx(1.0, abs=1e-3)  # of the two that it knows
+
+
+# --------------------------------------------------------------- long audio
+
+
+def test_long_recording_is_decoded_in_pieces_and_phones_have_times(recogniser):
+    rng = np.random.default_rng(0)
+    speech = torch.from_numpy(rng.normal(0, 0.1, 60_000).astype(np.float32))
+    job = Job("long", speech, "<eng>")
+    (record,) = transcribe(recogniser, GREEDY, "pr", [job], window_s=2.0, overlap_s=0.5)
+    pieces = record["pieces"]
+    assert len(pieces) > 1 and pieces[0]["start_s"] == 0.0
+    assert pieces[-1]["end_s"] == pytest.approx(60_000 / 16_000)
+    assert record["text"] == "".join(piece["text"] for piece in pieces)
+    segments = align(recogniser, speech)
+    assert all(not s.phone.startswith("<") for s in segments)
+    assert all(0 <= s.start < s.end <= 60_000 / 16_000 for s in segments)
