@@ -19,6 +19,7 @@ VERSIONS = {
     "set": 1,  # stage 1: a data directory
     "audio": 1,  # stage 3: copies of audio
     "dump": 2,  # stage 4; 2 has ref.raw.ipa, and nmt_nfkc in released text
+    "languages": 1,  # the part of a set in some languages
     "index": 3,  # where the utterances of a dump folder begin
     "tokens": 1,  # stage 5
 }

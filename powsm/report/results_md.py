@@ -236,7 +236,9 @@ def render(experiment: Experiment, dump: Path, command: str) -> str:
     parts = [
         f"# {experiment.name}",
         "Rates are in percent, from summed counts, with 95 % bootstrap intervals in "
-        "brackets; for error rates, less is better.",
+        "brackets; for error rates, less is better. Phones are scored against what the "
+        "normaliser made of the references; the paper's tables (`powsm reproduce`) are "
+        "scored against IPA that went through none.",
         *_headlines(experiment),
         "## What is weak",
         "\n".join(

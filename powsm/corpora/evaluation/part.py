@@ -8,15 +8,31 @@ from collections.abc import Collection
 from pathlib import Path
 
 from powsm.errors import PowsmError
+from powsm.files.current import is_current, states, write_record
 from powsm.files.datadir import EXAMPLE_FILES, RAW_REFERENCES, read_scp, write_scp
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder
 
 _BY_UTTERANCE = ("ref.ipa", RAW_REFERENCES, "ref.text")
+_RECORD = "part.json"
 
 
 class PartError(PowsmError):
     """A part that holds nothing; the message names set and languages."""
+
+
+def is_part_current(whole: Path, out: Path, langs: Collection[str]) -> bool:
+    """Whether a part holds what `write_part` would write now; arguments are the same.
+
+    It does not once the set was made anew, as by another policy.
+    """
+    return is_current(out / _RECORD, "languages", _made_from(whole, langs))
+
+
+def _made_from(whole: Path, langs: Collection[str]) -> dict[str, object]:
+    names = (*EXAMPLE_FILES, *_BY_UTTERANCE, "normaliser.json")
+    files = [whole / name for name in names if (whole / name).exists()]
+    return {"langs": sorted(langs), "whole": states(files)}
 
 
 def write_part(whole: Path, out: Path, langs: Collection[str]) -> int:
@@ -48,4 +64,6 @@ def write_part(whole: Path, out: Path, langs: Collection[str]) -> int:
                 write_scp(making / name, rows)
         write_spk2utt(making / "utt2spk", making / "spk2utt")
         shutil.copyfile(whole / "normaliser.json", making / "normaliser.json")
+        made_from = _made_from(whole, langs)
+        write_record(making / _RECORD, "languages", made_from, making.iterdir())
     return len(kept)

@@ -135,7 +135,7 @@ def check_claims(
         else:
             for system in systems:
                 if claim.table:
-                    outcomes.append(_against_number(claim, system, tables))
+                    outcomes.append(_against_number(claim, system, tables, exps))
                 else:
                     outcomes.append(_paired(claim, roles, system, exps))
     return outcomes
@@ -219,11 +219,14 @@ def _paired(
 
 
 def _against_number(
-    claim: Claim, system: System, tables: Callable[[str], Table]
+    claim: Claim,
+    system: System,
+    tables: Callable[[str], Table],
+    exps: Mapping[str, Path],
 ) -> Outcome:
     table = tables(claim.table)
     number = claim.table.removeprefix("table").strip("_")
-    command = f"powsm reproduce --table {number} --exp {system.name}"
+    command = f"powsm reproduce --table {number} --exp {exps[system.name]}"
     cells = [
         cell
         for cell in fill(table, [system])

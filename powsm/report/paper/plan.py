@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
+from powsm.corpora.evaluation.part import is_part_current
 from powsm.files.datadir import read_scp
 from powsm.report.paper.fill import SIZE_TOLERANCE, hyp_file, is_measured_otherwise
 from powsm.report.paper.spec import Query, Row, Table, TestSet
@@ -30,7 +31,8 @@ class PlannedDecode:
         why_not: why it cannot be decoded; empty if it can.
         source: what the set has to be prepared from first; None if it is there, or
             nobody knows.
-        part_of: the set of which it is made, if it is a part that is not there yet.
+        part_of: the set of which it is made, if it is a part that is not there yet, or
+            of which the set was made anew.
     """
 
     query: Query
@@ -97,6 +99,9 @@ def _planned(
             if known is not None:
                 hint = f"{known.variable} in db.sh says where; " * bool(known.variable)
                 why_not += f" ({hint}{known.access})"
+    elif known and known.part_of and (dump / known.part_of).is_dir():
+        if not is_part_current(dump / known.part_of, folder, known.langs):
+            part_of, is_done = known.part_of, False
     if not why_not and exp is None:
         why_not = "no model given: --model"
     hours = _hours(folder, query.task)

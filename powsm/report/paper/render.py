@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from powsm.formatting import markdown_table
 from powsm.report.paper.fill import Filled, Score, is_measured_otherwise
 from powsm.report.paper.spec import Table
+from powsm.score.rates import rate_notes
 
 CSV_FIELDS = (
     "table",
@@ -129,6 +130,8 @@ def markdown(table: Table, cells: Sequence[Filled]) -> str:
         )
     else:
         parts.append("No cell of ours could be filled.")
+    if notes := rate_notes([metric]):
+        parts += ["## Metric", notes]
     parts += ["## Cells that stay empty", _reasons(cells)]
     other = {
         (c.row, c.column): c.paper.source

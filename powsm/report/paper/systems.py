@@ -79,7 +79,10 @@ class ExperimentScores:
             if (item.query.profile, item.query.set, item.query.task) == key:
                 if item.why_not:
                     return item.why_not
-                return f"{query.set} has no example for {query.task}"
+                return (
+                    f"{query.set} is not decoded by {query.profile}, or has no example "
+                    f"for {query.task}"
+                )
         return f"{self.exp}: {query.set} is not decoded with {query.profile}"
 
 

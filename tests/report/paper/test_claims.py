@@ -86,7 +86,8 @@ def test_a_published_number_is_held_against_the_interval(ours, verdict):
     )
     any_model = type(table)(**{**vars(table), "rows": rows})
     system = System("x", lambda query: ours)
-    (result,) = check_claims([claim], {}, [system], lambda name: any_model, {})
+    exps = {"x": Path("exp/x")}
+    (result,) = check_claims([claim], {}, [system], lambda name: any_model, exps)
     assert result.verdict == verdict
 
 
@@ -94,9 +95,11 @@ def test_a_small_model_does_not_test_a_claim_about_the_published_one():
     claims, roles = load_claims(CONF / "tables/claims.yaml")
     claim = next(c for c in claims if c.name == "in-domain average")
     system = System("small", lambda query: Score(1, 0, 2))
+    exps = {"small": Path("exp/small")}
     (result,) = check_claims(
-        [claim], roles, [system], lambda n: load_table(CONF / f"tables/{n}.yaml"), {}
+        [claim], roles, [system], lambda n: load_table(CONF / f"tables/{n}.yaml"), exps
     )
+    assert result.command == "powsm reproduce --table 2 --exp exp/small"
     assert result.verdict == UNTESTED and "small is another training" in result.detail
 
 

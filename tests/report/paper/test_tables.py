@@ -20,7 +20,7 @@ from powsm_command import POWSM
 
 from powsm.cli.main import main
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
-from powsm.corpora.evaluation.part import PartError, write_part
+from powsm.corpora.evaluation.part import PartError, is_part_current, write_part
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.report.paper import render
 from powsm.report.paper.fill import (
@@ -36,6 +36,7 @@ from powsm.report.paper.plan import (
     PUBLISHED_RTF,
     describe,
     plan,
+    plan_queries,
     real_time_factor,
 )
 from powsm.report.paper.spec import (
@@ -442,6 +443,34 @@ def test_phones_of_a_table_are_scored_against_raw_references(tmp_path):
     assert "IPA that went through no normaliser" in done.stdout
 
 
+def test_claims_are_tested_on_what_an_experiment_has_decoded(tmp_path):
+    """By hand: the first search has no error, the second those of PHONES."""
+    exp, dump = make_experiment(tmp_path)
+    right = {utt_id: slashed(ref) for utt_id, (_, ref, _) in PHONES.items()}
+    wrong = {utt_id: slashed(hyp) for utt_id, (_, _, hyp) in PHONES.items()}
+    for weight, texts in (("07", right), ("03", wrong)):
+        profile = f"decode_beam1_{weight}_unk"
+        write_hyps(exp, profile, "test_tone", "pr_joint_unk", texts)
+    done = subprocess.run(
+        [
+            *(*POWSM, "reproduce", "--claims", "--dry_run", "--exp", str(exp)),
+            *("--conf", str(CONF), "--dump", str(dump)),
+            *("--seen", "test_tone", "--unseen", "test_tone"),
+            *("--words", "test_tone", "--g2p", "test_tone"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row.split("|")[1].strip(): row for row in done.stdout.splitlines()[4:]
+            if row.count("|") > 4}  # fmt: skip
+    assert "| undecided | PFER 0.00 and 3" in rows["more CTC, unseen languages"]
+    assert "5 utterances" in rows["more CTC, unseen languages"]
+    assert "is not decoded by decode_pr_p2g" in rows["PR-P2G"]
+    assert f"powsm reproduce --table 2 --exp {exp}" in done.stdout
+    assert (exp / "tables/claims.md").exists()
+
+
 def test_a_part_of_a_set_holds_the_languages_it_names(tmp_path):
     _, dump = make_experiment(tmp_path)
     for name in ("text.prev", "text.ctc"):
@@ -453,6 +482,21 @@ def test_a_part_of_a_set_holds_the_languages_it_names(tmp_path):
     validate(dump / "test_part", EXAMPLE_FILES)
     refs = dict(read_scp(dump / "test_part/ref.ipa"))
     assert refs.keys() == {"tone_c_spa", "tone_d_spa", "tone_e_spa"}
+    # made anew when the set was, and for other languages
+    whole, part = dump / "test_tone", dump / "test_part"
+    assert is_part_current(whole, part, ["spa"])
+    assert not is_part_current(whole, part, ["spa", "eng"])
+    known = {"test_part": TestSet(None, "", part_of="test_tone", langs=("spa",))}
+    query = Query("ctc_greedy", "test_part", "pr", "all", "PFER")
+    (planned,) = plan_queries([query], None, dump, known)
+    assert planned.part_of == ""
+    refs = (whole / "ref.text").read_text()
+    (whole / "ref.text").write_text(refs.replace("word", "words"))
+    (planned,) = plan_queries([query], None, dump, known)
+    assert planned.part_of == "test_tone" and not planned.is_done
+    write_part(whole, part, ["spa"])
+    assert "words" in (part / "ref.text").read_text()
+    assert is_part_current(whole, part, ["spa"])
     with pytest.raises(PartError, match="no utterance in fra"):
         write_part(dump / "test_tone", dump / "test_part", ["fra"])
 
