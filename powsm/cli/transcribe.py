@@ -152,8 +152,9 @@ def _is_done(
     target = targets[source]
     if options.channel != "each":
         return target.exists()
-    # how many channels there are is known when it is read; the last is written last
-    return target.exists() or _of_channel(target, "right").exists()
+    # how many channels there are is known when it is read; the first is written last
+    firsts = (target, *(_of_channel(target, side) for side in ("left", "1")))
+    return any(path.exists() for path in firsts)
 
 
 def _transcribe(
@@ -224,9 +225,9 @@ def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
         yield _Part(source, _shown(source), torch.from_numpy(channels[0]), target)
         return
     numbered = [str(number) for number in range(1, len(channels) + 1)]
-    for side, samples in zip(
-        _SIDES if len(channels) == 2 else numbered, channels, strict=True
-    ):
+    sides = list(zip(_SIDES if len(channels) == 2 else numbered, channels, strict=True))
+    # the file of the first is written last: where it is, the others are, too
+    for side, samples in sides if target is None else sides[::-1]:
         own = None if target is None else _of_channel(target, side)
         speech = torch.from_numpy(samples.copy())
         yield _Part(source, f"{_shown(source)} {side}", speech, own)

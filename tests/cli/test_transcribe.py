@@ -138,6 +138,22 @@ def test_channels_are_mixed_or_taken_apart(here, say, model):
     assert Path("two.right.txt").read_text() == right + "\n"
 
 
+@pytest.mark.parametrize(("n_channels", "first"), [(2, "left"), (3, "1")])
+def test_channels_of_a_recording_are_done_together(here, say, n_channels, first):
+    put("a.wav", noise(n_channels=n_channels))
+    how = ("--channel", "each", "--format", "txt", "a.wav")
+    say(*how)
+    files = sorted(here.glob("*.txt"))
+    assert len(files) == n_channels
+    for path in files:
+        path.write_text("kept")
+    say(*how)  # all are there
+    assert {path.read_text() for path in files} == {"kept"}
+    Path(f"a.{first}.txt").unlink()  # as after a kill
+    say(*how)
+    assert sorted(here.glob("*.txt")) == files
+
+
 def test_bad_recordings_are_named_and_the_others_done(here, say, caplog):
     put("good.wav")
     put("in/blip.wav", noise(0.03))

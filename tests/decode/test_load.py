@@ -107,6 +107,12 @@ def test_a_list_is_decoded_together_and_keeps_its_order(model):
     assert model([]) == []
 
 
+def test_a_long_list_is_decoded_in_groups(model, monkeypatch):
+    monkeypatch.setattr("powsm.decode.recordings.model.GROUP_FILES", 2)
+    parts = [SPEECH[n * 1_000 :] for n in range(5)]
+    assert [r.text for r in model(parts)] == [model(part).text for part in parts]
+
+
 def test_emissions_and_times_fit_the_path(model):
     emissions = model.emissions(SPEECH)
     np.testing.assert_allclose(np.exp(emissions.log_probs).sum(1), 1, atol=1e-4)

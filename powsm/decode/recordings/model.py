@@ -34,6 +34,8 @@ from powsm.phones.orthography import normalise_text
 from powsm.phones.slashed import to_slashed
 from powsm.tasks import NA_SYM, PHONES, TASKS
 
+GROUP_S = 400.0  # seconds of recordings that are decoded together
+GROUP_FILES = 64
 _DEFAULT_MODEL = "espnet/powsm"
 
 
@@ -126,7 +128,8 @@ class Model:
                 f"text: {len(texts)} texts of {len(recordings)} recordings; expected "
                 "one each"
             )
-        jobs = []
+        results: list[Result] = []
+        jobs: list[Job] = []
         for number, (one, its_text) in enumerate(zip(recordings, texts, strict=True)):
             name = f"audio[{number}]" if many else "audio"
             speech = speech_of(
@@ -139,7 +142,10 @@ class Model:
             if isinstance(one, str | Path):
                 name = Path(one).stem
             jobs.append(self.job(question, name, speech, its_text))
-        results = self.answer(question, jobs, with_times=times)
+            if is_full(jobs):
+                results += self.answer(question, jobs, with_times=times)
+                jobs = []
+        results += self.answer(question, jobs, with_times=times)
         return results if many else results[0]
 
     def align(
@@ -335,6 +341,11 @@ class Model:
         if not segmented.phones:
             raise PowsmError(f"{text!r}: no phones, expected IPA")
         return segmented.phones
+
+
+def is_full(group: Sequence[Job]) -> bool:
+    """Whether recordings are as many as are decoded together: each is an open file."""
+    return len(group) >= GROUP_FILES or sum(p.seconds for p in group) >= GROUP_S
 
 
 def load(
