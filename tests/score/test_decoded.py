@@ -1,10 +1,12 @@
 """Reading decoded sets: places, references, and the ways they can be broken."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from experiment_builder import PHONES, make_dump, make_experiment, write_hyps
 
+from powsm.cli.stages.decode import keep_policies
 from powsm.score.decoded import DecodedError, DecodedSet, DumpSet, decoded_sets
 from powsm.score.rates import ScoreError
 from powsm.score.results import ResultsError, read_history, score_experiment
@@ -61,6 +63,15 @@ def test_score_of_words_asks_the_policy_of_the_set(tmp_path, dump):
     record = {"policy": "released", "version": "1", "text_policy": "released"}
     (folder / "normaliser.json").write_text(json.dumps(record))
     assert decoded.score(dump).counts["n_words"] == 0
+
+
+def test_model_from_the_hub_is_not_scored_in_words_of_another_policy(tmp_path, dump):
+    """Its results are in exp/<tag>, where no training left a record."""
+    decoded = hyps(tmp_path / "exp", "asr_joint", {u: "word" for u in PHONES})
+    policies = {"policy": "released", "text_policy": "released"}
+    keep_policies(SimpleNamespace(normaliser=policies), tmp_path / "exp")
+    with pytest.raises(DecodedError, match="writes text by policy released"):
+        decoded.score(dump)
 
 
 def test_set_without_orthography_is_not_scored_in_words(tmp_path, dump):
