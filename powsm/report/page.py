@@ -8,7 +8,7 @@ bounded, and the page says how many were left out.
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from powsm.report.decoded import (
     read_decoded,
 )
 from powsm.report.experiment import Experiment, training_command, versions
+from powsm.report.paper.costs import count_parameters
 from powsm.report.results_md import weaknesses
 from powsm.score.rates import CHANCE, RATES
 from powsm.score.results import Result
@@ -61,6 +62,8 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
             for name, task in DECODED_TASKS.items()
         },
         "languages": {lang: language_name(lang) for lang in sorted(langs - {"all"})},
+        "headline": headline(experiment),
+        "higher_is_better": [n for n, rate in RATES.items() if rate.higher_is_better],
         "weak": weaknesses(experiment, dump),
         "results": [_result(r) for r in experiment.results],
         "timings": [
@@ -95,6 +98,45 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
             if key not in _HIDDEN_SETTINGS and value not in (None, {}, [])
         },
     }
+
+
+def headline(experiment: Experiment) -> dict | None:
+    """The best pooled score of the first task that was scored, and what it is of.
+
+    All sections of the page begin with its set, task and profile.
+    """
+    pooled = [r for r in experiment.results if r.lang == "all"]
+    scored = {r.task for r in pooled}
+    task = next((name for name in DECODED_TASKS if name in scored), None)
+    if task is None:
+        return None
+    set_name = next(r.set for r in pooled if r.task == task)
+    metric = experiment.main_metric(set_name, task)
+    asked = {"set": set_name, "task": task, "metric": metric, "lang": "all"}
+    rows = [r for r in experiment.select(**asked) if math.isfinite(r.value)]
+    if not rows:
+        return None
+    sign = -1 if metric in RATES and RATES[metric].higher_is_better else 1
+    best = min(rows, key=lambda r: sign * r.value)
+    audio_s = [
+        t.audio_s
+        for t in experiment.timings
+        if (t.set, t.task, t.profile) == (best.set, best.task, best.system)
+    ]
+    return {
+        **_result(best),
+        "n_systems": len(rows),
+        "audio_s": audio_s[0] if audio_s else None,
+        "n_parameters": _n_parameters(experiment.config),
+    }
+
+
+def _n_parameters(config: Mapping) -> float | None:
+    """Weights by the settings, biases left out; None for another kind of network."""
+    try:
+        return count_parameters(config, len(config["token_list"]))
+    except (KeyError, TypeError):
+        return None
 
 
 def _decoded(

@@ -40,9 +40,40 @@ function withInterval(r) {
   return `${rounded(r.value, n)} [${rounded(r.low, n)}, ${rounded(r.high, n)}]`;
 }
 
-/** A labelled menu; `options` are [value, label] pairs; `change` gets the new value. */
-function menu(label, options, change) {
-  const select = el("select", { onchange: () => change(select.value) });
+// What the menus show is in the address: #section&menu=value&...
+const [startSection, ...startView] = decodeURI(location.hash.slice(1)).split("&");
+const view = new Map(new URLSearchParams(startView.join("&")));
+const menus = new Map();
+
+function showAddress(place) {
+  const query = new URLSearchParams([...view]).toString();
+  history.replaceState(null, "", `#${place}${query ? `&${query}` : ""}`);
+}
+
+/** Set the menus as the address says: decoded sets first, which fill other menus. */
+function restoreView() {
+  const order = [...view.keys()].sort((a, b) => b.endsWith("-set") - a.endsWith("-set"));
+  for (const key of order) {
+    const known = menus.get(key);
+    if (!known || ![...known.select.options].some((o) => o.value === view.get(key))) continue;
+    known.select.value = view.get(key);
+    known.change(view.get(key));
+  }
+  if (startView.length) document.getElementById(startSection)?.scrollIntoView();
+  addEventListener("hashchange", () => {
+    if (view.size && !location.hash.includes("&")) showAddress(location.hash.slice(1));
+  });
+}
+
+/** A labelled menu; `options` are [value, label] pairs; `change` gets the new value.
+ *  `key` is its name in the address: its section, and what it chooses. */
+function menu(label, options, change, key) {
+  const select = el("select", { onchange: () => {
+    view.set(key, select.value);
+    change(select.value);
+    showAddress(key.split("-")[0]);
+  } });
+  menus.set(key, { select, change });
   for (const [value, text] of options) select.append(el("option", { value }, text));
   return { node: el("label", {}, label, select), select };
 }
@@ -52,6 +83,11 @@ function bar(r, most) {
   const percent = (value) => `${Math.min(100, (100 * value) / most)}%`;
   const track = el("div", { class: "track", "aria-hidden": "true" });
   if (r.value === null) return track;
+  for (const value of ticks(most)) {
+    const tick = el("div", { class: "tick" });
+    tick.style.left = percent(value);
+    track.append(tick);
+  }
   const filled = el("div", { class: "bar" });
   filled.style.width = percent(r.value);
   track.append(filled);
@@ -64,8 +100,59 @@ function bar(r, most) {
   return track;
 }
 
-const largest = (results) =>
-  Math.max(1e-9, ...results.map((r) => r.high ?? r.value ?? 0));
+/** The end of a scale on which all results fit: a round number. */
+function largest(results) {
+  const most = Math.max(1e-9, ...results.map((r) => r.high ?? r.value ?? 0));
+  const [, step] = ticks(most);
+  return step * Math.ceil(most / step - 1e-9);
+}
+
+const unitOf = (metric) => (metric === "mean_hamming" ? "phones" : "%");
+
+/** The numbers of a scale, above the bars that share it. */
+function scale(metric, most) {
+  const marks = ticks(most);
+  return el("div", { class: "scale", "aria-hidden": "true" }, ...marks.map((value, k) => {
+    const mark = el("span", {}, plainNumber(value) + (k === marks.length - 1 ? ` ${unitOf(metric)}` : ""));
+    mark.style.left = `${(100 * value) / most}%`;
+    return mark;
+  }));
+}
+
+const isHigherBetter = (metric) => data.higher_is_better.includes(metric);
+const betterFirst = (a, b) =>
+  (a.value === null) - (b.value === null) || (isHigherBetter(a.metric) ? b.value - a.value : a.value - b.value);
+
+/** The decoded set that every section begins with: the headline's, else the first. */
+function firstSystem(systems) {
+  const h = data.headline;
+  const best = systems.findIndex((s) => h && s.set === h.set && s.task === h.task && s.profile === h.system);
+  return Math.max(0, best);
+}
+
+// --- headline ------------------------------------------------------------------------
+
+const spoken = (s) => (s < 100 ? `${s.toFixed(0)} s` : s < 6000 ? `${(s / 60).toFixed(1)} minutes` : `${(s / 3600).toFixed(1)} hours`);
+
+function showHeadline() {
+  const h = data.headline;
+  const root = section("headline");
+  if (!h) {
+    root.append(el("p", {}, "Nothing was scored."));
+    return;
+  }
+  const last = data.history[data.history.length - 1];
+  const interval = h.low === null || h.high === null ? "" : ` 95 % interval ${rounded(h.low)} to ${rounded(h.high)}`;
+  const better = isHigherBetter(h.metric) ? "more is better" : "less is better";
+  root.append(
+    el("p", { class: "score" }, `${h.metric} ${rounded(h.value)} ${unitOf(h.metric)}`, el("small", {}, `${interval}; ${better}`)),
+    el("p", {}, `${taskName(h.task)} of ${h.set} by ${h.system}` + (h.n_systems > 1 ? `, the best of ${h.n_systems} profiles` : "") +
+      `: ${h.n_utts.toLocaleString("en")} utterances` + (h.audio_s ? `, ${spoken(h.audio_s)}` : "") + "."),
+    last || h.n_parameters ? el("p", { class: "note" }, [
+      h.n_parameters ? `A model of about ${+(h.n_parameters / 1e6).toPrecision(3)} million parameters.` : "",
+      last ? `Trained for ${last.epoch} epochs, ${last.updates.toLocaleString("en")} updates, ${spoken(last.seconds)}.` : "",
+    ].join(" ")) : null);
+}
 
 // --- results -------------------------------------------------------------------------
 
@@ -78,12 +165,12 @@ function showResults() {
     menu(label, values.map((v) => [v, text(v)]), (value) => {
       chosen[name] = value;
       draw();
-    });
+    }, `results-${name}`);
   const sets = unique(data.results.map((r) => r.set));
   const tasks = unique(data.results.map((r) => r.task));
   const langs = unique(data.results.map((r) => r.lang)).sort(
     (a, b) => (b === "all") - (a === "all") || a.localeCompare(b));
-  const menus = [
+  const choices = [
     choose("set", "Set", ["", ...sets], (s) => s || "all sets"),
     choose("task", "Task", ["", ...tasks], (t) => (t ? taskName(t) : "all tasks")),
     choose("lang", "Language", [...langs, ""], (l) => (l === "all" ? "pooled" : l ? `${l} (${languageName(l)})` : "each language")),
@@ -92,8 +179,8 @@ function showResults() {
   const header = ["Task", "Metric", "Score", "", "Utterances", "Units"];
   const isMain = (r) => (data.main_metrics[r.task] ?? [r.metric]).includes(r.metric);
   root.append(
-    el("p", {}, "Rates are in percent, from summed counts. The brackets hold the 95 % bootstrap interval; for error rates, less is better."),
-    el("div", { class: "controls" }, ...menus.map((m) => m.node)),
+    el("p", {}, "Rates are in percent, from summed counts. The brackets hold the 95 % bootstrap interval; for error rates, less is better. Bars of one metric share a scale; the best profile of each set and task is first and marked."),
+    el("div", { class: "controls" }, ...choices.map((m) => m.node)),
     count,
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of results" },
       el("table", { id: "results-table" },
@@ -116,12 +203,18 @@ function showResults() {
     for (const metric of unique(rows.map((r) => r.metric))) {
       most[metric] = largest(rows.filter((r) => r.metric === metric));
     }
-    body.replaceChildren(...rows.map((r) =>
-      el("tr", { class: r.lang === "all" ? "pooled" : undefined },
-        el("td", {}, `${taskName(r.task)}, ${r.system}`, el("small", {}, r.lang === "all" ? r.set : `${r.set}, ${languageName(r.lang)}`)),
+    const group = (r) => `${r.set} ${r.task} ${r.metric} ${r.lang}`;
+    const groups = unique(rows.map(group));
+    rows.sort((a, b) => groups.indexOf(group(a)) - groups.indexOf(group(b)) || betterFirst(a, b));
+    const rivals = new Map(groups.map((g) => [g, rows.filter((r) => group(r) === g)]));
+    const isBest = (r) => isMain(r) && rivals.get(group(r)).length > 1 && rivals.get(group(r))[0] === r;
+    const beginsScale = (r, k) => k === 0 || rows[k - 1].metric !== r.metric;
+    body.replaceChildren(...rows.map((r, k) =>
+      el("tr", { class: [r.lang === "all" ? "pooled" : "", isBest(r) ? "best" : ""].join(" ").trim() || undefined },
+        el("td", {}, `${taskName(r.task)}, ${r.system} `, isBest(r) ? el("span", { class: "mark" }, "★ best") : null, el("small", {}, r.lang === "all" ? r.set : `${r.set}, ${languageName(r.lang)}`)),
         el("td", {}, r.metric),
         el("td", { class: "number" }, withInterval(r)),
-        el("td", { class: "range" }, bar(r, most[r.metric])),
+        el("td", { class: "range" }, beginsScale(r, k) ? scale(r.metric, most[r.metric]) : null, bar(r, most[r.metric])),
         el("td", { class: "number wide" }, r.n_utts.toLocaleString("en")),
         el("td", { class: "number wide" }, r.n_units.toLocaleString("en")))));
     count.textContent = `${rows.length} of ${data.results.length} scores`;
@@ -233,7 +326,7 @@ function showLanguages() {
     return;
   }
   const body = el("tbody");
-  const choice = menu("Score", unique(rows.map(key)).map((k) => [k, k]), draw);
+  const choice = menu("Score", unique(rows.map(key)).map((k) => [k, k]), draw, "languages-score");
   root.append(
     el("div", { class: "controls" }, choice.node),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Scores by language" },
@@ -249,15 +342,14 @@ function showLanguages() {
     const shown = data.results.filter((r) => key(r) === chosen)
       .sort((a, b) => (b.lang === "all") - (a.lang === "all") || b.value - a.value);
     const most = largest(shown);
-    body.replaceChildren(...shown.map((r) =>
+    body.replaceChildren(...shown.map((r, k) =>
       el("tr", { class: r.lang === "all" ? "pooled" : undefined },
         el("th", { scope: "row" }, languageName(r.lang)),
         el("td", { class: "number" }, withInterval(r)),
-        el("td", { style: "width:50%" }, bar(r, most)),
+        el("td", { style: "width:50%" }, k === 0 ? scale(r.metric, most) : null, bar(r, most)),
         el("td", { class: "number wide" }, r.n_utts.toLocaleString("en")))));
   }
-  const best = data.results.filter((r) => r.lang === "all" && r.metric === "PFER").sort((a, b) => a.value - b.value)[0];
-  if (best) choice.select.value = key(best);
+  if (data.headline && rows.some((r) => key(r) === key(data.headline))) choice.select.value = key(data.headline);
   draw(choice.select.value);
 }
 
@@ -371,16 +463,16 @@ function showConfusions() {
     return;
   }
   const properties = Object.keys(data.properties);
-  const chosen = { system: 0, lang: "all", property: properties[0] };
+  const chosen = { system: firstSystem(systems), lang: "all", property: properties[0] };
   const table = el("table", { class: "matrix", id: "confusion-table" });
   const panel = el("div", { class: "panel", id: "confusion-panel", "aria-live": "polite" });
-  const langMenu = menu("Language", [["all", "all languages"]], (value) => { chosen.lang = value; draw(); });
+  const langMenu = menu("Language", [["all", "all languages"]], (value) => { chosen.lang = value; draw(); }, "confusions-lang");
   const systemMenu = menu("Decoded set", systems.map((s, k) => [k, systemName(s)]), (value) => {
     chosen.system = Number(value);
     fillLanguages();
     draw();
-  });
-  const propertyMenu = menu("Classes", properties.map((p) => [p, p]), (value) => { chosen.property = value; draw(); });
+  }, "confusions-set");
+  const propertyMenu = menu("Classes", properties.map((p) => [p, p]), (value) => { chosen.property = value; draw(); }, "confusions-classes");
   root.append(
     el("p", {}, "Rows are what the reference has, columns what the model wrote, aligned by feature distance. A cell counts phones; its colour is the share of its row. Choose a cell for the phones and utterances behind it."),
     el("div", { class: "controls" }, systemMenu.node, langMenu.node, propertyMenu.node),
@@ -476,6 +568,7 @@ function showConfusions() {
     pick(null, null);
   }
 
+  systemMenu.select.value = chosen.system;
   fillLanguages();
   draw();
 }
@@ -489,13 +582,14 @@ function showWorst() {
     return;
   }
   const list = el("div", { id: "worst-list" });
-  const chosen = { system: 0, lang: "" };
+  const chosen = { system: firstSystem(data.systems), lang: "" };
   const systemMenu = menu("Decoded set", data.systems.map((s, k) => [k, systemName(s)]), (value) => {
     chosen.system = Number(value);
     chosen.lang = "";
     draw();
-  });
-  const langMenu = menu("Language", [], (value) => { chosen.lang = value; draw(); });
+  }, "worst-set");
+  const langMenu = menu("Language", [], (value) => { chosen.lang = value; draw(); }, "worst-lang");
+  systemMenu.select.value = chosen.system;
   const limits = data.clip_limits;
   root.append(
     el("p", { class: "note" }, `The page holds the sound of ${limits.n} utterances (${(limits.bytes / 1e6).toFixed(1)} MB; at most ${limits.max_clips} and ${(limits.max_bytes / 1e6).toFixed(0)} MB).`),
@@ -574,6 +668,7 @@ function showSettings() {
       el("pre", { tabindex: "0" }, JSON.stringify(data.settings, null, 1))));
 }
 
+showHeadline();
 showResults();
 showWeak();
 showTraining();
@@ -582,3 +677,4 @@ showConfusions();
 showWorst();
 showLid();
 showSettings();
+restoreView();

@@ -1,10 +1,11 @@
 """The report page in a real browser: it opens, filters and answers clicks."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
-from experiment_builder import make_experiment
+from experiment_builder import PHONES, make_experiment, slashed, write_hyps
 
 from powsm.report import page
 from powsm.report.experiment import read_experiment
@@ -72,7 +73,7 @@ def test_filter_by_language_leaves_its_scores(opened):
     tab, complaints = opened
     rows = "#results-table tbody tr"
     tab.select_option("#results select >> nth=2", "spa")
-    assert tab.locator(rows).count() == 3  # PFER, PER, accuracy
+    assert tab.locator(rows).count() == 4  # PFER, that of chance, PER, accuracy
     assert "Spanish" in tab.locator(rows).first.inner_text()
     tab.select_option("#results select >> nth=1", "lid")
     assert tab.locator(rows).count() == 1
@@ -142,3 +143,50 @@ def test_dark_page_keeps_its_contrast(browser, report):
     )
     assert colours == ["rgb(230, 233, 237)", "rgb(20, 24, 29)"]
     tab.close()
+
+
+def test_page_begins_with_the_best_score(opened):
+    tab, complaints = opened
+    text = tab.locator("#headline").inner_text()
+    assert "PFER 31.4 %" in text and "26.4 to 36.4; less is better" in text
+    assert "phone recognition of test_tone by ctc_greedy: 5 utterances, 3 s." in text
+    assert complaints == []
+
+
+def test_best_profile_is_first_and_chosen_everywhere(browser, tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    # a second profile that says every reference phone, and so comes before ctc_greedy
+    exact = {utt_id: slashed(ref) for utt_id, (_, ref, _) in PHONES.items()}
+    write_hyps(exp, "zzz", "test_tone", "pr_joint", exact)
+    rows = json.loads((exp / "results.json").read_text())
+    better = [
+        {**r, "profile": "zzz", "decode": "joint", "value": 0.0, "low": 0.0}
+        for r in rows
+        if r["task"] == "pr"
+    ]
+    (exp / "results.json").write_text(json.dumps(rows + better))
+    report = page.write(read_experiment(exp), dump, "powsm report")
+    tab = browser.new_page()
+    tab.goto(report.as_uri())
+    first = tab.locator("#results-table tbody tr").first
+    assert "zzz" in first.inner_text() and "best" in first.inner_text()
+    assert "by zzz, the best of 2 profiles" in tab.locator("#headline").inner_text()
+    for section in ("languages", "confusions", "worst"):
+        menu = tab.locator(f"#{section} select").first
+        shown = menu.evaluate("menu => menu.selectedOptions[0].textContent")
+        assert "zzz" in shown, section
+    tab.close()
+
+
+def test_view_is_in_the_address(opened, browser):
+    tab, complaints = opened
+    tab.select_option("#results select >> nth=2", "spa")
+    tab.select_option("#confusions select >> nth=2", "voicing")
+    other = browser.new_page()
+    other.goto(tab.url)
+    value = "menu => menu.value"
+    assert other.eval_on_selector("#results select >> nth=2", value) == "spa"
+    assert other.eval_on_selector("#confusions select >> nth=2", value) == "voicing"
+    assert other.locator("#results-table tbody tr").count() == 4
+    other.close()
+    assert complaints == []
