@@ -6,6 +6,8 @@ from typing import Self
 
 import torch
 
+from powsm.model.layout import Layout
+
 
 @dataclass
 class Batch:
@@ -28,6 +30,7 @@ class Batch:
         example_ctc: (E,) row numbers of `text_ctc`; None means one target a recording,
             the same for all its examples.
         utt_ids: of the U recordings; empty where nobody asks for them.
+        layout: what follows from the integers above; None lets the model make it.
     """
 
     speech: torch.Tensor
@@ -41,6 +44,7 @@ class Batch:
     example_audio: torch.Tensor | None = None
     example_ctc: torch.Tensor | None = None
     utt_ids: Sequence[str] = ()
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if self.example_audio is None:
@@ -68,21 +72,25 @@ class Batch:
         return self.example_audio if self.example_ctc is None else self.example_ctc
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The keyword arguments of a model."""
+        """The keyword arguments of a model, ESPnet's own as well."""
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
         return {name: x for name, x in values if isinstance(x, torch.Tensor)}
 
+    def arguments(self) -> dict:
+        """The keyword arguments of `PowsmModel`: the tensors and the layout."""
+        return self.tensors() | {"layout": self.layout}
+
     def to(self, device: torch.device) -> Self:
         """The same on a device; Lightning asks for this."""
-        return replace(
-            self,
-            **{k: v.to(device, non_blocking=True) for k, v in self.tensors().items()},
-        )
+        moved = {k: v.to(device, non_blocking=True) for k, v in self.tensors().items()}
+        layout = None if self.layout is None else self.layout.to(device)
+        return replace(self, **moved, layout=layout)
 
     def pin_memory(self) -> Self:
         """The same in memory that a GPU reads by itself; PyTorch's loader asks."""
         pinned = {name: x.pin_memory() for name, x in self.tensors().items()}
-        return replace(self, **pinned)
+        layout = None if self.layout is None else self.layout.pin_memory()
+        return replace(self, **pinned, layout=layout)
 
     def row_for_each_example(self) -> Self:
         """ESPnet's own layout: a recording and a target for each of the E examples."""
@@ -96,6 +104,7 @@ class Batch:
             example_audio=None,
             example_ctc=None,
             utt_ids=(),
+            layout=None,
         )
 
     def first_ctc_targets(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,4 +140,4 @@ class Batch:
             lengths = getattr(self, f"{name}_lengths")[chosen]
             part[f"{name}_lengths"] = lengths
             part[name] = getattr(self, name)[chosen][:, : int(lengths.max())]
-        return replace(self, **part, utt_ids=self.utt_ids[first:last])
+        return replace(self, **part, utt_ids=self.utt_ids[first:last], layout=None)

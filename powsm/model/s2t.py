@@ -9,7 +9,9 @@ between `model: espnet` and `model: powsm` both ways.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +20,10 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.utils.checkpoint import checkpoint
 
 from powsm.errors import PowsmError
+from powsm.model import features
 from powsm.model.batch import Batch
-from powsm.model.packing import Packing
+from powsm.model.cross_entropy import smoothed_cross_entropy
+from powsm.model.layout import Layout, LayoutMaker
 from powsm.model.phone_ctc import PhoneLinear
 from powsm.tasks import TASKS
 
@@ -29,32 +33,20 @@ def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def smoothed_cross_entropy(
-    logits: torch.Tensor, target: torch.Tensor, smoothing: float
-) -> torch.Tensor:
-    """ESPnet's label-smoothing loss of each token, without its (N, V) target table.
+class Encoded(NamedTuple):
+    """Encoder output of U recordings.
 
-    Args:
-        logits: (N, V) scores before the softmax.
-        target: (N,) token ids.
-        smoothing: mass spread evenly over the V - 1 other tokens.
-
-    Returns:
-        (N,) KL divergence from the smoothed target, as `LabelSmoothingLoss`.
+    Attributes:
+        memory: (U, T, D).
+        lengths: (U,) frames of each recording, on the device of `memory`.
+        n_frames: the same as numbers.
+        between: (U, T, D) outputs of the layers that have a CTC loss of their own.
     """
-    vocab = logits.size(-1)
-    logits = _at_least_float32(logits)
-    log_z = logits.logsumexp(-1)
-    log_target = logits.gather(1, target.unsqueeze(1)).squeeze(1) - log_z
-    if smoothing == 0.0:
-        return -log_target
-    other = smoothing / (vocab - 1)
-    log_all = logits.sum(-1) - vocab * log_z
-    confidence = 1.0 - smoothing
-    entropy = confidence * torch.tensor(confidence).log() + smoothing * (
-        torch.tensor(other).log()
-    )
-    return entropy - (confidence - other) * log_target - other * log_all
+
+    memory: torch.Tensor
+    lengths: torch.Tensor
+    n_frames: list[int]
+    between: list[torch.Tensor]
 
 
 class PowsmModel(ESPnetS2TModel):
@@ -122,8 +114,22 @@ class PowsmModel(ESPnetS2TModel):
             # flash-attn's kernel knows the causal mask only, not one of packed rows
             if layer.self_attn.use_flash_attn:
                 layer.self_attn.use_sdpa = True
-            if guided_attention_weight > 0:
-                layer.src_attn.use_sdpa = False  # the penalty reads the weights
+            # the penalty reads the weights; otherwise nobody does, and a table of
+            # (U, heads, W, frames) of them is most of what a batch of long clips holds
+            layer.src_attn.use_sdpa = guided_attention_weight == 0
+        self._knows_features = features.is_known(self)
+
+    @property
+    def layout_maker(self) -> LayoutMaker:
+        """Makes what a `Batch` may bring along, so that the model need not ask."""
+        return LayoutMaker(
+            na=self.na,
+            sop=self.sop,
+            sos=self.sos,
+            eos=self.eos,
+            padding=self.ignore_id,
+            tasks=self._task_ids,
+        )
 
     def forward(
         self, speech: torch.Tensor, **tensors: torch.Tensor
@@ -137,27 +143,51 @@ class PowsmModel(ESPnetS2TModel):
         Returns:
             Loss averaged over the E examples, statistics, and E as the weight.
         """
-        batch = Batch.of({"speech": speech} | tensors)
+        batch = self.laid_out(Batch.of({"speech": speech} | tensors))
+        return self.losses(batch, self.encode_batch(batch))
+
+    def laid_out(self, batch: Batch) -> Batch:
+        """A batch with its layout, in rows as `share_encoder` has them."""
         if not self.share_encoder:
             batch = batch.row_for_each_example()
-        memory, memory_lens = self.encode(batch.speech, batch.speech_lengths)
-        intermediate = []
-        if isinstance(memory, tuple):
-            memory, intermediate = memory
+        if batch.layout is None:
+            layout = self.layout_maker(batch).to(batch.speech.device)
+            batch = replace(batch, layout=layout)
+        return batch
 
+    def encode_batch(self, batch: Batch) -> Encoded:
+        """Encoder output of a batch that is laid out, equal to that of `encode`."""
+        n_samples = batch.layout.n_samples
+        if not self._knows_features:
+            memory, lengths = self.encode(batch.speech, batch.speech_lengths)
+            n_frames = lengths.tolist()
+        else:
+            feats, is_padding = features.features(self, batch.speech, n_samples)
+            ctc = self.ctc if self.encoder.interctc_use_conditioning else None
+            memory, lengths, _ = self.encoder(
+                feats, batch.speech_lengths, masks=is_padding, ctc=ctc
+            )
+            n_frames = features.n_frames(self, n_samples)
+        memory, between = memory if isinstance(memory, tuple) else (memory, [])
+        return Encoded(memory, lengths, n_frames, [hidden for _, hidden in between])
+
+    def losses(
+        self, batch: Batch, encoded: Encoded
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """What `forward` returns, of a batch that is encoded."""
         stats: dict[str, torch.Tensor] = {}
         loss = 0.0
         if self.ctc_weight != 0.0:
-            loss_ctc = self._ctc_losses(memory, memory_lens, intermediate, batch, stats)
+            loss_ctc = self._ctc_losses(encoded, batch.layout, stats)
             loss = self.ctc_weight * loss_ctc
         if self.ctc_weight != 1.0:
-            loss_att = self._attention_loss(memory, memory_lens, batch, stats)
+            loss_att = self._attention_loss(encoded, batch.layout, stats)
             loss = loss + (1 - self.ctc_weight) * loss_att
         if "loss_guide" in stats:
             loss = loss + self.guided_attention_weight * stats["loss_guide"]
         stats["loss"] = loss
         stats = {k: v.detach() for k, v in stats.items()}
-        return force_gatherable((loss, stats, batch.n_examples), loss.device)
+        return force_gatherable((loss, stats, batch.layout.n_examples), loss.device)
 
     @property
     def stat_names(self) -> list[str]:
@@ -181,22 +211,16 @@ class PowsmModel(ESPnetS2TModel):
     # ------------------------------------------------------------------- CTC
 
     def _ctc_losses(
-        self,
-        memory: torch.Tensor,
-        memory_lens: torch.Tensor,
-        intermediate: list[tuple[int, torch.Tensor]],
-        batch: Batch,
-        stats: dict,
+        self, encoded: Encoded, layout: Layout, stats: dict
     ) -> torch.Tensor:
         """CTC loss of the last layer, and of those between where ESPnet's asks."""
-        counts = torch.bincount(batch.ctc_rows, minlength=batch.text_ctc.size(0))
-        audio = torch.zeros_like(counts)
-        audio[batch.ctc_rows] = batch.example_audio
-        ctc = (memory_lens, batch.text_ctc, batch.text_ctc_lengths, counts, audio)
-        loss = self._ctc_loss(memory, *ctc)
+        loss = self._ctc_loss(encoded.memory, encoded.n_frames, layout)
         stats["loss_ctc"] = loss.detach()
-        if self.interctc_weight != 0.0 and intermediate:
-            inter = [self._ctc_loss(hidden, *ctc) for _, hidden in intermediate]
+        if self.interctc_weight != 0.0 and encoded.between:
+            inter = [
+                self._ctc_loss(hidden, encoded.n_frames, layout)
+                for hidden in encoded.between
+            ]
             loss_inter = sum(inter) / len(inter)
             stats["loss_interctc"] = loss_inter.detach()
             share = self.interctc_weight
@@ -204,27 +228,18 @@ class PowsmModel(ESPnetS2TModel):
         return loss
 
     def _ctc_loss(
-        self,
-        hidden: torch.Tensor,
-        lengths: torch.Tensor,
-        target: torch.Tensor,
-        target_lengths: torch.Tensor,
-        counts: torch.Tensor,
-        audio: torch.Tensor,
+        self, hidden: torch.Tensor, n_frames: list[int], layout: Layout
     ) -> torch.Tensor:
-        """CTC loss, each target counted once per example, as four rows would be.
-
-        Target m of `target` (M, L) is heard in row `audio[m]` of `hidden`.
-        """
-        valid = (target != self.na).all(1) & (counts > 0)
-        if not valid.any():
+        """CTC loss, each target counted once per example, as four rows would be."""
+        if not layout.ctc_recordings:
             return hidden.sum() * 0.0
-        target, target_lengths, counts, audio = (
-            x[valid] for x in (target, target_lengths, counts, audio)
-        )
-        hidden, lengths = hidden[audio], lengths[audio]
+        if layout.ctc_audio is not None:
+            hidden = hidden.index_select(0, layout.ctc_audio)
+        # on the CPU, where PyTorch wants to read them
+        lengths = torch.tensor([n_frames[u] for u in layout.ctc_recordings])
+        target_lengths = torch.tensor(layout.ctc_lengths)
         hidden = F.dropout(hidden, p=self.ctc.dropout_rate)
-        labels = target[target != self.ignore_id]
+        labels = layout.ctc_labels
         head = self.ctc.ctc_lo
         if isinstance(head, PhoneLinear):
             logits, labels = head.compact(hidden), head.rows(labels)
@@ -232,109 +247,80 @@ class PowsmModel(ESPnetS2TModel):
             logits = head(hidden)
         log_probs = _at_least_float32(logits.transpose(0, 1).log_softmax(2))
         losses = self.ctc.ctc_loss(log_probs, labels, lengths, target_lengths)
-        return (losses * counts).sum() / counts.sum()
+        return (losses * layout.ctc_counts).sum() / layout.n_counted
 
     # --------------------------------------------------------------- attention
 
-    def _decoder_rows(
-        self, batch: Batch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Decoder input and output: `[<sop> prev] <sos> text` and `text <eos>`.
-
-        Returns:
-            Input (E, L), its lengths (E,), output (E, L) with -1 where nothing is
-            learned, and the position of `<sos>` in each row (E,).
-        """
-        text, text_lens = batch.text, batch.text_lengths
-        prev, prev_lens = batch.text_prev, batch.text_prev_lengths
-        has_prev = (prev != self.na).all(1)
-        start = torch.where(has_prev, prev_lens + 1, 0)
-        lens = start + text_lens + 1
-        width = int(lens.max())
-        rows = torch.arange(text.size(0), device=text.device)
-        ys_in = text.new_full((text.size(0), width), self.eos)
-        ys_out = text.new_full((text.size(0), width), self.ignore_id)
-        ys_in[has_prev, 0] = self.sop
-        ys_in[rows, start] = self.sos
-        mask = torch.arange(prev.size(1), device=text.device) < prev_lens[:, None]
-        row, column = torch.nonzero(mask & has_prev[:, None], as_tuple=True)
-        ys_in[row, column + 1] = prev[row, column]
-        mask = torch.arange(text.size(1), device=text.device) < text_lens[:, None]
-        row, column = torch.nonzero(mask, as_tuple=True)
-        ys_in[row, start[row] + 1 + column] = text[row, column]
-        ys_out[row, start[row] + column] = text[row, column]
-        ys_out[rows, start + text_lens] = self.eos
-        return ys_in, lens, ys_out, start
-
     def _attention_loss(
-        self,
-        memory: torch.Tensor,
-        memory_lens: torch.Tensor,
-        batch: Batch,
-        stats: dict,
+        self, encoded: Encoded, layout: Layout, stats: dict
     ) -> torch.Tensor:
-        ys_in, ys_lens, ys_out, start = self._decoder_rows(batch)
-        n_examples = ys_in.size(0)
-        packing = Packing.of(ys_lens, batch.example_audio, memory.size(0))
-        row, column = torch.nonzero(packing.is_token, as_tuple=True)
-        hidden = self._decode(memory, memory_lens, ys_in, packing)
-        target = ys_out[row, column]
-        learned = target != self.ignore_id
-        logits = self.decoder.output_layer(hidden[learned])
-        target = target[learned]
-        losses = smoothed_cross_entropy(logits, target, self.criterion_att.smoothing)
-        example = row[learned]
-        per_example = losses.new_zeros(n_examples).index_add(0, example, losses)
-        correct = (logits.argmax(-1) == target).float()
-
-        task = batch.text[:, 1]
-        weight = per_example.new_ones(n_examples)
-        for name, token in self._task_ids.items():
-            mine = task == token
-            if mine.any():
-                weight = torch.where(mine, self.task_weights[name], weight)
-                stats[f"loss_{name}"] = per_example[mine].mean()
-                stats[f"acc_{name}"] = correct[mine[example]].mean()
-        stats["acc"] = correct.mean()
-        total = (weight * per_example).sum()
-        if self.criterion_att.normalize_length:
-            loss = total / target.numel()
-        else:
-            loss = total / n_examples
+        n_examples = layout.task.numel()
+        hidden = self._decode(encoded, layout)
+        weight = None
+        weights = [self.task_weights[task] for task in self._task_ids] + [1.0]
+        if any(w != 1.0 for w in weights):
+            table = features.on_device(torch.tensor(weights), hidden.device)
+            weight = table[layout.task[layout.example]]
+        total, losses, is_best = smoothed_cross_entropy(
+            hidden,
+            self.decoder.output_layer,
+            layout.target,
+            self.criterion_att.smoothing,
+            weight,
+        )
+        self._count(losses, is_best, layout, stats)
+        by_token = self.criterion_att.normalize_length
+        loss = total / (layout.target.numel() if by_token else n_examples)
         stats["loss_att"] = loss.detach()
         if self.guided_attention_weight > 0 and self.training:
             # where a token stands in its text: after <sos> and three prompt symbols
-            begin = start + 3
-            n_text = (ys_lens - begin).clamp(min=1)
+            begin = layout.starts + 3
+            n_text = (layout.lengths - begin).clamp(min=1)
+            width = layout.tokens.size(1)
+            row, column = layout.places // width, layout.places % width
             place = (column - begin[row] + 0.5) / n_text[row]
-            guide = self._guide(packing.pack(place), memory_lens) * packing.pack(
-                (place > 0).float()
-            )
+            pack = layout.packing.pack
+            guide = self._guide(pack(place), encoded.lengths)
+            guide = guide * pack((place > 0).float())
             stats["loss_guide"] = guide.sum() / n_examples
         return loss
 
-    def _decode(
+    def _count(
         self,
-        memory: torch.Tensor,
-        memory_lens: torch.Tensor,
-        ys_in: torch.Tensor,
-        packing: Packing,
-    ) -> torch.Tensor:
-        """Hidden states (N, D) of the N tokens before the output layer.
+        losses: torch.Tensor,
+        is_best: torch.Tensor,
+        layout: Layout,
+        stats: dict,
+    ) -> None:
+        """Loss of an example, and accuracy of a token, over all and by task."""
+        task = layout.task[layout.example]
+        sums = torch.stack([losses, is_best.to(losses), torch.ones_like(losses)], 1)
+        sums = sums.new_zeros(len(self._task_ids) + 1, 3).index_add(0, task, sums)
+        for number, name in enumerate(self._task_ids):
+            if n := layout.n_tasks.get(name):
+                stats[f"loss_{name}"] = sums[number, 0] / n
+                stats[f"acc_{name}"] = sums[number, 1] / sums[number, 2]
+        stats["acc"] = is_best.to(losses).mean()
+
+    def _decode(self, encoded: Encoded, layout: Layout) -> torch.Tensor:
+        """Hidden states (K, D) of the tokens that teach, before the output layer.
 
         ESPnet's own layers on packed rows; a token's position is that in its row.
         """
         decoder = self.decoder
+        memory = encoded.memory
         frames = torch.arange(memory.size(1), device=memory.device)
-        memory_mask = (frames < memory_lens[:, None])[:, None, :]
-        x = packing.pack(decoder.embed(ys_in)[packing.is_token])
+        memory_mask = (frames < encoded.lengths[:, None])[:, None, :]
+        packing, mask = layout.packing, layout.packing.mask
+        rows = decoder.embed(layout.tokens).flatten(0, 1)
+        x = packing.pack(rows.index_select(0, layout.places))
         for number, layer in enumerate(decoder.decoders, 1):
-            state = (x, packing.mask, memory, memory_mask)
+            state = (x, mask, memory, memory_mask)
             if number in decoder.gradient_checkpoint_layers:
                 x = checkpoint(layer, *state, use_reentrant=False)[0]
             else:
                 x = layer(*state)[0]
-        hidden = packing.unpack(x)
+        hidden = x.flatten(0, 1).index_select(0, layout.learned)
         return decoder.after_norm(hidden) if decoder.normalize_before else hidden
 
     def _guide(self, place: torch.Tensor, memory_lens: torch.Tensor) -> torch.Tensor:

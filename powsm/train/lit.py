@@ -291,7 +291,7 @@ class LitPowsm(LitESPnetModel):
         self._update.hold(batch, self.trainer.fit_loop.epoch_loop.total_batch_idx)
         loss = None
         try:
-            loss, stats, _ = self.model(**batch.tensors())
+            loss, stats, _ = self.model(**batch.arguments())
         except torch.OutOfMemoryError:
             pass  # its frames hold tensors: go on outside of this clause
         self._has_gradients = loss is None
@@ -377,7 +377,7 @@ class LitPowsm(LitESPnetModel):
         self._validation = Validation(self.model, self.args.ctc_target)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        _, stats, _ = self.model(**batch.tensors())
+        _, stats, _ = self.model(**batch.arguments())
         if not self.trainer.val_dataloaders.is_repeated(batch_idx):
             self._validation.add(batch, stats)
 

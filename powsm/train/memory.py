@@ -144,7 +144,7 @@ class UpdateInParts:
                 self._trying = (place, number)
                 module.seed_step(held.step, part=number)
                 with module.trainer.precision_plugin.train_step_context():
-                    loss, some, _ = module.model(**part.tensors())
+                    loss, some, _ = module.model(**part.arguments())
                 with torch.autocast(module.device.type, enabled=False):
                     (loss * (self.weight(part) / accumulate)).backward()
                 for key, n in module.model.stat_weights(some, part.text).items():
@@ -347,7 +347,7 @@ def _fit(trainer, module, batches: Sequence[Batch]) -> bool:
     try:
         moments = [torch.empty_like(p) for p in parameters for _ in range(2)]
         for batch in batches:
-            tensors = batch.to(module.device).tensors()
+            tensors = batch.to(module.device).arguments()
             with trainer.precision_plugin.train_step_context():
                 loss = module.model(**tensors)[0]
             loss.backward()

@@ -3,25 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from espnet2.legacy.nets.pytorch_backend.transformer.label_smoothing_loss import (
-    LabelSmoothingLoss,
-)
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask
-from tiny_model import SETTINGS as TINY
+from s2t_examples import SETTINGS, TOKENS, make_batches
 
-from powsm.model.s2t import PowsmModel, smoothed_cross_entropy
+from powsm.model.s2t import PowsmModel
 from powsm.train import config
-
-TOKENS = (
-    ["<blank>", "<unk>", "<na>", "<eng>", "<asr>", "<pr>", "<g2p>", "<p2g>"]
-    + ["<notimestamps>", "▁", "a", "b", "/p/", "/ɔ/", "/s/"]
-    + ["<sos>", "<eos>", "<sop>"]
-)
-TASK_IDS = {"asr": 4, "g2p": 6, "p2g": 7, "pr": 5}
-PARTS = ("encoder", "encoder_conf", "decoder", "decoder_conf", "normalize")
-SETTINGS = {part: TINY[part] for part in PARTS} | {"init": "xavier_uniform"}
-
 
 QUIET = {"report_cer": False, "report_wer": False}
 
@@ -34,57 +21,6 @@ def build(tmp_path, model_conf, model="powsm", encoder_conf=None):
     args.token_list = TOKENS
     torch.manual_seed(0)
     return S2TTask.build_model(args)
-
-
-def tensors(rows, pad=-1):
-    lengths = torch.tensor([len(r) for r in rows])
-    out = torch.full((len(rows), int(lengths.max())), pad)
-    for row, values in zip(out, rows, strict=True):
-        row[: len(values)] = torch.tensor(values)
-    return out, lengths
-
-
-def make_batches(samples=(9000, 16000, 12000), tasks=(4, 1, 3)):
-    """The same examples laid out our way and ESPnet's: one row each."""
-    rng = np.random.default_rng(1)
-    speech = torch.zeros(len(samples), max(samples))
-    for row, n in zip(speech, samples, strict=True):
-        row[:n] = torch.from_numpy(rng.normal(0, 0.1, n).astype(np.float32))
-    lengths = torch.tensor(samples)
-    names = [["asr", "g2p", "p2g", "pr"][-n:] for n in tasks]
-    text, prev, audio, ctc = [], [], [], []
-    for u, these in enumerate(names):
-        ctc.append(rng.integers(12, 15, 3 + u).tolist())
-        for task in these:
-            body = rng.integers(10, 15, 2 + len(text) % 4).tolist()
-            text.append([3, TASK_IDS[task], 8, *body])
-            prompted = task in ("g2p", "p2g")
-            prev.append([9, *rng.integers(10, 15, 3 + u)] if prompted else [2])
-            audio.append(u)
-    text, text_lengths = tensors(text)
-    prev, prev_lengths = tensors(prev)
-    ctc, ctc_lengths = tensors(ctc)
-    audio = torch.tensor(audio)
-    shared = {
-        "text": text,
-        "text_lengths": text_lengths,
-        "text_prev": prev,
-        "text_prev_lengths": prev_lengths,
-    }
-    ours = shared | {
-        "speech": speech,
-        "speech_lengths": lengths,
-        "text_ctc": ctc,
-        "text_ctc_lengths": ctc_lengths,
-        "example_audio": audio,
-    }
-    rows = shared | {
-        "speech": speech[audio],
-        "speech_lengths": lengths[audio],
-        "text_ctc": ctc[audio],
-        "text_ctc_lengths": ctc_lengths[audio],
-    }
-    return ours, {k: v.clone() for k, v in rows.items()}
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
@@ -154,16 +90,6 @@ def test_task_weights_scale_the_attention_loss_of_their_task(tmp_path):
 def test_unknown_task_in_task_weights_is_named(tmp_path):
     with pytest.raises(ValueError, match="'tts'"):
         build(tmp_path, {"task_weights": {"tts": 1.0}})
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_smoothed_cross_entropy_equals_espnet(smoothing):
-    torch.manual_seed(0)
-    logits = torch.randn(7, 11)
-    target = torch.randint(0, 11, (7,))
-    loss = smoothed_cross_entropy(logits, target, smoothing)
-    expected = LabelSmoothingLoss(11, -1, smoothing)(logits[None], target[None])
-    assert float(loss.sum()) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_guide_is_small_on_the_diagonal_and_large_off_it(tmp_path):
