@@ -39,6 +39,7 @@ from espnet2.train.lightning_espnet_model import LitESPnetModel
 from powsm.audio import SAMPLE_RATE
 from powsm.model.batch import Batch
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.layout import LayoutMaker
 from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel, set_language_dropout
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import NA_SYM, TASKS
@@ -167,6 +168,7 @@ class LitPowsm(LitESPnetModel):
             updates_of_passes=self._updates_of_passes(),
             num_workers=self.args.num_workers,
             pin_memory=self.device.type == "cuda",
+            layout_maker=self._layout_maker(),
         )
 
     def _updates_of_passes(self) -> list[int]:
@@ -181,6 +183,12 @@ class LitPowsm(LitESPnetModel):
         if self._passes.get("made_of") != made_of:
             self._passes = {"made_of": made_of, "updates": []}
         return self._passes["updates"]
+
+    def _layout_maker(self) -> LayoutMaker | None:
+        """None where the model has no use for layouts: encoder-only, or repeating."""
+        if not getattr(self.model, "share_encoder", False):
+            return None
+        return getattr(self.model, "layout_maker", None)
 
     def val_dataloader(self) -> UtteranceLoader:
         """All of the validation data, in the same batches every time.
@@ -197,6 +205,7 @@ class LitPowsm(LitESPnetModel):
             world_size=self.trainer.world_size,
             num_workers=self.args.num_workers,
             pin_memory=self.device.type == "cuda",
+            layout_maker=self._layout_maker(),
         )
 
     def configure_optimizers(self):

@@ -3,8 +3,9 @@
 import atexit
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from powsm.audio import AudioError
 from powsm.errors import PowsmError
 from powsm.model.batch import Batch
+from powsm.model.layout import LayoutMaker
 from powsm.train.batches import BatchOptions, PassPlan
 from powsm.train.dataset import UtteranceDataset, collate
 
@@ -36,6 +38,7 @@ class UtteranceLoader:
             known; those are not planned again to find where an epoch begins. What is
             found is added.
         num_workers: loading processes.
+        layout_maker: what a model works out from lengths and ids, so that they do it.
 
     Raises:
         PowsmError: `update_batches` is not a multiple of `world_size`, unless `whole`.
@@ -55,6 +58,7 @@ class UtteranceLoader:
         updates_of_passes: list[int] | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
+        layout_maker: LayoutMaker | None = None,
     ):
         if not whole and options.update_batches % world_size:
             raise PowsmError(
@@ -69,6 +73,7 @@ class UtteranceLoader:
         self.first_step = first_step
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.layout_maker = layout_maker
         if whole:
             self.batches_per_update = 1
             self._first = (epoch, self._plan_whole(epoch), 0)
@@ -137,7 +142,7 @@ class UtteranceLoader:
             yield from DataLoader(
                 self.dataset,
                 batch_sampler=_Keys(self._keys, len(self) - self.first_step),
-                collate_fn=collate,
+                collate_fn=partial(_laid_out, self.layout_maker),
                 num_workers=self.num_workers,
                 worker_init_fn=_leave_signals,
                 pin_memory=self.pin_memory,
@@ -147,6 +152,13 @@ class UtteranceLoader:
             message = str(err).rstrip().rpartition("\n")[2]
             kind = f"{AudioError.__module__}.{AudioError.__qualname__}: "
             raise AudioError(message.removeprefix(kind)) from err
+
+
+def _laid_out(layout_maker: LayoutMaker | None, items: Sequence[dict]) -> Batch:
+    batch = collate(items)
+    if layout_maker is None:
+        return batch
+    return replace(batch, layout=layout_maker(batch))
 
 
 def _leave_signals(worker: int) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from dump_builder import make_dump
 
+from powsm.model.layout import LayoutMaker
 from powsm.prepare.index import ExampleIndex
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset, collate
@@ -219,3 +220,21 @@ def test_loader_with_temperature_starts_in_the_middle_as_if_it_had_run_there(fol
         batch.utt_ids for batch in make_loader(folder, options=options, first_step=1)
     ]
     assert rest == whole[1:]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loader_works_the_layout_out(folder, num_workers):
+    maker = LayoutMaker(na=0, sop=1, sos=2, eos=3, padding=-1, tasks={"asr": 4})
+    options = BatchOptions(batch_seconds=100)
+    loader = make_loader(
+        folder, options=options, num_workers=num_workers, layout_maker=maker
+    )
+    (batch,) = list(loader)
+    expected = maker(batch)
+    assert batch.layout.n_samples == tuple(batch.speech_lengths.tolist())
+    assert torch.equal(batch.layout.tokens, expected.tokens)
+    assert torch.equal(batch.layout.packing.owner, expected.packing.owner)
+    # every text and an end after it are learned
+    n_learned = int(batch.text_lengths.sum()) + batch.n_examples
+    assert batch.layout.target.numel() == n_learned
+    assert all(half.layout is None for half in batch.halves())
