@@ -7,12 +7,9 @@ out, and the model only uses it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import torch
-
-if TYPE_CHECKING:
-    from powsm.model.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -146,8 +143,8 @@ class LayoutMaker:
     padding: int
     tasks: Mapping[str, int]
 
-    def __call__(self, batch: "Batch") -> Layout:
-        """The layout of a batch on the CPU; a batch on a GPU is waited for."""
+    def __call__(self, batch: Any) -> Layout:
+        """The layout of a `Batch`, on the CPU; a batch on a GPU is waited for."""
         integers = {
             name: x.cpu() for name, x in batch.tensors().items() if name != "speech"
         }
@@ -169,7 +166,7 @@ class LayoutMaker:
             **self._ctc(batch),
         )
 
-    def _decoder(self, batch: "Batch") -> dict:
+    def _decoder(self, batch: Any) -> dict:
         tokens, lengths, output, starts = self._rows(batch)
         packing = Packing.of(lengths, batch.example_audio, batch.n_recordings)
         is_token = torch.arange(tokens.size(1)) < lengths[:, None]
@@ -188,7 +185,7 @@ class LayoutMaker:
         }
 
     def _rows(
-        self, batch: "Batch"
+        self, batch: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Decoder input and output: `[<sop> prev] <sos> text` and `text <eos>`.
 
@@ -217,7 +214,7 @@ class LayoutMaker:
         ys_out[rows, start + text_lens] = self.eos
         return ys_in, lens, ys_out, start
 
-    def _ctc(self, batch: "Batch") -> dict:
+    def _ctc(self, batch: Any) -> dict:
         """Each target counts once per example, as four rows would."""
         target, lengths = batch.text_ctc, batch.text_ctc_lengths
         counts = torch.bincount(batch.ctc_rows, minlength=len(target))
