@@ -56,7 +56,14 @@ def stand_in(edge_frames: int = 0):
         tokens=lambda ids: [TOKENS[i] for i in ids],
     )
     return SimpleNamespace(
-        model=model, tokenizer=tokenizer, encode=encode, weights="none", seen=seen
+        model=model,
+        tokenizer=tokenizer,
+        encode=encode,
+        weights="none",
+        seen=seen,
+        is_ctc_only=False,
+        check=lambda profile: None,
+        check_ctc_says_phones=lambda: None,
     )
 
 

@@ -95,11 +95,7 @@ def _build(config: Mapping) -> ESPnetS2TModel | ESPnetS2TCTCModel:
         "vocab_size": len(tokens),
         "encoder_output_size": encoder.output_size(),
     }
-    ctc = CTC(
-        odim=len(tokens),
-        encoder_output_size=encoder.output_size(),
-        **config["ctc_conf"],
-    )
+    # in the order of the tasks, which the random numbers of new weights follow
     if config.get("model") in CTC_ONLY_MODELS:
         size = config["promptencoder_conf"]["output_size"]
         given = {"input_size": size, "input_layer": None}
@@ -107,6 +103,11 @@ def _build(config: Mapping) -> ESPnetS2TModel | ESPnetS2TCTCModel:
     else:
         decoder = _part(config, "decoder", **sizes)
         others = {"preencoder": None, "postencoder": None, "decoder": decoder}
+    ctc = CTC(
+        odim=len(tokens),
+        encoder_output_size=encoder.output_size(),
+        **config["ctc_conf"],
+    )
     return _part(
         config,
         "model",
