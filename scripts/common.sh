@@ -85,6 +85,56 @@ report_failure() {
 }
 trap report_failure EXIT
 
+# A stage's command runs as the leader of a process group of its own. A signal to this
+# script is handed to the leader, which ends its workers or saves what it has, and waited
+# for; what then is left of the group is ended.
+child=           # the leader; empty while no command runs
+caught=          # the signal that came
+
+hand_on() {
+    caught=$1
+    [[ -n ${child} ]] || exit $((128 + $(kill -l "$1")))
+    kill -s "$1" "${child}" 2>/dev/null || true
+}
+for signal in TERM HUP INT; do
+    # shellcheck disable=SC2064  # its value now
+    trap "hand_on ${signal}" "${signal}"
+done
+
+end_group() {
+    local tenth
+    kill -s TERM -- "-$1" 2>/dev/null || return 0
+    for ((tenth = 0; tenth < 100; tenth++)); do
+        kill -s 0 -- "-$1" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -s KILL -- "-$1" 2>/dev/null || true
+}
+
+# Run a command and wait for it, whatever signals come; its status.
+run_command() {
+    local status
+    set -m  # a group of its own, in which SIGINT is not ignored
+    "$@" </dev/null &
+    child=$!
+    set +m
+    while true; do
+        status=0
+        wait "${child}" || status=$?
+        # a signal to this script ends the wait, not the command
+        kill -s 0 "${child}" 2>/dev/null || break
+    done
+    if [[ -n ${caught} ]]; then
+        end_group "${child}"
+        child=
+        ((status > 0)) || status=$((128 + $(kill -l "${caught}")))
+        log "stopped by SIG${caught}"
+        exit "${status}"
+    fi
+    child=
+    return "${status}"
+}
+
 # Run a stage's command after a look at its inputs; in a dry run, print it instead.
 #
 # Usage: run_stage OUT INPUT... -- COMMAND...
@@ -110,7 +160,7 @@ run_stage() {
         [[ -e ${input} ]] || die "stage ${current_stage} needs ${input}, which is not" \
             "there: run the stage that makes it first (--dry_run lists them)"
     done
-    "$@"
+    run_command "$@"
     [[ -d ${out} ]] || die "stage ${current_stage} ended without making ${out}"
 }
 

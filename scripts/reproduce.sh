@@ -5,7 +5,7 @@
 # Run it in a recipe folder, where dump/ is; --help lists every option.
 set -euo pipefail
 # -P: in a recipe folder, scripts/ is a link
-root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH='' cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # where the corpora lie, and what the stages make
 # shellcheck source=/dev/null
 [[ ! -f db.sh ]] || . ./db.sh

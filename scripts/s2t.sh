@@ -138,7 +138,7 @@ set_jobs() {
 launcher=()
 n_ranks=$((ngpu > 0 ? ngpu : nproc))
 ((n_ranks == 1)) ||
-    launcher=(torchrun --standalone --nproc_per_node "${n_ranks}" --no-python)
+    launcher=(powsm ranks --n "${n_ranks}" --)
 
 if in_stage 0 "download: -> ${downloads}"; then
     run_stage "${downloads}" -- \

@@ -6,7 +6,7 @@ set -euo pipefail
 
 uv_version=0.13.9    # the installer, put into .venv itself
 need_mb=7000         # size of a complete .venv
-repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repo=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${repo}/.venv
 stamp=${venv}/.setup_done           # what .venv was made from, written last
 interrupted=${venv}/.setup_running  # is there while packages are being written

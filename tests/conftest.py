@@ -1,5 +1,6 @@
 """Builders of tests/ are importable from its sub-folders too; the `hub` of tests."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -39,3 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; pytest-xdist hands files out in this order."""
     rank = {Path(__file__).parent / name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts its jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)

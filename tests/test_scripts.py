@@ -406,10 +406,10 @@ def test_test_sets_are_those_of_the_dump_folder_or_those_named(finished):
     assert "dump/raw/test_b dump/raw/test_a" in plan
 
 
-def test_several_gpus_start_torchrun(recipe):
+def test_several_gpus_start_ranks(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4").stdout
-    assert "torchrun --standalone --nproc_per_node 4 --no-python powsm train" in plan
-    assert "torchrun --standalone --nproc_per_node 4 --no-python powsm decode" in plan
+    assert "powsm ranks --n 4 -- powsm train" in plan
+    assert "powsm ranks --n 4 -- powsm decode" in plan
     assert "--set ngpu=4" in plan
 
 
@@ -423,7 +423,7 @@ def test_more_epochs_go_on_in_the_same_experiment(recipe):
 def test_trainer_that_is_asked_for_has_its_own_folder(recipe):
     """Without, `powsm train` looks into the configuration."""
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4", "--trainer", "espnet")
-    launched = "torchrun --standalone --nproc_per_node 4 --no-python powsm train"
+    launched = "powsm ranks --n 4 -- powsm train"
     assert f"run:  {launched} --trainer espnet --config conf/" in plan.stdout
     assert "--exp exp/s2t_train_small_bpe30_espnet" in plan.stdout
     plan = recipe("--dry_run", "--stage", "11")
@@ -468,10 +468,10 @@ def test_setting_that_cannot_be_is_told_before_stage_0(recipe, option, message):
     assert recipe.calls() == []
 
 
-def test_several_ranks_on_the_cpu_start_torchrun(recipe):
+def test_several_ranks_on_the_cpu_start_ranks(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--nproc", "2").stdout
-    assert "torchrun --standalone --nproc_per_node 2 --no-python powsm train" in plan
-    assert "torchrun --standalone --nproc_per_node 2 --no-python powsm decode" in plan
+    assert "powsm ranks --n 2 -- powsm train" in plan
+    assert "powsm ranks --n 2 -- powsm decode" in plan
     assert "--set ngpu=0" in plan and "--device cpu" in plan
 
 
@@ -491,7 +491,7 @@ def test_slurm_submits_stages_1_4_11_and_12(recipe):
     assert re.search(r"--ranks -- powsm train .*--set ngpu=\\{gpus\\}", plan)
     assert re.search(r"run:  python local/prepare_data.py .* --merge", plan)
     assert re.search(r"run:  powsm decode .* --merge", plan)
-    assert "torchrun" not in plan
+    assert "powsm ranks" not in plan
     plan = recipe("--dry_run", "--stage", "11", "--trainer", "espnet").stdout
     assert "/log/stage11 --ranks -- powsm train --trainer espnet" in plan
 
@@ -531,6 +531,23 @@ class TestRecipe:
         lines = (folder / "run.sh").read_text().rstrip().splitlines()
         assert lines[-1].strip() == '"$@"'
 
+    def test_copy_that_sbatch_runs_and_cdpath(self, folder, tmp_path):
+        """Slurm copies the script; CDPATH makes cd print, and go elsewhere."""
+        shutil.copy(folder / "run.sh", tmp_path / "slurm_script")
+        (tmp_path / "s2t1").mkdir()
+        env = {"CDPATH": str(tmp_path)}
+        plans = [
+            run(*script, "--dry_run", cwd=cwd, env=env)
+            for script, cwd in (
+                (("bash", tmp_path / "slurm_script"), folder),
+                (("bash", "s2t1/run.sh"), folder.parent),
+                (("./run.sh",), folder),
+            )
+        ]
+        for plan in plans:
+            assert plan.returncode == 0, plan.stderr
+            assert plan.stdout == plans[-1].stdout and "stage 13" in plan.stdout
+
     def test_user_overrides_a_setting_from_any_folder(self, folder):
         done = run(folder / "run.sh", "--nbpe", "77", "--help", cwd="/")
         assert done.returncode == 0, done.stderr
@@ -547,7 +564,8 @@ class TestRecipe:
         )
         assert done.returncode == 0, done.stderr
         pattern = r"run: .*?(local/\w+\.py|powsm [a-z-]+) (.*)"
-        commands = re.findall(pattern, done.stdout)
+        plan = re.sub(r"powsm ranks --n \d+ -- ", "", done.stdout)
+        commands = re.findall(pattern, plan)
         assert len(commands) >= 10
         missing = []
         for program, arguments in commands:

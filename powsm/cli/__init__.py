@@ -14,5 +14,6 @@ compare     two experiments
 ablate      an ablation from one YAML file
 reproduce   a published table
 check       machine and data before the stages
+ranks       a command as several processes of this machine
 submit      a stage as Slurm jobs
 """

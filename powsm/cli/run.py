@@ -5,16 +5,25 @@ import logging
 import os
 import select
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from powsm.errors import PowsmError
 
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells give it: 128 + SIGINT
-BROKEN_PIPE = 141  # the same for a reader that left, such as head: 128 + SIGPIPE
+BROKEN_PIPE = 141  # exit status for a reader that left, such as head: 128 + SIGPIPE
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asks for the end, as Ctrl-C does."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -57,7 +66,7 @@ def run_command(
     parser.set_defaults(command=shlex.join([*name.split(), *arguments]))
     options = parser.parse_args(arguments)
     set_up_log()
-    with _leaving_ranks():
+    with _leaving_ranks(), _stopping_at_signals():
         status = _run(name, run, options)
         if status:
             raise SystemExit(status)
@@ -68,9 +77,12 @@ def _run(name: str, run: Callable, options: argparse.Namespace) -> int | str:
     try:
         status = run(options) or 0
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        if os.environ.get("RANK", "0") == "0":  # the others end with it
+            print(f"{name}: interrupted{by}", file=sys.stderr)
+        return 128 + number  # as shells give it
     except BrokenPipeError as err:
         if not _is_stdout_closed():  # it was the pipe of another program
             return f"{name}: error: {err}"
@@ -88,6 +100,28 @@ def _is_stdout_closed() -> bool:
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
+
+
+@contextmanager
+def _stopping_at_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does: what is open is tidied up.
+
+    A signal that is ignored stays so: nohup asks for that.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        raise _Stopped(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leaving_ranks():

@@ -133,6 +133,7 @@ def check_ranks(n_ranks: int, *, cuda: bool, timeout_s: float = 60.0) -> list[Fi
     from powsm.cluster.ranks import ERROR
 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--local_addr", "127.0.0.1"]  # a name of the machine need not resolve
     command += ["--nproc_per_node", str(n_ranks), "-m", "powsm.cluster.ranks"]
     command += ["cuda" if cuda else "cpu", str(RANKS_MEET_S)]
     try:

@@ -8,13 +8,14 @@ order are the same for any number of them.
 
 import mmap
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 from powsm.files.datadir import DataDirError
@@ -155,7 +156,7 @@ def map_in_order[Item, Result](
 
     A few items a process are under way at a time, so memory stays flat; one process
     works without starting another. A worker that is killed raises BrokenProcessPool;
-    when the caller is killed its workers end.
+    when the caller is killed or interrupted its workers end.
     """
     if nj <= 1:
         yield from map(work, items)
@@ -176,6 +177,10 @@ def map_in_order[Item, Result](
                 f"one of {nj} worker processes was killed; if the machine ran out of "
                 "memory, run again with fewer (--nj)"
             ) from err
+        except (KeyboardInterrupt, GeneratorExit):
+            for worker in active_children():  # the pool would wait for what they do
+                worker.kill()
+            raise
         finally:
             for future in under_way:
                 future.cancel()
@@ -184,8 +189,10 @@ def map_in_order[Item, Result](
 def _end_with_parent() -> None:
     """Let a worker end when the process that started it is killed.
 
-    It would otherwise wait for its next task for ever.
+    It would otherwise wait for its next task for ever. Ctrl-C, which the terminal
+    sends to all of them, is left to that process.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
 
     def wait() -> None:

@@ -2,7 +2,7 @@
 
 All are written whole or not at all. Batch systems announce the end of a job with a
 signal: Slurm sends SIGTERM before it kills, and SIGUSR1 or SIGUSR2 when asked to
-(--signal).
+(--signal). Ctrl-C and a closed terminal are signals as well.
 """
 
 import json
@@ -22,12 +22,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from powsm.files.whole import atomic_write
 from powsm.train.lit import LitPowsm
+from powsm.train.loader import STOP_SIGNALS
 from powsm.train.memory import TrainingError
 from powsm.train.progress import Clock
 
 log = logging.getLogger(__name__)
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -152,7 +151,8 @@ class ResumableCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, module)
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:  # in place of Lightning's for SIGTERM
-                self._old_handlers[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                    self._old_handlers[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = number

@@ -17,6 +17,12 @@ from powsm.model.layout import LayoutMaker
 from powsm.train.batches import BatchOptions, PassPlan
 from powsm.train.dataset import UtteranceDataset, collate
 
+# What asks training to save and end.
+STOP_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),  # of batch systems
+    *(signal.SIGINT, signal.SIGHUP),  # Ctrl-C, and a terminal that is closed
+)
+
 
 class UtteranceLoader:
     """Batches of one epoch for one rank, beginning at any of them at once.
@@ -163,7 +169,7 @@ def _laid_out(layout_maker: LayoutMaker | None, items: Sequence[dict]) -> Batch:
 
 def _leave_signals(worker: int) -> None:
     """Let the training process alone see signals: it saves, and needs its data."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

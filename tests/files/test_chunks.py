@@ -2,8 +2,11 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from datadir_builder import FILES, make_data_dir
@@ -109,3 +112,35 @@ def test_results_keep_the_order_of_the_items(nj):
 def test_killed_worker_is_said_in_one_line():
     with pytest.raises(ChildProcessError, match="fewer .--nj"):
         list(map_in_order(_die, range(4), 2))
+
+
+def test_interrupt_does_not_wait_for_the_workers(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from powsm.files.chunks import map_in_order\n"
+        "def work(number):\n"
+        "    Path(f'{number}').write_text(str(os.getpid()))\n"
+        "    os.rename(f'{number}', f'began{number}')\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    list(map_in_order(work, range(4), 2))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, program],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not all((tmp_path / f"began{number}").exists() for number in (0, 1)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGINT
+    assert stderr.count("Traceback") == 1, stderr  # of the program, not its workers
+    for number in (0, 1):
+        status = Path(f"/proc/{(tmp_path / f'began{number}').read_text()}/status")
+        assert not status.exists() or "zombie" in status.read_text()

@@ -49,6 +49,8 @@ def undisturbed(corpus, tmp_path_factory):
         (signal.SIGUSR1, (0, 5), 3),  # last batch of an epoch: after validation
         (signal.SIGUSR2, (1, 3), 5),
         (signal.SIGTERM, (1, 5), 6),  # nothing is left to train
+        (signal.SIGINT, (0, 3), 2),  # Ctrl-C
+        (signal.SIGHUP, (1, 2), 5),  # the terminal was closed
     ],
 )
 def test_signal_saves_and_training_goes_on_exactly(
@@ -91,12 +93,15 @@ def start(corpus: Path, exp: Path, launcher: list[str]) -> subprocess.Popen:
     return process
 
 
-def test_signal_to_the_whole_process_group_spares_the_loading_process(corpus, tmp_path):
-    """As Slurm sends it: to every process of a job."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_whole_process_group_spares_the_loading_process(
+    corpus, tmp_path, number
+):
+    """As Slurm sends it to every process of a job, and a terminal at Ctrl-C."""
     process = start(corpus, tmp_path, [])
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     assert process.wait(60) == os.EX_TEMPFAIL
-    assert "SIGTERM: saved at update " in (tmp_path / "stderr").read_text()
+    assert f"{number.name}: saved at update " in (tmp_path / "stderr").read_text()
     assert newest_checkpoint(tmp_path) is not None
 
 

@@ -2,7 +2,9 @@
 # POWSM on a small real corpus: 74 minutes of speech in five languages, on a CPU.
 # Usage: ./run.sh [--stage N] [--stop_stage N] [--option value]...   (--help lists them)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+unset CDPATH
+# sbatch runs a copy of this file from elsewhere, in the folder where it was submitted
+[[ ! -f $(dirname "${BASH_SOURCE[0]}")/db.sh ]] || cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./db.sh
 
 decode_configs="conf/decode_ctc_greedy.yaml conf/decode_joint.yaml"

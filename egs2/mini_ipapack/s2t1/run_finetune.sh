@@ -3,7 +3,9 @@
 # the fifth, and compare the two models on the test set.
 # Usage: [old="eng fra ..."] [new=rus] [root=FOLDER] ./run_finetune.sh [option of run.sh]...
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+unset CDPATH
+# sbatch runs a copy of this file from elsewhere, in the folder where it was submitted
+[[ ! -f $(dirname "${BASH_SOURCE[0]}")/db.sh ]] || cd "$(dirname "${BASH_SOURCE[0]}")"
 
 old=${old:-"eng fra ita spa"}
 new=${new:-rus}

@@ -3,7 +3,9 @@
 # languages (tuxpaint) and seven hours of a synthesiser (gnomehelp) for training.
 # Usage: ./run_long.sh [option of run.sh]...
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+unset CDPATH
+# sbatch runs a copy of this file from elsewhere, in the folder where it was submitted
+[[ ! -f $(dirname "${BASH_SOURCE[0]}")/db.sh ]] || cd "$(dirname "${BASH_SOURCE[0]}")"
 
 exec ./run.sh \
     --downloads downloads/long --data data/long --dump dump/long --expdir exp/long \

@@ -1,0 +1,24 @@
+"""Run a command as several processes of this machine that train or decode together.
+
+Each is told its rank as by torchrun (RANK, WORLD_SIZE, ...). A signal is handed on to
+all of them, and they are waited for.
+"""
+
+import argparse
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--n", type=int, required=True, help="processes; one for each GPU")
+    what = {"metavar": "-- PROGRAM ARGUMENT...", "help": "what each of them runs"}
+    add("program", nargs=argparse.REMAINDER, **what)
+
+
+def run(options: argparse.Namespace) -> int:
+    from powsm.cluster.launch import launch
+    from powsm.errors import PowsmError
+
+    program = options.program[1:] if options.program[:1] == ["--"] else options.program
+    if options.n < 1 or not program:
+        raise PowsmError("expected --n of 1 or more, and a program behind --")
+    return launch(program, options.n)
