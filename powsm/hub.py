@@ -8,6 +8,7 @@ import email.utils
 import errno
 import hashlib
 import logging
+import os
 import random
 import re
 import time
@@ -206,6 +207,7 @@ def list_files(
     Raises:
         HubError: the hub cannot be asked, or refuses.
     """
+    check_proxy()
     stop = stop or Event()
     api = f"{constants.ENDPOINT}/api/datasets/{repository}"
 
@@ -317,6 +319,22 @@ def explain(err: Exception, about: str) -> str:
     return f"{about}: {cause(err)}: {again}"
 
 
+def check_proxy() -> None:
+    """Refuse a proxy that the client cannot use, before it is asked for anything.
+
+    Raises:
+        HubError: names the variables of the environment.
+    """
+    try:
+        httpx.Client().close()
+    except (ImportError, ValueError) as err:
+        names = sorted({n.upper() for n in os.environ if n.lower().endswith("_proxy")})
+        raise HubError(
+            f"the proxy in {' '.join(names)} cannot be used ({err}); set an http:// "
+            "one, unset it, or for SOCKS install socksio beside this package"
+        ) from err
+
+
 # ------------------------------------------------------------------------- models
 
 
@@ -326,6 +344,7 @@ def fetch_model(repo: str, revision: str | None, patterns: list[str]) -> Path:
     Raises:
         HubError: there is no such model or revision, or it cannot be had.
     """
+    check_proxy()
     try:
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=patterns, library_name="espnet"

@@ -80,6 +80,12 @@ cmd_backend=${cmd_backend:-local}
 [[ ${cmd_backend} =~ ^(local|slurm)$ ]] ||
     die "cmd.sh: cmd_backend is local or slurm: ${cmd_backend}"
 
+for name in stage stop_stage nj nproc ngpu nbpe max_phones; do
+    least=$([[ ${name} =~ ^(nj|nproc|nbpe)$ ]] && echo 1 || echo 0)
+    # a leading 0 would make 08 an octal number
+    [[ ${!name} =~ ^(0|[1-9][0-9]{0,8})$ && ${!name} -ge ${least} ]] ||
+        die "--${name} is a whole number of ${least} or more: ${!name}"
+done
 ((stage <= stop_stage)) || die "--stage ${stage} comes after --stop_stage ${stop_stage}"
 skip_stages=${skip_stages//,/ }
 [[ ${skip_stages} =~ ^[0-9\ ]*$ ]] || die "--skip_stages is a list such as '3 10':" \

@@ -2,6 +2,7 @@
 
 import email.utils
 import errno
+import sys
 import time
 from threading import Event
 
@@ -21,6 +22,7 @@ from powsm.hub import (
     StoppedError,
     asked_wait_s,
     explain,
+    fetch_model,
     list_files,
 )
 
@@ -240,3 +242,16 @@ def test_offline_switch_and_full_disk_have_words_of_their_own():
     full = OSError(errno.ENOSPC, "No space left on device", "cv_shar/x.tar")
     assert explain(full, "").startswith("cv_shar/x.tar: no space left")
     assert "another process" in explain(BlockingIOError(), "x.tar")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://127.0.0.1:1"])
+def test_proxy_that_cannot_be_used_is_named(at_hub, monkeypatch, proxy):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    for fetch in (
+        lambda: list_files("a/b", AT_ONCE),
+        lambda: fetch_model("a/b", None, []),
+    ):
+        with pytest.raises(HubError, match="the proxy in ALL_PROXY.* cannot be used"):
+            fetch()
+    assert not at_hub.requests

@@ -451,6 +451,11 @@ def test_downloaded_model_is_decoded_and_not_trained(recipe):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("--stage=08", "--stage is a whole number of 0 or more: 08"),
+        ("--ngpu=-1", "--ngpu is a whole number of 0 or more: -1"),
+        ("--nproc=0", "--nproc is a whole number of 1 or more: 0"),
+        ("--nj=0", "--nj is a whole number of 1 or more: 0"),
+        ("--nbpe=0", "--nbpe is a whole number of 1 or more: 0"),
         ("--stage=14", "--stage 14 comes after --stop_stage 13"),
         ("--skip_stages=two", "--skip_stages is a list such as '3 10': two"),
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),

@@ -4,7 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
+from powsm.errors import PowsmError
+
 MODEL = "experiment folder, packed folder or archive, or Hub tag"
+
+_DEVICES = (None, "cpu", "cuda")
 
 SHARED = {
     "--exp": {"type": Path, "required": True, "help": "experiment folder"},
@@ -59,8 +63,20 @@ def share(text: str) -> tuple[int, int]:
 
 
 def device(wanted: str | None) -> str:
-    """The device of this process: the one that is wanted, or a GPU if there is one."""
+    """The device of this process: the one that is wanted, or a GPU if there is one.
+
+    Raises:
+        PowsmError: there is no such device.
+    """
     import torch
 
+    kind, _, number = ("cpu" if wanted is None else wanted).partition(":")
+    if kind not in ("cpu", "cuda") or not (number.isdecimal() or wanted in _DEVICES):
+        raise PowsmError(f"--device {wanted}: expected cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or "0") >= torch.cuda.device_count():
+        raise PowsmError(
+            f"--device {wanted}: PyTorch finds {torch.cuda.device_count()} GPUs here: "
+            "see nvidia-smi, or take --device cpu (of run.sh: --ngpu 0)"
+        )
     name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name

@@ -8,8 +8,9 @@ The halves of the halves are half as many states of half as many frames, so all 
 takes twice the time of one search.
 """
 
-import numba
 import numpy as np
+
+from powsm.files.compiled import jit
 
 _SMALL = 1 << 24  # frames x states whose whole table fits into 16 MB
 
@@ -49,7 +50,7 @@ def forced_path(
     return columns[path]
 
 
-@numba.njit(cache=True)
+@jit
 def _step(row, columns, leaps, before, after, froms, low, high) -> None:
     """One frame of the search, for the states [low, high).
 
@@ -78,7 +79,7 @@ def _step(row, columns, leaps, before, after, froms, low, high) -> None:
         from_[i] = 2 if is_leap else (1 if is_move else 0)
 
 
-@numba.njit(cache=True)
+@jit
 def _search(
     scores, labels, path, begin, end, first, last, is_open, is_ajar, small
 ) -> tuple[int, int]:

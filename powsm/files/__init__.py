@@ -7,6 +7,7 @@ Nothing here knows what a phone, a task or a model is.
     audio_streams  FLAC, Ogg and MP3: the streams in a file, and if they are whole
     archives     archives of other people: checked member by member, unpacked once
     chunks       the files of a data directory cut into the same runs of utterances
+    compiled     loops that are compiled, their machine code kept on disk
     current      is it up to date? a record of what was made, from what, and how
     datadir      data directories: a file per property, a line per utterance
     lock         who is writing what: a lock that ends with its process

@@ -28,8 +28,7 @@ def unpack(archive: Path) -> Path:
         raise ArchiveError(
             f"{archive}: a model is a folder or one of {' '.join(ARCHIVES)}"
         )
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    out = caches / "powsm" / sha256_file(archive)[:16]
+    out = _cache() / sha256_file(archive)[:16]
     if out.is_dir():
         return out
     with owned(out, wait=True):
@@ -37,6 +36,24 @@ def unpack(archive: Path) -> Path:
             with atomic_folder(out) as making:
                 _extract(archive, making)
     return out
+
+
+def _cache() -> Path:
+    """Where archives are unpacked: below XDG_CACHE_HOME, or the home folder.
+
+    Raises:
+        ArchiveError: it cannot be written.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = Path(home) / "powsm"
+        cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as err:  # RuntimeError: no home folder at all
+        raise ArchiveError(
+            f"there is no place to unpack an archive ({err}); set XDG_CACHE_HOME to a "
+            "folder that you may write, or unpack it yourself and name the folder"
+        ) from err
+    return cache
 
 
 def _extract(archive: Path, folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 Packed folders are as ESPnet publishes them: a `meta.yaml` that names the training
 configuration and the weights, which stand below it with the SentencePiece model and
-the statistics. A Hub tag is `espnet/powsm`, `espnet/powsm@revision`, or a sub-folder,
-`espnet/powsm/textnorm_retrained`.
+the statistics. A Hub tag is `espnet/powsm`, `espnet/powsm@revision` (or a pull request,
+`@refs/pr/1`), or a sub-folder, `espnet/powsm/textnorm_retrained`.
 """
 
 import logging
@@ -36,7 +36,9 @@ PUBLISHED = {
     },
 }
 
-_TAG = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w.-]+))?((?:/\w[\w.-]*)*)")
+_TAG = re.compile(
+    r"(\w[\w.-]*/\w[\w.-]*)(?:@(refs/(?:pr|convert)/\w+|[\w.-]+))?((?:/\w[\w.-]*)*)"
+)
 
 
 class CheckpointError(PowsmError):

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from powsm.audio import HOP_LENGTH, AudioError, read_audio
 from powsm.errors import PowsmError
+from powsm.files.compiled import jit
 from powsm.files.current import is_current, states, write_record
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_folder
@@ -36,14 +36,14 @@ class IndexMismatchError(PowsmError):
     """Two files of a dump folder do not hold the same examples in the same order."""
 
 
-@numba.njit(cache=True)
+@jit
 def _next_line(data, at):
     while data[at] != _NEWLINE:
         at += 1
     return at + 1
 
 
-@numba.njit(cache=True)
+@jit
 def _number(data, at):
     """The number behind the id at `at`, or -1 where there is none."""
     while data[at] != _SPACE and data[at] != _NEWLINE:
@@ -59,7 +59,7 @@ def _number(data, at):
     return value
 
 
-@numba.njit(cache=True)
+@jit
 def _follow(files, at, begins, samples):
     """Walk through all files side by side, utterance by utterance.
 
@@ -114,7 +114,7 @@ def _follow(files, at, begins, samples):
     return n
 
 
-@numba.njit(cache=True)
+@jit
 def _langs(ids, begins) -> np.ndarray:
     """The three letters before the last underscore of the id at each of `begins`."""
     codes = np.empty(begins.size, np.int32)
@@ -131,7 +131,7 @@ def _langs(ids, begins) -> np.ndarray:
     return codes
 
 
-@numba.njit(cache=True)
+@jit
 def _has_suffix(ids, begins, suffixes) -> np.ndarray:
     """Whether a line between two of `begins` has an id with one of the suffixes."""
     found = np.zeros(begins.size - 1, np.bool_)

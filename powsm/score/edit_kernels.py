@@ -4,22 +4,13 @@ Sequences are one array of numbers with the place where each starts and ends; co
 whole numbers. A table `sub` without rows stands for: every edit costs 1.
 """
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
+
+from powsm.files.compiled import jit
 
 # What a step of an alignment does; the order of preference between equally cheap ones
 # is in `_fill_choices`.
 _DIAGONAL, _DELETION, _INSERTION = 0, 1, 2
-
-
-def jit(function: Callable) -> Callable:
-    """Compile, keeping the machine code on disk where there is a place for it."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # an installation nobody may write to, and no home folder
-        return numba.njit(nogil=True)(function)
 
 
 @jit

@@ -7,11 +7,11 @@ The unit is the utterance: its audio is read and encoded once, and all its examp
 import heapq
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
+from powsm.files.compiled import jit
 
 PLAN_VERSION = 2  # to be raised when a pass with the same options becomes another one
 _POOL = 100_000  # utterances shuffled together before they are sorted by length
@@ -93,7 +93,7 @@ class BatchOptions:
         )
 
 
-@numba.njit(cache=True)
+@jit
 def _cut(lengths: np.ndarray, most: int, most_rows: int) -> np.ndarray:
     """Where to cut sorted lengths, pool by pool.
 

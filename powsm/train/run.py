@@ -171,9 +171,10 @@ def train(
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     _check(args)
     exp.mkdir(parents=True, exist_ok=True)
-    if _is_first():
-        for folder in (train_folder, valid_folder):
-            build_index(folder)  # the other ranks find it when they have met
+    for folder in (train_folder, valid_folder):
+        # by one rank; the others wait at its lock, however long it takes, and not
+        # where the ranks meet
+        build_index(folder)
     if world_size > 1:
         meet(cuda=args.ngpu > 0)
     elif args.ngpu > 0 and not torch.cuda.is_available():

@@ -15,7 +15,7 @@ import pytest
 from powsm_command import POWSM, run_verb
 
 from powsm.cli.main import VERBS, main
-from powsm.cli.options import share
+from powsm.cli.options import device, share
 from powsm.cli.run import run_command
 from powsm.cli.run import run_verb as run_verb_apart
 from powsm.errors import PowsmError
@@ -233,3 +233,11 @@ def test_share_of_a_job_array(text, expected):
 def test_share_that_cannot_be(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not like 0/16"):
         share(text)
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:9", "gpu", "cpu:0:1", "cuda:x", ""])
+def test_device_that_is_not_there_is_refused(monkeypatch, wanted):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(PowsmError, match=f"--device {wanted}: "):
+        device(wanted)
+    assert device("cpu") == "cpu"

@@ -95,3 +95,12 @@ def test_archive_that_is_cut_short_leaves_nothing(tmp_path, cache, kind):
     with pytest.raises(ArchiveError, match="not an archive, or damaged"):
         unpack(archive)
     assert not list(cache.iterdir())
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """As of a user without a home folder; a file stands in for it."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    archive = tar_with(tmp_path / "model.tar", member("a", size=1))
+    with pytest.raises(ArchiveError, match="no place to unpack .*set XDG_CACHE_HOME"):
+        unpack(archive)

@@ -20,6 +20,7 @@ from powsm.decode.batch import Item, decode_batch
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import SearchOptions
+from powsm.model import find
 from powsm.model.find import CheckpointError, find_model
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,23 @@ def test_safetensors_spare_the_pickle(client, published):
 def test_revision_of_a_tag(filled):
     commit = find_model("espnet/powsm").config_file.parts[-4]
     assert find_model(f"espnet/powsm@{commit}").source == f"espnet/powsm@{commit[:12]}"
+
+
+@pytest.mark.parametrize(
+    ("tag", "parts"),
+    [
+        ("a/b", ("a/b", None, "")),
+        ("a/b@refs/pr/1", ("a/b", "refs/pr/1", "")),
+        ("a/b@refs/convert/parquet/c", ("a/b", "refs/convert/parquet", "/c")),
+        ("a/b@v1.0/c/d", ("a/b", "v1.0", "/c/d")),
+        ("a/b@refs/heads", ("a/b", "refs", "/heads")),
+    ],
+)
+def test_tag_in_its_parts(monkeypatch, tag, parts):
+    asked = []
+    monkeypatch.setattr(find, "_from_hub", lambda *args: asked.append(args[1:4]))
+    find_model(tag)
+    assert asked == [parts]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from powsm.files import compiled
 from powsm.phones.inventory import UnknownPhoneError, feature_table
 from powsm.score import distance as distance_module
-from powsm.score import edit_kernels
 from powsm.score.distance import UNITS, PhonePairs, distance
 
 PHONES = ("p", "b", "t͡ʃ", "pʰ", "a", "aː", "a\u0303", "s̪", "˥")
@@ -195,6 +195,6 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(edit_kernels.numba, "njit", njit)
-    assert edit_kernels.jit(len) is len
+    monkeypatch.setattr(compiled.numba, "njit", njit)
+    assert compiled.jit(len) is len
     assert [options.get("cache", False) for options in asked] == [True, False]
