@@ -14,6 +14,5 @@ compare     two experiments
 ablate      an ablation from one YAML file
 reproduce   a published table
 check       machine and data before the stages
-ranks       a command as several processes of this machine
 submit      a stage as Slurm jobs
 """

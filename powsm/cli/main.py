@@ -35,7 +35,7 @@ VERBS = {
     },
     "This machine": {
         "check": ("check", "whether machine and data fit the planned stages"),
-        "ranks": ("ranks", "run a command as several processes of this machine"),
+        "ranks": ("stages.ranks", "run a command as several processes of this machine"),
         "submit": ("submit", "run a command as Slurm jobs and wait for them"),
     },
 }

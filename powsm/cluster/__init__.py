@@ -2,8 +2,7 @@
 
 checks     look before a long run: environment, GPUs, disk, memory, data
 jobs       commands as jobs of any cluster: tries, requeues, what failed
-launch     the ranks of a run on this machine, and signals to them
-ranks      the ranks of a run meet before the work
+ranks      ranks are started, get signals, and meet before the work
 resources  what the jobs of a stage ask for: `conf/cluster/*.yaml`
 slurm      Slurm, through submitit
 """

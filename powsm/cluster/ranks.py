@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -27,6 +28,9 @@ MEET_S = 300.0  # seconds for all ranks to come, and again for the all-reduce
 ERROR = "ranks: error: "  # before what the program of this module says
 _LONGER_S = 120.0  # more for NCCL, so that it is this module that tells
 _LEAVE_S = 3.0  # seconds for the others to tell what they saw, and to read it
+
+_HERE = "127.0.0.1"
+_SAVE_S = 600  # seconds that ranks have to save at a signal, before they are killed
 
 
 class RankError(PowsmError):
@@ -84,6 +88,51 @@ def look_at_gpus(wanted: int) -> str:
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         message += ", without bfloat16 (slow with use_amp: true)"
     return message
+
+
+def launch(command: Sequence[str], n_ranks: int) -> int:
+    """Run a command as ranks 0 to `n_ranks` - 1 of this machine, and wait.
+
+    By PyTorch's own launcher, as torchrun is: the ranks meet at 127.0.0.1, so the name
+    of the machine need not resolve; they have time to save when a signal comes; and
+    their end is a status, not a traceback beside what they said themselves.
+
+    RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT tell each which it is.
+    When one fails, the others are ended.
+
+    Returns:
+        0, the status of the rank that failed first, or 128 + number of a signal that
+        ended the run.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in ("agent.server.api", "multiprocessing.api"):
+        # their warnings say what the status and the ranks' own lines say
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.ERROR)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=n_ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"{_HERE}:0",
+        local_addr=_HERE,
+        max_restarts=0,
+        monitor_interval=0.1,
+        shutdown_timeout=_SAVE_S,
+    )
+    program, *arguments = command
+    try:
+        elastic_launch(config, program)(*arguments)
+    except SignalException as stop:
+        return 128 + stop.sigval
+    except ChildFailedError as err:
+        status = err.get_first_failure()[1].exitcode
+        return status if status > 0 else 128 - status
+    return 0
 
 
 def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:

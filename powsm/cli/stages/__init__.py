@@ -10,4 +10,5 @@ score_exp   stage 13: rates
 report      stage 13: RESULTS.md, pictures, page
 pack        stage 14
 upload      stage 15
+ranks       stages 11 and 12 as several processes of this machine
 """

@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from powsm.cluster.launch import launch
+    from powsm.cluster.ranks import launch
     from powsm.errors import PowsmError
 
     program = options.program[1:] if options.program[:1] == ["--"] else options.program
