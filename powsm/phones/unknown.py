@@ -1,6 +1,7 @@
 """Characters of IPA text that become no phone: counted, with examples, and limited."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ log = logging.getLogger(__name__)
 
 MAX_UNKNOWN_RATE = 0.01  # of the IPA characters of a set
 _N_CONTEXTS = 3  # examples kept of an unknown symbol
+_EXAMPLE_CHARS = 60
+# What few orthographies write: letters of IPA and its marks. Those of Hawaiian
+# (ʻ ʼ) are no evidence; ɛ ɔ ŋ of African orthographies look like IPA.
+_IPA_ONLY = re.compile("[\u0250-\u02ba\u02bd-\u02ffθβχŋ\u0361\u0329]")
+_FEW = 500  # characters, of which IPA of any language should have one of its own
 
 
 class UnknownSymbolsError(PowsmError):
@@ -29,12 +35,16 @@ class Unknown:
         kinds: how many characters each kind of drop took; see `normaliser.Drop`.
         symbols: the unknown ones.
         contexts: up to three examples of each symbol.
+        n_ipa: texts with a letter or mark that is IPA's own.
+        example: the first text.
     """
 
     n_characters: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     symbols: Counter[str] = field(default_factory=Counter)
     contexts: dict[str, list[str]] = field(default_factory=dict)
+    n_ipa: int = 0
+    example: str = ""
 
     @property
     def n_unknown(self) -> int:
@@ -47,6 +57,8 @@ class Unknown:
     def add(self, utt_id: str, ipa: str, segments: Segmentation) -> None:
         """Count a text and what its segmentation leaves out."""
         self.n_characters += len(ipa) - ipa.count(" ")
+        self.n_ipa += _IPA_ONLY.search(ipa) is not None
+        self.example = self.example or f"{utt_id}: {ipa[:_EXAMPLE_CHARS]}"
         if losses := segments.losses():
             self.kinds.update(losses)
         if segments.unknown_count:
@@ -79,8 +91,15 @@ class Unknown:
         if len(seen) < _N_CONTEXTS:
             seen.append(context)
 
+    @property
+    def is_orthography(self) -> bool:
+        """Whether nothing in many characters is IPA's own: it is hardly IPA."""
+        return self.n_characters >= _FEW and self.n_ipa == 0 and bool(self.example)
+
     def merge(self, other: "Unknown") -> None:
         self.n_characters += other.n_characters
+        self.n_ipa += other.n_ipa
+        self.example = self.example or other.example
         self.kinds.update(other.kinds)
         self.symbols.update(other.symbols)
         for symbol, found in other.contexts.items():
@@ -126,7 +145,18 @@ class Unknown:
 
 
 def judge_unknown(unknown: Unknown, where: Path | str, max_rate: float) -> None:
-    """Log what is lost of IPA; raise where too much is unknown, and name the worst."""
+    """Log what is lost of IPA; raise where too much is unknown, and name the worst.
+
+    Lower-case orthography is made of letters that IPA has too, so it is only a warning.
+    """
+    if unknown.is_orthography:
+        log.warning(
+            "%s: none of %d characters is a letter or mark that only IPA has, such as "
+            "ə ʃ ŋ ː ˈ; if this is orthography (%s), give IPA instead",
+            where,
+            unknown.n_characters,
+            unknown.example,
+        )
     if lost := unknown.by_kind():
         log.info("%s: of %d characters no phone: %s", where, unknown.n_characters, lost)
     if unknown.rate > max_rate:
