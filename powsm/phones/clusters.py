@@ -131,8 +131,7 @@ class Cluster(NamedTuple):
 def cluster_of(base: str) -> Cluster:
     """The phones of a key of `BY_BASE`.
 
-    Made when asked for: 6,000 sets kept in memory would be visited by every run of the
-    garbage collector, which took a seventh of the time of segmentation.
+    Made when asked for, so that starting costs nothing for phones that never come.
     """
     rows = tuple((_take_apart(phone)[1], phone) for phone in BY_BASE[base])
     all_marks = [marks for marks, _ in rows]

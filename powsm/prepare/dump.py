@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 from powsm.prepare.filters import Counts, Limits, audio_drop_reason
 from powsm.prepare.judge import judge, normaliser_of
 from powsm.prepare.subset import SUBSET_HOURS, Subset
-from powsm.tasks import TASKS, examples
+from powsm.tasks import TASKS, Example, examples
 
 DONE_FILE = "prepare.done.json"
 # keyed by utt_id, for dev and test sets
@@ -71,6 +71,14 @@ class Outcome:
     unknown: Unknown = field(default_factory=Unknown)
     first_id: str = ""
     last_id: str = ""
+
+    def follow(self, utt_id: str) -> None:
+        """Note the next utterance, whose id must come after the last."""
+        if self.last_id:
+            _check_order(self.last_id, utt_id)
+        else:
+            self.first_id = utt_id
+        self.last_id = utt_id
 
     def merge(self, other: "Outcome") -> None:
         self.counts.merge(other.counts)
@@ -248,11 +256,7 @@ def _prepare_chunk(
     counts, unknown = outcome.counts, outcome.unknown
     for row in read_rows(chunk):
         utt_id, audio, raw_text, ipa, lang, speaker, samples = row
-        if outcome.last_id:
-            _check_order(outcome.last_id, utt_id)
-        else:
-            outcome.first_id = utt_id
-        outcome.last_id = utt_id
+        outcome.follow(utt_id)
         n_samples = int(samples)
         if subset is not None and not subset.holds(utt_id, lang):
             counts.drop("not_in_subset", utt_id)
@@ -283,20 +287,14 @@ def _prepare_chunk(
             counts.drop("no_text", utt_id)
             continue
         counts.keep(utt_id, n_samples, bool(text))
-        texts = [f"{row.example_id} {row.text}\n" for row in rows]
-        prompts = [f"{row.example_id} {row.text_prev}\n" for row in rows]
-        columns["text"] += "".join(texts).encode()
-        columns["text.prev"] += "".join(prompts).encode()
-        ids = [row.example_id for row in rows]
-        for name, value in (
-            ("wav.scp", audio),
-            ("text.ctc", rows[0].text_ctc),
-            ("utt2lang", lang),
-            ("utt2spk", speaker),
-            ("utt2num_samples", samples),
-        ):
-            tail = f" {value}\n"
-            columns[name] += (tail.join(ids) + tail).encode()
+        values = {
+            "wav.scp": audio,
+            "text.ctc": rows[0].text_ctc,
+            "utt2lang": lang,
+            "utt2spk": speaker,
+            "utt2num_samples": samples,
+        }
+        _add_examples(columns, rows, values)
         if "ref.ipa" in columns:
             columns["ref.ipa"] += _line(utt_id, judged.reference(ipa))
             columns[RAW_REFERENCES] += _line(utt_id, ipa)
@@ -304,6 +302,25 @@ def _prepare_chunk(
     for name, column in columns.items():
         _part(work_dir, chunk, name).write_bytes(column)
     return outcome
+
+
+def _add_examples(
+    columns: dict[str, bytearray], rows: Sequence[Example], values: Mapping[str, str]
+) -> None:
+    """Append the examples of an utterance to the files of its set.
+
+    Args:
+        columns: file name -> its lines so far.
+        rows: the examples, one a task.
+        values: file name -> what all of them have in common.
+    """
+    columns["text"] += "".join(f"{r.example_id} {r.text}\n" for r in rows).encode()
+    prompts = (f"{row.example_id} {row.text_prev}\n" for row in rows)
+    columns["text.prev"] += "".join(prompts).encode()
+    ids = [row.example_id for row in rows]
+    for name, value in values.items():
+        tail = f" {value}\n"
+        columns[name] += (tail.join(ids) + tail).encode()
 
 
 def _line(key: str, value: str) -> bytes:

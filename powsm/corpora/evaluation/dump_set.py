@@ -81,14 +81,7 @@ def write_phone_set(
         AudioError: audio that cannot be read, or of several channels.
     """
     folder, out = Path(folder), Path(out)
-    audio = _read(folder, ("wav.scp",))
-    refs = _without_prompts(_read(folder, REFERENCES))
-    if audio.keys() != refs.keys():
-        odd = sorted(audio.keys() ^ refs.keys())
-        raise PhoneSetError(
-            f"{folder}: {len(odd)} utterances are in only one of wav.scp and the "
-            f"transcripts: {' '.join(odd[:3])}"
-        )
+    audio, refs = _audio_and_references(folder)
     langs = _languages(folder, refs, lang)
     speakers = _read(folder, ("utt2spk",), optional=True)
     texts = _without_prompts(_read(folder, ORTHOGRAPHY, optional=True))
@@ -133,14 +126,34 @@ def write_phone_set(
         "version": normaliser.version,
         "text_policy": text_policy if any(texts.values()) else "none",
     }
+    _write_set(out, rows, record)
+    n_utts = len(rows["ref.ipa"])
+    return PhoneSet(n_utts, n_total / SAMPLE_RATE / 3600, tuple(dropped))
+
+
+def _audio_and_references(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Places of the audio and transcripts by utterance, of the same utterances."""
+    audio = _read(folder, ("wav.scp",))
+    refs = _without_prompts(_read(folder, REFERENCES))
+    if audio.keys() != refs.keys():
+        odd = sorted(audio.keys() ^ refs.keys())
+        raise PhoneSetError(
+            f"{folder}: {len(odd)} utterances are in only one of wav.scp and the "
+            f"transcripts: {' '.join(odd[:3])}"
+        )
+    return audio, refs
+
+
+def _write_set(
+    out: Path, rows: Mapping[str, list[tuple[str, str]]], record: Mapping[str, object]
+) -> None:
+    """Write the files of a set and the record of its normaliser, or nothing."""
     with atomic_folder(out) as making:
         for file, lines in rows.items():
             write_scp(making / file, sorted(lines))
         write_spk2utt(making / "utt2spk", making / "spk2utt")
         with atomic_write(making / "normaliser.json") as json_file:
             json.dump(record, json_file, indent=1)
-    n_utts = len(rows["ref.ipa"])
-    return PhoneSet(n_utts, n_total / SAMPLE_RATE / 3600, tuple(dropped))
 
 
 def _read(
