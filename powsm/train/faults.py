@@ -109,6 +109,8 @@ def _key_faults(config: Mapping, parser: argparse.ArgumentParser) -> list[str]:
     for key, value in config.items():
         if key not in actions:
             told.append(f"unknown key {key!r}{nearest(str(key), actions)}")
+        elif f"{key}_conf" in actions and isinstance(value, str):
+            continue  # a class, which `_conf_faults` knows with its nearest name
         elif fault := _value_fault(actions[key], value):
             told.append(f"{key}: {value!r}, expected {fault}")
     return told
