@@ -44,3 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts its jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_given_back():
+    """What a test runs in this process must not keep the signals: others fork here."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    after = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    assert after == before

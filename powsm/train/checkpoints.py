@@ -191,8 +191,15 @@ class ResumableCheckpoint(ModelCheckpoint):
             for path in checkpoints(Path(self.dirpath).parent)[self.save_top_k :]:
                 path.unlink(missing_ok=True)
 
-    def teardown(self, trainer, module, stage: str) -> None:
-        super().teardown(trainer, module, stage)
+    def on_train_end(self, trainer, module) -> None:
+        super().on_train_end(trainer, module)
+        self._give_signals_back()  # before Lightning gives back its own
+
+    def on_exception(self, trainer, module, exception: BaseException) -> None:
+        super().on_exception(trainer, module, exception)
+        self._give_signals_back()
+
+    def _give_signals_back(self) -> None:
         while self._old_handlers:
             signal.signal(*self._old_handlers.popitem())
 

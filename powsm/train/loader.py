@@ -1,11 +1,11 @@
 """Batches of an epoch in their order, for one rank, from any of them on."""
 
-import atexit
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from multiprocessing.util import Finalize
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -142,8 +142,8 @@ class UtteranceLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.num_workers:
-            atexit.unregister(_end_workers)
-            atexit.register(_end_workers)
+            # unlike atexit, it acts in processes that multiprocessing started, too
+            Finalize(None, _end_workers, exitpriority=0)
         try:
             yield from DataLoader(
                 self.dataset,

@@ -269,9 +269,15 @@ def two_ranks(corpus, tmp_path_factory):
 
 
 def assert_close(one: Path, other: Path) -> None:
+    """Equal but for rounding.
+
+    A key's bias adds the same to all scores of a query, so its gradient is 0 and what
+    is computed is rounding; AdamW divides that by its own size, so here it moves.
+    """
     ours, theirs = weights(one), weights(other)
     for key in ours:
-        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=1e-4)
+        atol = 1e-3 if key.endswith("linear_k.bias") else 1e-5
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=atol)
 
 
 def test_two_ranks_train_to_the_weights_of_one(finished, two_ranks):
@@ -444,12 +450,10 @@ def test_kill_while_a_checkpoint_is_written_loses_nothing(corpus, finished, tmp_
         "        state = state | {'zz': Killer()}\n"
         "    save(state, path)\n"
         "powsm.train.checkpoints.save_whole = killed\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n".replace(
-            "sys.argv[0]", repr(args[0])
-        )
+        "runpy.run_module('powsm.cli.main', run_name='__main__', alter_sys=True)\n"
     )
     done = subprocess.run(
-        [sys.executable, str(program), *args[1:]], capture_output=True, text=True
+        [sys.executable, str(program), *args[2:]], capture_output=True, text=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert newest_checkpoint(tmp_path).name == "step000000002.ckpt"
