@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What is on the path: the programs of .venv, which scripts/setup_env.sh makes.
-repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+repo=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 if [[ -x ${repo}/.venv/bin/python ]]; then
     export PATH=${repo}/.venv/bin:${PATH}
 elif [[ ${dry_run:-false} == false ]]; then

@@ -2,7 +2,9 @@
 # POWSM-CTC as released (arXiv 2601.14046): the data of egs2/powsm, a model without decoder.
 # Usage: ./run.sh [--stage N] [--stop_stage N] [--option value]...   (--help lists them)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+unset CDPATH
+# sbatch runs a copy of this file from elsewhere, in the folder where it was submitted
+[[ ! -f $(dirname "${BASH_SOURCE[0]}")/db.sh ]] || cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./db.sh
 
 test_sets="test_aishell test_cv test_doreco test_fleurs test_kazakh test_librispeech"
