@@ -15,8 +15,8 @@ Prints one JSON line:
   half                the same at half the size: times grow in proportion, the memory
                       of a worker does not
 
-Lines are short, so that the files of 33 million examples fit (6 GB). All utterances
-share one recording; the lengths they state follow IPAPack++'s.
+Lines are short, so that the files of 33 million examples fit (6 GB). Utterances of one
+length share a recording of noise; the lengths follow IPAPack++'s, in steps of 0.5 s.
 """
 
 import argparse
@@ -43,15 +43,17 @@ from powsm.train.loader import UtteranceLoader
 N_UTTS = 8_289_886
 ENDINGS = ("asr", "g2p", "p2g", "pr")
 _BLOCK = 100_000  # utterances written at a time
+_STEP = SAMPLE_RATE // 2  # samples by which the lengths of the files differ
 
 
 def write_dump(folder: Path, n_utts: int) -> None:
     """Five files with four lines an utterance, sorted; only the numbers differ."""
-    audio = folder / "noise.wav"
-    noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE)
-    soundfile.write(audio, noise, SAMPLE_RATE)
+    noise = np.random.default_rng(0).normal(0, 0.1, 20 * SAMPLE_RATE)
+    for n_samples in range(SAMPLE_RATE, 20 * SAMPLE_RATE + 1, _STEP):
+        path = folder / f"noise{n_samples:06}.wav"
+        soundfile.write(path, noise[:n_samples], SAMPLE_RATE)
     values = {
-        "wav.scp": [str(audio)] * 4,
+        "wav.scp": [str(folder / "noiseLENGTH.wav")] * 4,
         "text": ["who is that", "/h//u//ɪ//z//ð//æ//t/"] * 2,
         "text.prev": ["<na>", "who is that", "/h//u//ɪ//z//ð//æ//t/", "<na>"],
         "text.ctc": ["/h//u//ɪ//z//ð//æ//t/"] * 4,
@@ -68,7 +70,7 @@ def write_dump(folder: Path, n_utts: int) -> None:
                 block = np.tile(np.frombuffer(template, np.uint8), (n, 1))
                 _write_digits(block, template, b"UTTERID", np.arange(first, first + n))
                 seconds = np.clip(rng.gamma(2.83, 7.4 / 2.83, n), 1, 20)
-                samples = (seconds * SAMPLE_RATE).astype(np.int64)
+                samples = (seconds * SAMPLE_RATE).astype(np.int64) // _STEP * _STEP
                 _write_digits(block, template, b"LENGTH", samples)
                 file.write(block.tobytes())
 
@@ -142,7 +144,8 @@ def measure(n_utts: int, n_batches: int, root: Path) -> dict:
         if shutil.disk_usage(folder).free < 1000 * n_utts + 2**30:
             raise SystemExit(f"index.py: error: {root}: needs {n_utts / 1e6:.1f} GB")
         write_dump(folder, n_utts)
-        n_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        texts = [path for path in folder.iterdir() if path.suffix != ".wav"]
+        n_bytes = sum(path.stat().st_size for path in texts)
         result = {"examples": 4 * n_utts}
         warm_up(folder)
         result |= in_a_process(build, folder)
