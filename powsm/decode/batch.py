@@ -155,14 +155,14 @@ def _decode(
             _keep_languages(records, found, task)
         if task == LID:
             return records
-        barred = barred_phones(recogniser, profile.phones)
         if profile.decode == "ctc":
+            barred = barred_phones(recogniser, profile.phones)
             log_probs = recogniser.model.ctc.log_softmax(memory).float()
             found = _read_ctc(recogniser, profile.search, barred, log_probs, lens)
         else:
             prompts = [item.text_prev for item in batch]
             found = _prompt_and_search(
-                recogniser, profile, task, barred, (memory, lens), records, prompts
+                recogniser, profile, task, (memory, lens), records, prompts
             )
     return _with_hypotheses(recogniser, profile, records, found)
 
@@ -230,25 +230,14 @@ def _decode_by_ctc(
         return _read_ctc(recogniser, options, barred, *scores)
 
     texts = [item.text_prev for item in batch]
-    if profile.prev != "gold":
-        texts = unprompted
-    if profile.prev == "predicted":
-        tokens = recogniser.tokenizer.tokens
-        options = profile.first_search or profile.search
-        first = read(FIRST_PASS[task], texts, (), options)
-        texts = [_text(hyps[0], tokens) or NA_SYM if hyps else NA_SYM for hyps in first]
-        for record, text in zip(records, texts, strict=True):
-            record["text_prev"] = text
-    barred = barred_phones(recogniser, profile.phones)
-    read_hyps = read(task, texts, barred, profile.search)
-    return _with_hypotheses(recogniser, profile, records, read_hyps)
+    hypotheses = _read_prompted(recogniser, profile, task, records, texts, read)
+    return _with_hypotheses(recogniser, profile, records, hypotheses)
 
 
 def _prompt_and_search(
     recogniser: Recogniser,
     profile: Profile,
     task: str,
-    barred: Sequence[int],
     encoded: tuple[torch.Tensor, torch.Tensor],
     records: list[dict],
     texts: list[str],
@@ -265,17 +254,35 @@ def _prompt_and_search(
         searcher = Searcher(recogniser.model, options, barred)
         return searcher.search(*encoded, prompts)
 
+    return _read_prompted(recogniser, profile, task, records, texts, search)
+
+
+def _read_prompted(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    records: list[dict],
+    texts: list[str],
+    read: Callable,
+) -> list[list[Hypothesis]] | list[list[CTCHypothesis]]:
+    """Read with the prompts that the profile asks for.
+
+    Args:
+        records: get the prompts that were predicted.
+        texts: the gold prompts.
+        read: hypotheses of (task, prompts, barred phones, options of the search).
+    """
     if profile.prev != "gold":
         texts = [NA_SYM] * len(records)
     if profile.prev == "predicted":
         tokens = recogniser.tokenizer.tokens
         options = profile.first_search or profile.search
         # words come first where phones are barred
-        first = search(FIRST_PASS[task], texts, (), options)
+        first = read(FIRST_PASS[task], texts, (), options)
         texts = [_text(hyps[0], tokens) or NA_SYM if hyps else NA_SYM for hyps in first]
         for record, text in zip(records, texts, strict=True):
             record["text_prev"] = text
-    return search(task, texts, barred, profile.search)
+    return read(task, texts, barred_phones(recogniser, profile.phones), profile.search)
 
 
 def _read_ctc(
