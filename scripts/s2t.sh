@@ -58,6 +58,7 @@ init_from=              # begin with this model: experiment, packed model or Hub
 goes_on_from=           # finished experiment that this one continues, as exp/NAME
 extend_vocab=false      # with it, add languages, phones and letters that it lacks
 stats_hours=100.0       # hours of speech from which mean and variance are taken
+stats_window=           # own, or published: of clips padded to 20 s; default: as config says
 exp_name=               # experiment folder in expdir; default: named after the settings
 
 ## Decoding and scoring
@@ -94,19 +95,22 @@ skip_stages=${skip_stages//,/ }
     die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
 [[ -f ${config} ]] || die "--config ${config}: no such file; take one of" conf/train_*.yaml
 [[ ${trainer} =~ ^(powsm|espnet|)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
+[[ ${stats_window} =~ ^(own|published|)$ ]] ||
+    die "--stats_window is own or published: ${stats_window}"
+[[ -z ${stats_window} ]] || set+=("stats_window=${stats_window}")
 for name in ${eval_sets//,/ }; do
     [[ -z ${test_sets} ]] || test_sets+=" test_${name#test_}"
 done
 token_list=${token_list:-${data}/token_list}
 token_dir=${token_list}/bpe_unigram${nbpe}
 stats_dir=${expdir}/s2t_stats_raw
-stats_file=${stats_dir}/train/feats_stats.npz
+stats=${stats_dir}      # the folder, or a file of it
 init=()
 if [[ -n ${init_from} ]]; then  # its vocabulary, weights and statistics, in one folder
     token_dir=$(basename "${init_from}")
     token_dir=${token_list}/from_${token_dir//[^A-Za-z0-9._-]/_}
     stats_dir=${token_dir}
-    stats_file=${token_dir}/feats_stats.npz
+    stats=${token_dir}/feats_stats.npz
     init=("init_param=[${token_dir}/init.pth]")
 fi
 if [[ -z ${exp_name} ]]; then
@@ -232,7 +236,8 @@ if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
     else
         run_once "${stats_dir}" "${dump}/train/wav.scp" "${config}" -- \
             powsm stats --dump "${dump}/train" --config "${config}" \
-            --out "${stats_dir}" --stats_hours "${stats_hours}"
+            --out "${stats_dir}" --stats_hours "${stats_hours}" \
+            ${stats_window:+--stats_window "${stats_window}"}
     fi
 fi
 
@@ -261,7 +266,7 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
         "${start[@]}" powsm train ${trainer:+--trainer "${trainer}"} \
         ${goes_on_from:+--goes_on_from "${goes_on_from}"} \
         --config "${config}" --dump "${dump}" \
-        --token_dir "${token_dir}" --stats "${stats_file}" \
+        --token_dir "${token_dir}" --stats "${stats}" \
         --exp "${exp}" --set "ngpu=${gpus}" "${init[@]}" "${set[@]}"
 fi
 

@@ -102,6 +102,9 @@ DIFFERENCES = {
         config.load(CONF / "train_powsm_fast.yaml")["best_model_criterion"]
         == [["valid", "pfer_ctc", "min"]]
     ),
+    "stats_window": lambda: (
+        config.load(CONF / "train_powsm_fast.yaml")["stats_window"] == "own"
+    ),
     "window_share": lambda: (
         config.load(CONF / "train_powsm_fast.yaml")["batch_conf"]["window_share"]
         == 0.05

@@ -40,6 +40,7 @@ PUBLISHED = {
     "frontend_conf.hop_length": 160,
     "frontend_conf.n_mels": 80,
     "normalize": "global_mvn",
+    "stats_window": "published",  # ESPnet's preprocessor pads in its stage 10, too
     "specaug": "specaug",
     "specaug_conf.apply_time_warp": False,
     "specaug_conf.time_warp_window": 5,

@@ -2,7 +2,7 @@
 
     powsm ablate --plan conf/ablation_mini.yaml --dump dump/raw \\
         --token_dir data/token_list/bpe_unigram300 \\
-        --stats exp/s2t_stats_raw/train/feats_stats.npz --out exp/ablation
+        --stats exp/s2t_stats_raw --out exp/ablation
 
 Writes <out>/ablation.md and <out>/ablation.csv. A variant that is trained and decoded
 is not done again; one that was broken off goes on. Variants of another part of the data

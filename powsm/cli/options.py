@@ -25,7 +25,7 @@ SHARED = {
     "--device": {"help": "cpu or cuda; default: cuda if there is one"},
     "--config": {"type": Path, "required": True, "help": "training YAML"},
     "--token_dir": {"type": Path, "required": True, "help": "of stage 5"},
-    "--stats": {"type": Path, "help": "feats_stats.npz of stage 10"},
+    "--stats": {"type": Path, "help": "stage 10's folder, or a feats_stats.npz"},
     "--set": {
         "nargs": "*",
         "default": [],

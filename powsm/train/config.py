@@ -26,7 +26,11 @@ OUR_KEYS = (
     "ema_decay",
     "checkpoint_every_n_updates",
     "ctc_only_updates",
+    "stats_window",
 )
+# clips that mean and variance are taken from: as long as they are, or padded with silence
+# to speech_length, as ESPnet's preprocessor pads in its stage 10, too
+STATS_WINDOWS = ("own", "published")
 _MODEL_KEYS = (
     "task_weights",
     "guided_attention_weight",
@@ -98,6 +102,13 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         default=0,
         help="train CTC alone for this many updates before the decoder joins; small "
         "corpora learn both sooner",
+    )
+    group.add_argument(
+        "--stats_window",
+        choices=STATS_WINDOWS,
+        default="own",
+        help="mean and variance are those of clips at their own length, or padded with "
+        "silence to speech_length, as published",
     )
     return parser
 

@@ -19,8 +19,50 @@ from powsm.audio import SAMPLE_RATE
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.prepare.index import ExampleIndex
+from powsm.settings import ConfigError
 
 log = logging.getLogger(__name__)
+
+_FOLDERS = {"own": "train", "published": "train_padded"}  # by `stats_window`
+
+
+def stats_file(folder: Path, stats_window: str) -> Path:
+    """Where stage 10 keeps statistics; those of both kinds stand side by side."""
+    return folder / _FOLDERS[stats_window] / "feats_stats.npz"
+
+
+def find_stats(place: Path | None, settings: Mapping) -> Path | None:
+    """The statistics that a training takes, of the clips that its settings say.
+
+    Args:
+        place: stage 10's folder, or a file.
+        settings: of the training YAML, with `stats_window` and `normalize`.
+
+    Returns:
+        The file; None where features are not normalised by statistics.
+
+    Raises:
+        ConfigError: there is none, or it is of clips of the other kind. A file that
+            does not say of which, as ESPnet's own, is taken.
+    """
+    if settings.get("normalize") != "global_mvn":
+        return None
+    wanted = settings.get("stats_window", "own")
+    path = stats_file(place, wanted) if place and place.is_dir() else place
+    if path is None or not path.exists():
+        raise ConfigError(
+            f"no statistics of features at {path}: run stage 10 with the same --config "
+            f"(stats_window: {wanted})"
+        )
+    with np.load(path) as arrays:
+        there = str(arrays["window"]) if "window" in arrays else wanted
+    if there != wanted:
+        raise ConfigError(
+            f"{path}: statistics of clips at stats_window {there}, but the settings say "
+            f"{wanted}; models of the two do not mix: take --stats_window {there}, or "
+            "run stage 10 with this --config"
+        )
+    return path
 
 
 def sample_by_language(index: ExampleIndex, hours: float, seed: int) -> np.ndarray:
@@ -47,8 +89,11 @@ def collect(
 ) -> Mapping[str, np.ndarray]:
     """Write ESPnet's `feats_stats.npz` (count, sum, sum_square) for `GlobalMVN`.
 
+    The file also says of which clips it is, as `window`.
+
     Args:
-        args: settings with `frontend` and `frontend_conf`.
+        args: settings with `frontend`, `frontend_conf`, `stats_window` and, where that
+            is `published`, `speech_length` in `preprocessor_conf`.
         folder: the training set's dump folder.
         out: the file to write.
         hours: how much audio to sample; all of it when the set has less.
@@ -58,34 +103,53 @@ def collect(
         The three arrays; sums have shape (n_mels,).
 
     Raises:
+        ConfigError: no `speech_length` to pad to.
         OwnedError: another process is writing the file.
         AudioError: audio that cannot be used; names the utterance.
     """
     frontend = frontend_choices.get_class(args.frontend)(**args.frontend_conf)
+    n_window = _window_samples(args)
     index = ExampleIndex(folder)
     utts = sample_by_language(index, hours, seed)
     with owned(out):
-        stats = _sums(frontend, index, utts)
+        stats = _sums(frontend, index, utts, n_window)
         with atomic_write(out, "wb") as file:
-            np.savez(file, **stats)
+            np.savez(file, window=np.array(args.stats_window), **stats)
     log.info(
-        "%d of %d utterances, %.2f h, %d frames -> %s",
+        "%d of %d utterances, %.2f h%s, %d frames -> %s",
         utts.size,
         len(index),
         stats["count"] * 0.01 / 3600,
+        f" padded to {n_window / SAMPLE_RATE:g} s each" if n_window else "",
         stats["count"],
         out,
     )
     return stats
 
 
+def _window_samples(args: argparse.Namespace) -> int:
+    """Samples to which every clip is padded or cut; 0 leaves them as they are."""
+    if args.stats_window == "own":
+        return 0
+    seconds = (args.preprocessor_conf or {}).get("speech_length")
+    if not seconds:
+        raise ConfigError(
+            f"stats_window: {args.stats_window} pads clips to preprocessor_conf."
+            "speech_length, which is not set: set it, or take stats_window: own"
+        )
+    return round(seconds * SAMPLE_RATE)
+
+
 def _sums(
-    frontend: torch.nn.Module, index: ExampleIndex, utts: np.ndarray
+    frontend: torch.nn.Module, index: ExampleIndex, utts: np.ndarray, n_window: int
 ) -> dict[str, np.ndarray]:
     total = squares = 0.0
     count = 0
     for utt in tqdm(utts, desc="statistics", unit="utt", disable=None):
         speech = torch.from_numpy(index.speech(int(utt)))
+        if n_window:  # a negative number cuts
+            pad = n_window - speech.numel()
+            speech = torch.nn.functional.pad(speech, (0, pad))
         with torch.no_grad():
             feats, lens = frontend(speech[None], torch.tensor([speech.numel()]))
         feats = feats[0, : int(lens[0])].double()

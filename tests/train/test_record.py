@@ -132,6 +132,7 @@ REFUSED = {
     ],
     "tasks not set, now ['pr']": ["tasks=[pr]"],
     "ctc_target phones, now text": ["ctc_target=text"],
+    "stats_window own, now published": ["stats_window=published"],
     "batch_conf: 6 s of audio an update, now 9": ["batch_conf.update_batches=3"],
     "batch_conf.language_temperature not set, now 2.0": [
         "batch_conf.language_temperature=2.0"

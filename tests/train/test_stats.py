@@ -6,10 +6,11 @@ import torch
 from dump_builder import make_dump
 from espnet2.layers.global_mvn import GlobalMVN
 from espnet2.tasks.s2t import S2TTask
-from tiny_model import make_args, make_tokens
+from tiny_model import SETTINGS, make_args, make_tokens
 
 from powsm.prepare.index import ExampleIndex
-from powsm.train.stats import collect, sample_by_language
+from powsm.settings import ConfigError
+from powsm.train.stats import collect, find_stats, sample_by_language, stats_file
 
 
 @pytest.fixture
@@ -67,3 +68,57 @@ def test_file_holds_what_espnet_collects_and_its_normaliser_reads(folder, tmp_pa
     normalised, _ = GlobalMVN(out)(feats[None].float())
     assert abs(float(normalised.mean())) < 1e-3
     assert float(normalised.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_published_window_is_what_espnets_stage_10_pads_to(folder, tmp_path):
+    tokens = make_tokens(folder, tmp_path / "tokens")
+    second = SETTINGS["preprocessor_conf"] | {"speech_length": 1}
+    args = make_args(
+        tokens, tmp_path / "exp", stats_window="published", preprocessor_conf=second
+    )
+    stats = collect(args, folder, tmp_path / "stats.npz", hours=100, seed=0)
+    # 41 clips of 0.6 to 1.0 s, 101 frames each once they last a second
+    assert int(stats["count"]) == 41 * 101
+    espnet = S2TTask.build_preprocess_fn(args, train=False)
+    index = ExampleIndex(folder)
+    frontend = S2TTask.build_model(args).frontend
+    total = 0.0
+    for utt in range(len(index)):
+        padded, _ = espnet._pad_or_trim_speech({"speech": index.speech(utt)})
+        speech = torch.from_numpy(padded["speech"].T)
+        feats, _ = frontend(speech, torch.tensor([speech.size(1)]))
+        total = total + feats[0].double().sum(0)
+    np.testing.assert_allclose(stats["sum"], total, rtol=1e-6)
+    # silence is log(1e-10) in every band: the mean moves towards -23
+    own = collect(
+        make_args(tokens, tmp_path / "own"), folder, tmp_path / "o.npz", hours=9, seed=0
+    )
+    assert (stats["sum"] / stats["count"] < own["sum"] / own["count"]).all()
+
+
+def test_statistics_say_of_which_clips_they_are_and_do_not_mix(folder, tmp_path):
+    tokens = make_tokens(folder, tmp_path / "tokens")
+    settings = {"normalize": "global_mvn", "stats_window": "published"}
+    for window in ("own", "published"):
+        args = make_args(tokens, tmp_path / "e", preprocessor_conf={"speech_length": 1},
+                         stats_window=window)  # fmt: skip
+        collect(args, folder, stats_file(tmp_path, window), hours=0.001, seed=0)
+    own, padded = (stats_file(tmp_path, w) for w in ("own", "published"))
+    assert find_stats(tmp_path, settings) == find_stats(padded, settings) == padded
+    assert find_stats(tmp_path, settings | {"stats_window": "own"}) == own
+    assert find_stats(tmp_path, {"normalize": None}) is None
+    with pytest.raises(ConfigError, match="stats_window own, but .* published"):
+        find_stats(own, settings)
+    with pytest.raises(ConfigError, match="no statistics .* run stage 10"):
+        find_stats(tmp_path / "elsewhere", settings)
+    # ESPnet's own file does not say of which clips it is
+    np.savez(tmp_path / "espnet.npz", count=1, sum=[0.0], sum_square=[1.0])
+    assert find_stats(tmp_path / "espnet.npz", settings) == tmp_path / "espnet.npz"
+
+
+def test_padding_needs_a_length(folder, tmp_path):
+    tokens = make_tokens(folder, tmp_path / "tokens")
+    args = make_args(tokens, tmp_path / "exp", stats_window="published")
+    args.preprocessor_conf = {}
+    with pytest.raises(ConfigError, match="speech_length, which is not set"):
+        collect(args, folder, tmp_path / "stats.npz", hours=1, seed=0)

@@ -12,6 +12,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--config")
     add("--out", type=Path, required=True, help="folder to write in")
     add("--stats_hours", type=float, default=100.0, help="sample size")
+    add(
+        "--stats_window",
+        choices=("own", "published"),
+        help="clips at their own length, or padded; default: as the config says",
+    )
     add("--seed", type=int, default=0, help="of the sample")
 
 
@@ -19,10 +24,13 @@ def run(options: argparse.Namespace) -> None:
     from powsm.train import config, stats
 
     settings = config.load(options.config)
+    if options.stats_window:
+        settings["stats_window"] = options.stats_window
+    args = config.parse(settings, options.out / "config.yaml")
     stats.collect(
-        config.parse(settings, options.out / "config.yaml"),
+        args,
         options.dump,
-        options.out / "train/feats_stats.npz",
+        stats.stats_file(options.out, args.stats_window),
         hours=options.stats_hours,
         seed=options.seed,
     )

@@ -30,8 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int | None:
     options.exp.mkdir(parents=True, exist_ok=True)
     from powsm.train import config
+    from powsm.train.stats import find_stats
 
     settings = config.load(options.config, options.overrides)
+    options.stats = find_stats(options.stats, settings)
     return TRAINERS[options.trainer or trainer_of(settings)](options, settings)
 
 
