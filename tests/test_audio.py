@@ -3,6 +3,7 @@
 import io
 import logging
 import multiprocessing
+import resource
 import subprocess
 import sys
 
@@ -196,6 +197,15 @@ def test_audio_scp_bad_lines_are_named(tmp_path):
     path.write_text("a x.flac\na y.flac\n")
     with pytest.raises(AudioError, match=r"wav.scp:2: 'a' given twice"):
         AudioScp(path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [(1024, 512), (65_536, 2048), (resource.RLIM_INFINITY, 2048)],
+)
+def test_shards_stay_open_within_the_limit_of_the_process(monkeypatch, limit, most):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    assert audio_places._most_open() == most
 
 
 def test_espnet_reads_shards(shard, tmp_path):

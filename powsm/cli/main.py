@@ -1,6 +1,7 @@
 """`powsm VERB OPTION...`: the table of verbs, each loaded when it is called."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -52,6 +53,9 @@ def overview() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; the process ends with a status that is not 0 where it failed."""
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        # batches have all sizes, which fragment a GPU's memory; read when CUDA starts
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     verbs = {verb: row[0] for rows in VERBS.values() for verb, row in rows.items()}
     name, *rest = arguments or ["--help"]

@@ -8,6 +8,7 @@ copies made with `--audio_format flac.ark`.
 
 import os
 import re
+import resource
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,10 @@ _IN_SHARD = re.compile(r"(?P<path>.+\.tar):(?P<offset>\d+):(?P<size>\d+)")
 _IN_ARK = re.compile(r"(?P<path>.+\.ark):(?P<offset>\d+)")
 ARK_MARKER = b"AUDIO"  # then the width of the length in one byte, the length, the audio
 
-_OPEN_FILES = 64  # shards kept open by one process
+# Shards kept open by one process: a corpus has hundreds, and a network's file system
+# takes a round trip for each that is opened again.
+_OPEN_FILES = 2048
+_SHARE_OF_LIMIT = 0.5  # of the files that a process may have open, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,15 @@ class _OpenFile:
             os.close(self.fd)
 
 
+def _most_open() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _OPEN_FILES
+    return min(_OPEN_FILES, int(limit * _SHARE_OF_LIMIT))
+
+
 # Reads name their offset (pread), so threads and forked workers may share a descriptor.
-@lru_cache(maxsize=_OPEN_FILES)
+@lru_cache(maxsize=_most_open())
 def _open_file(path: Path) -> _OpenFile:
     return _OpenFile(path)
 

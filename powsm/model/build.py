@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from importlib import import_module
 
+import torch
 from espnet2.asr.ctc import CTC
 from espnet2.s2t.espnet_ctc_model import ESPnetS2TCTCModel
 from espnet2.s2t.espnet_model import ESPnetS2TModel
@@ -56,6 +57,15 @@ _OPTIONAL = ("specaug", "normalize", "decoder", "promptencoder")  # may be null
 _NOT_IN_TABLE = ("preencoder", "postencoder", "input_size", "init")
 
 
+def choose_kernels() -> None:
+    """What PyTorch is not to take on a GPU: attention by cuDNN.
+
+    It makes a plan for every shape that it has not seen, and here nearly every batch
+    and every token of a search has one.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def build(config: Mapping) -> ESPnetS2TModel | PowsmCtcModel:
     """The network of a training configuration, as `S2TTask.build_model` builds it.
 
@@ -70,6 +80,7 @@ def build(config: Mapping) -> ESPnetS2TModel | PowsmCtcModel:
         TypeError: a part does not take what the configuration gives it.
         PowsmError: a model without a decoder, whose encoder is one that we do not read.
     """
+    choose_kernels()
     if config.get("model") in CTC_ONLY_MODELS:
         config = {**config, "model": "powsm_ctc"}
     model = _build(config)

@@ -25,7 +25,8 @@ class BatchOptions:
         batch_seconds: most seconds of audio, padding included, in one batch, or `auto`:
             the largest part of `update_seconds` that fits into the GPU's memory.
         update_batches: batches per optimiser update, over all ranks together: the
-            effective batch does not depend on how many GPUs there are. Four or more
+            effective batch does not depend on how many GPUs there are; a number of
+            ranks that does not divide it cuts the update finer. Four or more
             make updates of equally many utterances; an update of one batch holds as
             many as its length allows, so that short ones weigh less over a pass.
         update_seconds: most seconds of an update, instead of `update_batches`, where
@@ -82,6 +83,20 @@ class BatchOptions:
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
                 raise PowsmError(f"{name} is {value}, expected more than 0")
+
+    def shared_by(self, n_ranks: int) -> "BatchOptions":
+        """These options, with an update in as many batches as ranks can share.
+
+        As they are where `update_batches` is a multiple of `n_ranks`; otherwise the
+        same seconds of an update in more, and shorter, batches.
+        """
+        n_batches = -(-self.update_batches // n_ranks) * n_ranks
+        if self.batch_seconds == "auto" or n_batches == self.update_batches:
+            return self
+        seconds = self.batch_seconds * self.update_batches
+        return replace(
+            self, batch_seconds=seconds / n_batches, update_batches=n_batches
+        )
 
     def cut_into(self, n_batches: int) -> "BatchOptions":
         """These options with an update of `update_seconds` in `n_batches` batches."""

@@ -38,6 +38,7 @@ from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
 from powsm.model.batch import Batch
+from powsm.model.build import choose_kernels
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
 from powsm.model.layout import LayoutMaker
 from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel, set_language_dropout
@@ -123,6 +124,7 @@ class LitPowsm(LitESPnetModel):
         L.LightningModule.__init__(self)
         self.args = args
         self.folders = {"train": Path(train_folder), "valid": Path(valid_folder)}
+        choose_kernels()
         self.model = task_of_model(args.model).build_model(args=args)
         if isinstance(self.model, PowsmCtcModel):
             set_language_dropout(self.model, args.preprocessor_conf)
@@ -349,7 +351,7 @@ class LitPowsm(LitESPnetModel):
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         seen, self._seen = self._seen, []
-        norm = torch.nn.utils.get_total_norm(grads)
+        norm = self._norm = torch.nn.utils.get_total_norm(grads)
         self.log("train/grad_norm", norm)
         if torch.isfinite(norm):
             self.bad_steps = 0
@@ -363,6 +365,23 @@ class LitPowsm(LitESPnetModel):
             )
         for p in self.parameters():
             p.grad = None  # the optimiser leaves a parameter without gradient alone
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm that is known already.
+
+        Lightning's own way computes it again, and refuses `optim_conf.fused` under
+        autocast because of a scaling of gradients that bfloat16 does not have.
+        """
+        if gradient_clip_val:
+            parameters = list(self.parameters())
+            torch.nn.utils.clip_grads_with_norm_(
+                parameters, gradient_clip_val, self._norm
+            )
 
     def _tell_skipped(
         self, norm: float, seen: list[tuple[list[str], torch.Tensor]]

@@ -296,11 +296,8 @@ class BatchFinder(L.Callback):
                 dist.all_reduce(found, dist.ReduceOp.MAX)
                 n = int(found)
             self.n_batches = n
-        if self.n_batches % ranks:
-            raise TrainingError(
-                f"this run cuts an update into {self.n_batches} batches, which "
-                f"{ranks} ranks cannot share; take a number of ranks that divides them"
-            )
+        # found by another number of ranks: as many again, or a few more
+        self.n_batches = -(-self.n_batches // ranks) * ranks
         module.batch_options = options.cut_into(self.n_batches)
         trainer.accumulate_grad_batches = self.n_batches // ranks
         log.info(

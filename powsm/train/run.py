@@ -191,7 +191,7 @@ def train(
         for init_param in args.init_param:
             load_initial(module.model, init_param)
     _freeze(module.model, args.freeze_param)
-    _check_shares(module, world_size)
+    module.batch_options = module.batch_options.shared_by(world_size)
     if _is_first():
         remove_broken_off(exp)
     clock = Clock(args.log_interval or 50)
@@ -228,15 +228,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"only ESPnet's own loop reads {', '.join(unread)}: remove them, or train "
             "with --trainer espnet"
-        )
-
-
-def _check_shares(module: LitPowsm, world_size: int) -> None:
-    options = module.batch_options
-    if options.batch_seconds != "auto" and options.update_batches % world_size:
-        raise TrainingError(
-            f"batch_conf.update_batches is {options.update_batches}, not a multiple of "
-            f"the {world_size} ranks; change one of them"
         )
 
 

@@ -241,3 +241,13 @@ def test_device_that_is_not_there_is_refused(monkeypatch, wanted):
     with pytest.raises(PowsmError, match=f"--device {wanted}: "):
         device(wanted)
     assert device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("theirs", [None, "max_split_size_mb:64"])
+def test_memory_of_a_gpu_is_set_up_before_anything_asks_for_it(monkeypatch, theirs):
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    if theirs:
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", theirs)
+    main(["--version"])
+    expected = None if theirs else "expandable_segments:True"
+    assert os.environ.pop("PYTORCH_ALLOC_CONF", None) == expected

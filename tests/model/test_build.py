@@ -152,6 +152,12 @@ def test_what_the_table_lacks_is_built_by_the_task(
     assert told in line
 
 
+def test_attention_is_never_left_to_cudnn(tokens, tmp_path):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    build(vars(make_args(tokens, tmp_path)))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_a_choice_that_nobody_knows_is_refused(tokens, tmp_path):
     config = vars(make_args(tokens, tmp_path)) | {"encoder": "rnnn", "init": None}
     with pytest.raises(ValueError, match="rnnn"):

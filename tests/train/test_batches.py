@@ -126,3 +126,20 @@ def test_temperature_draws_anew_in_each_pass_and_the_same_again():
 def test_an_update_is_cut_into_equal_parts():
     options = BatchOptions(batch_seconds="auto", update_seconds=480).cut_into(12)
     assert (options.batch_seconds, options.update_batches) == (40.0, 12)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "seconds", "batches"),
+    [
+        (1, 67, 8),
+        (8, 67, 8),
+        (3, 536 / 9, 9),  # the next that three can share
+        (16, 33.5, 16),  # more ranks than batches
+    ],
+)
+def test_any_number_of_ranks_shares_an_update_of_the_same_length(
+    ranks, seconds, batches
+):
+    options = BatchOptions(batch_seconds=67, update_batches=8).shared_by(ranks)
+    assert options.update_batches == batches
+    assert options.batch_seconds == pytest.approx(seconds)

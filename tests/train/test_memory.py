@@ -5,6 +5,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -291,6 +292,18 @@ def test_auto_takes_the_largest_part_of_an_update_that_fits(
     run(corpus, tmp_path, batch_conf=AUTO, max_epoch=2)
     assert "in 3 batches" in caplog.text
     assert (tmp_path / "2epoch.pth").exists()
+
+
+@pytest.mark.parametrize(("before", "ranks", "now"), [(1, 4, 4), (6, 4, 8), (8, 4, 8)])
+def test_auto_of_another_number_of_ranks_is_shared_by_these(before, ranks, now):
+    """Found by one card, say, and gone on with on four."""
+    finder = memory.BatchFinder()
+    finder.load_state_dict({"n_batches": before})
+    module = SimpleNamespace(batch_options=BatchOptions(**AUTO))
+    trainer = SimpleNamespace(world_size=ranks, accumulate_grad_batches=1)
+    finder.on_fit_start(trainer, module)
+    assert module.batch_options.update_batches == finder.n_batches == now
+    assert trainer.accumulate_grad_batches * ranks == now
 
 
 def test_auto_tries_the_batch_with_most_text_and_samples_languages(

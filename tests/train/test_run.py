@@ -125,6 +125,30 @@ def test_ctc_alone_comes_first_and_leaves_the_decoder_as_it_was(corpus, tmp_path
     assert "decoder.decoders.0.src_attn.linear_q.weight" in moved
 
 
+def test_fused_optimiser_is_clipped_by_the_norm_that_is_logged(
+    corpus, tmp_path, monkeypatch
+):
+    """Under autocast, where Lightning's own clipping refuses it."""
+    seen = []
+    clip = LitPowsm.configure_gradient_clipping
+
+    def noted(self, optimizer, *args, **kwargs):
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        before = torch.nn.utils.get_total_norm(grads)
+        clip(self, optimizer, *args, **kwargs)
+        logged = self.trainer.callback_metrics["train/grad_norm"]
+        after = torch.nn.utils.get_total_norm(grads)
+        seen.append((float(before), float(logged), float(after)))
+
+    monkeypatch.setattr(LitPowsm, "configure_gradient_clipping", noted)
+    fused = {"optim_conf": {"lr": 0.003, "fused": True}, "use_amp": True}
+    run(corpus, tmp_path, max_epoch=1, grad_clip=0.5, **fused)
+    assert len(seen) == 3
+    for before, logged, after in seen:
+        assert before == logged > 0.5
+        assert after == pytest.approx(0.5, rel=1e-4)
+
+
 @pytest.mark.parametrize("every", [2, 3])  # 3 is the last batch of an epoch
 def test_more_epochs_later_equal_all_at_once(corpus, finished, tmp_path, every):
     run(corpus, tmp_path, max_epoch=1, checkpoint_every_n_updates=every)
