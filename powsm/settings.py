@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Literal, Union, get_args, get_origin
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from powsm.errors import PowsmError
+from powsm.files.text import TextFileError, read_text
 
 
 class ConfigError(PowsmError):
@@ -22,14 +23,25 @@ class ConfigError(PowsmError):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML of settings, in which 1e-4 is a number; PyYAML wants 1.0e-4."""
+    """YAML of settings: 1e-4 is a number, where PyYAML wants 1.0e-4, and only true and
+    false are truth values, as in YAML 1.2: `no` is Norwegian."""
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != _BOOL]
+    for first, pairs in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _BOOL, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
+
+_TextLoader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 def load_yaml(path: Path, *, values_as_text: bool = False) -> dict:
@@ -43,10 +55,11 @@ def load_yaml(path: Path, *, values_as_text: bool = False) -> dict:
         ConfigError: not readable as YAML, or not a mapping.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        loader = yaml.BaseLoader if values_as_text else _Loader
-        config = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        loader = _TextLoader if values_as_text else _Loader
+        config = yaml.load(read_text(path), Loader=loader)
+    except TextFileError as err:
+        raise ConfigError(str(err)) from err
+    except yaml.YAMLError as err:
         fault = " ".join(str(err).split())  # which spans lines
         raise ConfigError(f"{path}: not valid YAML: {fault}") from err
     if not isinstance(config, dict):
@@ -166,6 +179,16 @@ def fits(value: object, hint: object) -> bool:
     if issubclass(kind, Sequence):
         return _fits_list(value, parts, is_tuple=kind is tuple)
     return kind.__module__ != "torch"  # YAML holds no tensors
+
+
+def type_faults(kind: type, values: Mapping) -> list[str]:
+    """What is wrong with values of YAML for the fields of a dataclass."""
+    hints = get_type_hints(kind)
+    return [
+        f"{name} is {value!r}, expected {hint_name(hints[name])}"
+        for name, value in values.items()
+        if name in hints and not fits(value, hints[name])
+    ]
 
 
 def _fits_list(value: object, parts: tuple, *, is_tuple: bool) -> bool:

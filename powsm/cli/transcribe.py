@@ -32,6 +32,7 @@ from powsm.cli.recordings import (
 )
 from powsm.decode.recordings.result import ENDINGS, check_format, render
 from powsm.errors import PowsmError
+from powsm.files.text import TextFileError, read_text
 from powsm.files.whole import atomic_write
 from powsm.tasks import TASKS
 
@@ -285,6 +286,6 @@ def _text_beside(source: Source) -> str | None:
     if source.is_stdin or not path.is_file():
         return None
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as err:
-        raise RecordingsError(f"{printable(path)}: not UTF-8 text ({err})") from err
+        return read_text(path)
+    except TextFileError as err:
+        raise RecordingsError(str(err)) from err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES
-from powsm.settings import load_yaml
+from powsm.settings import load_yaml, type_faults
 from powsm.tasks import (
     DECODED_TASKS,
     LID,
@@ -248,6 +248,10 @@ class Profile:
         searches = {
             key: settings.pop(key) or {} for key in _SEARCHES if key in settings
         }
+        if not all(isinstance(search, dict) for search in searches.values()):
+            raise DecodeError(
+                f"{path}: {' and '.join(searches)} hold 'key: value' lines"
+            )
         ours = {f.name for f in fields(cls)} - {"name", *_SEARCHES}
         theirs = {f.name for f in fields(SearchOptions)}
         unknown = sorted(set(settings) - ours)
@@ -261,6 +265,11 @@ class Profile:
                 f"{path}: unknown {' '.join(unknown)}; known are "
                 f"{' '.join(sorted(ours))} and search: {' '.join(sorted(theirs))}"
             )
+        faults = type_faults(cls, settings)
+        for name, search in searches.items():
+            faults += [f"{name}: {f}" for f in type_faults(SearchOptions, search)]
+        if faults:
+            raise DecodeError(f"{path}: {'; '.join(faults)}")
         for key in ("tasks", "languages"):
             if key in settings:
                 settings[key] = tuple(settings[key])

@@ -12,6 +12,7 @@ Nothing here knows what a phone, a task or a model is.
     datadir      data directories: a file per property, a line per utterance
     lock         who is writing what: a lock that ends with its process
     sort         lines in sorted order, more of them than fit in memory: GNU sort
+    text         text that people wrote: UTF-8 with or without a byte order mark
     transcripts  transcripts of any system: Kaldi text, JSONL, CSV, TSV
     whole        whole files or none: atomic writing and content hashes
 """

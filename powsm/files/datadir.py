@@ -5,6 +5,8 @@ that files can be walked side by side without holding any of them in memory. An 
 value (a transcript that says nothing) is the utt_id alone.
 """
 
+import codecs
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -63,7 +65,10 @@ def read_scp(path: Path) -> Iterator[tuple[str, str]]:
     previous = ""
     number = 0
     # Lines end at "\n" alone: a transcript may hold U+2028, "\r" or other line breaks.
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with open(path, "rb") as data:
+        if data.peek(3).startswith(codecs.BOM_UTF8):
+            raise DataDirError(f"{path}:1: a byte order mark; save it without one")
+        file = io.TextIOWrapper(data, encoding="utf-8", newline="\n")
         try:
             for number, line in enumerate(file, 1):
                 key, _, value = line.removesuffix("\n").partition(" ")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from powsm.errors import PowsmError
+from powsm.files.text import TextFileError, open_text
 
 # Names under which public tools store the key and the transcript, in order.
 ID_FIELDS = ("utt_id", "id", "key", "utt", "audio_id", "file")
@@ -61,7 +62,7 @@ def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, st
     """Yield (where, id, text) of each transcript."""
     try:
         # "\n" alone ends a line: a transcript may hold U+2028 and its like
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
+        with open_text(path, newline="\n") as file:
             if delimiter := _CSV_DELIMITERS.get(path.suffix.lower()):
                 for where, row in _csv_rows(path, file, delimiter):
                     yield where, *_fields_of(row, fields, where)
@@ -86,8 +87,8 @@ def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, st
                 else:
                     utt_id, *text = line.split(maxsplit=1)
                     yield where, utt_id, text[0].rstrip() if text else ""
-    except UnicodeDecodeError as err:
-        raise TranscriptError(f"{path}: not UTF-8 text ({err})") from err
+    except TextFileError as err:
+        raise TranscriptError(str(err)) from err
 
 
 def _csv_rows(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from powsm.errors import PowsmError
+from powsm.files.text import TextFileError, open_text, read_text
 from powsm.files.whole import atomic_write, read_json
 from powsm.languages import lang_code
 from powsm.tasks import WORD_START
@@ -97,9 +98,9 @@ def read_phone_set(path: Path) -> tuple[str, ...]:
         PhoneSetError: a symbol that is no phone, or no phones at all.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as err:
-        raise PhoneSetError(f"{path}: not UTF-8 text ({err}); save it as such") from err
+        text = read_text(path)
+    except TextFileError as err:
+        raise PhoneSetError(str(err)) from err
     return parse_phone_set(text, str(path))
 
 
@@ -160,7 +161,7 @@ def phones_of_tables(path: Path, lang: str = "") -> tuple[str, ...]:
 def _rows_of_table(file: Path) -> Iterator[tuple[str, str]]:
     """(language, phone) of each row."""
     try:
-        with open(file, encoding="utf-8-sig", newline="") as table:
+        with open_text(file, newline="") as table:
             rows = csv.DictReader(table)
             columns = {name.lower(): name for name in rows.fieldnames or () if name}
             phone, lang = (
@@ -176,7 +177,7 @@ def _rows_of_table(file: Path) -> Iterator[tuple[str, str]]:
                 if text and (row.get("SegmentClass") or "") != "tone":
                     spelt = (row[lang] if lang else None) or file.stem
                     yield lang_code(spelt) or spelt, text.split("|")[0]
-    except (UnicodeDecodeError, csv.Error) as err:
+    except (TextFileError, csv.Error) as err:
         raise PhoneSetError(f"{file}: no CSV in UTF-8 ({err})") from err
 
 

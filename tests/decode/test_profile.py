@@ -72,9 +72,15 @@ def test_first_pass_has_a_search_of_its_own_where_asked(tmp_path):
             "the CTC head says phones",
         ),
         ("prev: predicted\nfirst_search: {beam: 3}\n", "unknown first_search.beam"),
+        ("tasks: true\n", "tasks is True, expected a list"),
+        ("languages: no\n", "languages is 'no', expected a list"),
+        ("languages: [no]\n", "languages no are no ISO 639-3 codes"),
+        ("lang: 12\ndtype: [on]\n", "lang is 12, expected text; dtype is"),
+        ("search: on\n", "search hold 'key: value' lines"),
+        ("search: {beam_size: on}\n", "search: beam_size is 'on', expected a whole"),
     ],
 )
-def test_first_searches_that_make_no_sense(tmp_path, text, message):
+def test_settings_that_make_no_sense(tmp_path, text, message):
     path = tmp_path / "decode_x.yaml"
     path.write_text(text)
     with pytest.raises(DecodeError, match=message):

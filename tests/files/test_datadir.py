@@ -50,6 +50,8 @@ def test_read_scp_empty_value_and_spaces(folder):
         (b"a x\n y\n", ":2: a line without a key"),
         (b"B x\na y\n_ z\n", ":3: '_' comes after 'a'"),  # bytes 42, 61, 5F
         (b"a \xff\n", ":1: not UTF-8"),
+        (b"\xef\xbb\xbfa x\n", ":1: a byte order mark"),
+        ("a x\n".encode("utf-16"), ":1: not UTF-8"),
     ],
 )
 def test_read_scp_faults_name_the_line(tmp_path, content, fault):

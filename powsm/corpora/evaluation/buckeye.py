@@ -14,6 +14,7 @@ Layout: `s<NN><MM>.{wav,phones,words}` (`s0101a.phones`), unpacked, at any depth
 anyspeech's copy, see `powsm.corpora.evaluation.published`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +28,14 @@ from powsm.corpora.evaluation.kaldi_folder import (
     write_segments,
 )
 from powsm.corpora.evaluation.published import published_segments
+from powsm.files.text import open_text
 from powsm.phones.alphabets import read_alphabet, to_ipa
 
 ALPHABET = "buckeye"
 MIN_PAUSE_S = 1.0
 MIN_DURATION_S = 0.5
 
+_TIME = re.compile(r"-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
 _PAUSES = frozenset({"SIL", "NOISE", "VOCNOISE"})  # nobody speaks
 
 
@@ -117,14 +120,19 @@ def read_labels(path: Path) -> list[Label]:
     """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    with open_text(path, errors="replace") as file:
+        lines = file.read().splitlines()
     header = next((n for n, line in enumerate(lines) if line.strip() == "#"), -1)
     labels = []
     end_s = 0.0
-    for line in lines[header + 1 :]:
+    for number, line in enumerate(lines[header + 1 :], header + 2):
         fields = line.split(";")[0].split()
         if len(fields) < 2:
             continue
+        if not _TIME.fullmatch(fields[0]):
+            raise CorpusError(
+                f"{path}:{number}: found {line[:40]!r}, expected end, colour and label"
+            )
         start_s, end_s = end_s, float(fields[0])
         if end_s > start_s:
             symbol = fields[2].rstrip("+*") if len(fields) > 2 else "SIL"

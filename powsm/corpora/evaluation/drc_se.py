@@ -13,7 +13,6 @@ Layout: `doreco_sout3282_ph.csv` and the recordings, `doreco_sout3282_<file>.wav
 `powsm.corpora.evaluation.published`.
 """
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     Segment,
     Written,
+    read_table,
     write_segments,
 )
 from powsm.corpora.evaluation.published import published_segments
@@ -33,6 +33,7 @@ MIN_LABELS = 11
 TAIL_S = 0.3
 
 _PREFIX = "doreco_sout3282_"
+_COLUMNS = ("file", "ref", "speaker", "wd_ID", "wd", "ph", "start", "end")
 _NO_PHONE = ("<", "[", "*")  # <p:> pause, <<fp>> filled pause, [INT], ****
 
 
@@ -52,13 +53,12 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
     audio = {path.stem.removeprefix(_PREFIX): path for path in source.rglob("*.wav")}
     units: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     others: set[tuple[str, str]] = set()
-    with open(tables[0], encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
-            unit = row["file"], row["ref"]
-            if row["speaker"] not in SPEAKERS:
-                others.add(unit)
-            elif not row["ref"].startswith(_NO_PHONE):
-                units[unit].append(row)
+    for row in read_table(tables[0], *_COLUMNS):
+        unit = row["file"], row["ref"]
+        if row["speaker"] not in SPEAKERS:
+            others.add(unit)
+        elif not row["ref"].startswith(_NO_PHONE):
+            units[unit].append(row)
     left_out["speaker_without_phones"] += len(others)
     for (file_name, ref), rows in sorted(units.items()):
         phones = [r for r in rows if r["ph"] and not r["ph"].startswith(_NO_PHONE)]

@@ -17,6 +17,7 @@ from powsm.errors import PowsmError
 from powsm.files.audio_places import AudioRef
 from powsm.files.datadir import RAW_REFERENCES, write_scp
 from powsm.files.sort import write_spk2utt
+from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
@@ -192,7 +193,7 @@ def _said_languages(folder: Path) -> dict[str, str]:
     for name in LANGUAGE_FILES:
         is_reference = name == "text" and not (folder / REFERENCES[0]).exists()
         if (folder / name).exists() and not is_reference:
-            lines = (folder / name).read_text(encoding="utf-8-sig").split("\n")
+            lines = read_text(folder / name).split("\n")
             rows = (line.split(maxsplit=1) for line in lines if line.strip())
             return {
                 row[0].removesuffix("_pr"): row[1].strip("< ").partition(">")[0]

@@ -5,10 +5,13 @@ long recordings, the corpus's labels kept as they are, everything counted that i
 out, and a folder that is there whole or not at all.
 """
 
+import csv
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from powsm.audio_files import AudioError, encode, open_sound
 from powsm.corpora.utterance import one_line, safe_id
 from powsm.errors import PowsmError
 from powsm.files.datadir import write_scp
+from powsm.files.text import open_text
 from powsm.files.whole import atomic_folder
 
 _SLACK_S = 0.5  # by which labels may go on after the end of a recording
@@ -24,6 +28,44 @@ _SLACK_S = 0.5  # by which labels may go on after the end of a recording
 
 class CorpusError(PowsmError):
     """A corpus that is not what its name says; the message names folder or file."""
+
+
+def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str, str]]:
+    """Rows of a corpus's table by column; a field that a row lacks is an empty text.
+
+    In a table with tabs a quotation mark is a letter, as some are of X-SAMPA.
+
+    Args:
+        columns: those that are needed.
+
+    Raises:
+        CorpusError: no such column, or no CSV.
+        TextFileError: not UTF-8.
+    """
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    with open_text(path, newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting, restval="")
+        try:
+            if missing := [c for c in columns if c not in (reader.fieldnames or ())]:
+                raise CorpusError(
+                    f"{path}: no column {' '.join(missing)}; found "
+                    f"{' '.join(reader.fieldnames or ()) or 'none'}"
+                )
+            return list(reader)
+        except csv.Error as err:
+            raise CorpusError(f"{path}:{reader.line_num}: not CSV ({err})") from err
+
+
+def parse_json(text: str, where: Path | str) -> Any:
+    """What a corpus's JSON says.
+
+    Raises:
+        CorpusError: it is none; names the file.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as err:
+        raise CorpusError(f"{where}: not JSON ({err}); fetch it again") from err
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
 )
 from powsm.corpora.evaluation.published import published_segments
 from powsm.corpora.evaluation.textgrid import read_tier
+from powsm.files.text import read_text
 from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
 
 ALPHABET = "arpabet"
@@ -85,5 +86,5 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             raw=" ".join(label.replace(" ", "") for label in labels if label),
             lang="eng",
             speaker=speaker.name,
-            text=words.read_text(encoding="utf-8-sig") if words.is_file() else "",
+            text=read_text(words) if words.is_file() else "",
         )

@@ -11,13 +11,12 @@ https://github.com/KoelLabs/ML (scripts/data_loaders/huggingface.py).
 """
 
 import gzip
-import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, Segment
+from powsm.corpora.evaluation.kaldi_folder import CorpusError, Segment, parse_json
 from powsm.files.audio_places import location_in_shard
 
 _CUTS = "cuts.*.jsonl.gz"
@@ -55,8 +54,10 @@ def _from_shar(
         )
         if not recordings.is_file():
             raise CorpusError(f"{cuts}: without {recordings.name}; fetch it again")
-        with gzip.open(cuts, "rt", encoding="utf-8") as lines:
-            by_id = {cut["id"]: cut for cut in map(json.loads, lines)}
+        with gzip.open(cuts, "rt", encoding="utf-8-sig") as lines:
+            by_id = {
+                cut["id"]: cut for cut in (parse_json(line, cuts) for line in lines)
+            }
         with tarfile.open(recordings, "r:") as tar:
             for member in tar:
                 cut_id, _, extension = member.name.rpartition(".")

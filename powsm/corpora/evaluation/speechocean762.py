@@ -14,7 +14,6 @@ Layout: `scores.json` (or `resource/scores.json`), `WAVE/SPEAKER<n>/<utt>.WAV` a
 `powsm.corpora.evaluation.published`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +24,11 @@ from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     Segment,
     Written,
+    parse_json,
     write_segments,
 )
 from powsm.corpora.evaluation.published import published_segments
+from powsm.files.text import read_text
 from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
 
 ALPHABET = "arpabet"
@@ -66,7 +67,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             f"{source}: neither Parquet files nor scores.json with WAVE/*/*.WAV"
         )
     known = read_alphabet(ALPHABET)
-    for utt_id, judged in json.loads(found[0].read_text(encoding="utf-8-sig")).items():
+    for utt_id, judged in _read_scores(found[0]):
         symbols = [phone for word in judged["words"] for phone in heard(word)]
         if utt_id not in audio:
             left_out["no_audio"] += 1
@@ -86,3 +87,10 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
                 speaker=audio[utt_id].parent.name,
                 text=judged["text"],
             )
+
+
+def _read_scores(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    scores = parse_json(read_text(path), path)
+    if not isinstance(scores, dict):
+        raise CorpusError(f"{path}: no scores by utterance; fetch it again")
+    return list(scores.items())

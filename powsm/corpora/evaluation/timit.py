@@ -21,6 +21,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     Written,
     write_segments,
 )
+from powsm.files.text import read_text
 from powsm.phones.alphabets import to_ipa
 
 ALPHABET = "timit"
@@ -55,18 +56,14 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             lang="eng",
             speaker=speaker,
             # "0 46797 She had your dark suit ..."
-            text=" ".join(_read(words).split()[2:]) if words else "",
+            text=" ".join(read_text(words).split()[2:]) if words else "",
         )
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8-sig")
 
 
 def _symbols(path: Path) -> list[str]:
     """The third column of a label file: start, end, symbol."""
     symbols = []
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = line.split()
         if fields and len(fields) != 3:
             raise CorpusError(

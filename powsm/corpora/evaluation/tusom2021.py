@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     Segment,
@@ -22,6 +20,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     write_segments,
 )
 from powsm.languages import UNKNOWN_LANGUAGE
+from powsm.settings import load_yaml
 
 _MAPPING = "mapping.yml"
 
@@ -52,25 +51,15 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
 
 
 def _read_words(path: Path) -> dict[str, dict[str, str]]:
-    """The transcriptions by file name; nothing in a field is an empty text.
-
-    YAML takes words such as `on`, `no` and `12` for other things than text.
-    """
-    try:
-        words = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except yaml.YAMLError as err:
-        raise CorpusError(f"{path}: not YAML: {' '.join(str(err).split())}") from err
-    if not isinstance(words, dict):
-        raise CorpusError(f"{path}: found no mapping of file names to transcriptions")
+    """The transcriptions by file name; all is text, [on] and [no] as well."""
+    words = load_yaml(path, values_as_text=True)
     for name, word in words.items():
+        if not isinstance(word, dict):
+            raise CorpusError(f"{path}: {name}: found {word!r}, expected its words")
         for field in ("no_tones", "tone_letters"):
-            text = word.get(field, "") if isinstance(word, dict) else None
-            if isinstance(word, dict) and text is None:
-                text = ""
-            if not isinstance(name, str) or not isinstance(text, str):
+            text = word.setdefault(field, "")
+            if not isinstance(text, str):
                 raise CorpusError(
-                    f"{path}: {field} of {name!r} is {text!r}, expected text; put "
-                    "quotation marks round it"
+                    f"{path}: {field} of {name} is {text!r}, expected text"
                 )
-            word[field] = text
     return words

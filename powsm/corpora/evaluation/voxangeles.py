@@ -9,7 +9,6 @@ Layout: `voxangeles_transcriptions.tsv` (columns `lang file raw ... updated`) an
 `data/audited_aligned/<lang>.zip` with `<lang>/<file>.wav`, packed or unpacked.
 """
 
-import csv
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     Segment,
     Written,
+    read_table,
     write_segments,
 )
 
@@ -38,9 +38,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
     if not tables or not folders:
         raise CorpusError(f"{source}: no {_TABLE} or no folder data/{_AUDIO}")
     audio = _find_audio(folders)
-    with open(tables[0], encoding="utf-8-sig", newline="") as file:
-        # quotation marks are letters here
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = read_table(tables[0], "lang", "file", "raw", "updated", delimiter="\t")
     for row in sorted(rows, key=lambda row: (row["lang"], row["file"])):
         place = audio.get(row["file"])
         if place is None:
@@ -49,8 +47,8 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
         yield Segment(
             key=row["file"],
             audio=_read(*place) if isinstance(place, tuple) else place,
-            ipa=row["updated"] or "",
-            raw=row["raw"] or "",
+            ipa=row["updated"],
+            raw=row["raw"],
             lang=row["lang"],
             speaker=row["file"].rpartition("-")[0],
         )

@@ -28,6 +28,7 @@ from powsm.corpora.small.split import split_prompts
 from powsm.corpora.small.text_faults import text_fault, text_key
 from powsm.corpora.small.write_shar import Clip, Selection
 from powsm.errors import PowsmError
+from powsm.files.text import read_text
 
 PACKAGES = (
     Package(
@@ -136,7 +137,7 @@ def fault(text: str, script: str, ipa: str, duration_s: float) -> str | None:
 def read_captions(path: Path) -> dict[str, str]:
     """Captions of a stamp by language code; English, on the first line, is left out."""
     captions = {}
-    for line in path.read_text(encoding="utf-8-sig").splitlines()[1:]:
+    for line in read_text(path).splitlines()[1:]:
         code, mark, caption = line.partition(".utf8=")
         if mark:
             captions[code] = " ".join(caption.split())

@@ -7,7 +7,7 @@ from typing import Any
 
 from powsm.errors import PowsmError
 from powsm.report.paper.training import Trained, Training, read_training
-from powsm.settings import load_yaml
+from powsm.settings import load_yaml, type_faults
 
 SETS_FILE = "sets.yaml"
 
@@ -302,6 +302,8 @@ def load_sets(path: Path) -> dict[str, TestSet]:
     known = {field.name for field in fields(TestSet)}
     for name, raw in record.items():
         _check_keys(raw, known, {"hours", "access"}, f"{path}: {name}")
+        if faults := type_faults(TestSet, raw):
+            raise TableError(f"{path}: {name}: {'; '.join(faults)}")
         known_part = {"langs": tuple(raw.get("langs", ()))}
         sets[name] = TestSet(**raw | known_part | {"access": raw["access"].strip()})
         if sets[name].part_of and sets[name].part_of not in record:
