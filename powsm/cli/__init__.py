@@ -4,9 +4,7 @@ main        the table: verb -> module, loaded when it is called
 run         options, log, and the one place that catches errors
 options     options that several commands have
 stages      the verbs that are stages of a recipe
-recordings  recordings that a command is given, and where outputs go
-transcribe  recordings of any length
-lid         the language of recordings
+recordings  the verbs that hear recordings
 ipa         IPA as phones
 info        what a model is
 score       anyone's hypotheses

@@ -23,8 +23,9 @@ VERBS = {
         "upload": ("stages.upload", "upload a packed model to the Hub (stage 15)"),
     },
     "With a model or its output in hand": {
-        "transcribe": ("transcribe", "recordings to phones or words"),
-        "lid": ("lid", "which language is spoken"),
+        "transcribe": ("recordings.transcribe", "recordings to phones or words"),
+        "align": ("recordings.align", "when each given word and phone is said"),
+        "lid": ("recordings.lid", "which language is spoken"),
         "ipa": ("ipa", "IPA as phones, with features"),
         "info": ("info", "what a model is"),
         "score": ("score", "score anyone's hypotheses"),

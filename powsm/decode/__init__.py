@@ -3,7 +3,7 @@
 The modules:
 
     align           phones with times: of given phones, or of what the model hears
-    align_files     alignments as files: Praat TextGrid, NIST CTM, JSON lines
+    align_files     alignments as files: Praat TextGrid, ELAN EAF, NIST CTM, JSON lines
     batch           what a model makes of a batch of utterances: one record each
     beams           the state of a batched beam search: running and finished hypotheses
     cached_decoder  a Transformer decoder that computes every key and value once

@@ -1,9 +1,10 @@
-"""Alignments as files: Praat TextGrid, NIST CTM, JSON lines."""
+"""Alignments as files: Praat TextGrid, ELAN EAF, NIST CTM, JSON lines."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -66,17 +67,20 @@ def textgrid(
         rows = _tier(name, segments, duration_s)
         text += (
             f'    item [{place}]:\n        class = "IntervalTier"\n'
-            f'        name = "{tier}"\n'
+            f'        name = "{_quoted(tier)}"\n'
             f"        xmin = 0\n        xmax = {duration_s!r}\n"
             f"        intervals: size = {len(rows)}\n"
         )
         for number, (start, end, label) in enumerate(rows, 1):
-            quoted = label.replace('"', '""')
             text += (
                 f"        intervals [{number}]:\n            xmin = {start!r}\n"
-                f'            xmax = {end!r}\n            text = "{quoted}"\n'
+                f'            xmax = {end!r}\n            text = "{_quoted(label)}"\n'
             )
     return text
+
+
+def _quoted(label: str) -> str:
+    return label.replace('"', '""')
 
 
 def _tier(
@@ -103,6 +107,47 @@ def _tier(
     if at < duration_s or not rows:
         rows.append((at, float(duration_s), ""))
     return rows
+
+
+def eaf(tiers: Mapping[str, Sequence[Segment]]) -> str:
+    """ELAN's annotation document, format 3.0; times are whole milliseconds."""
+    slots: list[str] = []
+    rows: list[str] = []
+    n_annotations = 0
+    for tier, segments in tiers.items():
+        name = escape(tier)
+        rows.append(f'    <TIER LINGUISTIC_TYPE_REF="default-lt" TIER_ID="{name}">')
+        for segment in segments:
+            n_annotations += 1
+            for time_s in (segment.start, segment.end):
+                slots.append(
+                    f'        <TIME_SLOT TIME_SLOT_ID="ts{len(slots) + 1}" '
+                    f'TIME_VALUE="{round(time_s * 1000)}"/>'
+                )
+            rows.append(
+                "        <ANNOTATION><ALIGNABLE_ANNOTATION "
+                f'ANNOTATION_ID="a{n_annotations}" '
+                f'TIME_SLOT_REF1="ts{len(slots) - 1}" '
+                f'TIME_SLOT_REF2="ts{len(slots)}"><ANNOTATION_VALUE>'
+                f"{escape(segment.phone, quote=False)}</ANNOTATION_VALUE>"
+                "</ALIGNABLE_ANNOTATION></ANNOTATION>"
+            )
+        rows.append("    </TIER>")
+    return "\n".join(
+        [
+            '<?xml version="1.0" encoding="UTF-8"?>',
+            '<ANNOTATION_DOCUMENT AUTHOR="powsm" DATE="1970-01-01T00:00:00+00:00" '
+            'FORMAT="3.0" VERSION="3.0">',
+            '    <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds"/>',
+            "    <TIME_ORDER>",
+            *slots,
+            "    </TIME_ORDER>",
+            *rows,
+            '    <LINGUISTIC_TYPE GRAPHIC_REFERENCES="false" '
+            'LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>',
+            "</ANNOTATION_DOCUMENT>\n",
+        ]
+    )
 
 
 def write_ctm(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:

@@ -16,6 +16,8 @@ from dump_builder import make_dump
 from powsm_command import run_verb
 from tiny_model import make_experiment, make_tokens
 
+from powsm.decode.align_files import Segment, eaf
+
 
 @pytest.fixture(scope="module")
 def exp(tmp_path_factory):
@@ -114,9 +116,10 @@ RECORDINGS = {
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-@pytest.mark.parametrize("verb", ["transcribe", "lid"])
+@pytest.mark.parametrize("verb", ["transcribe", "lid", "align"])
 def test_recording_that_cannot_be_used(here, verb, name):
-    line = refused("--model", "model", name, verb=verb)
+    said = ["--phones", "pa"] if verb == "align" else []
+    line = refused("--model", "model", *said, name, verb=verb)
     assert name in line
     assert re.search(RECORDINGS[name], line), line
 
@@ -200,6 +203,53 @@ def test_question_that_makes_no_sense(here, what):
     Path("latin.wav").write_bytes(Path("good.wav").read_bytes())
     arguments, message = QUESTIONS[what]
     line = refused("--model", "model", *arguments)
+    assert any(part in line for part in message.split("|")), line
+
+
+ALIGNMENTS = {
+    "phones and words": (["--phones", "a", "--text", "a", "good.wav"], "usage"),
+    "no such g2p": (["--g2p", "rules", "good.wav"], "usage"),
+    "no such format": (["--format", "srt", "good.wav"], "usage"),
+    "each channel": (["--channel", "each", "good.wav"], "usage"),
+    "nothing says what": (["good.wav"], "what is said? There is no file of its name"),
+    "no such tier": (["--tier", "a", "good.wav"], "with .textgrid .eaf; write one"),
+    "phones of two": (["--phones", "a", "good.wav", "two.wav"], "there are 2"),
+    "phones by g2p": (["--phones", "a", "--g2p", "espeak", "good.wav"], "is IPA"),
+    "espeak without a language": (
+        ["--g2p", "espeak", "--text", "a", "good.wav"],
+        "name it by --lang",
+    ),
+    "language that espeak lacks": (
+        ["--g2p", "espeak", "--lang", "zul", "--text", "a", "good.wav"],
+        "espeak-ng does not read zul (Zulu)",
+    ),
+    "no such language": (["--text", "a", "--lang", "klingonese", "good.wav"], "lang"),
+    "profile for other tasks": (
+        ["--text", "a", "--profile", "ctc_greedy", "good.wav"],
+        "always speaks phones|prompt",
+    ),
+    "no IPA": (["--phones", "Q", "good.wav"], "Q is no IPA"),
+    "phones that the model lacks": (["--phones", "ʘ", "good.wav"], "no token for ʘ"),
+    "more phones than fit": (["--phones", "pa" * 99, "good.wav"], "198 phones need"),
+    "no word": (["--text", "!", "good.wav"], "is a word"),
+    "file without a text": (["--text", "none.txt", "good.wav"], "no text in it"),
+    "file of another encoding": (["--text", "latin.txt", "good.wav"], "not UTF-8"),
+    "text of a long recording": (["--text", "a", "long.wav"], "hears 20 s at most"),
+    "tier of a broken file": (["--tier", "a", "cut.wav"], "no EAF of ELAN"),
+    "results in place of a tier": (
+        ["--format", "eaf", "blip.wav"],
+        "blip.eaf is what is aligned",
+    ),
+    "out is a file": (["--phones", "a", "--out", "good.wav", "good.wav"], "File exist"),
+}
+
+
+@pytest.mark.parametrize("what", ALIGNMENTS)
+def test_alignment_that_makes_no_sense(here, what):
+    Path("cut.eaf").write_text("<a>")
+    Path("blip.eaf").write_text(eaf({"t": [Segment("a", 0, 0.01, 1.0)]}))
+    arguments, message = ALIGNMENTS[what]
+    line = refused("--model", "model", *arguments, verb="align")
     assert any(part in line for part in message.split("|")), line
 
 

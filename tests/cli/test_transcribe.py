@@ -15,7 +15,7 @@ from praatio import textgrid
 from tiny_model import make_experiment, make_tokens
 
 import powsm
-from powsm.cli.recordings import sources_of, targets_of
+from powsm.cli.recordings.paths import sources_of, targets_of
 from powsm.decode.recordings.result import ENDINGS
 
 ROOT = Path(__file__).parents[2]
@@ -212,7 +212,7 @@ def test_done_recordings_survive_a_kill_in_the_middle(here, say, monkeypatch):
     """Ctrl-C while the second group is decoded: the first group's files are whole."""
     for name in ("a.wav", "b.wav", "c.wav"):
         put(name)
-    monkeypatch.setattr("powsm.cli.transcribe._GROUP_FILES", 1)
+    monkeypatch.setattr("powsm.cli.recordings.transcribe._GROUP_FILES", 1)
     from powsm.decode.recordings.model import Model
 
     answer, n = Model.answer, []

@@ -42,22 +42,39 @@ def read_tier(data: bytes, *names: str, where: Path | str) -> list[Interval]:
     Raises:
         TextGridError: not text, not a TextGrid, or none of the tiers.
     """
+    tiers = {}
+    for name, intervals in read_tiers(data, where).items():
+        tiers.setdefault(name.casefold(), intervals)
+    for name in names:
+        if name.casefold() in tiers:
+            return tiers[name.casefold()]
+    raise TextGridError(
+        f"{where}: no tier {' or '.join(names)}; found {' '.join(tiers) or 'none'} (a "
+        "TextGrid of Praat's long text form is expected)"
+    )
+
+
+def read_tiers(data: bytes, where: Path | str) -> dict[str, list[Interval]]:
+    """All tiers of intervals, by name; of two with one name the first.
+
+    Args:
+        data: the file's bytes.
+        where: the file, for messages.
+
+    Raises:
+        TextGridError: not text.
+    """
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as err:
         raise TextGridError(f"{where}: not UTF-8 or UTF-16 text ({err})") from err
-    tiers = {}
+    tiers: dict[str, list[Interval]] = {}
     for part in text.split(_TIER)[1:]:
         if match := _NAME.search(part):
-            tiers.setdefault(match[1].casefold(), part)
-    for name in names:
-        if name.casefold() in tiers:
-            return [
+            intervals = [
                 Interval(float(start), float(end), label.replace('""', '"').strip())
-                for start, end, label in _INTERVAL.findall(tiers[name.casefold()])
+                for start, end, label in _INTERVAL.findall(part)
             ]
-    raise TextGridError(
-        f"{where}: no tier {' or '.join(names)}; found {' '.join(tiers) or 'none'} (a "
-        "TextGrid of Praat's long text form is expected)"
-    )
+            tiers.setdefault(match[1].replace('""', '"'), intervals)
+    return tiers

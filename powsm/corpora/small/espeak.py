@@ -13,11 +13,13 @@ import re
 import threading
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import espeakng_loader
 import numpy as np
 
 from powsm.errors import PowsmError
+from powsm.languages import lang_code, language_name
 
 # Voices by ISO 639-3 code. es-419 is Latin American Spanish: "z" and "c" are [s].
 VOICES = {
@@ -53,6 +55,7 @@ _EVENT_PHONEME = 7
 _MAX_DATA_PATH = 160  # bytes; the library copies the path into a fixed buffer
 
 _LANGUAGE_SWITCH = re.compile(r"\([a-z]{2,3}(?:-[a-z0-9]+)*\)")
+_LANGUAGE_LINE = re.compile(r"^language\s+([\w-]+)", re.MULTILINE)  # of a voice
 _LOCK = threading.Lock()
 
 
@@ -153,6 +156,37 @@ def version() -> str:
     """Version of the espeak-ng library, which the labels depend on."""
     library, _ = _library()
     return library.espeak_Info(None).decode().split()[0]
+
+
+@cache
+def voice_of(lang: str) -> str:
+    """The voice that reads a language: one of `VOICES`, else one that espeak-ng has.
+
+    Args:
+        lang: ISO 639-3.
+
+    Raises:
+        EspeakError: espeak-ng does not read it.
+
+    >>> voice_of("ita"), voice_of("hin")
+    ('it', 'hi')
+    """
+    if lang in VOICES:
+        return VOICES[lang]
+    folder = Path(espeakng_loader.get_data_path(), "lang")
+    voices = [
+        (tag, file.name)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        for tag in _LANGUAGE_LINE.findall(file.read_text("utf-8", "replace"))
+    ]
+    known = [(tag, name) for tag, name in voices if lang_code(tag) == lang]
+    if not known:
+        raise EspeakError(
+            f"espeak-ng does not read {lang} ({language_name(lang)}); it has "
+            f"{len({name for _, name in voices})} voices of other languages"
+        )
+    return min(known, key=lambda voice: (len(voice[0]), voice))[1]
 
 
 def text_to_ipa(text: str, voice: str) -> str:

@@ -167,9 +167,8 @@ class Model:
             PowsmError: IPA that is none.
         """
         if phones is not None:
-            phones = self._ipa(phones if isinstance(phones, str) else " ".join(phones))
-        with self._turn():
-            return align(self.recogniser, self._speech(audio, rate, channel), phones)
+            phones = self.ipa(phones if isinstance(phones, str) else " ".join(phones))
+        return self.align_phones(self._speech(audio, rate, channel), phones)
 
     def emissions(
         self,
@@ -293,6 +292,31 @@ class Model:
         ranked = sorted(sums.items(), key=lambda item: -item[1])
         return {code: round(float(prob), 6) for code, prob in ranked}
 
+    def align_phones(
+        self, speech: Tensor | Recording, phones: Sequence[str] | None
+    ) -> list[Segment]:
+        """See `align`; of speech as `speech_of` gives it, and phones as of `ipa`."""
+        with self._turn():
+            return align(self.recogniser, speech, phones)
+
+    def ipa(self, text: str) -> tuple[str, ...]:
+        """Phones of IPA in the form of training; they may stand between slashes.
+
+        Raises:
+            PowsmError: what is no IPA, or no phones.
+        """
+        from powsm.phones.normaliser import Normaliser  # half a second, seldom asked
+
+        policy = self.files.normaliser.get("policy", "strict")
+        segmented = Normaliser(policy).segment(text.replace("/", " "))
+        if unknown := sorted(
+            {drop.char for drop in segmented.dropped if drop.kind == "unknown"}
+        ):
+            raise PowsmError(f"{text!r}: {' '.join(unknown)} is no IPA")
+        if not segmented.phones:
+            raise PowsmError(f"{text!r}: no phones, expected IPA")
+        return segmented.phones
+
     def _heard(self, question: Question, job: Job) -> str:
         if not question.hears_lang:
             return job.lang_sym
@@ -319,7 +343,7 @@ class Model:
         if text is None or not text.strip():
             return NA_SYM
         if task.reads == PHONES:
-            return to_slashed(self._ipa(text))
+            return to_slashed(self.ipa(text))
         policies: Mapping[str, str] = self.files.normaliser
         code = question.lang_sym.strip("<>")
         policy = policies.get("text_policy", "powsm_fix")
@@ -327,20 +351,6 @@ class Model:
         if not prompt:
             raise PowsmError(f"{name}: nothing of the text {text!r} is a word")
         return prompt
-
-    def _ipa(self, text: str) -> tuple[str, ...]:
-        """Phones of IPA in the form of training; they may stand between slashes."""
-        from powsm.phones.normaliser import Normaliser  # half a second, seldom asked
-
-        policy = self.files.normaliser.get("policy", "strict")
-        segmented = Normaliser(policy).segment(text.replace("/", " "))
-        if unknown := sorted(
-            {drop.char for drop in segmented.dropped if drop.kind == "unknown"}
-        ):
-            raise PowsmError(f"{text!r}: {' '.join(unknown)} is no IPA")
-        if not segmented.phones:
-            raise PowsmError(f"{text!r}: no phones, expected IPA")
-        return segmented.phones
 
 
 def is_full(group: Sequence[Job]) -> bool:

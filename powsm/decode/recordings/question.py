@@ -19,6 +19,7 @@ from powsm.tasks import TASKS
 log = logging.getLogger(__name__)
 
 UNKNOWN, AUTO = "unk", "auto"  # instead of a language
+G2P = ("model", "espeak", "none")  # how words become phones; none: they are IPA
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,25 @@ def parse_lang(lang: str) -> str:
     if code is None:
         raise PowsmError(f"lang {lang!r}: no such language; try ISO 639-3")
     return code
+
+
+def voice_for(g2p: str, lang: str) -> str | None:
+    """The voice of espeak-ng that reads a language, where it is espeak that reads.
+
+    Args:
+        g2p: one of `G2P`.
+        lang: code or name of the language, `unk` or `auto`.
+
+    Raises:
+        PowsmError: no such g2p or language, or espeak-ng does not read it.
+    """
+    if g2p not in G2P:
+        raise PowsmError(f"g2p {g2p!r}: expected one of {' '.join(G2P)}")
+    code = parse_lang(lang)
+    if g2p != "espeak":
+        return None
+    from powsm.corpora.small.espeak import voice_of
+
+    if code in (UNKNOWN, AUTO):
+        raise PowsmError("g2p espeak reads one language; name it by --lang")
+    return voice_of(code)

@@ -5,11 +5,10 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from html import escape
 from io import StringIO
 
 from powsm.audio_files import printable
-from powsm.decode.align_files import Segment, ctm, textgrid
+from powsm.decode.align_files import Segment, ctm, eaf, textgrid
 from powsm.errors import PowsmError
 from powsm.tasks import PHONES, TASKS
 
@@ -24,6 +23,7 @@ ENDINGS = {
     "srt": ".srt",
     "eaf": ".eaf",
 }
+ALIGNED_FORMS = ("textgrid", "csv", "eaf", "ctm", "json")  # of words and phones
 _PHONE = re.compile(r"/([^/\s]+)/")  # in slashed text
 _PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
 _MOST_CUE_S = 6.0  # seconds of speech that a reader takes in at once
@@ -248,39 +248,8 @@ def _clock(seconds: float) -> str:
 
 
 def _eaf(result: Result, slashes: bool) -> str:
-    """ELAN's annotation document, format 3.0; times are whole milliseconds."""
     tier, rows = _rows(result)
-    slots, annotations = [], []
-    for number, row in enumerate(rows, 1):
-        for end, time_s in ((0, row.start), (1, row.end)):
-            slots.append(
-                f'        <TIME_SLOT TIME_SLOT_ID="ts{2 * number - 1 + end}" '
-                f'TIME_VALUE="{round(time_s * 1000)}"/>'
-            )
-        annotations.append(
-            "        <ANNOTATION><ALIGNABLE_ANNOTATION "
-            f'ANNOTATION_ID="a{number}" TIME_SLOT_REF1="ts{2 * number - 1}" '
-            f'TIME_SLOT_REF2="ts{2 * number}"><ANNOTATION_VALUE>'
-            f"{escape(row.phone, quote=False)}</ANNOTATION_VALUE>"
-            "</ALIGNABLE_ANNOTATION></ANNOTATION>"
-        )
-    return "\n".join(
-        [
-            '<?xml version="1.0" encoding="UTF-8"?>',
-            '<ANNOTATION_DOCUMENT AUTHOR="powsm" DATE="1970-01-01T00:00:00+00:00" '
-            'FORMAT="3.0" VERSION="3.0">',
-            '    <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds"/>',
-            "    <TIME_ORDER>",
-            *slots,
-            "    </TIME_ORDER>",
-            f'    <TIER LINGUISTIC_TYPE_REF="default-lt" TIER_ID="{tier}">',
-            *annotations,
-            "    </TIER>",
-            '    <LINGUISTIC_TYPE GRAPHIC_REFERENCES="false" '
-            'LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>',
-            "</ANNOTATION_DOCUMENT>\n",
-        ]
-    )
+    return eaf({tier: rows})
 
 
 _WRITERS: dict[str, Callable[[Result, bool], str]] = {

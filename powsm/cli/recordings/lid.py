@@ -12,7 +12,7 @@ import sys
 
 from powsm.audio import CHANNELS
 from powsm.audio_files import printable
-from powsm.cli.recordings import (
+from powsm.cli.recordings.paths import (
     Faults,
     add_model,
     is_there,

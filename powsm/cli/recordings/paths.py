@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from powsm.audio_files import printable
 from powsm.errors import PowsmError
+from powsm.files.text import read_text
 
 if TYPE_CHECKING:
     from powsm.decode.recordings.model import Model
@@ -153,6 +154,16 @@ def targets_of(
 
 def _stem(path: Path) -> Path:
     return path.with_name(path.stem or path.name)
+
+
+def text_of(source: Source, ending: str) -> str | None:
+    """The text file beside a recording; None where there is none.
+
+    Raises:
+        TextFileError: it is not UTF-8.
+    """
+    path = source.path.with_suffix(ending)
+    return None if source.is_stdin or not path.is_file() else read_text(path)
 
 
 def read_stdin() -> bytes:

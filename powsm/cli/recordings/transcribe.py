@@ -19,7 +19,7 @@ from pathlib import Path
 
 from powsm.audio import CHANNELS, SAMPLE_RATE, WINDOW_S
 from powsm.audio_files import printable
-from powsm.cli.recordings import (
+from powsm.cli.recordings.paths import (
     Faults,
     RecordingsError,
     Source,
@@ -29,10 +29,10 @@ from powsm.cli.recordings import (
     read_stdin,
     sources_of,
     targets_of,
+    text_of,
 )
 from powsm.decode.recordings.result import ENDINGS, check_format, render
 from powsm.errors import PowsmError
-from powsm.files.text import TextFileError, read_text
 from powsm.files.whole import atomic_write
 from powsm.tasks import TASKS
 
@@ -263,7 +263,7 @@ def _answers(options, model, question, group: list[_Part], faults: Faults) -> li
         try:
             text = options.text
             if _reads_texts(options):
-                text = _text_beside(part.source)
+                text = text_of(part.source, ".txt")
             speech, start_s = part.speech, 0.0
             if options.trim_silence:
                 speech, start_s = trim_silence(speech[:])
@@ -279,13 +279,3 @@ def _answers(options, model, question, group: list[_Part], faults: Faults) -> li
         (part, replace(result, duration_s=part.duration_s))
         for part, result in zip(ready, results, strict=True)
     ]
-
-
-def _text_beside(source: Source) -> str | None:
-    path = source.path.with_suffix(".txt")
-    if source.is_stdin or not path.is_file():
-        return None
-    try:
-        return read_text(path)
-    except TextFileError as err:
-        raise RecordingsError(str(err)) from err

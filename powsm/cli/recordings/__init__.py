@@ -1,0 +1,7 @@
+"""Verbs that hear recordings: files, folders, standard input.
+
+paths       recordings that a command is given, and where outputs go
+transcribe  recordings of any length
+align       when each given word and phone is said
+lid         the language of recordings
+"""

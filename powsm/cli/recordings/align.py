@@ -1,0 +1,237 @@
+"""Align what is said in recordings: when each word and each phone is said.
+
+    powsm align --phones "pɔsəm" talk.wav                # IPA that is given
+    powsm align --text "a possum" --lang eng talk.wav    # words
+    powsm align --out aligned corpus/                    # a text beside each recording
+    powsm align --tier utterance --format eaf --out aligned corpus/
+
+Without --phones and --text each recording has its words in NAME.lab or NAME.txt beside
+it, or in a tier of NAME.TextGrid or NAME.eaf, whose segments are aligned one by one.
+Words become phones as the model hears them (at most 20 s in one go), or by
+--g2p espeak; --g2p none says that the texts are IPA.
+
+With --format or --out each recording has a file of its own, with the tiers words,
+phones and confidence; without, CTM lines of the phones come on standard output. Done
+ones are skipped. What cannot be aligned is named, and the status is then 1.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from powsm.audio import CHANNELS, SAMPLE_RATE
+from powsm.audio_files import printable
+from powsm.cli.recordings.paths import (
+    Faults,
+    RecordingsError,
+    Source,
+    add_model,
+    is_there,
+    load_model,
+    read_stdin,
+    sources_of,
+    targets_of,
+    text_of,
+)
+from powsm.decode.recordings.question import G2P, voice_for
+from powsm.decode.recordings.result import ALIGNED_FORMS, ENDINGS
+from powsm.errors import PowsmError
+from powsm.files.text import read_text
+from powsm.files.whole import atomic_write
+
+if TYPE_CHECKING:
+    from powsm.corpora.evaluation.textgrid import Interval
+
+log = logging.getLogger(__name__)
+
+_TEXTS = (".lab", ".txt")  # as the Montreal Forced Aligner names them
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="recording, folder, or -")
+    add_model(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--phones", help="IPA that is said, or a file of it")
+    what.add_argument("--text", help="words that are said, or a file of them")
+    what.add_argument("--tier", help="of NAME.TextGrid or NAME.eaf; default: the only")
+    g2p = "how words become phones (default: model); none: they are IPA"
+    add("--g2p", choices=G2P, help=g2p)
+    add("--lang", default="unk", help="code or name; unk (default); espeak needs one")
+    add("--profile", help="decode profile of the model's g2p; default: attention")
+    mixed = [channel for channel in CHANNELS if channel != "each"]
+    add("--channel", choices=mixed, default="mix", help="of several (default: mix)")
+    add("--format", choices=ALIGNED_FORMS, help="of the files; default: textgrid")
+    add("--out", type=Path, help="folder for them; default: beside each recording")
+    add("--force", action="store_true", help="do again what is done")
+
+
+class _Said(NamedTuple):
+    """What is said in a recording: a text, or the stretches of a tier."""
+
+    text: str | None
+    file: Path | None
+    tier: str | None
+    stretches: "list[Interval]"
+
+
+def run(options: argparse.Namespace) -> None:
+    g2p = _g2p(options)
+    sources = sources_of(options.paths)
+    if len(sources) > 1 and (options.phones or options.text) is not None:
+        raise PowsmError(
+            f"--phones and --text are of one recording and there are {len(sources)}; "
+            "write NAME.txt beside each"
+        )
+    to_stdout = options.format is None and options.out is None
+    targets: dict[Source, Path] = {}
+    if not to_stdout:
+        if options.out is not None:
+            options.out.mkdir(parents=True, exist_ok=True)
+        ending = ENDINGS[options.format or "textgrid"]
+        targets = targets_of(sources, options.out, ending)
+    faults = Faults(len(sources))
+    said, n_done = {}, 0
+    for source in sources:
+        try:
+            what = _said(options, source)
+            _check_target(what, targets.get(source))
+        except PowsmError as err:
+            faults.add(err)
+            continue
+        if source in targets and targets[source].exists() and not options.force:
+            n_done += 1
+        elif is_there(source, faults):
+            said[source] = what
+    if n_done:
+        log.info("%d of %d are done; --force does them again", n_done, len(sources))
+    if said:
+        _align_all(options, g2p, said, targets, faults)
+    if not to_stdout:
+        n_good = len(sources) - faults.n
+        log.info("%d of %d recordings are aligned", n_good, len(sources))
+    faults.end()
+
+
+def _g2p(options: argparse.Namespace) -> str:
+    """How texts become phones; what makes no sense is refused before a model loads."""
+    if options.phones is not None and options.g2p not in (None, "none"):
+        raise PowsmError(f"--phones is IPA, of which --g2p {options.g2p} makes nothing")
+    g2p = options.g2p or ("none" if options.phones is not None else "model")
+    voice_for(g2p, options.lang)
+    if options.profile is not None:
+        from powsm.decode.profile import find_profile, for_task
+
+        profile = find_profile(options.profile)
+        options.profile = for_task(profile, "g2p", has_text=True)
+    return g2p
+
+
+def _said(options: argparse.Namespace, source: Source) -> _Said:
+    """What is said in a recording, by the options or a file beside it.
+
+    Raises:
+        PowsmError: nothing says it, or the file that does cannot be used.
+    """
+    given = options.phones if options.text is None else options.text
+    if given is not None:
+        path = Path(given)
+        is_file = len(os.fsencode(given)) < 256 and path.is_file()
+        return _Said(_not_blank(read_text(path), path) if is_file else given, *_NONE)
+    if options.tier is None:
+        for ending in _TEXTS:
+            text = text_of(source, ending)
+            if text is not None:
+                path = source.path.with_suffix(ending)
+                return _Said(_not_blank(text, path), path, None, [])
+    return _of_tier(options, source)
+
+
+_NONE = (None, None, [])
+
+
+def _not_blank(text: str, path: Path) -> str:
+    if not text.strip():
+        raise RecordingsError(f"{printable(path)}: no text in it")
+    return text
+
+
+def _of_tier(options: argparse.Namespace, source: Source) -> _Said:
+    from powsm.corpora.tiers import TIER_ENDINGS, read_stretches
+
+    for ending in () if source.is_stdin else TIER_ENDINGS:
+        path = source.path.with_suffix(ending)
+        if path.is_file():
+            tier, stretches = read_stretches(path, options.tier)
+            if not stretches:
+                raise RecordingsError(f"{printable(path)}: tier {tier} holds no text")
+            return _Said(None, path, tier, stretches)
+    endings = TIER_ENDINGS if options.tier else (*_TEXTS, *TIER_ENDINGS)
+    raise RecordingsError(
+        f"{printable(source.path)}: what is said? There is no file of its name with "
+        f"{' '.join(dict.fromkeys(map(str.lower, endings)))}; write one, or give "
+        "--phones or --text"
+    )
+
+
+def _check_target(said: _Said, target: Path | None) -> None:
+    """Results do not take the place of what is aligned."""
+    if target is not None and said.file is not None and target == said.file:
+        raise RecordingsError(
+            f"{printable(target)} is what is aligned; write the results elsewhere by "
+            "--out"
+        )
+
+
+def _align_all(
+    options: argparse.Namespace,
+    g2p: str,
+    said: dict[Source, _Said],
+    targets: dict[Source, Path],
+    faults: Faults,
+) -> None:
+    from tqdm import tqdm
+
+    model = load_model(options)
+    from powsm.decode.recordings.words import Reader
+
+    reader = Reader(model, g2p, options.lang, options.profile)
+    is_quiet = True if sys.stdout.isatty() or not sys.stderr.isatty() else None
+    for source, what in tqdm(said.items(), desc="align", unit="file", disable=is_quiet):
+        try:
+            aligned = _align(reader, options.channel, source, what)
+        except PowsmError as err:
+            faults.add(err)
+            continue
+        if source in targets:
+            with atomic_write(targets[source]) as file:
+                file.write(aligned.to(options.format or "textgrid"))
+        else:
+            tqdm.write(aligned.to("ctm").rstrip("\n"), file=sys.stdout)
+            sys.stdout.flush()
+        if aligned.faults:
+            faults.add(
+                f"{printable(source.path)}: {len(aligned.faults)} of "
+                f"{len(what.stretches)} segments are not aligned: "
+                + "; ".join(aligned.faults)
+            )
+
+
+def _align(reader, channel: str, source: Source, said: _Said):
+    from powsm.corpora.evaluation.textgrid import Interval
+    from powsm.decode.longform import Recording
+    from powsm.decode.recordings.aligned import align_recording
+    from powsm.decode.recordings.samples import long_enough
+
+    data = read_stdin() if source.is_stdin else None
+    # a name of the form of a place in an archive is a name here
+    location = os.path.join(".", source.path) if data is None else "-"
+    speech = Recording(location, channel, data)
+    long_enough(speech, reader.model.min_samples, str(source.path))
+    stretches = said.stretches
+    if said.text is not None:
+        stretches = [Interval(0.0, len(speech) / SAMPLE_RATE, said.text)]
+    return align_recording(reader, source.name, speech, stretches, said.tier)

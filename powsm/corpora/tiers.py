@@ -1,0 +1,87 @@
+"""Labelled stretches of recordings, from Praat's TextGrid or ELAN's EAF."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from powsm.audio_files import printable
+from powsm.corpora.evaluation.textgrid import Interval, TextGridError, read_tiers
+from powsm.errors import PowsmError
+
+TIER_ENDINGS = (".TextGrid", ".textgrid", ".eaf")
+
+
+class TierError(PowsmError):
+    """A file without the tier that is asked for; the message names both."""
+
+
+def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Interval]]:
+    """Name of a tier, and its intervals that hold a text, in order of time.
+
+    Args:
+        path: TextGrid, or `.eaf`.
+        tier: its name, capitals do not matter; None: the only one that there is.
+
+    Raises:
+        TierError: not such a file, no such tier, several to choose from, or intervals
+            that overlap.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise TierError(f"{printable(path)}: cannot be read ({err.strerror})") from err
+    if path.suffix.lower() == ".eaf":
+        tiers = _read_eaf(data, path)
+    else:
+        try:
+            tiers = read_tiers(data, printable(path))
+        except TextGridError as err:
+            raise TierError(str(err)) from err
+    name = _chosen(tiers, tier, path)
+    said = [interval for interval in tiers[name] if interval.label]
+    said.sort(key=lambda interval: interval[:2])
+    for first, second in zip(said[:-1], said[1:], strict=True):
+        if not first.start_s < first.end_s <= second.start_s:
+            raise TierError(
+                f"{printable(path)}: tier {name}: {first.label!r} "
+                f"({first.start_s:.3f} to {first.end_s:.3f} s) overlaps "
+                f"{second.label!r} ({second.start_s:.3f} s); put them on two tiers"
+            )
+    return name, said
+
+
+def _chosen(tiers: dict[str, list[Interval]], tier: str | None, path: Path) -> str:
+    wanted = [n for n in tiers if tier is None or n.casefold() == tier.casefold()]
+    if len(wanted) == 1:
+        return wanted[0]
+    found = f"found {', '.join(tiers) or 'none'}"
+    if tier is None:
+        raise TierError(f"{printable(path)}: which tier? {found}; choose by --tier")
+    kind = "several tiers are called" if wanted else "no tier"
+    raise TierError(f"{printable(path)}: {kind} {tier}; {found}")
+
+
+def _read_eaf(data: bytes, path: Path) -> dict[str, list[Interval]]:
+    """Tier -> intervals; annotations without times of their own are left out."""
+    try:
+        root = ElementTree.fromstring(data)
+        slots = {
+            slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE")) / 1000
+            for slot in root.iter("TIME_SLOT")
+            if slot.get("TIME_VALUE") is not None
+        }
+        tiers = {}
+        for tier in root.iter("TIER"):
+            tiers[tier.get("TIER_ID") or ""] = [
+                Interval(slots[start], slots[end], " ".join(label.split()))
+                for start, end, label in _annotations(tier)
+                if start in slots and end in slots
+            ]
+        return tiers
+    except (ElementTree.ParseError, ValueError) as err:
+        raise TierError(f"{printable(path)}: no EAF of ELAN ({err})") from err
+
+
+def _annotations(tier: ElementTree.Element):
+    for mark in tier.iter("ALIGNABLE_ANNOTATION"):
+        label = mark.findtext("ANNOTATION_VALUE") or ""
+        yield mark.get("TIME_SLOT_REF1"), mark.get("TIME_SLOT_REF2"), label

@@ -1,0 +1,220 @@
+"""`powsm align`: what it reads, what it writes, and what it refuses."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from dump_builder import make_dump
+from powsm_command import run_verb
+from praatio import textgrid
+from tiny_model import make_experiment, make_tokens
+
+import powsm
+from powsm.corpora.evaluation.textgrid import Interval
+from powsm.decode.align_files import Segment, eaf
+from powsm.decode.align_files import textgrid as textgrid_text
+from powsm.decode.recordings.aligned import align_recording
+from powsm.decode.recordings.words import Reader
+
+
+@pytest.fixture(scope="module")
+def exp(tmp_path_factory):
+    root = tmp_path_factory.mktemp("align")
+    make_dump(root / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    return make_experiment(root, make_tokens(root / "train", root / "tokens"))
+
+
+@pytest.fixture(scope="module")
+def model(exp):
+    return powsm.load(exp)
+
+
+@pytest.fixture
+def here(exp, tmp_path, monkeypatch):
+    """An empty working folder, with the model in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POWSM_MODEL", str(exp))
+    return tmp_path
+
+
+@pytest.fixture
+def align(model, monkeypatch, capsys):
+    """Run `powsm align` on the loaded model; its lines on standard output."""
+    monkeypatch.setattr("powsm.cli.recordings.align.load_model", lambda options: model)
+
+    def run(*arguments):
+        run_verb("align", *arguments)
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def put(path, seconds=2.0, seed=0):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16_000))
+    soundfile.write(path, samples, 16_000)
+
+
+def refused(align, *arguments):
+    """The line that the verb ends with."""
+    with pytest.raises(SystemExit) as end:
+        align(*arguments)
+    assert re.match(r"powsm align: error: [^\n]+$", str(end.value.code))
+    return end.value.code
+
+
+def tiers_of(path):
+    grid = textgrid.openTextgrid(str(path), False)
+    return {tier.name: tier.entries for tier in grid.tiers}
+
+
+def test_given_phones_are_lines_of_ctm(here, align, model):
+    put("talk.wav")
+    expected = model.align("talk.wav", "patat")
+    lines = align("--phones", "pa tat", "talk.wav")
+    assert [line.split()[4] for line in lines] == list("patat")
+    starts = [float(line.split()[2]) for line in lines]
+    assert starts == pytest.approx([s.start for s in expected], abs=1e-4)
+    Path("said.txt").write_text("/p//a/ /t//a//t/\n")
+    assert align("--phones", "said.txt", "talk.wav") == lines
+
+
+def test_textgrid_has_words_phones_and_confidence(here, align, model):
+    put("ខ្មែរ talk.wav")
+    align("--phones", "pa tat", "--out", "o", "ខ្មែរ talk.wav")
+    tiers = tiers_of("o/ខ្មែរ talk.TextGrid")
+    assert list(tiers) == ["words", "phones", "confidence"]
+    phones = [e for e in tiers["phones"] if e.label]
+    words = [e for e in tiers["words"] if e.label]
+    assert [e.label for e in phones] == list("patat")
+    assert [e.label for e in words] == ["pa", "tat"]
+    assert (words[0].start, words[1].end) == (phones[0].start, phones[-1].end)
+    assert words[0].end == phones[1].end and words[1].start == phones[2].start
+    sure = [e for e in tiers["confidence"] if e.label]
+    assert [e[:2] for e in sure] == [e[:2] for e in phones]
+    segments = model.align("ខ្មែរ talk.wav", "patat")
+    assert [e.label for e in sure] == [f"{s.confidence:.2f}" for s in segments]
+
+
+def test_single_phones_are_no_words(here, align):
+    put("talk.wav")
+    align("--phones", "p a t", "--out", "o", "talk.wav")
+    assert list(tiers_of("o/talk.TextGrid")) == ["phones", "confidence"]
+
+
+def test_every_format_says_the_same(here, align):
+    put("talk.wav")
+    how = ("--phones", "pa tat", "talk.wav")
+    for form in ("csv", "json", "eaf", "ctm"):
+        align("--format", form, *how)
+    said = json.loads(Path("talk.json").read_text())
+    phones = said["tiers"]["phones"]
+    assert [row["label"] for row in said["tiers"]["words"]] == ["pa", "tat"]
+    rows = list(csv.DictReader(io.StringIO(Path("talk.csv").read_text())))
+    assert [row["tier"] for row in rows] == ["words"] * 2 + ["phones"] * 5
+    assert [float(r["start_s"]) for r in rows[2:]] == [p["start"] for p in phones]
+    root = ElementTree.parse("talk.eaf").getroot()
+    assert [t.get("TIER_ID") for t in root.iter("TIER")] == [
+        "words",
+        "phones",
+        "confidence",
+    ]
+    times = {
+        slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE"))
+        for slot in root.iter("TIME_SLOT")
+    }
+    marks = root.findall("TIER[@TIER_ID='phones']//ALIGNABLE_ANNOTATION")
+    assert [times[m.get("TIME_SLOT_REF1")] for m in marks] == [
+        round(1000 * p["start"]) for p in phones
+    ]
+    assert Path("talk.ctm").read_text().splitlines() == align(*how)
+
+
+def test_folder_with_texts_beside_is_done_in_one_command(here, align, caplog):
+    """What users of the Montreal Forced Aligner have: wav with lab, txt or TextGrid."""
+    for name in ("a", "sub/b", "sub/c"):
+        put(f"in/{name}.wav")
+    Path("in/a.lab").write_text("pa, tat!")
+    Path("in/sub/b.txt").write_text("\ufeffkik", encoding="utf-8")
+    stretches = [Segment("pa", 0.25, 1.0, 1.0), Segment("tat", 1.25, 2.0, 1.0)]
+    grid = textgrid_text({"speaker 1": stretches}, 2.0, "c")
+    Path("in/sub/c.TextGrid").write_text(grid)
+    caplog.set_level("INFO")
+    how = ("--g2p", "espeak", "--lang", "Italian", "--out", "o", "in")
+    align(*how)
+    assert "3 of 3 recordings are aligned" in caplog.text
+    found = {
+        path.stem: [e.label for e in tiers_of(path)["words"] if e.label]
+        for path in Path("o").rglob("*.TextGrid")
+    }
+    assert found == {"a": ["pa", "tat"], "b": ["kik"], "c": ["pa", "tat"]}
+    tiers = tiers_of("o/sub/c.TextGrid")
+    assert [tuple(e) for e in tiers["speaker 1"] if e.label] == [
+        (0.25, 1.0, "pa"),
+        (1.25, 2.0, "tat"),
+    ]
+    words = [entry for entry in tiers["words"] if entry.label]
+    for word, said in zip(stretches, words, strict=True):
+        assert word.start <= said.start < said.end <= word.end
+    Path("o/a.TextGrid").write_text("mine")
+    align(*how)
+    assert Path("o/a.TextGrid").read_text() == "mine"
+    assert "3 of 3 are done; --force does them again" in caplog.text
+
+
+def test_tier_of_elan_is_chosen_by_name(here, align):
+    put("a.wav")
+    tiers = {"words": [Segment("pa", 0.5, 1.5, 1.0)], "notes": []}
+    Path("a.eaf").write_text(eaf(tiers))
+    align("--g2p", "none", "--tier", "Words", "--format", "csv", "a.wav")
+    rows = list(csv.DictReader(io.StringIO(Path("a.csv").read_text())))
+    assert [(r["tier"], r["label"]) for r in rows] == [
+        ("words (given)", "pa"),
+        ("words", "pa"),
+        ("phones", "p"),
+        ("phones", "a"),
+    ]
+    assert all(0.5 <= float(row["start_s"]) < 1.5 for row in rows)
+    message = refused(align, "--g2p", "none", "--out", "o", "a.wav")
+    assert "which tier? found words, notes; choose by --tier" in message
+
+
+def test_words_are_said_as_the_model_hears_them(here, align, model):
+    put("talk.wav")
+    heard = model("talk.wav", task="g2p", text="pa", lang="ita")
+    lines = align("--text", "pa", "--lang", "ita", "talk.wav")
+    assert tuple(line.split()[4] for line in lines) == heard.phones != ()
+
+
+def test_segment_that_cannot_be_aligned_is_named_and_left(here, align):
+    put("a.wav")
+    put("b.wav")
+    for name in "ab":
+        stretches = [Segment("pa", 0.0, 1.0, 1.0), Segment("pat" * 20, 1.0, 2.0, 1.0)]
+        Path(f"{name}.TextGrid").write_text(textgrid_text({"ipa": stretches}, 2.0, ""))
+    how = ("--g2p", "none", "--format", "json")
+    message = refused(align, *how, "a.wav")
+    assert "a.wav: 1 of 2 segments are not aligned: 1.000 to 2.000 s: 60 pho" in message
+    said = json.loads(Path("a.json").read_text())["tiers"]
+    assert [row["label"] for row in said["phones"]] == ["p", "a"]
+    assert "1 of 2 recordings could not be used" in refused(
+        align, *how, "a.wav", "b.wav"
+    )
+
+
+def test_stretch_behind_the_end_is_said(model):
+    stretches = [Interval(0, 1, "pa"), Interval(1.9, 2.5, "ta"), Interval(1, 2.04, "t")]
+    samples = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    speech = torch.from_numpy(samples)
+    aligned = align_recording(Reader(model, "none"), "x", speech, stretches, "t")
+    (fault,) = aligned.faults
+    assert fault == "1.900 to 2.500 s: lies behind the end of the recording"
+    assert [s.phone for s in aligned.tiers["phones"]] == ["p", "a", "t"]
+    assert aligned.tiers["t"][-1].end == 2.0

@@ -1,0 +1,56 @@
+"""Tiers of TextGrids and EAFs, as annotators leave them."""
+
+import pytest
+from praatio import textgrid
+from praatio.data_classes.interval_tier import IntervalTier
+
+from powsm.corpora.tiers import TierError, read_stretches
+from powsm.decode.align_files import Segment, eaf
+
+ROWS = [(0.25, 0.5, 'say "a"'), (0.5, 1.0, "ខ្មែរ & <b>")]
+
+
+@pytest.fixture(params=["TextGrid", "eaf"])
+def annotated(request, tmp_path):
+    path = tmp_path / f"a.{request.param}"
+    if request.param == "eaf":
+        segments = [Segment(label, start, end, 1.0) for start, end, label in ROWS]
+        path.write_text(eaf({"Spk 1": segments, "notes": []}), encoding="utf-8")
+        return path
+    grid = textgrid.Textgrid(0, 1.5)
+    grid.addTier(IntervalTier("Spk 1", ROWS, 0, 1.5))
+    grid.addTier(IntervalTier("notes", [(0, 1.5, "")], 0, 1.5))
+    grid.save(str(path), "long_textgrid", includeBlankSpaces=True)
+    return path
+
+
+def test_stretches_with_text_are_read(annotated):
+    assert read_stretches(annotated, "spk 1") == ("Spk 1", ROWS)
+    assert read_stretches(annotated, "notes") == ("notes", [])
+
+
+def test_tier_must_be_there_and_chosen(annotated):
+    with pytest.raises(TierError, match="which tier. found Spk 1, notes"):
+        read_stretches(annotated)
+    with pytest.raises(TierError, match="no tier Spk 2; found Spk 1, notes"):
+        read_stretches(annotated, "Spk 2")
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "a.eaf"
+    path.write_text("<a>")
+    with pytest.raises(TierError, match="a.eaf: no EAF of ELAN"):
+        read_stretches(path)
+    path = path.with_suffix(".TextGrid")
+    with pytest.raises(TierError, match="a.TextGrid: cannot be read .No such file"):
+        read_stretches(path)
+    path.write_text("nothing")
+    with pytest.raises(TierError, match="which tier. found none"):
+        read_stretches(path)
+
+
+def test_stretches_that_overlap_are_refused(tmp_path):
+    path = tmp_path / "a.eaf"
+    path.write_text(eaf({"t": [Segment("a", 0, 1, 1.0), Segment("b", 0.5, 2, 1.0)]}))
+    with pytest.raises(TierError, match="'a' .0.000 to 1.000 s. overlaps 'b'"):
+        read_stretches(path)
