@@ -10,6 +10,7 @@ from powsm.errors import PowsmError
 from powsm.files.datadir import validate
 from powsm.prepare.audit.counts import audit_set, stage_1_record
 from powsm.prepare.audit.report import write_report
+from powsm.prepare.judge import LABELS
 
 log = logging.getLogger("powsm")
 
@@ -19,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, default=Path("data"), help="folder of the sets")
     add("--out", type=Path, help="<data>/report if unset")
     add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
+    add("--labels", choices=LABELS, default="original", help="of train, dev")
     add("--nj", type=int, default=1, help="processes")
 
 
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
             f"{summary.n_speakers:,}",
             " ".join(summary.langs),
         )
-    stats = {dset: audit_set(args.data / dset, args.nj) for dset in sets}
+    stats = {dset: audit_set(args.data / dset, args.nj, args.labels) for dset in sets}
     records = {dset: stage_1_record(args.data / dset) for dset in sets}
     folder = args.out or args.data / "report"
     files = write_report(folder, stats, records)

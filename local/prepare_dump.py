@@ -17,6 +17,7 @@ from powsm.prepare.filters import (
     MIN_DURATION_S,
     Limits,
 )
+from powsm.prepare.judge import LABELS, default_labels
 from powsm.prepare.subset import SUBSET_HOURS
 from powsm.tasks import TASKS
 
@@ -30,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
     add("--nj", type=int, default=1, help="processes")
     add("--policy", choices=ipa.POLICIES, default="strict", help="of phones")
+    add("--labels", choices=LABELS, help="of train, dev; default: as --policy was made")
     add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
     add(
         "--min_duration", type=float, default=MIN_DURATION_S, help="seconds; train, dev"
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
         subset=args.subset,
         seed=args.seed,
         tasks=tuple(args.tasks.split(",")),
+        labels=args.labels or default_labels(args.policy),
     )
     sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/text.ipa"))
     if not sets:

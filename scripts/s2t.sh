@@ -34,6 +34,7 @@ audio_format=inplace    # inplace, or flac.ark or wav: copies that stock ESPnet 
 skip_corpora=           # corpora of the downloads that stage 1 leaves out: "cv tamil"
 skip_bad_shards=false   # true: stage 1 goes on without shards that cannot be used
 ipa_policy=strict       # strict; as published: released, or powsm_fix for POWSM-fix
+ipa_labels=             # original, or clean: simplified; default: clean with released
 text_policy=powsm_fix   # powsm_fix, or released: the published orthography
 min_duration=0.5        # seconds; shorter utterances are dropped
 max_duration=20.0       # seconds; longer utterances are dropped
@@ -95,6 +96,8 @@ skip_stages=${skip_stages//,/ }
     die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
 [[ -f ${config} ]] || die "--config ${config}: no such file; take one of" conf/train_*.yaml
 [[ ${trainer} =~ ^(powsm|espnet|)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
+[[ ${ipa_labels} =~ ^(original|clean|)$ ]] ||
+    die "--ipa_labels is original or clean: ${ipa_labels}"
 [[ ${stats_window} =~ ^(own|published|)$ ]] ||
     die "--stats_window is own or published: ${stats_window}"
 [[ -z ${stats_window} ]] || set+=("stats_window=${stats_window}")
@@ -171,7 +174,8 @@ fi
 
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
     run_once "${data}/report" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
-        python local/data_report.py --data "${data}" --nj "${nj}"
+        python local/data_report.py --data "${data}" --nj "${nj}" \
+        ${ipa_labels:+--labels "${ipa_labels}"}
 fi
 
 if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
@@ -198,7 +202,8 @@ if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
     run_stage "${dump}" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
         "${jobs[@]}" python local/prepare_dump.py --data "${data}" --dump "${dump}" \
         "${split[@]}" \
-        --policy "${ipa_policy}" --text_policy "${text_policy}" \
+        --policy "${ipa_policy}" ${ipa_labels:+--labels "${ipa_labels}"} \
+        --text_policy "${text_policy}" \
         --min_duration "${min_duration}" --max_duration "${max_duration}" \
         --max_phones "${max_phones}" --max_unknown_rate "${max_unknown_rate}" \
         ${langs:+--langs "${langs}"} ${subset:+--subset "${subset}"}

@@ -24,6 +24,7 @@ class Corpus:
         path: value of wav.scp, `<shard>.tar:<offset>:<size>`.
         text: orthography.
         ipa: transcription as the corpus has it.
+        clean: IPAPack++'s simplified form of it.
         phones: `/x/` after `/y/`, of a PR example.
     """
 
@@ -33,6 +34,7 @@ class Corpus:
     path: float
     text: float
     ipa: float
+    clean: float
     phones: float
 
 
@@ -45,13 +47,14 @@ IPAPACK_PLUS = Corpus(
     path=72,
     text=115,
     ipa=150,
+    clean=130,
     phones=280,
 )
 
 
 def data_bytes(corpus: Corpus) -> float:
-    """Stage 1: the seven files of `data/<set>` and the parts they are merged from."""
-    values = (corpus.path, corpus.text, corpus.ipa, 3, 6, corpus.speaker)
+    """Stage 1: the eight files of `data/<set>` and the parts they are merged from."""
+    values = (corpus.path, corpus.text, corpus.ipa, 3, 6, corpus.speaker, corpus.clean)
     files = sum(corpus.utt_id + 2 + value for value in values)
     spk2utt = corpus.utt_id + 1
     part = corpus.utt_id + sum(values) + len(values) + 1

@@ -9,6 +9,7 @@ FILES = {
     "wav.scp": "audio",
     "text": "text",
     "text.ipa": "ipa",
+    "text.ipa_clean": "ipa_clean",
     "utt2lang": "lang",
     "utt2spk": "speaker",
     "utt2num_samples": "n_samples",
@@ -19,7 +20,7 @@ def make_data_dir(directory: Path, rows: Mapping[str, Mapping[str, object]]) -> 
     """Write `data/<set>` from {utt_id: {field: value}}.
 
     Fields left out: two seconds of a shard, text "Paw!", IPA "pɔː", one speaker, the
-    language at the end of the id.
+    language at the end of the id; simplified labels are always "pɔ".
     """
     full = {}
     for utt_id, fields in sorted(rows.items()):
@@ -27,6 +28,7 @@ def make_data_dir(directory: Path, rows: Mapping[str, Mapping[str, object]]) -> 
             "audio": f"downloads/x.tar:{512 * len(full)}:1000",
             "text": "Paw!",
             "ipa": "pɔː",
+            "ipa_clean": "pɔ",
             "lang": utt_id[-3:],
             "speaker": "spk1",
             "n_samples": 32_000,

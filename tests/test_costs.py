@@ -73,6 +73,7 @@ def corpus(prepared) -> costs.Corpus:
         path=mean_bytes(read(data / "wav.scp").values()),
         text=said["asr"],
         ipa=mean_bytes(read(data / "text.ipa").values()),
+        clean=mean_bytes(read(data / "text.ipa_clean").values()),
         phones=said["pr"],
     )
 

@@ -7,6 +7,8 @@ from test_published import PUBLISHED
 
 from powsm.decode.profile import Profile
 from powsm.formatting import markdown_table
+from powsm.phones.normaliser import POLICIES
+from powsm.prepare.judge import default_labels
 from powsm.report.paper.fill import is_measured_otherwise
 from powsm.report.paper.spec import Table, load_table
 from powsm.settings import load_with_base
@@ -114,6 +116,10 @@ DIFFERENCES = {
     ),
     "--ipa_policy released": lambda: (
         "ipa_policy=strict" in (ROOT / "scripts/s2t.sh").read_text()
+    ),
+    "--ipa_labels original": lambda: (
+        [default_labels(policy) for policy in POLICIES]
+        == ["original", "clean", "original"]
     ),
     "min_duration": lambda: "min_duration=0.5" in (ROOT / "scripts/s2t.sh").read_text(),
 }

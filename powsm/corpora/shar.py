@@ -318,6 +318,7 @@ def _utterance_of(
         n_samples=n_samples_at_sample_rate(n_samples, rate),
         text=one_line(custom.get("orthographic") or ""),
         ipa=ipa,
+        ipa_clean=one_line(supervision.get("text") or ""),
     )
 
 

@@ -29,6 +29,7 @@ class Utterance:
         n_samples: length at `SAMPLE_RATE`, known without decoding.
         text: orthography as given, on one line; may be empty.
         ipa: transcription as given, on one line; never empty.
+        ipa_clean: the corpus's own simplified form of it; may be empty.
     """
 
     utt_id: str
@@ -40,6 +41,7 @@ class Utterance:
     n_samples: int
     text: str
     ipa: str
+    ipa_clean: str = ""
 
     def __post_init__(self) -> None:
         if not (_ID.fullmatch(self.utt_id) and _ID.fullmatch(self.speaker)):
@@ -56,7 +58,7 @@ class Utterance:
         if not self.ipa or not self.audio:
             field = "audio" if self.ipa else "ipa"
             raise UtteranceError(f"{self.utt_id}: {field} is empty")
-        if one_line(self.text) != self.text or one_line(self.ipa) != self.ipa:
+        if any(one_line(s) != s for s in (self.text, self.ipa, self.ipa_clean)):
             raise UtteranceError(
                 f"{self.utt_id}: text and ipa must be one line with single spaces; "
                 "pass them through one_line"

@@ -15,8 +15,8 @@ from powsm.files.whole import atomic_write, sha256_file
 
 # What each stage writes; a higher number makes everything of that stage anew.
 VERSIONS = {
-    "part": 1,  # stage 1: a shard's utterances
-    "set": 1,  # stage 1: a data directory
+    "part": 2,  # stage 1: a shard's utterances; 2 has simplified labels
+    "set": 2,  # stage 1: a data directory; 2 has text.ipa_clean
     "audio": 1,  # stage 3: copies of audio
     "dump": 2,  # stage 4; 2 has ref.raw.ipa, and nmt_nfkc in released text
     "languages": 1,  # the part of a set in some languages

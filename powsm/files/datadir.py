@@ -27,6 +27,8 @@ UTTERANCE_FILES = (
     "utt2spk",
     "utt2num_samples",
 )
+# IPAPack++'s simplified form of `text.ipa`; a line may have no value
+CLEAN_LABELS = "text.ipa_clean"
 # IPA of dev and test sets before any normalising; the paper's tables score against it
 RAW_REFERENCES = "ref.raw.ipa"
 # The same for the task-prompted examples of `dump/raw`.

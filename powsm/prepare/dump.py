@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,18 +19,19 @@ from tqdm import tqdm
 
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import contents, is_current, states, write_record
-from powsm.files.datadir import (
-    EXAMPLE_FILES,
-    RAW_REFERENCES,
-    UTTERANCE_FILES,
-    DataDirError,
-)
+from powsm.files.datadir import EXAMPLE_FILES, RAW_REFERENCES, DataDirError
 from powsm.files.lock import owned
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder, atomic_write
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 from powsm.prepare.filters import Counts, Limits, audio_drop_reason
-from powsm.prepare.judge import judge, normaliser_of
+from powsm.prepare.judge import (
+    LABELS,
+    judge,
+    label_files,
+    labels_of_set,
+    normaliser_of,
+)
 from powsm.prepare.subset import SUBSET_HOURS, Subset
 from powsm.tasks import TASKS, Example, examples
 
@@ -52,6 +53,7 @@ class Settings:
     subset: str | None = None
     seed: int = 42
     tasks: tuple[str, ...] = tuple(TASKS)
+    labels: str = "original"  # of train and dev
 
     def as_dict(self) -> dict[str, object]:
         values = asdict(self)
@@ -110,9 +112,12 @@ def prepare_set(
             are unknown; what was in `dump_dir` before is untouched.
     """
     data_dir, dump_dir = Path(data_dir), Path(dump_dir)
-    chunks = plan_chunks(data_dir, UTTERANCE_FILES)
+    labels = labels_of_set(data_dir.name, settings.labels)
+    settings = replace(settings, labels=labels)
+    files = label_files(labels)
+    chunks = plan_chunks(data_dir, files)
     with owned(dump_dir):
-        inputs = [data_dir / name for name in UTTERANCE_FILES]
+        inputs = [data_dir / name for name in files]
         before = states(inputs)
         made_from = {
             "inputs": contents(inputs),
@@ -132,7 +137,9 @@ def prepare_set(
                     "Check the limits of stage 4 against data/report"
                 )
             judge_unknown(
-                outcome.unknown, data_dir / "text.ipa", settings.max_unknown_rate
+                outcome.unknown,
+                data_dir / LABELS[labels],
+                settings.max_unknown_rate,
             )
             _write_records(folder, outcome, settings)
             write_record(folder / DONE_FILE, "dump", made_from, folder.iterdir())
@@ -154,6 +161,7 @@ def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
             "text_policy": settings.text_policy,
             # a model keeps this file, so that its row of table 12 is known
             **({"subset": settings.subset} if settings.subset else {}),
+            **({"labels": "clean"} if settings.labels == "clean" else {}),
         },
     )
 
@@ -261,7 +269,9 @@ def _prepare_chunk(
         if subset is not None and not subset.holds(utt_id, lang):
             counts.drop("not_in_subset", utt_id)
             continue
-        if reason := audio_drop_reason(limits, lang=lang, n_samples=n_samples):
+        # stage 1 leaves out what has no labels, but not what has no simplified ones
+        reason = audio_drop_reason(limits, lang=lang, n_samples=n_samples)
+        if reason := reason or (None if ipa else "no_ipa"):
             counts.drop(reason, utt_id)
             continue
         judged = judge(
@@ -280,9 +290,8 @@ def _prepare_chunk(
             counts.drop(judged.reason, utt_id)
             continue
         text = judged.text
-        rows = examples(
-            utt_id, lang, judged.phones, judged.ctc_phones, text, settings.tasks
-        )
+        said = (judged.phones, judged.ctc_phones, text)
+        rows = examples(utt_id, lang, *said, settings.tasks)
         if not rows:
             counts.drop("no_text", utt_id)
             continue

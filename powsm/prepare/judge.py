@@ -7,12 +7,41 @@ from dataclasses import dataclass
 from functools import cache
 
 from powsm.corpora.table import CORPORA, corpus_row
+from powsm.files.datadir import CLEAN_LABELS, UTTERANCE_FILES
 from powsm.phones.normaliser import Normaliser, Segmentation, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
 from powsm.phones.slashed import to_slashed
 from powsm.prepare.filters import Limits, audio_drop_reason, phones_drop_reason
 
+# The file of each kind of labels: as the corpus has them, or IPAPack++'s simplified
+LABELS = {"original": "text.ipa", "clean": CLEAN_LABELS}
 _CORPUS_NAME_PARTS = 3  # names like `mls_dutch` have an underscore
+
+
+def default_labels(policy: str) -> str:
+    """The labels that the public recipe with the phones of a policy segmented.
+
+    The file with the rules of `released` read the simplified ones; that of January
+    2026, with the rules of `powsm_fix`, the original ones.
+
+    >>> default_labels("released"), default_labels("strict")
+    ('clean', 'original')
+    """
+    return "clean" if policy == "released" else "original"
+
+
+def labels_of_set(dset: str, labels: str) -> str:
+    """Those of train and dev; test sets have the original ones, as published.
+
+    >>> labels_of_set("dev", "clean"), labels_of_set("test_cv", "clean")
+    ('clean', 'original')
+    """
+    return "original" if dset.startswith("test") else labels
+
+
+def label_files(labels: str) -> list[str]:
+    """`UTTERANCE_FILES` with the file of these labels in the place of `text.ipa`."""
+    return [LABELS[labels] if n == "text.ipa" else n for n in UTTERANCE_FILES]
 
 
 @dataclass(slots=True)  # frozen would cost time, for each of 16 million

@@ -23,7 +23,7 @@ from powsm.audio import SAMPLE_RATE
 from powsm.corpora.shar import Shard, ShardError
 from powsm.corpora.table import set_name
 from powsm.files.current import is_current, write_record
-from powsm.files.datadir import UTTERANCE_FILES
+from powsm.files.datadir import CLEAN_LABELS, UTTERANCE_FILES
 from powsm.files.lock import owned
 from powsm.files.sort import merge_sorted, write_spk2utt
 from powsm.files.whole import atomic_write
@@ -117,7 +117,7 @@ def _merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummar
         made_from = {"parts": _digest([[s.name, asdict(parts[s])] for s in shards])}
         with owned(data / name):  # stage 3 writes there as well
             done = data / PARTS / f"{name}.merged"
-            files = [*UTTERANCE_FILES, "spk2utt", SUMMARY]
+            files = [*UTTERANCE_FILES, CLEAN_LABELS, "spk2utt", SUMMARY]
             is_there = all((data / name / file).is_file() for file in files)
             if not (is_there and is_current(done, "set", made_from)):
                 done.unlink(missing_ok=True)
@@ -174,7 +174,7 @@ def _merge_set(
         (target / SUMMARY).unlink(
             missing_ok=True
         )  # last to come back: then all is there
-        for file_name in (*UTTERANCE_FILES, "spk2utt", SUMMARY):
+        for file_name in (*UTTERANCE_FILES, CLEAN_LABELS, "spk2utt", SUMMARY):
             with open(scratch / file_name, "rb+") as written:
                 os.fsync(written.fileno())
             os.replace(scratch / file_name, target / file_name)
@@ -197,6 +197,7 @@ def _write_columns(
                 "utt2lang",
                 "utt2spk",
                 "utt2num_samples",
+                CLEAN_LABELS,
             )
         ]
         previous, previous_audio = b"", b""

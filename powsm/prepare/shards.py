@@ -141,6 +141,7 @@ def _make_part(shard: Shard, data: Path) -> Part:
                 utterance.lang,
                 utterance.speaker,
                 str(utterance.n_samples),
+                utterance.ipa_clean,
             )
             lines.append(("\t".join(fields) + "\n").encode("utf-8"))
         lines.sort()

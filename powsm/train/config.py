@@ -28,8 +28,8 @@ OUR_KEYS = (
     "ctc_only_updates",
     "stats_window",
 )
-# clips that mean and variance are taken from: as long as they are, or padded with silence
-# to speech_length, as ESPnet's preprocessor pads in its stage 10, too
+# clips that mean and variance are taken from: as long as they are, or padded with
+# silence to speech_length, as ESPnet's preprocessor pads in its stage 10, too
 STATS_WINDOWS = ("own", "published")
 _MODEL_KEYS = (
     "task_weights",

@@ -58,7 +58,7 @@ def find_stats(place: Path | None, settings: Mapping) -> Path | None:
         there = str(arrays["window"]) if "window" in arrays else wanted
     if there != wanted:
         raise ConfigError(
-            f"{path}: statistics of clips at stats_window {there}, but the settings say "
+            f"{path}: statistics with stats_window {there}, but the settings say "
             f"{wanted}; models of the two do not mix: take --stats_window {there}, or "
             "run stage 10 with this --config"
         )

@@ -81,6 +81,14 @@ def test_ipa_falls_back_to_phones(tmp_path, split, original):
     assert read(tmp_path)[0].ipa == "h aɪ"
 
 
+def test_simplified_labels_are_kept_beside_the_original_ones(tmp_path, split):
+    cuts = [make_cut("a1", ipa="haɪː ðɛɹ"), make_cut("a2")]
+    cuts[1]["supervisions"][0]["text"] = None
+    write_shard(split, cuts)
+    read_back = [(u.ipa, u.ipa_clean) for u in read(tmp_path)]
+    assert read_back == [("haɪː ðɛɹ", "haɪðɛɹ"), ("haɪ ðɛɹ", "")]
+
+
 def test_drops_are_counted(tmp_path, split):
     no_ipa = make_cut("a1", ipa=None, phones=None)
     interlingua = make_cut("a2", language="ia")

@@ -79,6 +79,28 @@ def test_files_hold_exactly_the_published_format(small, tmp_path):
     assert normaliser["policy"] == "strict"
 
 
+def test_simplified_labels_are_those_of_train_and_dev_alone(tmp_path):
+    rows = {"cv_a_eng": {"ipa": "pɔːm"}, "cv_b_eng": {"ipa_clean": ""}}
+    written = {}
+    for dset in ("train", "dev", "test_cv"):
+        data = make_data_dir(tmp_path / "data" / dset, rows)
+        out = tmp_path / "dump" / dset
+        outcome = prepare_set(data, out, Settings(policy="released", labels="clean"))
+        normaliser = json.loads((out / "normaliser.json").read_text())
+        written[dset] = (
+            [line.partition("> ")[2] for line in lines(out / "text") if "_pr " in line],
+            outcome.counts.dropped,
+            normaliser.get("labels"),
+        )
+    clean = (["/p//ɔ/"], {"no_ipa": 1}, "clean")
+    assert written["train"] == written["dev"] == clean
+    # vowels before m are nasal in English
+    assert written["test_cv"] == (["/p//ɔː//m/", "/p//ɔː/"], {}, None)
+    assert lines(tmp_path / "dump/test_cv/ref.raw.ipa")[0] == "cv_a_eng pɔːm"
+    # other labels are other sets: made anew
+    assert prepare_set(tmp_path / "data/dev", tmp_path / "dump/dev", Settings())
+
+
 def test_dev_and_test_sets_get_references(tmp_path):
     rows = {
         "asterisk_a_eng": {"text": "Paw", "ipa": "pɔː"},

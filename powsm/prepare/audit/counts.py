@@ -17,12 +17,11 @@ from tqdm import tqdm
 from powsm.audio import SAMPLE_RATE
 from powsm.files.audio_places import AudioRef
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
-from powsm.files.datadir import UTTERANCE_FILES
 from powsm.files.whole import read_json
 from powsm.languages import TABLE
 from powsm.phones.unknown import Unknown
 from powsm.prepare.filters import Counts, Limits, is_ctc_feasible
-from powsm.prepare.judge import corpus_of, judge
+from powsm.prepare.judge import corpus_of, judge, label_files, labels_of_set
 from powsm.tasks import examples
 
 N_EXTREMES = 5  # slowest and fastest utterances remembered a language
@@ -152,6 +151,7 @@ class SetStats:
     corpora: dict[str, tuple[int, int]] = field(default_factory=dict)  # utts, samples
     filtered: Counts = field(default_factory=Counts)  # by stage 4's default limits
     unknown: Unknown = field(default_factory=Unknown)
+    labels: str = "original"  # that were read
 
     def merge(self, other: "SetStats") -> None:
         self.n_utts += other.n_utts
@@ -175,18 +175,25 @@ class SetStats:
         self.corpora[corpus] = (utts + n_utts, samples + n_samples)
 
 
-def audit_set(data_dir: Path, nj: int = 1) -> SetStats:
+def audit_set(data_dir: Path, nj: int = 1, labels: str = "original") -> SetStats:
     """Count everything the report tells about one set.
+
+    Args:
+        data_dir: `data/<set>`.
+        nj: processes.
+        labels: which of them are counted in train and dev, as stage 4 takes them.
 
     Raises:
         DataDirError: the set breaks the rules; `datadir.validate` names the line.
     """
-    stats = SetStats()
-    chunks = plan_chunks(data_dir, UTTERANCE_FILES)
-    work = partial(audit_chunk, dset=Path(data_dir).name)
+    dset = Path(data_dir).name
+    labels = labels_of_set(dset, labels)
+    stats = SetStats(labels=labels)
+    chunks = plan_chunks(data_dir, label_files(labels))
+    work = partial(audit_chunk, dset=dset)
     parts = map_in_order(work, chunks, nj)
     bar = {"total": len(chunks), "unit": "chunk", "disable": None}
-    for part in tqdm(parts, desc=f"audit {Path(data_dir).name}", **bar):
+    for part in tqdm(parts, desc=f"audit {dset}", **bar):
         stats.merge(part)
     return stats
 
@@ -208,6 +215,9 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
         lang_stats.n_utts += 1
         lang_stats.n_samples += n_samples
 
+        if not ipa:  # of simplified labels
+            stats.filtered.drop("no_ipa", utt_id)
+            continue
         judged = judge(
             utt_id, ipa=ipa, text=text, lang=lang, n_samples=n_samples, limits=limits
         )

@@ -110,11 +110,12 @@ def _overview(sets: Mapping[str, SetStats]) -> Section:
             f"{stats.n_samples / stats.n_utts / SAMPLE_RATE:.2f}",
             f"{stats.filtered.kept:,}",
             f"{stats.n_empty_text:,}",
+            stats.labels,
         )
         for dset, stats in sets.items()
     ]
     header = ("set", "utterances", "hours", "languages", "mean s", "kept by stage 4")
-    return Section("Overview", text, (*header, "without text"), rows)
+    return Section("Overview", text, (*header, "without text", "labels"), rows)
 
 
 def _by_language(sets: Mapping[str, SetStats]) -> Section:
