@@ -16,6 +16,7 @@ from powsm.prepare.filters import (
     MAX_PHONES,
     MIN_DURATION_S,
     Limits,
+    languages_named,
 )
 from powsm.prepare.judge import LABELS, default_labels
 from powsm.prepare.subset import SUBSET_HOURS
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
             args.min_duration,
             args.max_duration,
             args.max_phones,
-            only_languages=frozenset(args.langs.replace(",", " ").split()) or None,
+            only_languages=languages_named(args.langs),
         ),
         max_unknown_rate=args.max_unknown_rate,
         subset=args.subset,

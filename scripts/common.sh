@@ -173,6 +173,27 @@ describe_inputs() {
 # of the stages that look for themselves are in powsm/files/current.py.
 declare -A stage_version=([2]=1 [5]=1 [10]=1 [11]=1)
 
+# What a stage is done by: hash of its version, command, and inputs that are there.
+fingerprint() {
+    local argument
+    local -a inputs=()
+    for argument in "${@:2}"; do
+        [[ ${argument} != -- ]] || break
+        [[ ! -e ${argument} ]] || inputs+=("${argument}")
+    done
+    {
+        printf 'version %s\n' "${stage_version[${current_stage}]}"
+        printf '%q ' "$@"
+        [[ ${#inputs[@]} -eq 0 ]] || describe_inputs "${inputs[@]}"
+    } | sha256sum
+}
+
+# Whether run_once, called with the same words, finds nothing to do.
+is_current() {
+    local marker=$1/.done_${current_stage}
+    [[ -f ${marker} && $(<"${marker}") == "$(fingerprint "$@")" ]]
+}
+
 # run_stage, unless the same command already ended well on the same inputs.
 #
 # The command that ended leaves a marker in OUT, so removing OUT runs the stage again,
@@ -182,23 +203,12 @@ run_once() {
         run_stage "$@"
         return
     fi
-    local marker=$1/.done_${current_stage} wanted argument
-    local -a inputs=()
-    for argument in "${@:2}"; do
-        [[ ${argument} != -- ]] || break
-        [[ ! -e ${argument} ]] || inputs+=("${argument}")
-    done
-    wanted=$(
-        printf 'version %s\n' "${stage_version[${current_stage}]}"
-        printf '%q ' "$@"
-        [[ ${#inputs[@]} -eq 0 ]] || describe_inputs "${inputs[@]}"
-    )
-    wanted=$(sha256sum <<<"${wanted}")
-
-    if [[ -f ${marker} && $(<"${marker}") == "${wanted}" ]]; then
+    local marker=$1/.done_${current_stage} wanted
+    if is_current "$@"; then
         log "$1 is current"
         return
     fi
+    wanted=$(fingerprint "$@")
     rm -f "${marker}"
     run_stage "$@"
     printf '%s\n' "${wanted}" >"${marker}.new"

@@ -140,6 +140,9 @@ if [[ -n ${download_model} ]]; then
         "--stop_stage 13"
 fi
 exp=${expdir}/${exp_name}
+bytes=$(LC_ALL=C; echo "${#exp_name}")
+((bytes <= 200)) || die "the experiment's name has ${bytes} bytes, expected 200 at" \
+    "most: give it one with --exp_name"
 
 # What stands before a command that is to run as jobs: set_jobs FOLDER OPTION...
 set_jobs() {
@@ -246,19 +249,12 @@ if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
     fi
 fi
 
+# The command of stage 11; it says no where an experiment was trained otherwise.
+train=(powsm train ${trainer:+--trainer "${trainer}"}
+    ${goes_on_from:+--goes_on_from "${goes_on_from}"}
+    --config "${config}" --dump "${dump}" --token_dir "${token_dir}"
+    --stats "${stats}" --exp "${exp}")
 if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
-    if [[ ${dry_run} == false ]]; then
-        mkdir -p "${exp}"
-        # the same settings, from this stage on; ${exp}/run.sh takes more options
-        {
-            printf '#!/usr/bin/env bash\ncd %q\n' "${PWD}"
-            printf 'cmd_backend=%q exec scripts/s2t.sh' "${cmd_backend}"
-            printf ' %q' "$@"
-            printf ' --stage 11 "$@"\n'
-        } >"${exp}/run.sh"
-        chmod +x "${exp}/run.sh"
-        log "to go on after a break: ${exp}/run.sh"
-    fi
     start=("${launcher[@]}")
     gpus=${ngpu}
     if [[ ${cmd_backend} == slurm ]]; then
@@ -266,13 +262,27 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
         start=("${jobs[@]}")
         gpus='{gpus}'
     fi
-    run_once "${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}" \
-        "${stats_dir}" "${config}" -- \
-        "${start[@]}" powsm train ${trainer:+--trainer "${trainer}"} \
-        ${goes_on_from:+--goes_on_from "${goes_on_from}"} \
-        --config "${config}" --dump "${dump}" \
-        --token_dir "${token_dir}" --stats "${stats}" \
-        --exp "${exp}" --set "ngpu=${gpus}" "${init[@]}" "${set[@]}"
+    stage_11=("${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}"
+        "${stats_dir}" "${config}" --
+        "${start[@]}" "${train[@]}" --set "ngpu=${gpus}" "${init[@]}" "${set[@]}")
+    if [[ ${dry_run} == false ]] && ! is_current "${stage_11[@]}"; then
+        # asked before a byte is written in a folder with weights
+        [[ -z $(find -L "${exp}" -name '*.pth' -o -name '*.ckpt' 2>/dev/null) ]] ||
+            run_command "${train[@]}" --dry_run --set "ngpu=${ngpu}" "${init[@]}" \
+                "${set[@]}"
+        mkdir -p "${exp}"
+        # the same settings, from this stage on; ${exp}/run.sh takes more options
+        {
+            printf '#!/usr/bin/env bash\ncd %q\n' "${PWD}"
+            printf 'cmd_backend=%q exec scripts/s2t.sh' "${cmd_backend}"
+            printf ' %q' "$@"
+            printf ' --stage 11 "$@"\n'
+        } >"${exp}/run.sh.new"
+        chmod +x "${exp}/run.sh.new"
+        mv "${exp}/run.sh.new" "${exp}/run.sh"
+        log "to go on after a break: ${exp}/run.sh"
+    fi
+    run_once "${stage_11[@]}"
 fi
 
 if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
@@ -323,15 +333,20 @@ if in_stage 15 "upload: ${exp}/packed -> the Hub"; then
 fi
 
 finish_stages
+has_environment() { python -c 'import powsm' 2>/dev/null; }
+is_trained=false
+[[ -n ${download_model} ]] || ((stage > 11 || stop_stage < 11)) || is_trained=true
 if [[ ${check} == true ]]; then
-    python -c 'import powsm' 2>/dev/null ||
+    has_environment ||
         die "this machine has no environment for the plan: run scripts/setup_env.sh"
     printf '\n'
     read -ra sets <<<"${test_sets}"
     powsm check --stage "${stage}" --stop_stage "${stop_stage}" \
-        --downloads "${downloads}" --data "${data}" --dump "${dump}" \
-        --expdir "${expdir}" --config "${config}" --test_sets "${sets[@]}" \
-        --nj "${nj}" --ngpu "${ngpu}" --nproc "${nproc}" \
-        ${trainer:+--trainer "${trainer}"} \
-        --backend "${cmd_backend}" --cluster "${cluster}"
+        --downloads "${downloads}" --data "${data}" --expdir "${expdir}" \
+        --test_sets "${sets[@]}" --nj "${nj}" --ngpu "${ngpu}" --nproc "${nproc}" \
+        --backend "${cmd_backend}" --cluster "${cluster}" \
+        "${train[@]:2}" --set "${init[@]}" "${set[@]}"
+elif [[ ${dry_run} == true && ${is_trained} == true && ${#set[@]} -gt 0 ]] &&
+    has_environment; then
+    "${train[@]}" --dry_run --set "${init[@]}" "${set[@]}"
 fi

@@ -157,6 +157,8 @@ name, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
 if name == "powsm":
     name, *arguments = arguments
 options = dict(zip(arguments[::2], arguments[1::2]))
+if "--dry_run" in arguments:  # which writes nothing
+    sys.exit(os.environ.get("REFUSE"))
 with open("calls.log", "a") as log:
     print(name, *arguments, file=log)
 if os.environ.get("FAIL") == name:
@@ -375,14 +377,37 @@ def test_dry_run_prints_the_plan_and_touches_nothing(recipe):
     assert "--set ngpu=0 optim_conf.lr=0.1" in done.stdout
 
 
+def test_dry_run_ends_as_the_look_at_the_settings_does(recipe):
+    done = recipe("--dry_run", "--set", "sedd=1", REFUSE="unknown key 'sedd'")
+    assert done.returncode == 1 and done.stderr.endswith("unknown key 'sedd'\n")
+    assert "stage 13" in done.stdout
+    assert recipe("--dry_run", "--stage", "12", "--set", "sedd=1", REFUSE="x").stdout
+
+
+def test_experiment_with_weights_is_not_touched_where_training_is_refused(finished):
+    exp = finished.folder / "exp/s2t_train_small_bpe30"
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in exp.rglob("*.*")}
+    (finished.folder / "dump/raw/train/text").write_text("other examples")
+    done = finished("--stage", "11", "--trainer", "", REFUSE="exp was trained with")
+    assert done.returncode == 1
+    assert "exp was trained with" in done.stderr and finished.calls() == []
+    after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in exp.rglob("*.*")}
+    assert after == before and exp / ".done_11" in before
+    assert finished("--stage", "11", "--stop_stage", "11").returncode == 0
+    assert finished.calls() == ["train"]
+
+
 def test_check_prints_the_plan_and_calls_the_check(recipe):
     stand_in = recipe.folder / "bin/powsm"
     stand_in.write_text(stand_in.read_text().split("files = {")[0])
-    done = recipe("--check", "--ngpu", "2", "--test_sets", "test_a test_b")
+    options = ("--test_sets", "test_a test_b", "--set", "seed=3", "--exp_name", "x")
+    done = recipe("--check", "--ngpu", "2", *options)
     assert done.returncode == 0, done.stderr
     assert "stage 11: train" in done.stdout
     call = (recipe.folder / "calls.log").read_text()
-    assert "--config conf/train_small.yaml --test_sets test_a test_b --nj 2" in call
+    assert "--config conf/train_small.yaml" in call
+    assert "--test_sets test_a test_b --nj 2" in call
+    assert "--exp exp/x --set seed=3" in call
     assert recipe.calls() == ["check"]
     assert recipe("--check", FAIL="check").returncode == 3
 
@@ -459,6 +484,7 @@ def test_downloaded_model_is_decoded_and_not_trained(recipe):
         ("--stage=14", "--stage 14 comes after --stop_stage 13"),
         ("--skip_stages=two", "--skip_stages is a list such as '3 10': two"),
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),
+        (f"--exp_name={'é' * 101}", "name has 202 bytes, expected 200 at most"),
         ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),
         (
             "--config=conf/x.yaml",

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from powsm.cli.options import add_shared
-from powsm.cli.stages.train import trainer_of
+from powsm.cli.stages.train import look, trainer_of
+from powsm.errors import PowsmError
 
 if TYPE_CHECKING:
     from powsm.cluster.checks import Finding
@@ -27,7 +28,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--downloads", "--data")
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"))
     add("--expdir", type=Path, default=Path("exp"))
-    add_shared(parser, "--config")
+    add_shared(parser, "--config", "--set")
+    add_shared(parser, "--exp", required=False, help="that would be trained")
+    add_shared(parser, "--token_dir", required=False, help="of it")
+    add_shared(parser, "--stats")
+    add("--goes_on_from", type=Path, help="finished experiment that it continues")
     add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add_shared(parser, "--nj")
     add("--ngpu", type=int, default=0, help="GPUs of this machine")
@@ -35,6 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=["local", "slurm"], default="local", help="of cmd.sh")
     add("--cluster", type=Path, help="what Slurm jobs ask for")
     add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
+    # of `powsm train`, whose look at an experiment this command takes
+    parser.set_defaults(train_set="train", valid_set="dev", dry_run=True)
     add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
 
 
@@ -45,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     findings = checks.check_environment(PACKAGES)
     if all(finding.level == "ok" for finding in findings):
         if 11 in stages:
-            findings += checks.check_config(options.config)
+            findings += training(options)
         if options.backend == "slurm":
             findings += checks.check_cluster(options.cluster, stages)
         elif set(ON_GPUS) & set(stages):
@@ -67,12 +74,30 @@ def run(options: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+def training(options: argparse.Namespace) -> list["Finding"]:
+    """Whether the experiment may be trained with its settings, tokens and data."""
+    from powsm.cluster import checks
+    from powsm.train import config
+
+    try:
+        settings = config.load(options.config, options.overrides)
+        if options.exp and options.token_dir:
+            look(options, settings)
+    except (OSError, PowsmError) as err:
+        return [checks.Finding("fault", "config", " ".join(str(err).split()))]
+    about = checks.Finding("ok", "config", str(options.config))
+    return [about, *checks.check_attention(settings)]
+
+
 def resources(options: argparse.Namespace) -> list["Finding"]:
     """Disk and memory that the planned stages take, by the recipe's own table."""
     from powsm.cluster import checks
     from powsm.settings import load_with_base
 
-    config = load_with_base(options.config) if options.config.exists() else {}
+    try:
+        config = load_with_base(options.config)
+    except (OSError, PowsmError):
+        config = {}  # which is a finding already
     needs: dict[Path, float] = {}
     memory = []
     for stage, row in checks.read_costs(options.costs).items():

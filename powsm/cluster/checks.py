@@ -296,14 +296,3 @@ def check_sets(dump: Path, test_sets: Iterable[str], *, planned: bool) -> list[F
         message = f"{' '.join(lacking)} not in {dump}: see data/<set>, run stage 4"
         return [Finding(level, "sets", message)]
     return [Finding("ok", "sets", f"{len(wanted)} in {dump}")]
-
-
-def check_config(path: Path) -> list[Finding]:
-    """`check_attention` for a YAML file; a file that is not there is a fault."""
-    from powsm.settings import ConfigError, load_with_base
-
-    try:
-        settings = load_with_base(path)
-    except (OSError, ConfigError) as err:
-        return [Finding("fault", "config", f"{path}: {err}")]
-    return [Finding("ok", "config", str(path)), *check_attention(settings)]

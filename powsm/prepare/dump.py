@@ -24,7 +24,12 @@ from powsm.files.lock import owned
 from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder, atomic_write
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
-from powsm.prepare.filters import Counts, Limits, audio_drop_reason
+from powsm.prepare.filters import (
+    Counts,
+    Limits,
+    audio_drop_reason,
+    check_languages,
+)
 from powsm.prepare.judge import (
     LABELS,
     judge,
@@ -126,6 +131,8 @@ def prepare_set(
         }
         if is_current(dump_dir / DONE_FILE, "dump", made_from):
             return None
+        if data_dir.name == "train":
+            check_languages(data_dir, settings.limits)
         subset = _choose_subset(chunks, data_dir.name, settings)
         with atomic_folder(dump_dir) as folder:
             outcome = _write_parts(chunks, folder, data_dir.name, settings, subset, nj)

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import eq
+from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, n_encoder_frames
+from powsm.errors import PowsmError
+from powsm.files.datadir import read_scp
 from powsm.formatting import ranked
-from powsm.languages import DROPPED_LANGUAGES
+from powsm.languages import DROPPED_LANGUAGES, lang_code
 
 MAX_PHONES = 300  # POWSM section 4.1
 MIN_DURATION_S = 0.5
@@ -41,6 +44,36 @@ class Limits:
             max_phones=1 << 62,
             check_ctc=False,
             only_languages=None,
+        )
+
+
+def languages_named(text: str) -> frozenset[str] | None:
+    """The languages of `--langs`, "eng fra" or "eng,fra"; None where it names none.
+
+    Raises:
+        PowsmError: one is no ISO 639-3 code.
+    """
+    codes = text.replace(",", " ").split()
+    for code in codes:
+        if (known := lang_code(code)) != code:
+            hint = f"; did you mean {known}?" if known else ""
+            raise PowsmError(f"--langs {code}: expected ISO 639-3 codes{hint}")
+    return frozenset(codes) or None
+
+
+def check_languages(data_dir: Path, limits: Limits) -> None:
+    """Refuse languages to keep of which a set has no utterance.
+
+    Raises:
+        PowsmError: names them and those that there are.
+    """
+    if limits.only_languages is None:
+        return
+    there = {language for _, language in read_scp(data_dir / "utt2lang")}
+    if missing := sorted(limits.only_languages - there):
+        raise PowsmError(
+            f"--langs {' '.join(missing)}: no utterance in {data_dir}/utt2lang; it has "
+            f"{' '.join(sorted(there))}"
         )
 
 

@@ -119,7 +119,10 @@ def check_tokens(path: Path) -> None:
     Raises:
         ConfigError: names file, line and token.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path}: not UTF-8 ({err}); run stage 5 again") from err
     if lines[-1] == "":
         lines.pop()
     first: dict[str, int] = {}
@@ -150,6 +153,18 @@ def load(path: Path, overrides: Iterable[str] = ()) -> dict:
         lines = "\n  ".join(told)
         raise ConfigError(f"{path}: {len(told)} fault(s)\n  {lines}")
     return config
+
+
+def with_data(settings: Mapping, *, token_dir: Path, stats: Path | None) -> dict:
+    """Settings with the places of the tokens and statistics that they are used with."""
+    settings = dict(settings) | {
+        "token_list": str(token_dir / "tokens.txt"),
+        "token_type": "bpe",
+        "bpemodel": str(token_dir / "bpe.model"),
+    }
+    if settings.get("normalize") == "global_mvn":
+        settings["normalize_conf"] = {"stats_file": str(stats)}
+    return settings
 
 
 def parse(config: Mapping, config_file: Path) -> argparse.Namespace:

@@ -37,11 +37,16 @@ _SET_FILES = ("text", "text.prev", "text.ctc", "utt2num_samples")
 _PLACES, _PLACE_BYTES = 64, 1 << 14  # of a file that are read, and bytes of each
 _SHOWN = 4  # differences that a message names
 
+LONGEST_NAME = 200  # bytes: files of stage 14 are named after it, and more
 # may differ: they change neither the model nor the order and weight of its data
 _FREE = {
     *("config", "output_dir", "ngpu", "num_workers", "log_interval", "print_config"),
     *("checkpoint_every_n_updates", "keep_nbest_models", "best_model_criterion"),
     *("use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
+    # of ESPnet's loop: how it is run, and where its data are
+    *("multiprocessing_distributed", "resume", "log_level", "num_att_plot"),
+    *(f"{mode}_{what}" for mode in ("train", "valid") for what in
+      ("data_path_and_name_and_type", "shape_file")),
     *("token_list", "bpemodel", "token_type"),  # contents are compared, not places
     *("normalize_conf.stats_file", "max_epoch"),
     *(f"{part}_conf.{key}"
@@ -67,6 +72,20 @@ class ExperimentError(PowsmError):
 
 class GoOnError(PowsmError):
     """A training that cannot go on from another; the message says why."""
+
+
+def check_name(exp: Path) -> None:
+    """Refuse a name of an experiment that no file system takes.
+
+    Raises:
+        ExperimentError: says how long it is.
+    """
+    n_bytes = len(os.fsencode(exp.name))
+    if n_bytes > LONGEST_NAME:
+        raise ExperimentError(
+            f"the name of the experiment has {n_bytes} bytes, expected {LONGEST_NAME} "
+            f"at most: {exp.name[:40]}...; give it one with --exp_name"
+        )
 
 
 def has_weights(exp: Path) -> bool:
@@ -343,9 +362,15 @@ def _settings_differences(
     parser = get_parser(args.model)
     known = {action.dest for action in parser._actions} | set(OUR_KEYS)
     differences = []
+    if ("powsm" in earlier) != ("iterator" in vars(args)):
+        loops = ("ESPnet's own loop", "ours (--trainer powsm)")
+        old, new = loops if "iterator" in vars(args) else reversed(loops)
+        differences.append(f"trained by {old}, now {new}")
     for key in sorted(before.keys() | now.keys()):
         top = key.partition(".")[0]
         if key in _FREE or top in _FREE or top not in known:
+            continue
+        if key.startswith("dist_"):  # of ESPnet's loop: its ranks
             continue
         if any(key == free or key.startswith(f"{free}.") for free in may_change):
             continue
@@ -406,12 +431,13 @@ def _normaliser_differences(earlier: Path, now: Path) -> list[str]:
 
 def _epoch_differences(exp: Path, args: argparse.Namespace) -> list[str]:
     """Fewer epochs than are done."""
-    done = 0
+    kept = (p.name.removesuffix("epoch.pth") for p in exp.glob("*epoch.pth"))
+    done = max((int(number) for number in kept if number.isdecimal()), default=0)
     history = exp / "history.jsonl"
     if history.exists():
         lines = history.read_text(encoding="utf-8").splitlines()
         try:
-            done = max((int(json.loads(line)["epoch"]) for line in lines), default=0)
+            done = max([done, *(int(json.loads(line)["epoch"]) for line in lines)])
         except (ValueError, KeyError, TypeError) as err:
             raise ExperimentError(
                 f"{history}: a line is damaged ({err}); restore the file, or remove "

@@ -46,11 +46,22 @@ from powsm.train.checkpoints import (
     checkpoint_to_resume,
     remove_broken_off,
 )
-from powsm.train.config import check_tokens, not_read, parse, stock_config
+from powsm.train.config import (
+    check_tokens,
+    not_read,
+    parse,
+    stock_config,
+    with_data,
+)
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import BatchFinder, RankStrategy, TrainingError
 from powsm.train.progress import Bar, Clock, Watchdog
-from powsm.train.record import check_experiment, go_on_from, keep_record
+from powsm.train.record import (
+    check_experiment,
+    go_on_from,
+    has_weights,
+    keep_record,
+)
 
 log = logging.getLogger(__name__)
 
@@ -127,25 +138,42 @@ def train_experiment(
         OwnedError: another process trains there.
         TrainingError, RankError, StoppedBySignal: see `train`.
     """
-    check_tokens(token_dir / "tokens.txt")
-    settings = dict(settings) | {
-        "token_list": str(token_dir / "tokens.txt"),
-        "token_type": "bpe",
-        "bpemodel": str(token_dir / "bpe.model"),
-    }
-    if settings.get("normalize") == "global_mvn":
-        settings["normalize_conf"] = {"stats_file": str(stats)}
     folders = {"train_folder": train_folder, "valid_folder": valid_folder}
-    with tempfile.TemporaryDirectory() as scratch:
-        args = parse(settings, Path(scratch) / "settings.yaml")
+    data = {"token_dir": token_dir, "stats": stats}
     with owned(exp) if _is_first() else nullcontext():
+        args = look(settings, **folders, **data, exp=exp, goes_on_from=goes_on_from)
         if goes_on_from is not None and _is_first():
             go_on_from(args, before=goes_on_from, exp=exp, **folders)
-        check_experiment(args, exp=exp, **folders)
         if _is_first():
-            args = parse(settings, exp / "settings.yaml")
+            args = parse(with_data(settings, **data), exp / "settings.yaml")
             keep_normaliser(train_folder, exp)
         return train(args, exp=exp, **folders)
+
+
+def look(
+    settings: Mapping,
+    *,
+    train_folder: Path,
+    valid_folder: Path,
+    token_dir: Path,
+    stats: Path | None,
+    exp: Path,
+    goes_on_from: Path | None = None,
+) -> argparse.Namespace:
+    """All settings, where an experiment may be trained with them; nothing is written.
+
+    Raises:
+        ConfigError, ExperimentError: see `train_experiment`.
+    """
+    check_tokens(token_dir / "tokens.txt")
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = with_data(settings, token_dir=token_dir, stats=stats)
+        args = parse(settings, Path(scratch) / "settings.yaml")
+    _check(args)
+    if goes_on_from is None or has_weights(exp):
+        folders = {"train_folder": train_folder, "valid_folder": valid_folder}
+        check_experiment(args, exp=exp, **folders)
+    return args
 
 
 def train(

@@ -5,9 +5,12 @@ What only our loop knows is left out of the settings, and logged. Audio is read 
 place, as ESPnet's data type `powsm_audio`.
 """
 
+import argparse
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,12 @@ import yaml
 from espnet2.tasks import s2t, s2t_ctc
 
 from powsm.audio import AudioError, read_audio
+from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS
 from powsm.model.find import keep_normaliser
 from powsm.train import config
+from powsm.train.record import check_experiment, keep_record
 
 log = logging.getLogger(__name__)
 
@@ -113,13 +118,12 @@ def train(
         exp: experiment folder; a training in it is gone on with.
 
     Raises:
-        ConfigError: ESPnet does not know a setting.
+        ConfigError, ExperimentError: see `look`.
+        OwnedError: another process trains there.
     """
     rank, world_size = (int(os.environ.get(key, d)) for key, d in _RANKS)
-    settings_file = exp / (f".settings.{rank}.yaml" if rank else "settings.yaml")
-    settings = stock_settings(config.parse(settings, settings_file))
-    if settings["normalize"] == "global_mvn":
-        settings["normalize_conf"] = {"stats_file": str(stats)}
+    folders = {"train_folder": train_folder, "valid_folder": valid_folder}
+    settings = look(settings, **folders, token_dir=token_dir, stats=stats, exp=exp)
     for name, folder in (("train", train_folder), ("valid", valid_folder)):
         settings[f"{name}_data_path_and_name_and_type"] = [
             [str(folder / "wav.scp"), "speech", ESPNET_TYPE],
@@ -129,10 +133,6 @@ def train(
         ]
         settings[f"{name}_shape_file"] = [str(folder / "utt2num_samples")]
     settings |= {
-        "token_list": str(token_dir / "tokens.txt"),
-        "token_type": "bpe",
-        "bpemodel": str(token_dir / "bpe.model"),
-        "fold_length": [80000],
         "output_dir": str(exp),
         "resume": True,
         "multiprocessing_distributed": settings["ngpu"] > 1,
@@ -141,11 +141,42 @@ def train(
         settings["multiprocessing_distributed"] = False
         settings["dist_backend"] = "nccl" if settings["ngpu"] else "gloo"
         settings["ngpu"] = min(1, settings["ngpu"])
-    with atomic_write(settings_file) as file:
-        yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
-    if rank == 0:
-        keep_normaliser(train_folder, exp)
-    stock_task(settings["model"]).main(cmd=["--config", str(settings_file)])
+    settings_file = exp / (f".settings.{rank}.yaml" if rank else "settings.yaml")
+    with nullcontext() if rank else owned(exp):
+        with atomic_write(settings_file) as file:
+            yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
+        if rank == 0:
+            keep_normaliser(train_folder, exp)
+            keep_record(argparse.Namespace(**settings), exp=exp, **folders)
+        stock_task(settings["model"]).main(cmd=["--config", str(settings_file)])
+
+
+def look(
+    settings: Mapping,
+    *,
+    train_folder: Path,
+    valid_folder: Path,
+    token_dir: Path,
+    stats: Path | None,
+    exp: Path,
+) -> dict:
+    """Settings as ESPnet's loop takes them, where an experiment may be trained so.
+
+    Nothing is written.
+
+    Raises:
+        ConfigError: a token list with faults.
+        ExperimentError: the experiment was trained with something else.
+    """
+    config.check_tokens(token_dir / "tokens.txt")
+    settings = config.with_data(settings, token_dir=token_dir, stats=stats)
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = stock_settings(config.parse(settings, Path(scratch) / "s.yaml"))
+    settings["fold_length"] = [80000]
+    args = argparse.Namespace(**settings)
+    folders = {"train_folder": train_folder, "valid_folder": valid_folder}
+    check_experiment(args, exp=exp, **folders)
+    return settings
 
 
 def stock_settings(args) -> dict:

@@ -1,5 +1,6 @@
 """The look before a run: every fault is found and says what to do."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from powsm.cli import check
 from powsm.cluster import checks as preflight
 from powsm.corpora.ipapack import update_manifest
 from powsm.hub import RemoteFile
@@ -250,7 +252,25 @@ def test_check_command_ends_with_the_number_of_faults(tmp_path):
     assert "GB needed" in done.stdout and "cost: 50 h" in done.stdout
 
 
-def test_attention_is_looked_up_in_the_base_of_a_configuration():
-    findings = preflight.check_config(ROOT / "conf/tuning/ema.yaml")
-    assert [finding.level for finding in findings] == ["ok", "ok"]
-    assert "scaled_dot_product_attention" in findings[1].message
+def look(tmp_path, *options: str) -> list[str]:
+    """Levels and messages of what `powsm check` finds about training settings."""
+    words = ["--config", str(ROOT / "conf/tuning/ema.yaml"), "--exp", "exp/x"]
+    words += ["--token_dir", str(tmp_path), "--dump", str(tmp_path), *options]
+    parser = argparse.ArgumentParser()
+    check.add_options(parser)
+    found = check.training(parser.parse_args(words))
+    return [f"{finding.level}: {finding.message}" for finding in found]
+
+
+def test_check_takes_base_changes_and_name_of_the_experiment(tmp_path):
+    config, attention = look(tmp_path, "--set", "seed=3")
+    assert config.startswith("ok: ") and "scaled_dot_product_attention" in attention
+    (fault,) = look(tmp_path, "--set", "sedd=3")
+    assert fault.startswith("fault: ") and "did you mean 'seed'?" in fault
+    (fault,) = look(tmp_path, "--exp", f"exp/{'x' * 256}")
+    assert "has 256 bytes, expected 200 at most" in fault
+    (fault,) = look(tmp_path, "--config", "none.yaml")
+    assert fault.startswith("fault: ") and "none.yaml" in fault
+    (tmp_path / "tokens.txt").write_text("<blank>\na\na\n")
+    (fault,) = look(tmp_path)
+    assert "tokens.txt:3: token 'a' is on line 2 already" in fault

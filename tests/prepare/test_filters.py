@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from powsm.errors import PowsmError
 from powsm.prepare.filters import (
     Counts,
     Limits,
     audio_drop_reason,
+    check_languages,
+    languages_named,
     min_ctc_frames,
     phones_drop_reason,
 )
@@ -177,3 +180,17 @@ def test_subset_takes_one_utterance_of_the_rarest_language():
     subset = Subset.choose(rows, 0.1, 42)
     assert subset.holds("cv_x_isl", "isl")
     assert not subset.holds("cv_x_xho", "xho")
+
+
+def test_languages_that_are_not_there_are_refused(tmp_path):
+    assert languages_named(" eng, fra ") == {"eng", "fra"}
+    assert languages_named("") is None
+    with pytest.raises(PowsmError, match="--langs english: .* did you mean eng"):
+        languages_named("fra english")
+    with pytest.raises(PowsmError, match="--langs q9q: expected ISO 639-3 codes$"):
+        languages_named("q9q")
+    (tmp_path / "utt2lang").write_text("a eng\nb fra\n")
+    check_languages(tmp_path, Limits(only_languages=frozenset({"eng"})))
+    check_languages(tmp_path, Limits())
+    with pytest.raises(PowsmError, match="--langs deu: no utterance .* has eng fra"):
+        check_languages(tmp_path, Limits(only_languages=frozenset({"eng", "deu"})))

@@ -1,12 +1,15 @@
 """`--trainer espnet`: ESPnet's own loop on the same files, to a model that decodes."""
 
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from dump_builder import make_dump
+from powsm_command import run_verb
 from tiny_model import SETTINGS, make_tokens
 
 from powsm.decode.batch import decode_batch, items
@@ -79,3 +82,19 @@ def test_stock_loop_ends_its_epochs_and_its_average_decodes(tmp_path):
         speech = [torch.from_numpy(rng.normal(0, 0.1, 9600)).float() for _ in batch]
         rows = decode_batch(recogniser, profile, task, batch, speech)
         assert [row["task_sym"] for row in rows] == [f"<{task}>"] * 3
+
+    before = {path: path.read_bytes() for path in exp.iterdir() if path.is_file()}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings | {"seed": 7}))
+    for changes, named in (
+        (["--set", "max_epoch=1"], "seed 1, now 7; max_epoch 1, but 2 epochs are done"),
+        (["--trainer", "powsm", "--set", "iterator=utterances"], ""),
+        (["--dump", str(tmp_path / "other")], "seed 1, now 7; training set ("),
+    ):
+        if "--dump" in changes:
+            shutil.copytree(tmp_path / "dump", tmp_path / "other")
+            make_dump(tmp_path / "other/new", [0.6, 0.8], seed=9)
+            shutil.copy(tmp_path / "other/new/text", tmp_path / "other/train")
+        with pytest.raises(SystemExit) as refused:
+            run_verb(*command[2:], *changes)
+        assert named in refused.value.code and "\n" not in refused.value.code
+        assert {p: p.read_bytes() for p in exp.iterdir() if p.is_file()} == before
