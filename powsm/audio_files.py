@@ -28,6 +28,12 @@ log = logging.getLogger(__name__)
 BLOCK = 1 << 20  # samples of a channel that are decoded at a time
 RATES_HZ = (1_000, 1_000_000)  # others are damage, and would fill the memory
 
+# Endings by which a recording is known in a folder; a file that is named is always one
+ENDINGS = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .m4a .mp4 .aac .wma .aif .aiff .aifc .au .snd "
+    ".caf .sph .w64 .webm .mka .mkv .mov .avi .3gp .amr .wv .voc".split()
+)
+
 # FFmpeg's names of formats whose header knows the length that was written
 _WITH_LENGTH = {"mov", "mp4", "matroska", "webm", "asf", "caf", "w64", "avi", "flac"}
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}

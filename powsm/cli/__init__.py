@@ -7,6 +7,7 @@ stages      the verbs that are stages of a recipe
 recordings  the verbs that hear recordings
 ipa         IPA as phones
 info        what a model is
+import_corpus  speech of your own as a corpus
 score       anyone's hypotheses
 compare     two experiments
 ablate      an ablation from one YAML file

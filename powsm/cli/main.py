@@ -27,6 +27,7 @@ VERBS = {
         "align": ("recordings.align", "when each given word and phone is said"),
         "lid": ("recordings.lid", "which language is spoken"),
         "ipa": ("ipa", "IPA as phones, with features"),
+        "import": ("import_corpus", "your own speech as a corpus to train on"),
         "info": ("info", "what a model is"),
         "score": ("score", "score anyone's hypotheses"),
     },

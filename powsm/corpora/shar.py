@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from powsm.audio import n_samples_at_sample_rate
-from powsm.corpora.table import CORPORA, Corpus, corpus_row
+from powsm.corpora.table import ABOUT, CORPORA, Corpus, corpus_row
 from powsm.corpora.tarindex import TarError, TarIndex, TarMember
 from powsm.corpora.utterance import (
     Utterance,
@@ -120,7 +120,7 @@ def find_shards(
 
 
 def _check_name(corpus: str, folder: Path) -> None:
-    """Say that a corpus is not in the table, and refuse a name that misleads."""
+    """Say that nobody knows a corpus, and refuse a name that misleads."""
     if corpus in CORPORA:
         return
     human = [row.name for row in CORPORA.values() if row.labels == "human"]
@@ -130,6 +130,8 @@ def _check_name(corpus: str, folder: Path) -> None:
             f"{folder}: {corpus!r} cannot name a corpus: use letters, digits, _ and -, "
             f"and no name that begins with {' '.join(human)}; rename the folder"
         )
+    if (folder / ABOUT).is_file():
+        return
     log.warning(
         "%s: not in the table of corpora: used as %r, with labels made by a program, "
         "and the language and split that its cuts and folders say",

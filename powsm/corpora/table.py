@@ -12,6 +12,7 @@ from typing import Literal
 
 SHAR_SUFFIX = "_shar"  # downloads/<name>_shar
 TEST_PREFIX = "test_"
+ABOUT = "corpus.yaml"  # in the folder of a corpus that has no row: what it is
 
 
 @dataclass(frozen=True)

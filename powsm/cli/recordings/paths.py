@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from powsm.audio_files import printable
+from powsm.audio_files import ENDINGS, printable
 from powsm.errors import PowsmError
 from powsm.files.text import read_text
 
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STDIN = "-"
-# Endings by which a recording is known in a folder; a file that is named is always one
-ENDINGS = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .m4a .mp4 .aac .wma .aif .aiff .aifc .au .snd "
-    ".caf .sph .w64 .webm .mka .mkv .mov .avi .3gp .amr .wv .voc".split()
-)
 DEFAULT_MODEL = "espnet/powsm"
 
 

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
 from powsm.audio_files import encode
 from powsm.corpora.small.split import SPLITS
+from powsm.corpora.table import ABOUT
 from powsm.errors import PowsmError
 from powsm.files.current import has_sizes
 from powsm.files.whole import atomic_folder, atomic_write, read_json, sha256_file
@@ -98,6 +100,7 @@ def write_corpus(
     folder: Path,
     splits: Mapping[str, Sequence[Clip]],
     settings: Mapping[str, object],
+    about: Mapping[str, object] | None = None,
 ) -> None:
     """Write all splits of a corpus, then move it to its place.
 
@@ -105,6 +108,7 @@ def write_corpus(
         folder: `downloads/<corpus>_shar`; replaced if it exists.
         splits: split name -> clips; they are written in order of their ids.
         settings: what the corpus was made from, for `is_current`.
+        about: what `powsm.corpora.table.ABOUT` of a corpus that is in no table says.
 
     Raises:
         OwnedError: another process is writing this corpus.
@@ -122,6 +126,9 @@ def write_corpus(
         with tqdm(total=n_clips, desc=folder.name, unit="clip", disable=None) as bar:
             for split, clips in splits.items():
                 _write_split(making / split, clips, bar)
+        if about is not None:
+            with atomic_write(making / ABOUT) as file:
+                yaml.safe_dump(dict(about), file, allow_unicode=True, sort_keys=False)
         manifest = {
             "layout": _LAYOUT_VERSION,
             "settings": dict(settings),

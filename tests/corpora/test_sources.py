@@ -1,0 +1,362 @@
+"""`powsm import`: the same utterances in every form are the same corpus."""
+
+import csv
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+import yaml
+from powsm_command import run_verb
+
+from powsm.corpora.shar import find_shards
+from powsm.decode.align_files import Segment, eaf, textgrid
+from powsm.prepare.merge import merge_parts
+from powsm.prepare.shards import make_parts
+
+# key, seconds, words, IPA; every text is another, so that train, dev and test have some
+SAID = (
+    ("u0", 1.0, "il gatto", "il ɡatto"),
+    ("u1", 1.25, "la casa, bianca", "la kaza bjanka"),
+    ("u2", 0.75, "un albero", "un albero"),
+    ("u3", 1.5, 'due "cani"', "due kani"),
+)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """A WAV of each utterance."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for number, (key, seconds, *_) in enumerate(SAID):
+        speech = np.random.default_rng(number).normal(0, 0.1, int(16_000 * seconds))
+        soundfile.write(folder / f"{key}.wav", speech, 16_000)
+    return folder
+
+
+def copy(recordings, folder):
+    return Path(shutil.copytree(recordings, folder))
+
+
+def as_folder(recordings, source):
+    copy(recordings, source)
+    for key, _, text, ipa in SAID:
+        (source / f"{key}.txt").write_text(f"\ufeff{text}\n", encoding="utf-8")
+        (source / f"{key}.ipa").write_text(ipa, encoding="utf-8")
+    return source
+
+
+def as_other_containers(recordings, source):
+    """FLAC and stereo: the same samples."""
+    as_folder(recordings, source)
+    speech, rate = soundfile.read(source / "u0.wav", dtype="int16")
+    soundfile.write(source / "u0.flac", speech, rate)
+    (source / "u0.wav").unlink()
+    both = np.stack([soundfile.read(source / "u1.wav", dtype="int16")[0]] * 2, 1)
+    soundfile.write(source / "u1.wav", both, rate)
+    return source
+
+
+def as_csv(recordings, source, ending=".csv"):
+    copy(recordings, source / "clips")
+    table = source / f"mine{ending}"
+    with open(table, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        if ending == ".tsv":  # in which a quotation mark is a letter
+            writer = csv.writer(
+                file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None
+            )
+        writer.writerow(("path", "sentence", "ipa", "lang", "id"))
+        for key, _, text, ipa in SAID:
+            writer.writerow((f"clips/{key}.wav", text, ipa, "Italian", key))
+    return table
+
+
+def as_tsv(recordings, source):
+    return as_csv(recordings, source, ".tsv")
+
+
+def as_kaldi(recordings, source):
+    copy(recordings, source / "wav")
+    tables = {
+        "wav.scp": [(key, f"wav/{key}.wav") for key, *_ in SAID],
+        "text": [(key, text) for key, _, text, _ in SAID],
+        "text.ipa": [(key, ipa) for key, _, _, ipa in SAID],
+        "utt2lang": [(key, "it") for key, *_ in SAID],
+    }
+    for name, rows in tables.items():
+        (source / name).write_text("".join(f"{k} {v}\n" for k, v in rows))
+    return source
+
+
+def as_kaldi_segments(recordings, source):
+    """One long recording."""
+    as_kaldi(recordings, source)
+    parts, at = [], 0.0
+    rows = []
+    for key, seconds, *_ in SAID:
+        parts.append(soundfile.read(source / f"wav/{key}.wav", dtype="int16")[0])
+        rows.append(f"{key} all {at} {at + seconds}\n")
+        at += seconds
+    soundfile.write(source / "all.wav", np.concatenate(parts), 16_000)
+    (source / "wav.scp").write_text("all all.wav\n")
+    (source / "segments").write_text("".join(rows))
+    return source
+
+
+def as_lhotse(recordings, source, kind="supervisions"):
+    from lhotse import (
+        CutSet,
+        Recording,
+        RecordingSet,
+        SupervisionSegment,
+        SupervisionSet,
+    )
+
+    copy(recordings, source)
+    audio = RecordingSet.from_recordings(
+        Recording.from_file(source / f"{key}.wav") for key, *_ in SAID
+    )
+    said = SupervisionSet.from_segments(
+        SupervisionSegment(
+            key, key, 0, seconds, text=text, language="ita", custom={"ipa": ipa}
+        )
+        for key, seconds, text, ipa in SAID
+    )
+    if kind == "cuts":
+        cuts = CutSet.from_manifests(recordings=audio, supervisions=said)
+        cuts.to_file(source / "cuts.jsonl.gz")
+    else:
+        audio.to_file(source / "mine_recordings_all.jsonl.gz")
+        said.to_file(source / "mine_supervisions_all.jsonl.gz")
+    return source
+
+
+def as_lhotse_cuts(recordings, source):
+    return as_lhotse(recordings, source, "cuts")
+
+
+def as_dataset(recordings, source):
+    source.mkdir()
+    rows = [
+        {
+            "audio": {
+                "bytes": (recordings / f"{k}.wav").read_bytes(),
+                "path": f"{k}.w",
+            },
+            "text": text,
+            "ipa": ipa,
+            "language": "ita",
+        }
+        for k, _, text, ipa in SAID
+    ]
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(source / "data-00000.arrow", table.schema) as file:
+        file.write_table(table)
+    state = {"_data_files": [{"filename": "data-00000.arrow"}]}
+    (source / "state.json").write_text(json.dumps(state))
+    (source / "dataset_info.json").write_text("{}")
+    return source
+
+
+def as_textgrids(recordings, source, render=None):
+    copy(recordings, source)
+    for key, seconds, text, ipa in SAID:
+        words = ipa.split()
+        half = seconds / 2
+        labels = [(words[0], 0, half), (" ".join(words[1:]), half, seconds)]
+        tiers = {
+            "ipa": [Segment(label, *times, 1.0) for label, *times in labels],
+            "words": [Segment(text, 0, seconds, 1.0)],
+        }
+        if render is None:
+            grid = textgrid(tiers, seconds, key)
+            (source / f"{key}.TextGrid").write_text(grid, encoding="utf-16")
+        else:
+            (source / f"{key}.eaf").write_text(render(tiers), encoding="utf-8")
+    return source
+
+
+def as_eafs(recordings, source):
+    return as_textgrids(recordings, source, eaf)
+
+
+TIERS = ("--tier", "words", "--ipa_tier", "ipa")
+FORMS = {
+    as_other_containers: (),
+    as_csv: (),
+    as_tsv: (),
+    as_kaldi: (),
+    as_kaldi_segments: (),
+    as_lhotse: (),
+    as_lhotse_cuts: (),
+    as_dataset: (),
+    as_textgrids: TIERS,
+    as_eafs: TIERS,
+}
+
+
+def data_of(root, monkeypatch, source, *options):
+    """Every file that stage 1 makes of an imported source."""
+    monkeypatch.chdir(root)
+    run_verb("import", source, "mine", "--lang", "ita", *options)
+    shards = find_shards(Path("downloads"))
+    merge_parts(make_parts(shards, Path("data")), Path("data"))
+    return {
+        str(path.relative_to("data")): path.read_text()
+        for path in Path("data").glob("[!.]*/[!.]*")
+        if path.is_file() and path.suffix != ".json" and not path.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(recordings, tmp_path_factory):
+    root = tmp_path_factory.mktemp("expected")
+    with pytest.MonkeyPatch.context() as patch:
+        return data_of(root, patch, as_folder(recordings, root / "source"))
+
+
+def test_folder_of_texts_becomes_data(expected):
+    sets = {name.partition("/")[0] for name in expected}
+    assert sets == {"train", "dev", "test_mine"}
+    rows = dict(
+        line.split(" ", 1)
+        for name, text in expected.items()
+        if name.endswith("/text.ipa")
+        for line in text.splitlines()
+    )
+    assert rows == {f"mine_{key}_ita": ipa for key, _, _, ipa in SAID}
+    lengths = "".join(t for n, t in expected.items() if n.endswith("/utt2num_samples"))
+    assert sorted(lengths.splitlines()) == [
+        f"mine_{key}_ita {int(16_000 * seconds)}" for key, seconds, *_ in SAID
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_every_form_is_the_same_data(form, recordings, expected, tmp_path, monkeypatch):
+    source = form(recordings, tmp_path / "source")
+    assert data_of(tmp_path, monkeypatch, source, *FORMS[form]) == expected
+
+
+def test_what_was_imported_is_said(recordings, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    source = as_folder(recordings, tmp_path / "source")
+    for path in source.glob("*.ipa"):
+        path.unlink()
+    caplog.set_level(logging.INFO)
+    run_verb("import", source, "mine", "--lang", "it", "--g2p", "espeak")
+    about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
+    assert about["labels"] == "g2p" and about["languages"] == ["ita"]
+    assert about["utterances"] == {"train": 2, "dev": 1, "test": 1}
+    steps = [m for m in caplog.messages if m.startswith("next: ")]
+    assert [step.split()[3] for step in steps] == ["1", "4", "12"]
+    caplog.clear()
+    find_shards(Path("downloads"))
+    assert not caplog.messages  # it is known, though in no table
+
+
+def test_splits_of_the_source_are_kept(recordings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = as_folder(recordings, tmp_path / "source")
+    for name, split in (("u0", "train"), ("u1", "train"), ("u2", "valid")):
+        (source / split / "ann").mkdir(parents=True, exist_ok=True)
+        for path in source.glob(f"{name}.*"):
+            path.rename(source / split / "ann" / path.name)
+    with pytest.raises(SystemExit, match="1 of 4 utterances say no split"):
+        run_verb("import", source, "mine", "--lang", "ita")
+    for path in source.glob("u3.*"):
+        path.unlink()
+    run_verb("import", source, "mine", "--lang", "ita")
+    about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
+    assert about["utterances"] == {"train": 2, "dev": 1}
+
+
+def test_all_faults_are_listed_at_once(recordings, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    source = as_folder(recordings, tmp_path / "source")
+    (source / "u0.wav").write_bytes(b"no sound")
+    (source / "u0.ipa").unlink()
+    (source / "u1.txt").unlink()
+    (source / "u1.ipa").unlink()
+    (source / "u2.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(SystemExit, match="5 faults, see above; nothing is written"):
+        run_verb("import", source, "mine")
+    text = "\n".join(caplog.messages)
+    for fault in (
+        "u0.wav and 1 more: its language is not said",
+        "do not decode as audio",
+        "u1.wav: no u1.txt beside it",
+        "u2.txt: not UTF-8 text",
+    ):
+        assert fault in text
+    assert not Path("downloads").exists()
+
+
+BAD = {
+    "absent": (lambda s: ["absent", "mine"], "absent: is not there"),
+    "no source": (lambda s: [s / "u0.wav", "mine"], "expected .csv, .tsv or a folder"),
+    "empty folder": (lambda s: [_made(s / "none"), "mine"], "no utterances"),
+    "name with _": (lambda s: [s, "my_own"], "cannot name a corpus: use letters"),
+    "known name": (lambda s: [s, "cv"], "not that of a known corpus"),
+    "no language": (lambda s: [s, "mine", "--lang", "klingonese"], "no such language"),
+    "no voice": (
+        lambda s: [s, "mine", "--lang", "zul", "--g2p", "espeak"],
+        "espeak-ng does not read zul",
+    ),
+    "no path": (lambda s: [_made(s / "a.csv", "text\na\n"), "mine"], "no column path"),
+    "no tier": (lambda s: [s, "mine", "--tier", "a"], "4 faults, see above"),
+    "no Arrow": (
+        lambda s: [
+            _made(
+                s / "hf",
+                dataset_info="{}",
+                state='{"_data_files": [{"filename": "a.arrow"}]}',
+                a="",
+            ),
+            "mine",
+        ],
+        "a.arrow: no Arrow stream",
+    ),
+    "few texts": (lambda s: [_one_text(s), "mine", "--lang", "ita"], "1 different"),
+}
+
+
+def _made(path, text=None, **files):
+    if text is not None:
+        path.write_text(text)
+        return path
+    path.mkdir()
+    for name, content in files.items():
+        path.joinpath(f"{name}{'.json' if content else '.arrow'}").write_text(content)
+    return path
+
+
+def _one_text(source):
+    for path in source.glob("*.txt"):
+        path.write_text("a")
+    return source
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_source_that_cannot_be_imported(what, recordings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = BAD[what]
+    source = as_folder(recordings, tmp_path / "source")
+    with pytest.raises(SystemExit) as end:
+        run_verb("import", *arguments(source))
+    assert str(end.value.code).startswith("powsm import: error: ")
+    assert message in end.value.code and "\n" not in end.value.code
+    assert not Path("downloads").exists()
+
+
+def test_corpus_that_was_not_imported_is_not_replaced(
+    recordings, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    source = as_folder(recordings, tmp_path / "source")
+    Path("downloads/mine_shar/train").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="was not imported; take another name"):
+        run_verb("import", source, "mine", "--lang", "ita")
