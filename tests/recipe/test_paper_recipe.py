@@ -25,6 +25,7 @@ pytestmark = pytest.mark.recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs2/powsm/s2t1"
+CTC_RECIPE = ROOT / "egs2/powsm_ctc/s2t1"
 TEST_SETS = (
     "aishell cv doreco fleurs kazakh librispeech mls_dutch mls_french mls_german "
     "mls_italian mls_polish mls_portuguese mls_spanish tamil"
@@ -50,13 +51,25 @@ SMALL = {
     "use_amp": "false",
     "num_workers": 0,
 }
+SMALL_CTC = {key: SMALL[key] for key in SMALL if not key.startswith("decoder_")} | {
+    "encoder_conf.num_blocks": 2,
+    "encoder_conf.interctc_layer_idx": "[1]",
+    "encoder_conf.use_cross_attention": "[0, 1]",
+    "model_conf.ctc_asr_only": "[true, false]",
+    "promptencoder_conf.output_size": 16,
+    "promptencoder_conf.attention_heads": 2,
+    "promptencoder_conf.linear_units": 32,
+    "promptencoder_conf.num_blocks": 1,
+}
 
 
-def run(root: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
+def run(
+    root: Path, *command: str, recipe: Path = RECIPE, **variables: str
+) -> subprocess.CompletedProcess:
     """A command in the recipe's folder, with everything it makes inside `root`."""
     done = subprocess.run(
         command,
-        cwd=RECIPE,
+        cwd=recipe,
         env=os.environ | {"POWSM_ROOT": str(root)} | variables,
         capture_output=True,
         text=True,
@@ -77,6 +90,21 @@ def finished(tmp_path_factory) -> Path:
     tusom = eval_corpora.make_tusom2021(root / "corpora/test_tusom2021")
     run(root, "./run.sh", *stages, *options, *changes, TUSOM2021=str(tusom))
     return root
+
+
+@pytest.fixture(scope="module")
+def finished_ctc(finished) -> Path:
+    """The recipe of POWSM-CTC, from its own stage 11 on, on the data of the first."""
+    changes = [f"--set={key}={value}" for key, value in SMALL_CTC.items()]
+    options = ("--nj", "1", "--ngpu", "0", "--nbpe", str(NBPE), "--exp_name", "ctc")
+    # data, dump and statistics are there: these stages say so, in a second
+    stages = ("--stage", "4", "--stop_stage", "14")
+    sets = ("--test_sets", "test_kazakh test_librispeech")
+    done = run(
+        finished, "./run.sh", *stages, *options, *sets, *changes, recipe=CTC_RECIPE
+    )
+    (finished / "ctc.log").write_text(done.stderr, encoding="utf-8")
+    return finished
 
 
 def utt_ids(folder: Path, file: str = "text.ipa") -> list[str]:
@@ -182,6 +210,39 @@ def test_set_is_decoded_with_its_own_language_and_scored(finished, name):
         asr = "CER" if name == "aishell" else "WER"
         assert {("asr", asr), ("p2g", asr), ("g2p", "PFER")} <= scored
     assert f"| test_{name}: " in (finished / "exp/tiny/RESULTS.md").read_text("utf-8")
+
+
+# --- POWSM-CTC ------------------------------------------------------------------------
+
+
+def test_ctc_recipe_takes_data_and_tokens_as_they_are(finished_ctc):
+    log = (finished_ctc / "ctc.log").read_text(encoding="utf-8")
+    for what in ("train", "test_kazakh", f"bpe_unigram{NBPE}"):
+        assert f"{what}: current, nothing to do" in log
+    config = yaml.safe_load((finished_ctc / "exp/ctc/config.yaml").read_text())
+    assert config["model"] == "espnet_ctc" and "decoder" not in config
+    assert config["preprocessor_conf"]["speech_length"] == 20  # the rest as published
+
+
+@pytest.mark.parametrize("name", ["kazakh", "librispeech"])
+def test_ctc_recipe_decodes_four_tasks_both_windows_and_the_chain(finished_ctc, name):
+    records = json.loads((finished_ctc / "exp/ctc/results.json").read_text())
+    scored = {
+        (r["profile"], r["task"], r["decode"])
+        for r in records
+        if r["set"] == f"test_{name}"
+    }
+    assert scored == {
+        (profile, task, "ctc")
+        for profile in ("decode_ctc_tasks", "decode_ctc_tasks_20s")
+        for task in ("pr", "asr", "g2p", "p2g")
+    } | {("decode_ctc_pr_p2g", "p2g", "ctc_predicted")}
+
+
+def test_ctc_recipe_packs_what_stock_espnet_reads(finished_ctc):
+    log = (finished_ctc / "ctc.log").read_text(encoding="utf-8")
+    assert "stock ESPnet: phonemize" in log
+    assert list((finished_ctc / "exp/ctc").glob("*.zip"))
 
 
 # --- the paper's table ----------------------------------------------------------------
