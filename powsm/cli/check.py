@@ -1,9 +1,14 @@
 """Before the stages: is this machine, and are the data, fit for what is planned?
 
-Exit status 1 when something would stop the run; every fault says what to do.
+Exit status 1 when something would stop the run; every fault says what to do. With
+--gpu nothing of that is looked at: one card is measured with the model of --config, in
+at most eight minutes, and one JSON line says what it makes of our code and of ESPnet's.
 """
 
 import argparse
+import contextlib
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +47,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
     # of `powsm train`, whose look at an experiment this command takes
     parser.set_defaults(train_set="train", valid_set="dev", dry_run=True)
+    add("--gpu", action="store_true", help="measure a GPU of this machine instead")
+    add("--tiny", action="store_true", help="with --gpu: a small model, on any machine")
     add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.gpu:
+        return measure_gpu(options.config, is_tiny=options.tiny)
     from powsm.cluster import checks
 
     stages = range(options.stage, options.stop_stage + 1)
@@ -87,6 +96,27 @@ def training(options: argparse.Namespace) -> list["Finding"]:
         return [checks.Finding("fault", "config", " ".join(str(err).split()))]
     about = checks.Finding("ok", "config", str(options.config))
     return [about, *checks.check_attention(settings)]
+
+
+def measure_gpu(config: Path, *, is_tiny: bool) -> int:
+    """Print what one card makes of our code, as a JSON line.
+
+    Raises:
+        PowsmError: there is no GPU, and the full size is wanted.
+    """
+    import torch
+
+    from powsm.train.gpu.sections import check_gpu
+
+    if not (is_tiny or torch.cuda.is_available()):
+        raise PowsmError(
+            "--gpu: PyTorch finds no GPU here: see nvidia-smi, or add --tiny to run "
+            "the sections on the CPU"
+        )
+    with contextlib.redirect_stdout(sys.stderr):  # ESPnet prints
+        found = check_gpu(config, is_tiny=is_tiny)
+    print(json.dumps(found))
+    return int(any("error" in section for section in found.values()))
 
 
 def resources(options: argparse.Namespace) -> list["Finding"]:

@@ -5,6 +5,7 @@ checkpoints  what training writes: checkpoints to resume from, models of epochs,
 config       training configurations: YAML, `--set` overrides, and all faults told ...
 dataset      utterances with audio and tokens, and batches made of them
 faults       what is wrong with a training configuration: all of it, by key, in words
+gpu          `powsm check --gpu`: what a card makes of our code, section by section
 lit          the Lightning module: ESPnet's S2T model over batches of recordings
 loader       batches of an epoch in their order, for one rank, from any of them on
 memory       the gradients of one update: batches that do not fit, and the sum over ...
