@@ -41,6 +41,7 @@ from powsm.prepare.subset import SUBSET_HOURS, Subset
 from powsm.tasks import TASKS, Example, examples
 
 DONE_FILE = "prepare.done.json"
+DROPS_FILE = "drops.json"  # hours and utterances that were kept, and why others not
 # keyed by utt_id, for dev and test sets
 REFERENCE_FILES = ("ref.ipa", RAW_REFERENCES, "ref.text")
 
@@ -157,7 +158,7 @@ def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
     """What belongs to a set beside its examples."""
     write_spk2utt(folder / "utt2spk", folder / "spk2utt")
     _write_json(
-        folder / "drops.json",
+        folder / DROPS_FILE,
         {**outcome.counts.as_dict(), "unknown": outcome.unknown.as_dict()},
     )
     _write_json(

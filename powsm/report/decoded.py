@@ -1,5 +1,6 @@
 """Decoded sets for the page: alignments, confusions, and which utterances to show."""
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from powsm.score.metrics import lid_confusion, score_text
 from powsm.score.phone_reader import PhoneReader
 from powsm.tasks import DECODED_TASKS, TEXT, strip_prompt
 
+ALIGN_FILE = Path("align/phones.jsonl")  # of `powsm align-set`
 GAP = ""  # the other side of an inserted or deleted unit
 
 
@@ -35,6 +37,7 @@ class AlignedSet:
         langs: ISO 639-3 of each.
         locations: `wav.scp` value of each.
         durations_s: of each.
+        align_file: when each phone that was decoded is said, if `--align` asked for it.
     """
 
     profile: str
@@ -47,6 +50,23 @@ class AlignedSet:
     langs: tuple[str, ...]
     locations: tuple[str, ...]
     durations_s: tuple[float, ...]
+    align_file: Path
+
+    def times(self, numbers: Collection[int]) -> dict[int, list[tuple]]:
+        """(phone, start_s, end_s) of the phones of utterances that were aligned."""
+        if not self.align_file.is_file():
+            return {}
+        wanted = {self.utt_ids[k]: k for k in numbers}
+        found = {}
+        with open(self.align_file, encoding="utf-8") as lines:
+            for line in lines:  # of a set, of which few are wanted
+                row = json.loads(line)
+                if row["utt_id"] in wanted:
+                    found[wanted[row["utt_id"]]] = [
+                        (s["phone"], round(s["start"], 3), round(s["end"], 3))
+                        for s in row["segments"]
+                    ]
+        return found
 
     @cached_property
     def alignments(self) -> list[list[tuple[str, str]]]:
@@ -197,4 +217,5 @@ def _with_references(decoded: DecodedSet, truth: DumpSet) -> AlignedSet:
         langs=tuple(truth.langs[u] for u in utt_ids),
         locations=tuple(truth.locations[u] for u in utt_ids),
         durations_s=tuple(record["seconds"] for record in records),
+        align_file=decoded.folder / ALIGN_FILE,
     )

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, read_json
 from powsm.languages import language_name
 from powsm.phones.chart import PROPERTIES, classes
+from powsm.prepare.dump import DROPS_FILE
 from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import (
     GAP,
@@ -62,7 +63,7 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
             for name, task in DECODED_TASKS.items()
         },
         "languages": {lang: language_name(lang) for lang in sorted(langs - {"all"})},
-        "headline": headline(experiment),
+        "headline": headline(experiment, dump),
         "higher_is_better": [n for n, rate in RATES.items() if rate.higher_is_better],
         "weak": weaknesses(experiment, dump),
         "results": [_result(r) for r in experiment.results],
@@ -100,10 +101,13 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     }
 
 
-def headline(experiment: Experiment) -> dict | None:
+def headline(experiment: Experiment, dump: Path) -> dict | None:
     """The best pooled score of the first task that was scored, and what it is of.
 
     All sections of the page begin with its set, task and profile.
+
+    Args:
+        dump: `dump/raw`, whose training set says how many hours there are.
     """
     pooled = [r for r in experiment.results if r.lang == "all"]
     scored = {r.task for r in pooled}
@@ -128,7 +132,16 @@ def headline(experiment: Experiment) -> dict | None:
         "n_systems": len(rows),
         "audio_s": audio_s[0] if audio_s else None,
         "n_parameters": _n_parameters(experiment.config),
+        "train_hours": _train_hours(dump),
     }
+
+
+def _train_hours(dump: Path) -> float | None:
+    """Hours of speech that stage 4 kept for training; None where it is not there."""
+    path = dump / "train" / DROPS_FILE
+    if not path.is_file():
+        return None
+    return read_json(path, "run stage 4 again").get("kept_hours")
 
 
 def _n_parameters(config: Mapping) -> float | None:
@@ -210,6 +223,7 @@ def _system(decoded: AlignedSet, n_examples: int) -> dict:
     shown = worst + (decoded.examples(n_examples) if is_phones else [])
     shown = list(dict.fromkeys(shown))
     place = {k: number for number, k in enumerate(shown)}
+    times = decoded.times(shown) if is_phones else {}
     return {
         "set": decoded.set,
         "task": decoded.task,
@@ -228,6 +242,7 @@ def _system(decoded: AlignedSet, n_examples: int) -> dict:
                 "error": _number(float(decoded.errors[k])),
                 "location": decoded.locations[k],
                 "steps": decoded.alignments[k],
+                "times": times.get(k, []),
             }
             for k in shown
         ],

@@ -148,10 +148,13 @@ function showHeadline() {
     el("p", { class: "score" }, `${h.metric} ${rounded(h.value)} ${unitOf(h.metric)}`, el("small", {}, `${interval}; ${better}`)),
     el("p", {}, `${taskName(h.task)} of ${h.set} by ${h.system}` + (h.n_systems > 1 ? `, the best of ${h.n_systems} profiles` : "") +
       `: ${h.n_utts.toLocaleString("en")} utterances` + (h.audio_s ? `, ${spoken(h.audio_s)}` : "") + "."),
-    last || h.n_parameters ? el("p", { class: "note" }, [
+    last || h.n_parameters || h.train_hours ? el("p", { class: "note" }, [
       h.n_parameters ? `A model of about ${+(h.n_parameters / 1e6).toPrecision(3)} million parameters.` : "",
+      h.train_hours ? `Training data: ${spoken(3600 * h.train_hours)} of speech.` : "",
       last ? `Trained for ${last.epoch} epochs, ${last.updates.toLocaleString("en")} updates, ${spoken(last.seconds)}.` : "",
-    ].join(" ")) : null);
+    ].join(" ")) : null,
+    data.commands.length ? el("details", {}, el("summary", {}, "The command"),
+      el("pre", { tabindex: "0" }, data.commands[0])) : null);
 }
 
 // --- results -------------------------------------------------------------------------
@@ -384,6 +387,24 @@ function stepsOf(system, utterance, isHit) {
   return el("div", {}, node, detail);
 }
 
+/** Boundaries of the phones that were decoded, and their names above. */
+function phonesOn(picture, utterance, x, top, bottom, play) {
+  let free = 0; // where the next name may begin
+  for (const [phone, start, end] of utterance.times) {
+    const [from, to] = [x(start), x(end)];
+    for (const at of [from, to]) picture.append(svg("line", { class: "boundary", x1: at, x2: at, y1: top, y2: bottom }));
+    const room = 3.5 * phone.length;
+    if ((from + to) / 2 - room >= free) {
+      picture.append(svg("text", { class: "phone", x: (from + to) / 2, y: top - 5, "text-anchor": "middle" }, phone));
+      free = (from + to) / 2 + room;
+    }
+    const area = svg("rect", { class: "phone", x: from, y: 0, width: Math.max(to - from, 1), height: bottom },
+      svg("title", {}, `${phone}, ${start.toFixed(2)} to ${end.toFixed(2)} s: click to hear it`));
+    area.addEventListener("click", () => play(start, end));
+    picture.append(area);
+  }
+}
+
 /** Spectrogram with axes, and the sound with a line that follows it. */
 function clipOf(utterance) {
   if (utterance.clip === null || utterance.clip === undefined) {
@@ -391,7 +412,7 @@ function clipOf(utterance) {
   }
   const clip = data.clips[utterance.clip];
   const width = Math.min(700, Math.max(280, window.innerWidth - 90));
-  const height = 190, left = 40, bottom = 30, right = 12, top = 8;
+  const height = 190, left = 40, bottom = 30, right = 12, top = utterance.times.length ? 24 : 8;
   const x = (s) => left + ((width - left - right) * s) / utterance.seconds;
   const y = (hz) => height - bottom - ((height - top - bottom) * hz) / data.max_frequency_hz;
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Spectrogram, 0 to ${data.max_frequency_hz / 1000} kHz, ${utterance.seconds.toFixed(2)} s` },
@@ -412,7 +433,9 @@ function clipOf(utterance) {
   const playhead = svg("line", { class: "playhead", x1: left, x2: left, y1: top, y2: height - bottom, visibility: "hidden" });
   picture.append(playhead);
   const audio = el("audio", { controls: "", preload: "none", src: clip.audio, "aria-label": `Play ${utterance.id}` });
+  let until = Infinity; // where a single phone ends
   const follow = () => {
+    if (audio.currentTime >= until) audio.pause();
     const at = x(Math.min(audio.currentTime, utterance.seconds));
     playhead.setAttribute("x1", at);
     playhead.setAttribute("x2", at);
@@ -420,6 +443,12 @@ function clipOf(utterance) {
     if (!audio.paused) requestAnimationFrame(follow);
   };
   audio.addEventListener("play", follow);
+  audio.addEventListener("pause", () => { until = Infinity; });
+  phonesOn(picture, utterance, x, top, height - bottom, (start, end) => {
+    audio.currentTime = start;
+    until = end;
+    audio.play();
+  });
   return el("div", { class: "clip" }, picture, audio);
 }
 

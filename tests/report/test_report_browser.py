@@ -26,6 +26,15 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     exp, dump = make_experiment(tmp_path_factory.mktemp("report"))
+    (dump / "train").mkdir()
+    (dump / "train/drops.json").write_text(json.dumps({"kept_hours": 1.1282}))
+    align = exp / "ctc_greedy/test_tone/pr_ctc/align"
+    align.mkdir()
+    times = [("m", 0.04, 0.2), ("a", 0.2, 0.52)]
+    keys = ("phone", "start", "end")
+    segments = [dict(zip(keys, row, strict=True)) for row in times]
+    row = {"utt_id": "tone_c_spa", "segments": segments}
+    (align / "phones.jsonl").write_text(json.dumps(row) + "\n")
     return page.write(read_experiment(exp), dump, "powsm report")
 
 
@@ -123,6 +132,24 @@ def test_spectrogram_is_a_picture_of_the_utterance(opened):
     assert size == [61, 257]  # 0.6 s in steps of 10 ms; 0 to 8 kHz
 
 
+def test_boundaries_of_phones_stand_on_the_spectrogram(opened):
+    tab, complaints = opened
+    card = tab.locator("#worst article", has_text="tone_c_spa")
+    assert card.locator("svg text.phone").all_text_contents() == ["m", "a"]
+    image = card.locator("svg image").first
+    left, width = (float(image.get_attribute(name)) for name in ("x", "width"))
+    lines = card.locator("svg line.boundary")
+    places = lines.evaluate_all("lines => lines.map((l) => +l.getAttribute('x1'))")
+    seconds = [0.6 * (place - left) / width for place in places]
+    assert seconds == pytest.approx([0.04, 0.2, 0.2, 0.52])
+    card.locator("svg rect.phone").first.click()
+    said = card.locator("svg rect.phone title").first.text_content()
+    assert said == "m, 0.04 to 0.20 s: click to hear it"
+    other = tab.locator("#worst article", has_text="tone_e_spa")
+    assert other.locator("svg .boundary").count() == 0
+    assert complaints == []
+
+
 def test_page_fits_a_phone_and_paper(browser, report):
     tab = browser.new_page(viewport=PHONE)
     tab.goto(report.as_uri())
@@ -150,6 +177,9 @@ def test_page_begins_with_the_best_score(opened):
     text = tab.locator("#headline").inner_text()
     assert "PFER 31.4 %" in text and "26.4 to 36.4; less is better" in text
     assert "phone recognition of test_tone by ctc_greedy: 5 utterances, 3 s." in text
+    assert "Training data: 67.7 minutes of speech." in text
+    tab.click("#headline summary")
+    assert "s2t.sh --nj 2 --stage 11" in tab.locator("#headline pre").inner_text()
     assert complaints == []
 
 
