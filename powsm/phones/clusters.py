@@ -86,8 +86,8 @@ def _by_base() -> dict[str, tuple[str, ...]]:
 BY_BASE = _by_base()
 # one string object a phone: words remembered are smaller, and texts made of them sooner
 _PHONES = {phone: phone for phones in BY_BASE.values() for phone in phones}
-_LETTER = f"[{''.join(sorted(LETTERS))}][{''.join(sorted(MARKS))}]*"
-_LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{TIE}{_LETTER})?")
+_LETTER = f"[{''.join(sorted(LETTERS))}][{''.join(sorted(MARKS))}]*+"
+_LETTERS_WITH_MARKS = re.compile(f"{_LETTER}(?:{TIE}{_LETTER})?+")  # never given back
 
 
 def plain_word(word: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
