@@ -5,16 +5,24 @@ keeps most of it, whatever the order of the marks.
 """
 
 import re
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
+from operator import ne
 from typing import NamedTuple
 
-from powsm.phones.inventory import ALIASES, INVENTORY, KINDS
+from powsm.phones.inventory import (
+    ALIASES,
+    FEATURE_NAMES,
+    FEATURES,
+    INVENTORY,
+    KINDS,
+)
 
 SUPRASEGMENTALS = "ː\u02d1\u0306\u035c"  # long, half-long, breve, tie below
 
 TIE = "\u0361"
 GLOTTAL = "ˀ"  # the one mark that PanPhon writes on either side of a letter
 LENGTH = "ː"
+_LONG = FEATURE_NAMES.index("long")
 # frequent and no part of a phone: a word of these and of whole phones is a plain one
 _SIGNS = "ˈˌ.|˥˦˧˨˩"
 # of two orders of marks that PanPhon has, the phone is written in this one
@@ -62,8 +70,10 @@ def _take_apart(phone: str) -> tuple[str, frozenset[str]]:
 def _by_base() -> dict[str, tuple[str, ...]]:
     """The phones of each letter or pair: those that keep most first, then quality.
 
-    Of two that differ in length alone against another mark, the other mark wins: CTC
-    targets have no length. PanPhon spells 637 phones in a second order; one is taken.
+    Of two that keep as many, the one whose marks change more features wins: kʰ of k̟ʰ,
+    dˤ of d̠ˤ. Length is worth more than none (eː of e̞ː) and less than any other (ə˞ of
+    ə˞ː): CTC targets have no length. PanPhon spells 637 phones in a second order; one
+    is taken.
     """
     spellings: dict[str, dict[frozenset[str], list[str]]] = {}
     for phone in INVENTORY:
@@ -71,13 +81,19 @@ def _by_base() -> dict[str, tuple[str, ...]]:
             base, marks = _take_apart(phone)
             spellings.setdefault(base, {}).setdefault(marks, []).append(phone)
 
+    def rank(base: str, marks: frozenset[str]) -> tuple[int, int, bool]:
+        features = FEATURES[spellings[base][marks][0]]
+        bare = FEATURES.get(base, features)
+        changes = sum(map(ne, features, bare)) - (features[_LONG] != bare[_LONG])
+        return -len(marks), -changes, LENGTH not in marks
+
     def order(phone: str) -> list[int]:
         return [_MARK_ORDER.find(char) for char in phone]
 
     return {
         base: tuple(
             min(rows[marks], key=order)
-            for marks in sorted(rows, key=lambda marks: (-len(marks), LENGTH in marks))
+            for marks in sorted(rows, key=partial(rank, base))
         )
         for base, rows in spellings.items()
     }

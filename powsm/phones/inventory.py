@@ -77,9 +77,10 @@ def read_phone_map(table: str) -> tuple[dict[str, str], dict[str, str]]:
 
 _HEADER, *_ROWS = _read_panphon()
 PANPHON_SEGMENTS = tuple(row[0] for row in _ROWS)  # 90 of them are not NFD
-INVENTORY: tuple[str, ...] = tuple(
-    dict.fromkeys(unicodedata.normalize("NFD", phone) for phone in PANPHON_SEGMENTS)
-)
+FEATURE_NAMES = tuple(_HEADER[1:])
+# "-", "0" or "+" for each name
+FEATURES = {unicodedata.normalize("NFD", row[0]): tuple(row[1:]) for row in _ROWS}
+INVENTORY: tuple[str, ...] = tuple(FEATURES)
 _PHONE_MAP = files("powsm.phones").joinpath("phone_map.csv").read_text(encoding="utf-8")
 ALIASES, KINDS = read_phone_map(_PHONE_MAP)
 PHONE_MAP_HASH = hashlib.sha256(_PHONE_MAP.encode()).hexdigest()[:8]
@@ -190,7 +191,7 @@ def feature_table() -> FeatureTable:
     """
     value_of = {"-": -1, "0": 0, "+": 1}
     return FeatureTable(
-        names=tuple(_HEADER[1:]),
+        names=FEATURE_NAMES,
         index={
             unicodedata.normalize("NFD", phone): number
             for number, phone in enumerate(PANPHON_SEGMENTS)

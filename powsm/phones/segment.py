@@ -14,6 +14,7 @@ from powsm.phones.clusters import (
     BY_BASE,
     FORMS,
     GLOTTAL,
+    LENGTH,
     LETTERS,
     MARKS,
     TIE,
@@ -30,6 +31,11 @@ _CARON = "\u030c"
 # On these letters the ejective mark is written for glottalisation, as the UCLA archive
 # does: an ejective sonorant cannot be said.
 _SONORANTS = frozenset("mɱnɳɲŋɴlɭʎʟɹɻjɥɰwʋrɾɽʀ")
+# What cannot be sung: a macron on these letters says that they are long or strong.
+_OBSTRUENTS = frozenset("pbtdʈɖcɟkɡqɢʔɸβfvθðszʃʒʂʐɕʑçʝxɣχʁħʕhɦɬɮɓɗʄɠʛ")
+# Vietnamese ˦ˀ˥: the voice breaks within the tone
+_BREAK_IN_TONE = re.compile(f"[˥˦˧˨˩]{GLOTTAL}[˥˦˧˨˩]")
+_MACRON = "\u0304"
 # in a word these are sounds of another alphabet, such as X-SAMPA's
 _FOREIGN = frozenset("@&\\{}?/_*%")
 # (en) of espeak
@@ -101,6 +107,10 @@ class _Reader:
             if letter.base + char in FORMS:
                 letter.forms.append((char, i))
                 return
+            if char == _MACRON and letter.base in _OBSTRUENTS:
+                self.sources[i] = char
+                letter.marks.append((LENGTH, i))
+                return
         kind = kind_of(char)
         if char == TIE and letter is not None:
             letter.ties.append(i)
@@ -108,6 +118,8 @@ class _Reader:
             self._drop(i, kind)
             if char == _JOINER and letter is not None:
                 letter.joiner = i
+        elif char == GLOTTAL and _BREAK_IN_TONE.match(self.word, max(0, i - 1)):
+            self._drop(i, "tone")
         elif not _is_mark(char):
             self._boundary(i, self._kind_in_word(i, kind))
         elif letter is not None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.phones.inventory import INVENTORY, KINDS
+from powsm.phones.inventory import FEATURE_NAMES, FEATURES, INVENTORY, KINDS
 from powsm.phones.normaliser import Normaliser
 
 STRICT = Normaliser()
@@ -39,7 +39,7 @@ def kinds(text):
 
 @pytest.mark.parametrize("tone", TONES)
 @pytest.mark.parametrize(
-    "plain", ["aː", "nːa", "a\u0303", "ɛ\u0308ː", "pʰa", "l\u0329ː"]
+    "plain", ["aː", "nːa", "a\u0303", "ɛ\u0308ː", "nʲa", "l\u0329ː"]
 )
 def test_tone_between_letter_and_mark(plain, tone):
     toned = f"{plain[0]}{tone}{plain[1:]}"
@@ -83,6 +83,16 @@ def test_marks_in_any_order(text, phone, lost):
         ("ə\u02deː", "ə\u02de", "ː"),
         ("əː\u02de", "ə\u02de", "ː"),
         ("eːˀ", "eˀ", "ː"),
+        # but length before what has no features in PanPhon
+        ("e\u031eː", "eː", "\u031e"),
+        ("a\u0308ː", "aː", "\u0308"),
+        ("ɯ\u031fː", "ɯː", "\u031f"),
+        # the mark that changes more
+        ("k\u031fʰ", "kʰ", "\u031f"),
+        ("d\u0320ˤ", "dˤ", "\u0320"),
+        ("v\u0329\u0320", "v\u0329", "\u0320"),
+        ("r\u031d\u0325", "r\u0325", "\u031d"),
+        ("ə\u02de\u032f", "ə\u02de", "\u032f"),
     ],
 )
 def test_quality_goes_before_length(text, phone, lost):
@@ -137,6 +147,26 @@ def test_every_order_of_marks_is_one_phone(marks):
     for letter in "tka":
         orders = {phones(letter + "".join(o)) for o in itertools.permutations(marks)}
         assert len(orders) == 1
+
+
+@settings(deadline=None)
+@given(CLUSTERS)
+def test_no_phone_that_keeps_as_many_marks_is_nearer(cluster):
+    """In features but length, from the bare letter: what is dropped weighs least."""
+    base, marks = cluster
+    if base in "mnŋlɹjw":
+        marks = [mark for mark in marks if mark != "ʼ"]
+    written = Counter(base + "".join(marks))
+    (phone,) = phones(base + "".join(marks))
+
+    def changes(other):
+        pairs = zip(FEATURE_NAMES, FEATURES[other], FEATURES[base], strict=True)
+        return sum(name != "long" and x != y for name, x, y in pairs)
+
+    for other in INVENTORY:
+        same_letters = Counter(other) & Counter(base) == Counter(base)
+        if len(other) == len(phone) and same_letters and Counter(other) <= written:
+            assert changes(other) <= changes(phone)
 
 
 WORDS = st.lists(
@@ -225,10 +255,36 @@ def test_what_ties_join(text, expected, lost):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        # a superscript after a plosive is its release, as IPA writes affricates
+        ("atˢa", "a t͡s a"),
+        ("t\u032aˢu", "t͡s u"),
+        ("tˢʰɔ", "t͡sʰ ɔ"),
+        ("dᶻa", "d͡z a"),
+        ("pᶠa", "p͡f a"),
+        ("kˣʷa", "k͡xʷ a"),
+        ("kaˢ", "k a"),
+        # a macron: long or strong obstruents, toned vowels and sonorants
+        ("χ\u0304a", "χː a"),
+        ("s\u0304im", "sː i m"),
+        ("t͡s\u0304a", "t͡sː a"),
+        ("n\u0304a\u0304", "n a"),
+        ("m\u0329\u0304", "m\u0329"),
+    ],
+)
+def test_releases_and_macrons(text, expected):
+    assert phones(text) == tuple(nfd(expected).split())
+    assert STRICT.segment(text).unknown_count == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("deːˀn", "d eˀ n"),
         ("manˀd", "m a nˀ d"),
         ("a\u0301ˀl", "aˀ l"),
         ("ma˥ˀna", "m aˀ n a"),
+        ("maːn˦ˀ˥", "m aː n"),  # Vietnamese: within the tone
+        ("ŋɨə˧ˀ˨j˧", "ŋ ɨ ə j"),
         ("ˀna", "ˀn a"),
         ("paˈˀna", "p a ˀn a"),
         ("pa.ˀta", "p a ˀt a"),

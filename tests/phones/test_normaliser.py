@@ -533,7 +533,7 @@ def test_version_names_policy_rules_and_tables():
     versions.add(Normaliser(english_rules=False).version)
     assert len(versions) == len(POLICIES) + 1
     # dumps of earlier rules are not current
-    assert STRICT.version.startswith("strict/2 ")
+    assert STRICT.version.startswith("strict/3 ")
     assert RELEASED.version.startswith("released/1 ")
     assert "panphon=" in STRICT.version and "phone_map=" in STRICT.version
 
