@@ -11,6 +11,7 @@ import math
 import pickle
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,12 +22,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from powsm.files.whole import atomic_write
+from powsm.train import loader
 from powsm.train.lit import LitPowsm
-from powsm.train.loader import STOP_SIGNALS
 from powsm.train.memory import TrainingError
 from powsm.train.progress import Clock
 
 log = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 20.0  # for a batch, after a signal that asks for the end
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -129,7 +132,8 @@ class ResumableCheckpoint(ModelCheckpoint):
     The last update of an epoch is saved with the epoch, after its validation: Lightning
     goes on from a checkpoint between the two as if the next epoch were over. At a
     signal training is saved and ends. It may reach the ranks at different times, or one
-    of them alone: they agree after every update.
+    of them alone: they agree after every update. Where no batch comes any more, so that
+    no update ends, training ends without saving.
 
     Args:
         options: of ModelCheckpoint.
@@ -150,12 +154,28 @@ class ResumableCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
         if threading.current_thread() is threading.main_thread():
-            for number in STOP_SIGNALS:  # in place of Lightning's for SIGTERM
+            for number in loader.STOP_SIGNALS:  # in place of Lightning's for SIGTERM
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
                     self._old_handlers[number] = signal.signal(number, self._note)
+            self._old_handlers[signal.SIGALRM] = signal.signal(
+                signal.SIGALRM, self._look_at_wait
+            )
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
+        signal.setitimer(signal.ITIMER_REAL, LONGEST_WAIT_S / 4, LONGEST_WAIT_S / 4)
+
+    def _look_at_wait(self, number: int, frame: FrameType | None) -> None:
+        """End a wait for data after a signal: no update would come to an end."""
+        since = loader.waiting_since
+        if since is not None and time.monotonic() - since > LONGEST_WAIT_S:
+            newest = newest_checkpoint(Path(self.dirpath).parent)
+            goes_on = f"goes on from {newest}" if newest else "begins anew"
+            raise StoppedBySignal(
+                f"{signal.Signals(self._signal).name}: no data came for "
+                f"{LONGEST_WAIT_S:.0f} s, so the update under way is not saved; the "
+                f"same command {goes_on}"
+            )
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -200,6 +220,8 @@ class ResumableCheckpoint(ModelCheckpoint):
         self._give_signals_back()
 
     def _give_signals_back(self) -> None:
+        if signal.SIGALRM in self._old_handlers:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         while self._old_handlers:
             signal.signal(*self._old_handlers.popitem())
 

@@ -1,16 +1,21 @@
 """Batches of an epoch in their order, for one rank, from any of them on."""
 
 import multiprocessing
+import pickle
+import resource
 import signal
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 
 import numpy as np
 from torch.utils.data import DataLoader
 
-from powsm.audio import AudioError
 from powsm.errors import PowsmError
 from powsm.model.batch import Batch
 from powsm.model.layout import LayoutMaker
@@ -22,6 +27,16 @@ STOP_SIGNALS = (
     *(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),  # of batch systems
     *(signal.SIGINT, signal.SIGHUP),  # Ctrl-C, and a terminal that is closed
 )
+
+_FILES = 256  # descriptors of a process, and more for each loading process
+_FILES_A_WORKER = 64  # two batches of it under way, with a descriptor a tensor
+
+# When this process began to wait for a batch; None while it does not.
+waiting_since: float | None = None
+
+
+class LoadingError(PowsmError):
+    """A batch that did not reach the training process; the message says what to do."""
 
 
 class UtteranceLoader:
@@ -141,23 +156,124 @@ class UtteranceLoader:
                 update += 1
 
     def __iter__(self) -> Iterator[Batch]:
+        """Batches; see `handing_over` for the errors of loading processes."""
         if self.num_workers:
+            _allow_files(_FILES + self.num_workers * _FILES_A_WORKER)
             # unlike atexit, it acts in processes that multiprocessing started, too
             Finalize(None, _end_workers, exitpriority=0)
-        try:
-            yield from DataLoader(
+        laid_out = partial(_laid_out, self.layout_maker)
+        batches = iter(
+            DataLoader(
                 self.dataset,
                 batch_sampler=_Keys(self._keys, len(self) - self.first_step),
-                collate_fn=partial(_laid_out, self.layout_maker),
+                collate_fn=partial(_handed, laid_out) if self.num_workers else laid_out,
                 num_workers=self.num_workers,
                 worker_init_fn=_leave_signals,
                 pin_memory=self.pin_memory,
             )
-        except AudioError as err:
-            # a loading process sends its whole traceback; the message ends it
-            message = str(err).rstrip().rpartition("\n")[2]
-            kind = f"{AudioError.__module__}.{AudioError.__qualname__}: "
-            raise AudioError(message.removeprefix(kind)) from err
+        )
+        while True:
+            with handing_over(), _waiting():
+                batch = next(batches, None)
+                if isinstance(batch, _Handed):
+                    batch = batch.taken()
+            if batch is None:
+                return
+            yield batch
+
+
+@contextmanager
+def handing_over() -> Iterator[None]:
+    """Tell in one line what keeps a batch from reaching the training process.
+
+    Raises:
+        PowsmError: of a loading process, which sends its whole traceback.
+        LoadingError: a loading process was killed, which PyTorch tells by an error
+            wherever the training process is.
+    """
+    try:
+        yield
+    except PowsmError as err:
+        if not str(err).startswith("Caught "):
+            raise
+        kind = f"{type(err).__module__}.{type(err).__qualname__}: "
+        message = str(err).rstrip().rpartition(kind)[2]
+        raise type(err)(message) from err
+    except RuntimeError as err:
+        if not str(err).startswith("DataLoader worker"):
+            raise
+        how = " ".join(str(err).split()).rstrip(".").removeprefix("DataLoader worker ")
+        raise LoadingError(
+            f"a loading process ended: {how}; is there memory enough? Set num_workers "
+            "lower; the same command goes on from the last checkpoint"
+        ) from err
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    global waiting_since
+    waiting_since = time.monotonic()
+    try:
+        yield
+    finally:
+        waiting_since = None
+
+
+def _allow_files(n: int) -> None:
+    """Let this process, and those that it starts, open as many files.
+
+    Raises:
+        LoadingError: the system does not allow it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= n:
+        return
+    if hard != resource.RLIM_INFINITY and hard < n:
+        raise LoadingError(
+            f"a process may open {hard} files here, and loading needs {n}: raise the "
+            "limit (ulimit -Hn), or set num_workers lower"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))
+
+
+@dataclass(frozen=True)
+class _Handed:
+    """A batch on its way from a loading process, its tensors in shared memory."""
+
+    data: bytes
+
+    def taken(self) -> Batch:
+        try:
+            return pickle.loads(self.data)
+        except (OSError, EOFError) as err:  # whoever holds the memory is gone
+            raise LoadingError(
+                f"a loading process ended while it handed over a batch ({err}); is "
+                "there memory enough? Set num_workers lower; the same command goes on "
+                "from the last checkpoint"
+            ) from err
+
+    def pin_memory(self) -> Batch:
+        """PyTorch's loader asks, in a thread."""
+        return self.taken().pin_memory()
+
+
+def _handed(laid_out: Callable[[Sequence[dict]], Batch], items: Sequence[dict]):
+    """A batch ready to be sent, so that what goes wrong there is an error here.
+
+    PyTorch leaves that to a thread, whose errors nobody sees: the batch never comes.
+    """
+    batch = laid_out(items)
+    try:
+        return _Handed(bytes(ForkingPickler.dumps(batch)))
+    except (OSError, RuntimeError) as err:
+        remedy = "give it more (in a container --shm-size=8g), or set num_workers=0"
+        if "AF_UNIX" in str(err):
+            folder = tempfile.gettempdir()
+            remedy = f"set TMPDIR to a shorter name than {folder}"
+        message = " ".join(str(err).split())
+        raise LoadingError(
+            f"a loading process cannot hand over a batch ({message}): {remedy}"
+        ) from err
 
 
 def _laid_out(layout_maker: LayoutMaker | None, items: Sequence[dict]) -> Batch:
@@ -175,6 +291,8 @@ def _leave_signals(worker: int) -> None:
 
 def _end_workers() -> None:
     """End what loads when an error ends training: Python would ask with SIGTERM."""
+    if signal.getsignal(signal.SIGCHLD) is not None:  # PyTorch's takes it for an error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         process.kill()
 

@@ -54,6 +54,7 @@ from powsm.train.config import (
     with_data,
 )
 from powsm.train.lit import LitPowsm
+from powsm.train.loader import handing_over
 from powsm.train.memory import BatchFinder, RankStrategy, TrainingError
 from powsm.train.progress import Bar, Clock, Watchdog
 from powsm.train.record import (
@@ -193,6 +194,7 @@ def train(
         ConfigError: a setting is one that only ESPnet's own loop reads.
         TrainingError: gradients stay infinite, a criterion does not exist, a GPU is
             wanted and there is none, or no checkpoint can be used.
+        LoadingError: a batch cannot be handed over.
         RankError: a rank is missing or out of order.
         StoppedBySignal: a signal asked for the end; all is saved.
     """
@@ -236,7 +238,8 @@ def train(
             )
     # it is: train_dataloader starts where the checkpoint's counters say
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-    trainer.fit(module, ckpt_path=checkpoint)
+    with handing_over():
+        trainer.fit(module, ckpt_path=checkpoint)
     return models.average() if trainer.is_global_zero else exp
 
 

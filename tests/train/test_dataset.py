@@ -1,5 +1,11 @@
 """The loader: audio and text of each utterance, by rank, from any step on."""
 
+import multiprocessing
+import os
+import resource
+import signal
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +15,7 @@ from powsm.model.layout import LayoutMaker
 from powsm.prepare.index import ExampleIndex
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset, collate
-from powsm.train.loader import UtteranceLoader
+from powsm.train.loader import LoadingError, UtteranceLoader
 
 
 def encode(example):
@@ -185,6 +191,50 @@ def ctc_targets(folder, target, tasks=None):
     lengths = batch.text_ctc_lengths
     rows = zip(batch.text_ctc, lengths, strict=True)
     return ["".join(map(chr, row[:n])) for row, n in rows], batch
+
+
+def test_killed_loading_process_ends_in_a_line(folder):
+    """As the system does where memory runs out."""
+    batches = iter(make_loader(folder, updates_per_epoch=1000, num_workers=2))
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(LoadingError, match="a loading process ended.*is there mem"):
+        list(batches)
+
+
+def test_temporary_folder_with_a_long_name_ends_in_a_line(
+    folder, tmp_path, monkeypatch
+):
+    """A socket of it has 108 characters at most."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 90)))
+    (tmp_path / ("x" * 90)).mkdir()
+    monkeypatch.delitem(
+        multiprocessing.current_process()._config, "tempdir", raising=False
+    )
+    with pytest.raises(LoadingError, match="AF_UNIX path too long.* set TMPDIR to a "):
+        list(make_loader(folder, num_workers=1))
+
+
+def test_shared_memory_that_is_full_ends_in_a_line(folder, monkeypatch):
+    def full(storage):
+        raise RuntimeError("unable to allocate shared memory(shm)\nNo space left")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    with pytest.raises(LoadingError, match=r"\(shm\) No space left\): give it more"):
+        list(make_loader(folder, num_workers=1))
+
+
+@pytest.mark.parametrize(("hard", "is_enough"), [(100, False), (1000, True)])
+def test_few_files_are_made_more_or_end_in_a_line(folder, monkeypatch, hard, is_enough):
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, n: asked.append(n))
+    if is_enough:
+        list(make_loader(folder, num_workers=1))
+        assert asked == [(320, hard)]
+    else:
+        with pytest.raises(LoadingError, match="100 files here, and loading needs 320"):
+            list(make_loader(folder, num_workers=1))
 
 
 def test_ctc_learns_phones_with_their_length_or_what_the_decoder_says(tmp_path):

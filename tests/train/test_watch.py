@@ -12,7 +12,13 @@ import torch
 import yaml
 from tiny_model import SETTINGS, make_args, make_corpus
 
-from powsm.train.checkpoints import StoppedBySignal, newest_checkpoint
+from powsm.train import checkpoints
+from powsm.train.checkpoints import (
+    ResumableCheckpoint,
+    StoppedBySignal,
+    newest_checkpoint,
+)
+from powsm.train.dataset import UtteranceDataset
 from powsm.train.lit import LitPowsm
 from powsm.train.progress import Watchdog
 from powsm.train.run import train
@@ -115,6 +121,40 @@ def test_signal_to_one_of_two_ranks_stops_both(corpus, tmp_path):
     os.kill(int(ranks[-1].split()[0]), signal.SIGUSR1)
     assert process.wait(60) != 0
     assert newest_checkpoint(tmp_path) is not None
+
+
+def test_signal_ends_a_wait_for_data(corpus, tmp_path, monkeypatch):
+    """No update comes to an end; what was saved before is named."""
+    read = UtteranceDataset.__getitem__
+
+    def hang(dataset, key):
+        if "train" in str(dataset.index.folder) and (tmp_path / "hang").exists():
+            time.sleep(1000)
+        return read(dataset, key)
+
+    def save_and_hang(callback, *args):
+        saves(callback, *args)
+        (tmp_path / "hang").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    saves = ResumableCheckpoint._save_checkpoint
+    monkeypatch.setattr(UtteranceDataset, "__getitem__", hang)
+    monkeypatch.setattr(ResumableCheckpoint, "_save_checkpoint", save_and_hang)
+    monkeypatch.setattr(ResumableCheckpoint, "_stop", lambda callback, trainer: None)
+    monkeypatch.setattr(checkpoints, "LONGEST_WAIT_S", 0.4)
+    args = make_args(
+        *(corpus / "tokens", tmp_path),
+        num_workers=1,
+        checkpoint_every_n_updates=1,
+        num_iters_per_epoch=1000,
+    )
+    folders = {"train_folder": corpus / "dump/train"}
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(StoppedBySignal, match="SIGTERM: no data came for") as stop:
+        train(args, **folders, valid_folder=corpus / "dump/dev", exp=tmp_path)
+    assert f"goes on from {newest_checkpoint(tmp_path)}" in str(stop.value)
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 STALL = """
