@@ -33,10 +33,11 @@ end_stage() {
     current_stage=
 }
 
-# A stage's entry in the recipe's costs.yaml, if there is one: `11:` and `  key: value`
-# lines, which awk can read where no Python is installed yet.
+# A stage's entry in ${costs}, lines like the recipe's costs.yaml: `11:` and
+# `  key: value`, which awk can read where no Python is installed yet.
+costs=
 print_cost() {
-    [[ ! -f costs.yaml ]] || awk -v stage="$1" '
+    [[ -z ${costs} ]] || awk -v stage="$1" '
         /^[0-9]+:$/ { wanted = ($0 == stage ":") }
         wanted && match($0, /^  [A-Za-z-]+: /) {
             cost[substr($0, 3, RLENGTH - 4)] = substr($0, RLENGTH + 1)
@@ -46,7 +47,7 @@ print_cost() {
                 printf "    cost: %s; %s of disk, %s of memory, %s GPU-hours (%s)\n",
                     cost["time"], cost["disk"], cost["memory"], cost["GPU-hours"],
                     cost["basis"]
-        }' costs.yaml
+        }' <<<"${costs}"
 }
 
 # True when stage NUMBER is to run; says so. Use: if in_stage 4 "data -> dump: ..."; then

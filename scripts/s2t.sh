@@ -156,6 +156,18 @@ n_ranks=$((ngpu > 0 ? ngpu : nproc))
 ((n_ranks == 1)) ||
     launcher=(powsm ranks --n "${n_ranks}" --)
 
+if [[ ${dry_run} == true && -f costs.yaml ]]; then
+    costs=$(<costs.yaml)
+fi
+if [[ -n ${costs} && -x ${repo:-}/.venv/bin/powsm ]]; then  # of path.sh
+    read -ra profiles <<<"${decode_configs}"
+    read -ra sets <<<"${test_sets}"
+    costs=$("${repo}/.venv/bin/powsm" cost --config "${config}" --set "${set[@]}" \
+        --ngpu "${ngpu}" --nbpe "${nbpe}" ${trainer:+--trainer "${trainer}"} \
+        ${subset:+--subset "${subset}"} \
+        --dump "${dump}" --test_sets "${sets[@]}" --profiles "${profiles[@]}")
+fi
+
 if in_stage 0 "download: -> ${downloads}"; then
     run_stage "${downloads}" -- \
         python "${download}" --downloads "${downloads}" "${download_opts[@]}"
@@ -344,6 +356,7 @@ if [[ ${check} == true ]]; then
     powsm check --stage "${stage}" --stop_stage "${stop_stage}" \
         --downloads "${downloads}" --data "${data}" --expdir "${expdir}" \
         --test_sets "${sets[@]}" --nj "${nj}" --ngpu "${ngpu}" --nproc "${nproc}" \
+        --nbpe "${nbpe}" ${subset:+--subset "${subset}"} \
         --backend "${cmd_backend}" --cluster "${cluster}" \
         "${train[@]:2}" --set "${init[@]}" "${set[@]}"
 elif [[ ${dry_run} == true && ${is_trained} == true && ${#set[@]} -gt 0 ]] &&

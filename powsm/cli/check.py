@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from powsm.cli.cost import cost_rows
 from powsm.cli.options import add_shared
-from powsm.cli.stages.train import look, trainer_of
+from powsm.cli.stages.train import look
 from powsm.errors import PowsmError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ PACKAGES = ("espnet", "torch", "torchaudio", "lightning", "lhotse", "panphon")
 # which folder a stage fills, and which stages run a process on each GPU
 FOLDERS = {0: "downloads", 1: "data", 2: "data", 3: "data", 4: "dump", 5: "data"}
 ON_GPUS = (11, 12)
-OWN_LOOP_BYTES = 8e9  # memory of a process of our loop, which maps the texts
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(train_set="train", valid_set="dev", dry_run=True)
     add("--gpu", action="store_true", help="measure a GPU of this machine instead")
     add("--tiny", action="store_true", help="with --gpu: a small model, on any machine")
+    add("--subset", help="of the training set, as stage 4 takes it")
     add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
+    add("--nbpe", type=int, default=40_000, help="pieces of the vocabulary")
+    parser.set_defaults(profiles=[])
 
 
 def run(options: argparse.Namespace) -> int:
@@ -120,24 +123,21 @@ def measure_gpu(config: Path, *, is_tiny: bool) -> int:
 
 
 def resources(options: argparse.Namespace) -> list["Finding"]:
-    """Disk and memory that the planned stages take, by the recipe's own table."""
+    """Disk and memory that the planned stages take with these settings."""
     from powsm.cluster import checks
-    from powsm.settings import load_with_base
 
     try:
-        config = load_with_base(options.config)
-    except (OSError, PowsmError):
-        config = {}  # which is a finding already
+        rows = cost_rows(options)
+    except (OSError, PowsmError):  # of the configuration: a finding already
+        rows = checks.read_costs(options.costs)
     needs: dict[Path, float] = {}
     memory = []
-    for stage, row in checks.read_costs(options.costs).items():
+    for stage, row in rows.items():
         if not options.stage <= stage <= options.stop_stage:
             continue
         folder = getattr(options, FOLDERS.get(stage, "expdir"))
         needs[folder] = needs.get(folder, 0.0) + checks.parse_size(row["disk"])
         size = checks.parse_size(row["memory"])
-        if stage == 11 and (options.trainer or trainer_of(config)) == "powsm":
-            size = min(size, OWN_LOOP_BYTES)
         processes = 1
         if "a process" in row["memory"]:
             processes = max(1, options.ngpu) if stage in ON_GPUS else options.nj

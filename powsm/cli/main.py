@@ -38,6 +38,7 @@ VERBS = {
     },
     "This machine": {
         "check": ("check", "whether machine and data fit the planned stages"),
+        "cost": ("cost", "what the stages of a recipe cost with these settings"),
         "ranks": ("stages.ranks", "run a command as several processes of this machine"),
         "submit": ("submit", "run a command as Slurm jobs and wait for them"),
     },

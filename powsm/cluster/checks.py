@@ -50,6 +50,7 @@ def parse_size(text: str) -> float:
 
 
 COST_KEYS = ("time", "disk", "memory", "GPU-hours", "basis")
+ABOUT_KEYS = ("config", "hours")  # of stage 11: what its costs are about
 
 
 def read_costs(path: Path) -> dict[int, dict[str, str]]:
@@ -60,7 +61,7 @@ def read_costs(path: Path) -> dict[int, dict[str, str]]:
 
     Raises:
         ConfigError: not YAML, a stage that is no number, or one without all of
-            `COST_KEYS`.
+            `COST_KEYS`; that of training has `ABOUT_KEYS` as well.
     """
     costs: dict[int, dict[str, str]] = {}
     for stage, row in load_yaml(path).items():
@@ -69,12 +70,15 @@ def read_costs(path: Path) -> dict[int, dict[str, str]]:
                 f"{path}: found {stage!r}, expected the number of a stage with "
                 "'key: value' lines"
             )
-        if wrong := sorted(set(row) ^ set(COST_KEYS)):
+        if wrong := sorted(
+            set(row) ^ {*COST_KEYS, *(ABOUT_KEYS if stage == 11 else ())}
+        ):
             raise ConfigError(
                 f"{path}: stage {stage}: {' '.join(wrong)} unknown or missing; a stage "
-                f"has {' '.join(COST_KEYS)}"
+                f"has {' '.join(COST_KEYS)}; 11 also {' '.join(ABOUT_KEYS)}"
             )
-        costs[stage] = {key: str(row[key]) for key in COST_KEYS}
+        costs[stage] = {key: str(row[key]) for key in (*COST_KEYS, *ABOUT_KEYS)
+                        if key in row}  # fmt: skip
     return costs
 
 

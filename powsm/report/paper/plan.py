@@ -221,13 +221,13 @@ def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
             lines.append(f"decode  {what}: {decode.hours:.2f} h of audio")
     sizes = {p.query.set: p.hours or 0 for p in planned if p.source is not None}
     cut_mb = sum(sizes.values()) * _PCM_MB_AN_HOUR
-    minutes = math.ceil(60 * hours * rtf)
+    wanted = hours + absent
+    minutes, mb = math.ceil(60 * wanted * rtf), wanted * _BYTES_AN_HOUR / 1e6
     lines.append(
-        f"in sum: {hours:.2f} h of audio to decode, about {minutes} min at a real-time "
-        f"factor of {rtf:.3f} ({origin}); {hours * _BYTES_AN_HOUR / 1e6:.1f} MB of disk"
+        f"in sum: {wanted:.2f} h of audio to decode, about {minutes} min at a "
+        f"real-time factor of {rtf:.3f} ({origin}); {mb:.1f} MB of disk"
         + (f" and up to {cut_mb:,.0f} MB for recordings to be cut" if cut_mb else "")
-        + (f"; {absent:.2f} h more that cannot be decoded yet, " if absent else "")
-        + (f"about {math.ceil(60 * absent * rtf)} min" if absent else "")
+        + (f"; {absent:.2f} h of it cannot be decoded yet" if absent else "")
         + (f"; {unknown} sets of unknown size are not in this" if unknown else "")
     )
     return "\n".join(lines)

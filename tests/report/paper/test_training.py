@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
+from powsm.cluster.costs import count_parameters
 from powsm.model.s2t import PowsmTask
-from powsm.report.paper.costs import count_parameters, training_cost
+from powsm.report.paper.costs import training_cost
 from powsm.report.paper.fill import Score, System, fill
 from powsm.report.paper.spec import load_table
 from powsm.report.paper.training import Trained, TrainingError, read_training

@@ -1,0 +1,95 @@
+"""What the stages of a recipe cost with these settings, as its costs.yaml says it.
+
+Training is scaled from the configuration that the file knows, decoding follows from the
+sets in --dump; all else is as the file says.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from powsm.cli.options import add_shared
+
+if TYPE_CHECKING:
+    from powsm.decode.profile import Profile
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
+    add_shared(parser, "--config", "--set")
+    add_shared(parser, "--dump", required=False, default=Path("dump/raw"))
+    add_shared(parser, "--profiles", required=False, default=[])
+    add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
+    add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
+    add("--subset", help="of the training set, as stage 4 takes it")
+    add("--nbpe", type=int, default=40_000, help="pieces of the vocabulary")
+    add("--ngpu", type=int, default=0, help="GPUs; 0 trains and decodes on the CPU")
+
+
+def run(options: argparse.Namespace) -> None:
+    for stage, row in cost_rows(options).items():
+        print(f"{stage}:")
+        for key, value in row.items():
+            print(f"  {key}: {value}")
+
+
+def cost_rows(options: argparse.Namespace) -> dict[int, dict[str, str]]:
+    """The recipe's rows, those of training and decoding by the settings."""
+    from powsm.cluster.checks import read_costs
+    from powsm.cluster.costs import training_row
+    from powsm.prepare.subset import SUBSET_HOURS
+    from powsm.settings import apply_overrides, load_with_base
+
+    rows = read_costs(options.costs)
+    if known := rows.get(11):
+        config = options.costs.parent / known["config"]
+        hours = kept_hours(options.dump / "train") or SUBSET_HOURS.get(options.subset)
+        rows[11] = training_row(
+            known,
+            load_with_base(config),
+            apply_overrides(load_with_base(options.config), options.overrides),
+            n_gpus=options.ngpu,
+            trainer=options.trainer or "",
+            hours=hours,
+            n_tokens=options.nbpe + 2,
+        )
+    if 12 in rows and options.ngpu:
+        from powsm.decode.profile import Profile
+
+        profiles = [Profile.load(path) for path in options.profiles]
+        if row := _decoding(rows[12], profiles, options):
+            rows[12] = row
+    return rows
+
+
+def kept_hours(folder: Path) -> float | None:
+    """Hours of a set of stage 4, by its record; None if it is not there."""
+    from powsm.files.whole import read_json
+
+    record = folder / "drops.json"
+    if not record.exists():
+        return None
+    return read_json(record, "run stage 4 again").get("kept_hours")
+
+
+def _decoding(
+    known: dict[str, str], profiles: list["Profile"], options: argparse.Namespace
+) -> dict[str, str] | None:
+    """The row of stage 12, if all sets are there."""
+    from powsm.cluster.costs import decoding_row
+    from powsm.report.paper.plan import PUBLISHED_RTF
+
+    sets = [options.dump / name for name in options.test_sets]
+    sets = sets or sorted(options.dump.glob("test_*"))
+    hours = [kept_hours(folder) for folder in sets]
+    if not hours or None in hours:
+        return None
+    passes = sum(len(profile.tasks) for profile in profiles)
+    return decoding_row(
+        known,
+        hours=passes * sum(h for h in hours if h is not None),
+        rtf=PUBLISHED_RTF,
+        n_gpus=options.ngpu,
+        source="others' measurement of the released model, greedy, on an H200",
+    )

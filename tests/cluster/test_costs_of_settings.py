@@ -1,0 +1,125 @@
+"""What a training costs with other settings than those whose costs are known."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from powsm.cli import cost
+from powsm.cluster.checks import read_costs
+from powsm.cluster.costs import count_parameters, training_row, work_of
+from powsm.model.espnet_tasks import task_of_model
+from powsm.settings import apply_overrides, load_with_base
+from powsm.train import config
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+KNOWN = {
+    "time": "50 h",
+    "disk": "29 GB",
+    "memory": "52 GB a process",
+    "GPU-hours": "200",
+    "basis": "the paper",
+    "config": "conf/train_powsm.yaml",
+    "hours": "17133",
+}
+PUBLISHED = load_with_base(CONF / "train_powsm.yaml")
+FAST = load_with_base(CONF / "train_powsm_fast.yaml")
+
+
+def row(settings, n_gpus=4, **more):
+    found = training_row(KNOWN, PUBLISHED, settings, n_gpus=n_gpus, **more)
+    return {key: found[key] for key in ("time", "GPU-hours", "memory")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "expected"),
+    [
+        # as known; other GPUs share the same hours
+        (PUBLISHED, {}, ("50 h", "200", "52 GB a process")),
+        (PUBLISHED, {"n_gpus": 8}, ("25 h", "200", "52 GB a process")),
+        # 9 of 45 epochs are a fifth of the work
+        (PUBLISHED | {"max_epoch": 9}, {}, ("10 h", "40", "52 GB a process")),
+        # half the rows: half the audio
+        (PUBLISHED | {"batch_size": 32}, {}, ("25 h", "100", "52 GB a process")),
+        # ESPnet's loop holds the texts: 1,713.3 h are a tenth of them
+        (PUBLISHED, {"hours": 1713.3}, ("50 h", "200", "5 GB a process")),
+        # 536 s of audio an update instead of 256 x 20 s, for as many examples
+        (FAST, {}, ("5.2 to 50 h", "21 to 200", "8 GB a process")),
+        # on a CPU nobody knows
+        (PUBLISHED, {"n_gpus": 0}, ("not known", "not known", "52 GB a process")),
+        # an epoch is all data: its length depends on them
+        (
+            FAST | {"num_iters_per_epoch": None},
+            {},
+            ("not known", "not known", "8 GB a process"),
+        ),
+    ],
+)
+def test_training_costs_what_its_settings_say(settings, more, expected):
+    assert tuple(row(settings, **more).values()) == expected
+
+
+def test_another_loop_than_the_configurations_is_heeded():
+    by_ours, by_stock = (work_of(PUBLISHED, who) for who in ("powsm", "espnet"))
+    assert by_stock == work_of(PUBLISHED) != by_ours
+    assert by_ours.updates == 45 * 15_000  # which accumulates no batches
+
+
+def test_measured_time_on_a_cpu_is_scaled(tmp_path):
+    base = load_with_base(CONF / "train_mini.yaml")
+    known = KNOWN | {"GPU-hours": "0", "time": "18 to 32 min", "memory": "3 GB"}
+    twice = base | {"max_epoch": 2 * base["max_epoch"]}
+    found = training_row(known, base, twice, n_gpus=0)
+    assert (found["time"], found["memory"]) == ("36 to 64 min", "3 GB")
+    assert training_row(known, base, base, n_gpus=0) == known
+
+
+def test_parameters_of_a_model_without_decoder(tmp_path):
+    changes = ["normalize=utterance_mvn", "init=null"]  # which has no statistics
+    settings = config.load(CONF / "train_powsm_ctc.yaml", changes)
+    args = config.parse(settings, tmp_path / "x.yaml")
+    args.token_list = ["<blank>", "<unk>", "<na>", *(f"t{i}" for i in range(994))]
+    args.token_list += ["<sos>", "<eos>", "<sop>"]
+    with torch.device("meta"):
+        model = task_of_model(args.model).build_model(args)
+    n = sum(p.numel() for p in model.parameters())
+    assert count_parameters(settings, 1000) == pytest.approx(n, rel=0.01)
+
+
+def options(*given: str):
+    parser = argparse.ArgumentParser()
+    cost.add_options(parser)
+    return parser.parse_args(
+        ["--costs", str(ROOT / "egs2/powsm/s2t1/costs.yaml"), *given]
+    )
+
+
+def test_rows_follow_from_the_sets_that_are_there(tmp_path):
+    for name, hours in (("train", 1713.3), ("test_a", 10.0), ("test_b", 20.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "drops.json").write_text(json.dumps({"kept_hours": hours}))
+    given = ["--config", str(CONF / "train_powsm.yaml"), "--dump", str(tmp_path)]
+    profiles = [str(CONF / f"decode_{x}.yaml") for x in ("paper", "paper_unk")]
+    given += ["--profiles", *profiles, "--ngpu", "2"]
+    rows = cost.cost_rows(options(*given))
+    assert rows[11]["memory"] == "5 GB a process" and rows[11]["time"] == "100 h"
+    # two profiles of one task each hear 30 h
+    assert rows[12]["basis"].startswith("60.0 h of speech to hear")
+    assert rows[12]["GPU-hours"] == "3.5"  # 60 x 0.058
+    known = read_costs(ROOT / "egs2/powsm/s2t1/costs.yaml")
+    assert {n: r for n, r in rows.items() if n not in (11, 12)} == {
+        n: r for n, r in known.items() if n not in (11, 12)
+    }
+    # a set that is asked for and not there: its size is not guessed
+    rows = cost.cost_rows(options(*given, "--test_sets", "test_a", "test_c"))
+    assert rows[12] == known[12]
+
+
+def test_changes_of_the_command_count():
+    given = ["--config", str(CONF / "train_powsm.yaml"), "--ngpu", "4"]
+    rows = cost.cost_rows(options(*given, "--set", "max_epoch=9", "--subset", "250h"))
+    assert (rows[11]["GPU-hours"], rows[11]["memory"]) == ("40", "4 GB a process")
+    assert apply_overrides(PUBLISHED, ["max_epoch=9"])["max_epoch"] == 9
