@@ -61,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     g2p = "how words become phones (default: model); none: they are IPA"
     add("--g2p", choices=G2P, help=g2p)
     add("--lang", default="unk", help="code or name; unk (default); espeak needs one")
-    add("--profile", help="decode profile of the model's g2p; default: attention")
+    add("--profile", help="decode profile of the model's g2p; default: joint")
     mixed = [channel for channel in CHANNELS if channel != "each"]
     add("--channel", choices=mixed, default="mix", help="of several (default: mix)")
     add("--format", choices=ALIGNED_FORMS, help="of the files; default: textgrid")

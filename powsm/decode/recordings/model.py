@@ -299,8 +299,13 @@ class Model:
         with self._turn():
             return align(self.recogniser, speech, phones)
 
-    def ipa(self, text: str) -> tuple[str, ...]:
+    def ipa(self, text: str, lang: str | None = None) -> tuple[str, ...]:
         """Phones of IPA in the form of training; they may stand between slashes.
+
+        Args:
+            text: IPA.
+            lang: ISO 639-3 of labels of a program, which get the allophones of English
+                as those of training did; None: the phones are as they are written.
 
         Raises:
             PowsmError: what is no IPA, or no phones.
@@ -308,7 +313,7 @@ class Model:
         from powsm.phones.normaliser import Normaliser  # half a second, seldom asked
 
         policy = self.files.normaliser.get("policy", "strict")
-        segmented = Normaliser(policy).segment(text.replace("/", " "))
+        segmented = Normaliser(policy).segment(text.replace("/", " "), lang)
         if unknown := sorted(
             {drop.char for drop in segmented.dropped if drop.kind == "unknown"}
         ):

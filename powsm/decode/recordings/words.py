@@ -42,7 +42,8 @@ class Reader:
         model: says g2p, and how IPA is normalised.
         g2p: one of `powsm.decode.recordings.question.G2P`.
         lang: code or name of the language, or `unk`.
-        profile: of the model's g2p; None: the default one.
+        profile: of the model's g2p; None: the decoder held to the sound by the CTC head
+            (`joint`), whose phones can be aligned.
     """
 
     model: Model
@@ -81,7 +82,8 @@ class Reader:
 
         words = words_of(text)
         voice = voice_for("espeak", self.lang)
-        sentence = self.model.ipa(text_to_ipa(" ".join(words), voice))
+        ipa = text_to_ipa(" ".join(words), voice)
+        sentence = self.model.ipa(ipa, parse_lang(self.lang))
         return shared_out(words, sentence, self._expected(words))
 
     def _heard(
@@ -89,7 +91,8 @@ class Reader:
     ) -> list[tuple[Word, ...] | PowsmError]:
         """Words by the model's g2p, which hears the stretch."""
         model = self.model
-        question = model.question("g2p", self.lang, self.profile, has_text=True)
+        profile = self.profile or "joint"
+        question = model.question("g2p", self.lang, profile, has_text=True)
         said: list[tuple[Word, ...] | PowsmError | None] = [None] * len(texts)
         jobs = {}
         for number, (text, stretch) in enumerate(zip(texts, speech, strict=True)):
