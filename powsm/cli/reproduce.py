@@ -288,8 +288,8 @@ def draw(
 ) -> None:
     """The curves of figure 2, of every experiment that is one of its rows."""
     from powsm.report.paper.fill import HISTORY
-    from powsm.report.paper.systems import read_history
     from powsm.report.plots import plot_curves
+    from powsm.score.results import read_history
 
     exps = {model.exp.resolve().name: model.exp for model in models}
     histories = {

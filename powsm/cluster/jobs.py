@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from powsm.cluster.resources import ClusterError, Resources
-from powsm.files.whole import atomic_write
+from powsm.files.whole import DamagedError, atomic_write, read_json
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +133,8 @@ class JobArray:
 
     def _adopt(self) -> None:
         try:
-            record = json.loads((self.folder / _RECORD).read_text())
-        except (OSError, ValueError):
+            record = read_json(self.folder / _RECORD, "")
+        except (OSError, DamagedError):
             return
         states = self.backend.look([job_id for job_id, _ in record.values()]) or {}
         wanted = {m.name: m for m in self.members}

@@ -25,7 +25,7 @@ from powsm.decode.batch import (
 from powsm.decode.profile import DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, sweep_files
 from powsm.model.frames import FrameGrid
 from powsm.score.decoded import HYP_FILE, TIMING_FILE
 
@@ -33,13 +33,23 @@ log = logging.getLogger(__name__)
 
 
 def _finished(part: Path) -> Iterator[dict]:
-    """Records of a part file; a last line cut short by a kill is left out."""
+    """Records of a part file; a last line cut short by a kill is left out.
+
+    Raises:
+        DecodeError: another line is damaged.
+    """
     if not part.exists():
         return
-    with open(part, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with open(part, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
+            except ValueError as err:
+                raise DecodeError(
+                    f"{part}:{number}: damaged, no whole JSON; remove the file and run "
+                    "stage 12 again"
+                ) from err
 
 
 def _key(profile: Profile, weights: str, todo: Sequence[Item]) -> str:
@@ -181,6 +191,7 @@ def merge(
         DecodeError: utterances are missing; some are named.
     """
     with owned(out, wait=True):
+        sweep_files(out)
         return _merge(folder, task, out, profile, weights)
 
 
@@ -206,9 +217,9 @@ def _merge(folder: Path, task: str, out: Path, profile: Profile, weights: str) -
         for utt_id in order:
             file.write(f"{utt_id} {records[utt_id]['text']}".rstrip() + "\n")
     timings = [
-        json.loads(line)
+        timing
         for path in sorted(out.glob(f"timing.{key}.*.jsonl"))
-        for line in path.read_text().splitlines()
+        for timing in _finished(path)
     ]
     totals = {
         key: round(sum(t[key] for t in timings), 3) for key in ("audio_s", "compute_s")

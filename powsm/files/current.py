@@ -22,6 +22,8 @@ VERSIONS = {
     "languages": 1,  # the part of a set in some languages
     "index": 3,  # where the utterances of a dump folder begin
     "tokens": 1,  # stage 5
+    "decoded": 1,  # stage 12: what a profile says of a set
+    "aligned": 1,  # stage 12: when it was said
 }
 
 
@@ -77,7 +79,7 @@ def read_record(path: Path, stage: str, made_from: Mapping[str, object]) -> Any:
         ):
             return None
         return record["result"] if has_sizes(path.parent, record["outputs"]) else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

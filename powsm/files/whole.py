@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -34,7 +34,8 @@ def atomic_write(
     """Open a temporary file beside `path` that becomes `path` when the block ends.
 
     On an error the temporary file is removed and an older `path` stays as it was,
-    so a reader never meets half a file.
+    so a reader never meets half a file. A link to a file stays one: the file behind it
+    is replaced.
 
     Args:
         path: the final name; its folder is made if it is missing.
@@ -42,6 +43,8 @@ def atomic_write(
         encoding: of text; ignored for bytes.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     if "b" in mode:
         encoding = None
@@ -94,12 +97,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(making, ignore_errors=True)
 
 
-def sweep_files(folder: Path) -> None:
-    """Remove what killed processes left of `atomic_write`, below a folder.
+def sweep_files(folder: Path, *, below: bool = True) -> None:
+    """Remove what killed processes left of `atomic_write` in a folder.
 
     Only for who owns the folder: the file of a process at work would go as well.
+
+    Args:
+        below: in the folders below it, too.
     """
-    for path in Path(folder).rglob(f".*{_TEMPORARY}"):
+    pattern = f".*{_TEMPORARY}"
+    for path in Path(folder).rglob(pattern) if below else Path(folder).glob(pattern):
         path.unlink(missing_ok=True)
 
 
@@ -134,20 +141,66 @@ def _open_to_all(path: str | Path, mode: int) -> None:
     os.chmod(path, mode & ~umask)
 
 
-def read_json(path: Path, remedy: str) -> Any:
+def read_json(
+    path: Path, remedy: str, *, kind: type = dict, keys: Collection[str] = ()
+) -> Any:
     """What a JSON file holds.
 
     Args:
         remedy: what to do about a damaged file, as "rerun stage 1".
+        kind: of what it holds, dict or list.
+        keys: that a dict must have; more may be there.
 
     Raises:
-        DamagedError: it is no JSON; names the file.
+        DamagedError: it is no JSON, or holds something else; names the file.
         OSError: it cannot be read.
     """
+    text = _read_text(path, remedy)
+    return _checked(text, str(path), remedy, kind, keys)
+
+
+def read_json_lines(
+    path: Path, remedy: str, *, keys: Collection[str] = ()
+) -> list[dict]:
+    """What a file with a JSON object a line holds.
+
+    Args:
+        remedy: what to do about a damaged file.
+        keys: that every object must have.
+
+    Raises:
+        DamagedError: a line is none; names file and line.
+        OSError: it cannot be read.
+    """
+    return [
+        _checked(line, f"{path}:{number}", remedy, dict, keys)
+        for number, line in enumerate(_read_text(path, remedy).split("\n"), 1)
+        if line.strip()
+    ]
+
+
+def _read_text(path: Path, remedy: str) -> str:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as err:  # UnicodeDecodeError is one as well
-        raise DamagedError(f"{path}: damaged, no whole JSON ({err}); {remedy}") from err
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise DamagedError(f"{path}: damaged, not UTF-8 ({err}); {remedy}") from err
+
+
+def _checked(
+    text: str, where: str, remedy: str, kind: type, keys: Collection[str]
+) -> Any:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        fault = f"damaged, no whole JSON ({err})"
+        raise DamagedError(f"{where}: {fault}; {remedy}") from err
+    if not isinstance(content, kind):
+        wanted = "an object" if kind is dict else "a list"
+        found = type(content).__name__
+        raise DamagedError(f"{where}: expected {wanted}, found {found}; {remedy}")
+    if kind is dict and (missing := [key for key in keys if key not in content]):
+        raise DamagedError(f"{where}: no {' '.join(missing)} in it; {remedy}")
+    return content
 
 
 @contextmanager

@@ -266,12 +266,7 @@ def _model_files(
 
 def _read_normaliser(path: Path) -> dict[str, str]:
     remedy = "take the file of the training set, dump/raw/train"
-    record = read_json(path, remedy)
-    if not isinstance(record, dict) or not {"policy", "text_policy"} <= set(record):
-        raise CheckpointError(
-            f"{path}: not a record of `policy` and `text_policy`; {remedy}"
-        )
-    return record
+    return read_json(path, remedy, keys=("policy", "text_policy"))
 
 
 def _locate(

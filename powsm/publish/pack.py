@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,13 @@ import yaml
 from safetensors.torch import save_file
 
 from powsm.errors import PowsmError
-from powsm.files.lock import owned
-from powsm.files.whole import read_json, sha256_file
+from powsm.files.whole import (
+    atomic_folder,
+    atomic_write,
+    read_json,
+    sha256_file,
+    sweep_files,
+)
 from powsm.model.find import (
     CONFIG_KEY,
     NORMALISER_FILE,
@@ -98,8 +104,7 @@ def pack(
     name = exp.resolve().name
     weights_file = files.weights_file.resolve()  # behind valid.*.ave.pth
     archive = exp / f"{name}_{weights_file.stem}.zip"
-    with owned(exp / "packed"):
-        return _pack(exp, files, archive, train_set, profiles, hf_repo)
+    return _pack(exp, files, archive, train_set, profiles, hf_repo)
 
 
 def _pack(
@@ -111,14 +116,11 @@ def _pack(
     hf_repo: str,
 ) -> Packed:
     weights_file = files.weights_file.resolve()
-    for left in exp.glob(".packed.*/"):  # of runs that were killed
-        shutil.rmtree(left)
-    staging = Path(tempfile.mkdtemp(dir=exp, prefix=".packed."))
-    try:
-        folder = staging / "packed"
+    with atomic_folder(exp / "packed") as folder:
+        sweep_files(exp, below=False)
         model = load_model(files)
         state = current_names(read_weights(weights_file), model.state_dict())
-        members = _fill(folder, files, state, train_set)
+        _fill(folder, files, state, train_set)
         for path in profiles:
             _copy(path, folder / "conf" / path.name)
         for file in ("RESULTS.md", RESULTS_FILE):
@@ -129,12 +131,7 @@ def _pack(
         )
         (folder / CARD).write_text(card, encoding="utf-8")
         _compare(folder, state)
-        written = _archive(folder, staging / archive.name, members)
-        shutil.rmtree(exp / "packed", ignore_errors=True)
-        folder.rename(exp / "packed")
-        written.replace(archive)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _archive(folder, archive)
     n_parameters = sum(p.numel() for p in model.parameters())
     return Packed(exp / "packed", archive, n_parameters)
 
@@ -144,8 +141,8 @@ def _fill(
     files: ModelFiles,
     state: dict[str, torch.Tensor],
     train_set: Path | None,
-) -> dict[str, str]:
-    """Write the model itself; returns the entries of ESPnet's index."""
+) -> None:
+    """Write the model itself."""
     name = files.config_file.resolve().parent.name
     config_file = f"exp/{name}/config.yaml"
     weights_file = f"exp/{name}/{files.weights_file.resolve().stem}.pth"
@@ -171,7 +168,8 @@ def _fill(
     normaliser = files.normaliser
     record = train_set / NORMALISER_FILE if train_set is not None else None
     if not normaliser and record is not None and record.exists():
-        normaliser = read_json(record, "run stage 4 again")
+        keys = ("policy", "text_policy")
+        normaliser = read_json(record, "run stage 4 again", keys=keys)
     if not normaliser:
         raise PackError(
             f"{files.source}: no {NORMALISER_FILE} says how its training set was "
@@ -190,7 +188,6 @@ def _fill(
     }
     (folder / "meta.yaml").write_text(yaml.safe_dump(index), encoding="utf-8")
     _write_sums(folder)
-    return {CONFIG_KEY: config_file, WEIGHTS_KEY: weights_file}
 
 
 def _keep_sdpa_apart(config: dict) -> None:
@@ -259,23 +256,20 @@ def _compare(folder: Path, state: dict[str, torch.Tensor]) -> None:
             raise PackError(f"{path}: {sorted(changed)[0]} is not what was packed")
 
 
-def _archive(folder: Path, archive: Path, index: dict[str, str]) -> Path:
-    """ESPnet's archive of the folder; its paths are relative to the folder."""
-    named = {*index.values(), "meta.yaml", SAFETENSORS}
-    others = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
-    )
-    command = [sys.executable, "-m", "espnet2.bin.pack", "s2t"]
-    for key, value in index.items():
-        command += [f"--{key}", value]
-    for path in others:
-        if path not in named:
-            command += ["--option", path]
-    command += ["--outpath", str(archive.resolve())]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise PackError(f"espnet2.bin.pack failed: {done.stderr.strip()[-500:]}")
-    return archive
+def _archive(folder: Path, archive: Path) -> None:
+    """Write the folder as ESPnet's archive, the weights once, the same bytes each time.
+
+    `espnet2.bin.pack` writes the time into it, and of files their times.
+    """
+    members = sorted(path for path in folder.rglob("*") if path.is_file())
+    members = [path for path in members if path.name != SAFETENSORS]
+    with atomic_write(archive, "wb") as file, zipfile.ZipFile(file, "w") as written:
+        for path in members:
+            member = zipfile.ZipInfo(str(path.relative_to(folder)))  # of 1980
+            member.external_attr = 0o100644 << 16
+            member.file_size = path.stat().st_size  # more than 4 GB are said first
+            with open(path, "rb") as source, written.open(member, "w") as target:
+                shutil.copyfileobj(source, target)
 
 
 # -------------------------------------------------------------- as others see it

@@ -4,7 +4,6 @@ Stage 12 fills such a folder with `hyp.jsonl` and `timing.json`; the references 
 record of how they were made are in the set's folder of `dump/raw`.
 """
 
-import json
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
 from powsm.files.datadir import RAW_REFERENCES, read_scp
-from powsm.files.whole import read_json
+from powsm.files.whole import read_json, read_json_lines
 from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.orthography import POLICIES as TEXT_POLICIES
 from powsm.score.metrics import score_lid, score_phones, score_text
@@ -66,10 +65,7 @@ class DumpSet:
     def normaliser(self) -> dict[str, str]:
         """How the set was made: `policy`, `version` and `text_policy`."""
         path = self._existing(self.folder / NORMALISER_FILE)
-        record = read_json(path, "run stage 4 again")
-        if "policy" not in record:
-            raise DecodedError(f"{path}: names no policy; run stage 4 again")
-        return record
+        return read_json(path, "run stage 4 again", keys=("policy", "version"))
 
     @property
     def text_policy(self) -> str:
@@ -184,30 +180,24 @@ class DecodedSet:
         """
         records: dict[str, dict] = {}
         path = self.folder / HYP_FILE
-        with open(path, encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    record = json.loads(line)
-                    _ = record["utt_id"], record["text"]
-                except (json.JSONDecodeError, KeyError, TypeError) as err:
-                    raise DecodedError(
-                        f"{path}:{number}: {line[:40]!r} has no utt_id and text; "
-                        "decode the set again (stage 12)"
-                    ) from err
-                utt_id = record["utt_id"]
-                if utt_id in records:
-                    raise DecodedError(
-                        f"{path}:{number}: {utt_id!r} is given twice; decode the set "
-                        "again (stage 12)"
-                    )
-                records[utt_id] = record
+        remedy = "decode the set again (stage 12)"
+        rows = read_json_lines(path, remedy, keys=("utt_id", "text"))
+        for number, record in enumerate(rows, 1):
+            utt_id = record["utt_id"]
+            if not isinstance(utt_id, str) or not isinstance(record["text"], str):
+                raise DecodedError(f"{path}:{number}: utt_id or text is none; {remedy}")
+            if utt_id in records:
+                raise DecodedError(
+                    f"{path}:{number}: {utt_id!r} is given twice; {remedy}"
+                )
+            records[utt_id] = record
         return list(records.values())
 
     @property
     def timing(self) -> dict[str, float] | None:
         """`audio_s` and `compute_s`; None if decoding was not timed."""
         path = self.folder / TIMING_FILE
-        return read_json(path, "run stage 12 again") if path.exists() else None
+        return _read_timing(path) if path.exists() else None
 
     def score(
         self,
@@ -251,7 +241,7 @@ class DecodedSet:
         record = self.folder.parents[2] / NORMALISER_FILE
         if not record.exists():
             return
-        written = json.loads(record.read_text(encoding="utf-8")).get("text_policy")
+        written = read_json(record, "restore it").get("text_policy")
         if written in TEXT_POLICIES and written != policy:
             raise DecodedError(
                 f"{self.folder}: the model writes text by policy {written}, the "
@@ -259,6 +249,14 @@ class DecodedSet:
                 f"writes, ./run.sh --stage 4 --stop_stage 4 --text_policy {written} "
                 f"--dump {folder.parent}_{written}, and decode and score with that dump"
             )
+
+
+def _read_timing(path: Path) -> dict[str, float]:
+    timing = read_json(path, "run stage 12 again", keys=("audio_s", "compute_s"))
+    for key in ("audio_s", "compute_s"):
+        if not isinstance(timing[key], int | float):
+            raise DecodedError(f"{path}: {key} is no number; run stage 12 again")
+    return timing
 
 
 def decoded_sets(

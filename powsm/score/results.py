@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write, read_json
+from powsm.files.whole import atomic_write, read_json, read_json_lines
 from powsm.score.decoded import DumpSet, decoded_sets
 from powsm.score.rates import RATES, Scores, Unit, duration_labels
 from powsm.tasks import DECODED_TASKS
@@ -89,7 +89,10 @@ def read_results(path: Path) -> tuple[Result, ...]:
         )
     fields = Result.__dataclass_fields__
     results = []
-    for number, record in enumerate(read_json(path, "run stage 13 again")):
+    records = read_json(path, "run stage 13 again", kind=list)
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ResultsError(f"{path}: record {number} is {record!r}, no object")
         missing = set(fields) - set(record) - {"profile"}
         if missing:
             raise ResultsError(
@@ -99,7 +102,10 @@ def read_results(path: Path) -> tuple[Result, ...]:
         known = {key: record[key] for key in fields if key in record}
         known["profile"] = known.get("profile", "").removeprefix("decode_")
         for bound in ("value", "low", "high"):
-            known[bound] = math.nan if known[bound] is None else float(known[bound])
+            value = math.nan if known[bound] is None else known[bound]
+            if not isinstance(value, int | float):
+                raise ResultsError(f"{path}: record {number}: {bound} is {value!r}")
+            known[bound] = float(value)
         results.append(Result(**known))
     return tuple(sorted(results, key=_result_order))
 
@@ -153,8 +159,8 @@ def read_history(exp: Path) -> list[dict]:
     path = Path(exp) / HISTORY_FILE
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
+    remedy = "restore the file, or remove that line"
+    return read_json_lines(path, remedy, keys=("epoch", "updates"))
 
 
 def score_experiment(

@@ -21,7 +21,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, read_json_lines, sweep_files
 from powsm.train import loader
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import TrainingError
@@ -118,8 +118,8 @@ def _fault(path: Path, model: torch.nn.Module) -> str | None:
 
 def remove_broken_off(exp: Path) -> None:
     """Remove what kills in the middle of writing left behind."""
-    for path in [*(exp / "checkpoints").glob(".step*"), *exp.glob(".*epoch.pth.*")]:
-        path.unlink(missing_ok=True)
+    sweep_files(exp, below=False)  # other stages write below
+    sweep_files(exp / "checkpoints")
 
 
 class StoppedBySignal(Exception):
@@ -252,8 +252,8 @@ class EpochModels(L.Callback):
         """One record an epoch: epoch, updates, seconds and every validation figure."""
         if not self.history_file.exists():
             return []
-        lines = self.history_file.read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        remedy = "restore the file, or remove that line"
+        return read_json_lines(self.history_file, remedy, keys=("epoch", "updates"))
 
     def best(self, name: str, mode: str) -> list[int]:
         """Epochs with the n best values of a criterion, best first.

@@ -23,9 +23,14 @@ import numpy as np
 import yaml
 
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write
+from powsm.files.whole import (
+    DamagedError,
+    atomic_write,
+    read_json,
+    read_json_lines,
+)
 from powsm.model.find import NORMALISER_FILE
-from powsm.settings import load_yaml
+from powsm.settings import is_number, load_yaml
 from powsm.train.checkpoints import newest_checkpoint
 from powsm.train.config import OUR_KEYS, get_parser, stock_config
 
@@ -36,6 +41,7 @@ _VERSION = 1
 _SET_FILES = ("text", "text.prev", "text.ctc", "utt2num_samples")
 _PLACES, _PLACE_BYTES = 64, 1 << 14  # of a file that are read, and bytes of each
 _SHOWN = 4  # differences that a message names
+_RESTORE = "restore it, or remove it, and what it says is no longer compared"
 
 LONGEST_NAME = 200  # bytes: files of stage 14 are named after it, and more
 # may differ: they change neither the model nor the order and weight of its data
@@ -133,7 +139,7 @@ def check_experiment(
     else:
         missing.append(f"how phones and text are written (no {NORMALISER_FILE})")
     if (exp / RECORD_FILE).exists():
-        earlier = _read_json(exp / RECORD_FILE)
+        earlier = read_json(exp / RECORD_FILE, _RESTORE)
         now = identify(args, train_folder=train_folder, valid_folder=valid_folder)
         differences += [
             f"{about} ({now['places'][about]})"
@@ -177,7 +183,7 @@ def keep_record(
 def origin(exp: Path) -> dict | None:
     """What an experiment went on from: exp, epoch, updates; None if it began anew."""
     path = exp / GOES_ON_FILE
-    return _read_json(path) if path.exists() else None
+    return read_json(path, _RESTORE) if path.exists() else None
 
 
 def go_on_from(
@@ -248,12 +254,13 @@ def _end_of(exp: Path) -> tuple[Path, dict]:
     """The checkpoint of an experiment's last epoch, and that epoch's record."""
     history = exp / "history.jsonl"
     checkpoint = newest_checkpoint(exp)
-    if checkpoint is None or not history.exists():
+    epochs = _read_history(history) if history.exists() else []
+    if checkpoint is None or not epochs:
         raise GoOnError(
             f"{exp}: no checkpoints/step*.ckpt with a history.jsonl to go on from; "
             "only a training by our own loop (--trainer powsm) has them"
         )
-    last = json.loads(history.read_text(encoding="utf-8").splitlines()[-1])
+    last = epochs[-1]
     wanted = load_yaml(exp / "config.yaml").get("max_epoch")
     updates = int(checkpoint.stem.removeprefix("step"))
     if last["epoch"] != wanted or updates != last["updates"]:
@@ -317,17 +324,18 @@ def _hash_stretches(path: Path, hashed: "hashlib._Hash") -> None:
             hashed.update(os.pread(file.fileno(), _PLACE_BYTES, int(place)))
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise ExperimentError(
-            f"{path}: not readable as JSON ({err}); restore it, or remove it and what "
-            "the experiment was trained on is no longer compared"
-        ) from err
-    if not isinstance(content, dict):
-        raise ExperimentError(f"{path}: expected a mapping; restore the file")
-    return content
+def _read_history(path: Path) -> list[dict]:
+    """The epochs of an experiment.
+
+    Raises:
+        DamagedError: names the line.
+    """
+    remedy = "restore the file, or remove that line"
+    rows = read_json_lines(path, remedy, keys=("epoch", "updates"))
+    for number, row in enumerate(rows, 1):
+        if not is_number(row["epoch"]):
+            raise DamagedError(f"{path}:{number}: epoch is no number; {remedy}")
+    return rows
 
 
 def _flat(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -418,10 +426,10 @@ def _token_differences(earlier: object, token_list: object) -> list[str]:
 
 
 def _normaliser_differences(earlier: Path, now: Path) -> list[str]:
-    before = _read_json(earlier)
+    before = read_json(earlier, _RESTORE)
     if not now.exists():
         return [f"{earlier.name}, now missing ({now.parent})"]
-    after = _read_json(now)
+    after = read_json(now, "run stage 4 again")
     return [
         f"{key} {_shown(before.get(key))}, now {_shown(after.get(key))} ({now})"
         for key in sorted(before.keys() | after.keys())
@@ -435,14 +443,7 @@ def _epoch_differences(exp: Path, args: argparse.Namespace) -> list[str]:
     done = max((int(number) for number in kept if number.isdecimal()), default=0)
     history = exp / "history.jsonl"
     if history.exists():
-        lines = history.read_text(encoding="utf-8").splitlines()
-        try:
-            done = max([done, *(int(json.loads(line)["epoch"]) for line in lines)])
-        except (ValueError, KeyError, TypeError) as err:
-            raise ExperimentError(
-                f"{history}: a line is damaged ({err}); restore the file, or remove "
-                "that line"
-            ) from err
+        done = max([done, *(int(row["epoch"]) for row in _read_history(history))])
     if args.max_epoch is not None and args.max_epoch < done:
         return [f"max_epoch {args.max_epoch}, but {done} epochs are done"]
     return []

@@ -17,6 +17,7 @@ from powsm.files.whole import (
     atomic_write,
     naming,
     read_json,
+    read_json_lines,
     sha256_file,
     sweep_files,
 )
@@ -146,3 +147,42 @@ def test_damaged_json_names_file_and_remedy(tmp_path, damage):
     message = str(err.value)
     assert message.startswith(f"{tmp_path / 'a.json'}: damaged")
     assert message.endswith("; run stage 1 again") and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("[]", dict, "expected an object, found list"),
+        ("{}", list, "expected a list, found dict"),
+        ("3", dict, "expected an object, found int"),
+        ('{"a": 1}', dict, "no b c in it"),
+        ("[" * 100_000, list, "damaged"),
+    ],
+)
+def test_json_of_something_else_names_what_it_is(tmp_path, text, kind, message):
+    (tmp_path / "a.json").write_text(text)
+    keys = ("a", "b", "c") if kind is dict else ()
+    with pytest.raises(DamagedError, match=f"a.json: {message}.*; get it again$"):
+        read_json(tmp_path / "a.json", "get it again", kind=kind, keys=keys)
+
+
+def test_lines_of_json_name_the_one_that_is_damaged(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": "\u2028"}\n')
+    assert read_json_lines(path, "", keys=("a",)) == [{"a": 1}, {"a": "\u2028"}]
+    for line, message in ((b'{"a"', "damaged"), (b"{}", "no a in it"), (b"\xff", "")):
+        path.write_bytes(b'{"a": 1}\n' + line)
+        where = "a.jsonl:2" if message else "a.jsonl"
+        with pytest.raises(DamagedError, match=f"{where}: {message}.*; cut it$"):
+            read_json_lines(path, "cut it", keys=("a",))
+
+
+def test_links_stay_links(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/a.txt").write_text("old")
+    (tmp_path / "a.txt").symlink_to("disk/a.txt")
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("new")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (tmp_path / "disk/a.txt").read_text() == "new"
+    assert len(list((tmp_path / "disk").iterdir())) == 1

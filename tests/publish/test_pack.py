@@ -96,6 +96,20 @@ def test_archive_is_named_as_espnets_and_holds_the_weights_once(packed):
     assert meta["files"] == {"s2t_model_file": "exp/exp/valid.loss.ave_2best.pth"}
 
 
+def test_packing_again_gives_the_same_bytes_and_leaves_nothing_of_a_kill(
+    root, exp, packed
+):
+    before = packed.archive.read_bytes(), files_of(packed.folder)
+    (exp / ".packed.making-abc").mkdir()
+    (exp / ".exp_valid.zip.abc.new").write_bytes(b"half")
+    os.utime(exp / "config.yaml", (0, 0))
+    again = pack(
+        exp, train_set=root / "train", profiles=[PROFILE], hf_repo="user/tiny_powsm"
+    )
+    assert (again.archive.read_bytes(), files_of(again.folder)) == before
+    assert not list(exp.glob(".*"))
+
+
 def test_packed_settings_hold_no_key_that_older_readers_refuse(exp, packed):
     """`use_sdpa` chooses a kernel: it is kept apart, and taken up again at loading."""
     config = yaml.safe_load(next(packed.folder.glob("exp/*/config.yaml")).read_text())

@@ -8,7 +8,6 @@ current is left alone.
 
 import argparse
 import itertools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from powsm.decode.recogniser import Recogniser
-    from powsm.files.whole import atomic_write, sha256_file
+    from powsm.files.current import is_current, write_record
+    from powsm.files.whole import sha256_file
     from powsm.model.find import find_model
 
     model = find_model(options.model or options.exp, options.model_file)
@@ -42,14 +42,13 @@ def run(options: argparse.Namespace) -> None:
     for out, folder, source in todo(options):
         made_from = {"weights": weights, source.name: sha256_file(source)}
         done = out / "done.json"
-        if done.exists() and json.loads(done.read_text()) == made_from:
+        if is_current(done, "aligned", made_from):
             log.info("%s is current", out)
             continue
         if recogniser is None:
             recogniser = Recogniser.load(model, device(options.device))
         align_set(recogniser, folder, read_source(source), out)
-        with atomic_write(done) as file:
-            json.dump(made_from, file)
+        write_record(done, "aligned", made_from, out.glob("phones.*"))
 
 
 def todo(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:

@@ -63,7 +63,8 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
     from powsm.decode.batch import items
     from powsm.decode.dump_set import decode_set, merge
     from powsm.decode.recogniser import Recogniser
-    from powsm.files.whole import atomic_write, sha256_file
+    from powsm.files.current import is_current, write_record
+    from powsm.files.whole import sha256_file
     from powsm.score.decoded import decoded_folder
 
     rank, world_size = ranks
@@ -83,7 +84,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
         for task in profile.tasks:
             out = decoded_folder(options.exp, profile.name, name, profile.tag(task))
             done = out / "done.json"
-            if done.exists() and json.loads(done.read_text()) == made_from:
+            if is_current(done, "decoded", made_from):
                 log.info("%s is current", out)
                 continue
             if not items(folder, task):
@@ -100,9 +101,10 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
             if world_size > 1:
                 torch.distributed.barrier()
             if rank == 0:
-                merge(folder, task, out, profile=profile, weights=weights_hash[:12])
-                with atomic_write(done) as file:
-                    json.dump(made_from, file)
+                hyp = merge(
+                    folder, task, out, profile=profile, weights=weights_hash[:12]
+                )
+                write_record(done, "decoded", made_from, [hyp])
             if world_size > 1:
                 torch.distributed.barrier()
 
@@ -125,7 +127,8 @@ def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:
     record = folder / NORMALISER_FILE
     if not model.normaliser or not record.exists():
         return
-    made_with = read_json(record, "run stage 4 again")
+    keys = ("policy", "text_policy")
+    made_with = read_json(record, "run stage 4 again", keys=keys)
     for key in ("policy", "text_policy"):
         ours, theirs = made_with[key], model.normaliser[key]
         if ours != theirs and ours != "none":

@@ -152,7 +152,8 @@ def is_current(folder: Path, settings: Mapping[str, object]) -> bool:
     path = folder / MANIFEST
     if not path.is_file():
         return False
-    manifest = read_json(path, f"remove {folder} and run stage 0 again")
+    remedy = f"remove {folder} and run stage 0 again"
+    manifest = read_json(path, remedy, keys=("layout", "settings", "files"))
     if (manifest["layout"], manifest["settings"]) != (_LAYOUT_VERSION, dict(settings)):
         logger.info("%s was made with other settings", folder)
         return False

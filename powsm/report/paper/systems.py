@@ -1,6 +1,5 @@
 """Models as the tables see them: how they were trained, and the scores they have."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from powsm.report.paper.training import Trained
 from powsm.score.decoded import DecodedSet
 from powsm.score.metrics import lid_confusion
 from powsm.score.rates import Scores
-from powsm.score.results import HISTORY_FILE
+from powsm.score.results import HISTORY_FILE, read_history
 
 
 def trained_of(exp: Path, model: str | None) -> Trained | None:
@@ -118,14 +117,6 @@ def is_of_hours(table: Table) -> bool:
 def is_decoded(table: Table) -> bool:
     """Whether a table shows scores of what was decoded."""
     return not all(is_measured_otherwise(query.metric) for query in table.queries())
-
-
-def read_history(exp: Path) -> list[dict]:
-    """Epochs of a training by our loop; none if nothing was kept."""
-    path = exp / HISTORY_FILE
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def last_of_history(exp: Path, name: str) -> Score | str:

@@ -65,7 +65,7 @@ class Trained:
         """From an experiment's `config.yaml`, and what stands beside it."""
         beside = config_file.with_name("normaliser.json")
         if not normaliser and beside.exists():
-            normaliser = read_json(beside, "run stage 4 again")
+            normaliser = read_json(beside, "restore it")
         return cls(load_yaml(config_file), normaliser or {})
 
 
