@@ -12,14 +12,19 @@ import tempfile
 from pathlib import Path
 
 from powsm.cli.run import run_command
-from powsm.corpora.small import asterisk, espeak, gnomehelp, tuxpaint
+from powsm.corpora.small import asterisk, espeak, gnomehelp, gnomeworld, tuxpaint
 from powsm.corpora.small.packages import fetch_packages, unpack
 from powsm.corpora.small.write_shar import is_current, write_corpus
 from powsm.corpora.table import SHAR_SUFFIX
 from powsm.files.lock import owned
 
 log = logging.getLogger("powsm")
-BUILDERS = {"asterisk": asterisk, "tuxpaint": tuxpaint, "gnomehelp": gnomehelp}
+BUILDERS = {
+    "asterisk": asterisk,
+    "tuxpaint": tuxpaint,
+    "gnomehelp": gnomehelp,
+    "gnomeworld": gnomeworld,
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 asterisk     Asterisk's telephone prompts in five languages
 espeak       espeak-ng: phone labels for text, and speech with phone times
 gnomehelp    GNOME's user guide, spoken by espeak-ng in five languages
+gnomeworld   the same guide in 34 languages, with noise, tilt and level
 packages     Debian packages as a source of speech: fetched and unpacked
 split        train, dev and test: stable, and without a text in two of them
 text_faults  is the text that comes with a recording what is said?

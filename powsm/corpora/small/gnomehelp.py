@@ -64,26 +64,47 @@ def select(root: Path, seed: int) -> Selection:
         FileNotFoundError: a language has no pages below the folder.
     """
     selection = Selection(splits={"train": []})
-    english: set[str] = set()  # what a translation still holds is not translated
+    english: set[str] = set()
     for folder, (code, lang, script) in LANGUAGES.items():
-        seen = set(english)
-        left_out = selection.left_out.setdefault(lang, Counter())
-        sentences = list(read_sentences(root / PAGES / folder))
-        for text in tqdm(sentences, desc=f"gnomehelp {lang}", disable=None):
-            key = text_key(text)
-            reason = text_fault(text, script)
-            if not reason and key in seen:
-                reason = "untranslated" if key in english else "copy"
-            if not reason and not MIN_WORDS <= len(text.split()) <= MAX_WORDS:
-                reason = "length"
-            if reason:
-                left_out[reason] += 1
-                continue
-            seen.add(key)
-            selection.splits["train"].append(_clip(text, code, lang, seed))
+        texts, left_out = choose_texts(
+            root / PAGES / folder, script, english, (MIN_WORDS, MAX_WORDS)
+        )
         if not english:
-            english = seen
+            english = {text_key(text) for text in texts}
+        selection.left_out[lang] = left_out
+        progress = tqdm(texts, desc=f"gnomehelp {lang}", disable=None)
+        selection.splits["train"] += [_clip(t, code, lang, seed) for t in progress]
     return selection
+
+
+def choose_texts(
+    folder: Path, script: str, english: set[str], n_words: tuple[int, int]
+) -> tuple[list[str], Counter[str]]:
+    """Sentences of a language that can be spoken as they are written, each once.
+
+    Args:
+        folder: pages of the language.
+        script: of its letters, as Unicode names begin.
+        english: keys of the English sentences: those are not translated.
+        n_words: fewest and most words of a sentence.
+
+    Returns:
+        The sentences in order of the pages, and why others were left out.
+    """
+    texts: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
+    for text in read_sentences(folder):
+        key = text_key(text)
+        reason = text_fault(text, script)
+        if not reason and (key in english or key in texts):
+            reason = "untranslated" if key in english else "copy"
+        if not reason and not n_words[0] <= len(text.split()) <= n_words[1]:
+            reason = "length"
+        if reason:
+            left_out[reason] += 1
+        else:
+            texts[key] = text
+    return list(texts.values()), left_out
 
 
 def read_sentences(folder: Path) -> Iterator[str]:
