@@ -613,14 +613,17 @@ class TestRecipe:
 # --- all shell files, set-up, hooks -------------------------------------------------
 
 
-def test_longer_mini_recipe_keeps_to_its_own_folders():
-    done = run(ROOT / "egs2/mini_ipapack/s2t1/run_long.sh", "--dry_run")
+@pytest.mark.parametrize(
+    ("name", "corpus"), [("long", "gnomehelp"), ("world", "gnomeworld")]
+)
+def test_longer_mini_recipe_keeps_to_its_own_folders(name, corpus):
+    done = run(ROOT / f"egs2/mini_ipapack/s2t1/run_{name}.sh", "--dry_run")
     assert done.returncode == 0, done.stderr
     targets = re.findall(r"^    to:   (\S+)$", done.stdout, re.M)
     assert len(targets) >= 9
-    assert all(re.match("(downloads|data|dump|exp)/long", to) for to in targets)
-    assert "gnomehelp" in done.stdout
-    assert "conf/train_mini_long.yaml" in done.stdout
+    assert all(re.match(f"(downloads|data|dump|exp)/{name}", to) for to in targets)
+    assert corpus in done.stdout
+    assert f"conf/train_mini_{name}.yaml" in done.stdout
 
 
 @pytest.mark.parametrize("path", SHELL_FILES, ids=lambda p: str(p.relative_to(ROOT)))
