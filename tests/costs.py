@@ -20,7 +20,7 @@ class Corpus:
     Attributes:
         utterances: in all sets.
         utt_id: `<corpus>_<recording>_<lang>`.
-        speaker: in utt2spk.
+        speaker: in utt2speaker.
         path: value of wav.scp, `<shard>.tar:<offset>:<size>`.
         text: orthography.
         ipa: transcription as the corpus has it.
@@ -53,12 +53,12 @@ IPAPACK_PLUS = Corpus(
 
 
 def data_bytes(corpus: Corpus) -> float:
-    """Stage 1: the eight files of `data/<set>` and the parts they are merged from."""
+    """Stage 1: the nine files of `data/<set>` and the parts they are merged from."""
     values = (corpus.path, corpus.text, corpus.ipa, 3, 6, corpus.speaker, corpus.clean)
     files = sum(corpus.utt_id + 2 + value for value in values)
-    spk2utt = corpus.utt_id + 1
+    speakers = 2 * (2 * corpus.utt_id + 2)  # utt2spk and spk2utt
     part = corpus.utt_id + sum(values) + len(values) + 1
-    return corpus.utterances * (files + spk2utt + part)
+    return corpus.utterances * (files + speakers + part)
 
 
 def example_bytes(corpus: Corpus) -> dict[str, float]:
@@ -72,8 +72,9 @@ def example_bytes(corpus: Corpus) -> dict[str, float]:
         "text.ctc": key + corpus.phones,
         "utt2lang": key + 3,
         "utt2num_samples": key + 6,
-        "utt2spk": key + corpus.speaker,
-        "spk2utt": key - 1,
+        "utt2speaker": key + corpus.speaker,
+        "utt2spk": 2 * key - 2,
+        "spk2utt": 2 * key - 2,
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from powsm.files.datadir import write_scp
+from powsm.files.datadir import write_kaldi_speakers, write_scp
 
 FILES = {
     "wav.scp": "audio",
@@ -11,7 +11,7 @@ FILES = {
     "text.ipa": "ipa",
     "text.ipa_clean": "ipa_clean",
     "utt2lang": "lang",
-    "utt2spk": "speaker",
+    "utt2speaker": "speaker",
     "utt2num_samples": "n_samples",
 }
 
@@ -36,11 +36,7 @@ def make_data_dir(directory: Path, rows: Mapping[str, Mapping[str, object]]) -> 
     for name, field in FILES.items():
         column = [(utt_id, str(row[field])) for utt_id, row in full.items()]
         write_scp(directory / name, column)
-    speakers: dict[str, list[str]] = {}
-    for utt_id, row in full.items():
-        speakers.setdefault(str(row["speaker"]), []).append(utt_id)
-    grouped = [(speaker, " ".join(ids)) for speaker, ids in sorted(speakers.items())]
-    write_scp(directory / "spk2utt", grouped)
+    write_kaldi_speakers(directory)
     return directory
 
 

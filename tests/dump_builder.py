@@ -32,7 +32,7 @@ def make_dump(
     rng = np.random.default_rng(seed)
     (folder / "wav").mkdir(parents=True)
     rows = {name: [] for name in ("wav.scp", "text", "text.prev", "text.ctc")}
-    rows |= {name: [] for name in ("utt2num_samples", "utt2lang", "utt2spk")}
+    rows |= {name: [] for name in ("utt2num_samples", "utt2lang", "utt2speaker")}
     refs = {"ref.ipa": [], "ref.text": []}
     for number, duration_s in enumerate(durations_s):
         lang = langs[number % len(langs)]
@@ -53,7 +53,7 @@ def make_dump(
             rows["text.ctc"].append((example.example_id, example.text_ctc))
             rows["utt2num_samples"].append((example.example_id, str(n)))
             rows["utt2lang"].append((example.example_id, lang))
-            rows["utt2spk"].append((example.example_id, lang))
+            rows["utt2speaker"].append((example.example_id, lang))
         refs["ref.ipa"].append((utt_id, "".join(f"/{p}/" for p in phones)))
         if text:
             refs["ref.text"].append((utt_id, text))

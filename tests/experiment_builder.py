@@ -40,7 +40,7 @@ def make_dump(root: Path, set_name: str = "test_tone") -> Path:
     time = np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     rows: dict[str, list[tuple[str, str]]] = {
         name: []
-        for name in ("wav.scp", "utt2lang", "utt2spk", "utt2num_samples", "text")
+        for name in ("wav.scp", "utt2lang", "utt2speaker", "utt2num_samples", "text")
     }
     for number, (utt_id, (lang, ref, _)) in enumerate(PHONES.items()):
         path = audio / f"{utt_id}.wav"
@@ -52,7 +52,7 @@ def make_dump(root: Path, set_name: str = "test_tone") -> Path:
             target = slashed(ref) if task in ("pr", "g2p") else TEXTS[utt_id]
             rows["wav.scp"].append((example_id, str(path)))
             rows["utt2lang"].append((example_id, lang))
-            rows["utt2spk"].append((example_id, f"speaker_{lang}"))
+            rows["utt2speaker"].append((example_id, f"speaker_{lang}"))
             rows["utt2num_samples"].append((example_id, str(len(time))))
             rows["text"].append(
                 (example_id, f"<{lang}><{task}><notimestamps> {target}")

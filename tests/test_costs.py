@@ -69,7 +69,7 @@ def corpus(prepared) -> costs.Corpus:
     return costs.Corpus(
         utterances=len(texts) // costs.N_TASKS,
         utt_id=mean_bytes(u.rpartition("_")[0] for u in texts),
-        speaker=mean_bytes(read(data / "utt2spk").values()),
+        speaker=mean_bytes(read(data / "utt2speaker").values()),
         path=mean_bytes(read(data / "wav.scp").values()),
         text=said["asr"],
         ipa=mean_bytes(read(data / "text.ipa").values()),

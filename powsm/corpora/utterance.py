@@ -8,6 +8,7 @@ from powsm.errors import PowsmError
 
 _ID = re.compile(r"[A-Za-z0-9.+@_-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LANG = re.compile(r"[a-z]{3}")
 
 
@@ -98,7 +99,11 @@ def _escape(match: re.Match[str]) -> str:
 def one_line(text: str) -> str:
     """`text` without line breaks: every run of white space becomes one space.
 
-    >>> one_line(" a\\n b ")
-    'a b'
+    Control characters are white space, too: Kaldi's validate_data_dir.sh allows none.
+
+    >>> one_line(" a\\n b\\0c ")
+    'a b c'
     """
+    if not text.isprintable():
+        text = _CONTROLS.sub(" ", text)
     return " ".join(text.split())

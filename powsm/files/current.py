@@ -16,10 +16,10 @@ from powsm.files.whole import atomic_write, sha256_file
 # What each stage writes; a higher number makes everything of that stage anew.
 VERSIONS = {
     "part": 2,  # stage 1: a shard's utterances; 2 has simplified labels
-    "set": 2,  # stage 1: a data directory; 2 has text.ipa_clean
+    "set": 3,  # stage 1: a data directory; 2 has text.ipa_clean, 3 utt2speaker
     "audio": 1,  # stage 3: copies of audio
-    "dump": 2,  # stage 4; 2 has ref.raw.ipa, and nmt_nfkc in released text
-    "languages": 1,  # the part of a set in some languages
+    "dump": 3,  # stage 4; 2 has ref.raw.ipa and nmt_nfkc, 3 utt2speaker
+    "languages": 2,  # the part of a set in some languages
     "index": 3,  # where the utterances of a dump folder begin
     "tokens": 1,  # stage 5
     "decoded": 1,  # stage 12: what a profile says of a set

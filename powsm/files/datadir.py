@@ -16,15 +16,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from powsm.errors import PowsmError
+from powsm.files.sort import count_values
 from powsm.files.whole import atomic_write
 
-# One line an utterance in each; `spk2utt` stands beside them with one line a speaker.
+# Who speaks stands in `utt2speaker`. Kaldi wants `utt2spk` in the same order by speaker
+# and by utterance, which it is not where ids begin with the corpus: there, and in
+# `spk2utt`, every utterance is a speaker of its own (`write_kaldi_speakers`).
+KALDI_SPEAKERS = ("utt2spk", "spk2utt")
+# One line an utterance in each.
 UTTERANCE_FILES = (
     "wav.scp",
     "text",
     "text.ipa",
     "utt2lang",
-    "utt2spk",
+    "utt2speaker",
     "utt2num_samples",
 )
 # IPAPack++'s simplified form of `text.ipa`; a line may have no value
@@ -38,7 +43,7 @@ EXAMPLE_FILES = (
     "text.prev",
     "text.ctc",
     "utt2lang",
-    "utt2spk",
+    "utt2speaker",
     "utt2num_samples",
 )
 
@@ -109,13 +114,20 @@ def write_scp(path: Path, rows: Iterable[tuple[str, str]]) -> int:
     return n_rows
 
 
+def write_kaldi_speakers(directory: Path) -> None:
+    """Write `utt2spk` and `spk2utt` for the ids of `utt2speaker`."""
+    for name in KALDI_SPEAKERS:
+        ids = (utt_id for utt_id, _ in read_scp(directory / "utt2speaker"))
+        write_scp(directory / name, ((utt_id, utt_id) for utt_id in ids))
+
+
 def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDirSummary:
     """Check a data directory: sorted, unique, the same keys in every file.
 
     Memory does not grow with the number of utterances or speakers.
 
     Args:
-        directory: holds `files` and `spk2utt`.
+        directory: holds `files`, `utt2spk` and `spk2utt`.
         files: `UTTERANCE_FILES` or `EXAMPLE_FILES`. Only a `text` of the former may be
             empty.
 
@@ -123,12 +135,13 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
         DataDirError: the first fault, by file and line.
     """
     directory = Path(directory)
-    missing = [name for name in (*files, "spk2utt") if not (directory / name).is_file()]
+    files = (*files, *KALDI_SPEAKERS)
+    missing = [name for name in files if not (directory / name).is_file()]
     if missing:
         raise DataDirError(
             f"{directory}: no {' '.join(missing)}; rerun the stage that makes it"
         )
-    n_utts = n_samples = pairs = 0
+    n_utts = n_samples = 0
     langs: set[str] = set()
     may_be_empty = {"text"} if "text.ipa" in files else set()
     with ExitStack() as stack:
@@ -160,31 +173,16 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
                 )
             n_samples += int(count)
             langs.add(values["utt2lang"])
-            pairs += hash(f"{values['utt2spk']} {utt_id}")
+            for name in KALDI_SPEAKERS:
+                if values[name] != utt_id:
+                    raise DataDirError(
+                        f"{directory / name}:{n_utts}: found {values[name]!r}, "
+                        f"expected {utt_id!r}: who speaks stands in utt2speaker"
+                    )
     if n_utts == 0:
         raise DataDirError(f"{directory}: no utterances; an empty set cannot be used")
-    n_speakers = _check_spk2utt(directory / "spk2utt", n_utts, pairs)
+    n_speakers = count_values(directory / "utt2speaker")
     return DataDirSummary(n_utts, n_samples, n_speakers, tuple(sorted(langs)))
-
-
-def _check_spk2utt(path: Path, n_utts: int, pairs: int) -> int:
-    """Number of speakers; `pairs` is the sum of the hashes of all `speaker utt_id`.
-
-    Of strings: the hash of a tuple is so nearly linear that swapped pairs add up the
-    same for one seed in several.
-    """
-    n_speakers = 0
-    for speaker, value in read_scp(path):
-        n_speakers += 1
-        utt_ids = value.split(" ")
-        n_utts -= len(utt_ids)
-        pairs -= sum(hash(f"{speaker} {utt_id}") for utt_id in utt_ids)
-    if n_utts or pairs:
-        raise DataDirError(
-            f"{path}: does not list the utterances of utt2spk by speaker; rerun the "
-            "stage that makes it"
-        )
-    return n_speakers
 
 
 def _order_fault(where: str, key: str, previous: str) -> str:

@@ -24,22 +24,13 @@ def merge_sorted(paths: Sequence[Path], scratch: Path) -> Iterator[bytes]:
     return _sort(options, scratch, b"\0".join(map(os.fsencode, paths)))
 
 
-def write_spk2utt(utt2spk: Path, spk2utt: Path) -> None:
-    """Turn `utt2spk` round: a line a speaker, its ids in order behind it.
+def count_values(path: Path) -> int:
+    """How many different values the lines `key value` of a file have.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the file cannot be read, or the disk is full.
     """
-    current = None
-    with open(spk2utt, "wb", _BUFFER) as file:
-        for line in _sort(["-k2", "-k1,1", str(utt2spk)], spk2utt.parent):
-            utt_id, _, speaker = line[:-1].partition(b" ")
-            if speaker != current:
-                file.write(speaker if current is None else b"\n" + speaker)
-                current = speaker
-            file.write(b" " + utt_id)
-        if current is not None:
-            file.write(b"\n")
+    return sum(1 for _ in _sort(["-u", "-k2", str(path)], path.parent))
 
 
 def _sort(options: list[str], scratch: Path, names: bytes = b"") -> Iterator[bytes]:

@@ -19,9 +19,13 @@ from tqdm import tqdm
 
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import contents, is_current, states, write_record
-from powsm.files.datadir import EXAMPLE_FILES, RAW_REFERENCES, DataDirError
+from powsm.files.datadir import (
+    EXAMPLE_FILES,
+    RAW_REFERENCES,
+    DataDirError,
+    write_kaldi_speakers,
+)
 from powsm.files.lock import owned
-from powsm.files.sort import write_spk2utt
 from powsm.files.whole import atomic_folder, atomic_write
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 from powsm.prepare.filters import (
@@ -156,7 +160,7 @@ def prepare_set(
 
 def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
     """What belongs to a set beside its examples."""
-    write_spk2utt(folder / "utt2spk", folder / "spk2utt")
+    write_kaldi_speakers(folder)
     _write_json(
         folder / DROPS_FILE,
         {**outcome.counts.as_dict(), "unknown": outcome.unknown.as_dict()},
@@ -308,7 +312,7 @@ def _prepare_chunk(
             "wav.scp": audio,
             "text.ctc": rows[0].text_ctc,
             "utt2lang": lang,
-            "utt2spk": speaker,
+            "utt2speaker": speaker,
             "utt2num_samples": samples,
         }
         _add_examples(columns, rows, values)

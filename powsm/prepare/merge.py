@@ -23,13 +23,19 @@ from powsm.audio import SAMPLE_RATE
 from powsm.corpora.shar import Shard, ShardError
 from powsm.corpora.table import set_name
 from powsm.files.current import is_current, write_record
-from powsm.files.datadir import CLEAN_LABELS, UTTERANCE_FILES
+from powsm.files.datadir import (
+    CLEAN_LABELS,
+    KALDI_SPEAKERS,
+    UTTERANCE_FILES,
+    write_kaldi_speakers,
+)
 from powsm.files.lock import owned
-from powsm.files.sort import merge_sorted, write_spk2utt
+from powsm.files.sort import merge_sorted
 from powsm.files.whole import atomic_write
 from powsm.prepare.shards import PARTS, UNPACKED, Part, part_path
 
 SUMMARY = "prepare.json"
+_FILES = (*UTTERANCE_FILES, CLEAN_LABELS, *KALDI_SPEAKERS)
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +123,7 @@ def _merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummar
         made_from = {"parts": _digest([[s.name, asdict(parts[s])] for s in shards])}
         with owned(data / name):  # stage 3 writes there as well
             done = data / PARTS / f"{name}.merged"
-            files = [*UTTERANCE_FILES, CLEAN_LABELS, "spk2utt", SUMMARY]
+            files = [*_FILES, SUMMARY]
             is_there = all((data / name / file).is_file() for file in files)
             if not (is_there and is_current(done, "set", made_from)):
                 done.unlink(missing_ok=True)
@@ -165,7 +171,7 @@ def _merge_set(
     scratch = Path(tempfile.mkdtemp(dir=data / PARTS, prefix=f"{name}.merging-"))
     try:
         _write_columns(name, merge_sorted(paths, scratch), record["kept"], scratch)
-        write_spk2utt(scratch / "utt2spk", scratch / "spk2utt")
+        write_kaldi_speakers(scratch)
         with atomic_write(scratch / SUMMARY) as file:
             json.dump(record, file, ensure_ascii=False, indent=2)
             file.write("\n")
@@ -174,7 +180,7 @@ def _merge_set(
         (target / SUMMARY).unlink(
             missing_ok=True
         )  # last to come back: then all is there
-        for file_name in (*UTTERANCE_FILES, CLEAN_LABELS, "spk2utt", SUMMARY):
+        for file_name in (*_FILES, SUMMARY):
             with open(scratch / file_name, "rb+") as written:
                 os.fsync(written.fileno())
             os.replace(scratch / file_name, target / file_name)
@@ -195,7 +201,7 @@ def _write_columns(
                 "text",
                 "text.ipa",
                 "utt2lang",
-                "utt2spk",
+                "utt2speaker",
                 "utt2num_samples",
                 CLEAN_LABELS,
             )

@@ -49,7 +49,9 @@ class DumpSet:
 
     @cached_property
     def speakers(self) -> dict[str, str]:
-        return self._of_examples("utt2spk")
+        # sets made before 2026-11-29 have them in utt2spk
+        is_new = (self.folder / "utt2speaker").exists()
+        return self._of_examples("utt2speaker" if is_new else "utt2spk")
 
     @cached_property
     def locations(self) -> dict[str, str]:

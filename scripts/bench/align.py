@@ -114,7 +114,7 @@ def make_set(
     normaliser = Normaliser(english_rules=False)
     (folder / "wav").mkdir(parents=True)
     names = ("wav.scp", "text", "text.prev", "text.ctc")
-    names += ("utt2num_samples", "utt2lang", "utt2spk")
+    names += ("utt2num_samples", "utt2lang", "utt2speaker")
     rows = {name: {} for name in names}
     sounds = {}
     for number in range(n_sentences):

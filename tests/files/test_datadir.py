@@ -20,8 +20,9 @@ FILES = {
     "text": "a null\nb\nc two words\n",
     "text.ipa": "a n\nb ʊ\nc l l\n",
     "utt2lang": "a deu\nb deu\nc eng\n",
-    "utt2spk": "a s2\nb s1\nc s2\n",
-    "spk2utt": "s1 b\ns2 a c\n",
+    "utt2speaker": "a s2\nb s1\nc s2\n",
+    "utt2spk": "a a\nb b\nc c\n",
+    "spk2utt": "a a\nb b\nc c\n",
     "utt2num_samples": "a 10\nb 20\nc 30\n",
 }
 
@@ -123,10 +124,11 @@ def test_validate_counts(folder):
         ("text.ipa", "a n\nb  \nc l\n", "text.ipa:2: no value after 'b'"),
         ("utt2num_samples", "a 10\nb 0\nc 30\n", "utt2num_samples:2: found '0'"),
         ("utt2num_samples", "a 10\nb 1.5\nc 30\n", "utt2num_samples:2: found '1.5'"),
-        ("spk2utt", "s1 a\ns2 b c\n", "spk2utt: does not list"),
-        ("spk2utt", "s1 b\n", "spk2utt: does not list"),
-        ("spk2utt", "s1 b\ns2 a c\ns3 c\n", "spk2utt: does not list"),
-        ("utt2spk", "a s2\nb s1\nc s1\n", "spk2utt: does not list"),
+        ("spk2utt", "a a\nb a\nc c\n", "spk2utt:2: found 'a', expected 'b'"),
+        ("spk2utt", "s1 b\n", "spk2utt:1: found 's1', expected 'a'"),
+        ("utt2spk", "a a\nb b\n", "utt2spk:3: found the end of the file"),
+        ("utt2spk", "a s2\nb b\nc c\n", "who speaks stands in utt2speaker"),
+        ("utt2speaker", "a s2\nb\nc s1\n", "utt2speaker:2: no value after 'b'"),
         ("wav.scp", "a x\nb y\nb z\n", "wav.scp:3: 'b' is given twice"),
     ],
 )
@@ -138,8 +140,8 @@ def test_validate_names_the_fault(folder, name, content, fault):
 
 def test_validate_missing_and_empty(folder):
     (folder / "text").unlink()
-    (folder / "utt2spk").unlink()
-    with pytest.raises(DataDirError, match="no text utt2spk; rerun"):
+    (folder / "utt2speaker").unlink()
+    with pytest.raises(DataDirError, match="no text utt2speaker; rerun"):
         validate(folder)
     for name in FILES:
         (folder / name).write_text("")

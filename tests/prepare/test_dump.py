@@ -65,7 +65,8 @@ def test_files_hold_exactly_the_published_format(small, tmp_path):
     ]
     assert {line.split(" ")[1] for line in lines(out / "text.ctc")} == {ctc, "/s//a/"}
     assert lines(out / "wav.scp")[0] == "asterisk_a_eng_asr downloads/x.tar:0:1000"
-    assert lines(out / "spk2utt")[1] == "spk2 asterisk_b_fra_pr"
+    assert lines(out / "utt2speaker")[-1] == "asterisk_b_fra_pr spk2"
+    assert lines(out / "spk2utt")[-1] == "asterisk_b_fra_pr asterisk_b_fra_pr"
     assert not (out / "ref.ipa").exists()
     assert outcome.counts.summary() == (
         "kept 2 of 6 (dropped_language=1 no_phones=1 too_long=1 too_short=1 "
@@ -210,7 +211,7 @@ def test_leftovers_of_a_killed_run_do_no_harm(small, tmp_path, leftover):
     assert [path.name for path in killed.parent.iterdir()] == ["train"]
 
 
-@pytest.mark.parametrize("at", ["text", "text.ctc.000000", "utt2spk.by_speaker"])
+@pytest.mark.parametrize("at", ["text", "text.ctc.000000", "spk2utt"])
 def test_same_bytes_after_a_kill(tmp_path, at):
     """kill -9 when files are opened, when a part is written, when speakers are."""
     data, out = generated(tmp_path / "data" / "dev"), tmp_path / "dump" / "dev"
@@ -277,7 +278,7 @@ def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch):
         for subset in ("10h", "100h", None):
             out = tmp_path / f"dump_{subset}" / dset
             prepare_set(data, out, Settings(subset=subset))
-            kept[dset, subset] = set(lines(out / "utt2spk"))
+            kept[dset, subset] = set(lines(out / "utt2speaker"))
     assert kept["train", "10h"] < kept["train", "100h"] < kept["train", None]
     assert kept["dev", "10h"] == kept["dev", None]
 

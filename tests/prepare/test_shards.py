@@ -269,7 +269,7 @@ def test_same_bytes_after_a_crash(corpus, expected, tmp_path, monkeypatch, at):
 
     module, name = {
         "parts": (parts_module, "read_shard"),
-        "merging": (merge_module, "write_spk2utt"),
+        "merging": (merge_module, "write_kaldi_speakers"),
         "moving": (os, "replace"),
     }[at]
     if at == "moving":

@@ -135,7 +135,7 @@ def test_other_utterances_are_not_scored(tmp_path, dump):
 def test_utterances_are_those_of_any_task(tmp_path, dump):
     """A set of ASR examples alone, which has no line that ends in _pr."""
     folder = dump / "test_tone"
-    for name in ("utt2lang", "utt2spk", "utt2num_samples", "wav.scp"):
+    for name in ("utt2lang", "utt2speaker", "utt2num_samples", "wav.scp"):
         lines = (folder / name).read_text().splitlines(keepends=True)
         (folder / name).write_text("".join(x for x in lines if "_asr " in x))
     truth = DumpSet(folder)

@@ -15,8 +15,7 @@ from powsm.audio import SAMPLE_RATE, n_samples_of
 from powsm.corpora.utterance import make_utt_id, safe_id
 from powsm.errors import PowsmError
 from powsm.files.audio_places import AudioRef
-from powsm.files.datadir import RAW_REFERENCES, write_scp
-from powsm.files.sort import write_spk2utt
+from powsm.files.datadir import RAW_REFERENCES, write_kaldi_speakers, write_scp
 from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_folder, atomic_write
@@ -112,7 +111,7 @@ def write_phone_set(
                 ("text.prev", example.text_prev),
                 ("text.ctc", example.text_ctc),
                 ("utt2lang", langs[key]),
-                ("utt2spk", safe_id(speakers.get(key, utt_id))),
+                ("utt2speaker", safe_id(speakers.get(key, utt_id))),
                 ("utt2num_samples", str(n_samples)),
             ):
                 rows.setdefault(file, []).append((example.example_id, value))
@@ -152,7 +151,7 @@ def _write_set(
     with atomic_folder(out) as making:
         for file, lines in rows.items():
             write_scp(making / file, sorted(lines))
-        write_spk2utt(making / "utt2spk", making / "spk2utt")
+        write_kaldi_speakers(making)
         with atomic_write(making / "normaliser.json") as json_file:
             json.dump(record, json_file, indent=1)
 

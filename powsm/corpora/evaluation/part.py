@@ -9,8 +9,13 @@ from pathlib import Path
 
 from powsm.errors import PowsmError
 from powsm.files.current import is_current, states, write_record
-from powsm.files.datadir import EXAMPLE_FILES, RAW_REFERENCES, read_scp, write_scp
-from powsm.files.sort import write_spk2utt
+from powsm.files.datadir import (
+    EXAMPLE_FILES,
+    RAW_REFERENCES,
+    read_scp,
+    write_kaldi_speakers,
+    write_scp,
+)
 from powsm.files.whole import atomic_folder
 
 _BY_UTTERANCE = ("ref.ipa", RAW_REFERENCES, "ref.text")
@@ -62,7 +67,7 @@ def write_part(whole: Path, out: Path, langs: Collection[str]) -> int:
             if (whole / name).exists():
                 rows = (row for row in read_scp(whole / name) if row[0] in utt_ids)
                 write_scp(making / name, rows)
-        write_spk2utt(making / "utt2spk", making / "spk2utt")
+        write_kaldi_speakers(making)
         shutil.copyfile(whole / "normaliser.json", making / "normaliser.json")
         made_from = _made_from(whole, langs)
         write_record(making / _RECORD, "languages", made_from, making.iterdir())

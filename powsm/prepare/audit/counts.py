@@ -243,11 +243,11 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
             stats.filtered.drop(judged.reason, utt_id)
             continue
         stats.filtered.keep(utt_id, n_samples, bool(normalised))
-        constant = f" {audio}\n {lang}\n {speaker}\n {samples}\n "
+        constant = f" {audio}\n {lang}\n {speaker}\n {samples}\n \n \n"
         for row in examples(utt_id, lang, phones, ctc_phones, normalised):
-            # an id in each of eight files, a space and a line end in most
+            # ids of seven files and twice in Kaldi's two; spaces and line ends
             varying = f"{row.text} \n{row.text_prev} \n{row.text_ctc} \n"
-            stats.dump_bytes += 8 * len(row.example_id) + len(constant)
+            stats.dump_bytes += 11 * len(row.example_id) + len(constant)
             stats.dump_bytes += len(varying.encode())
         if not dset.startswith("train"):
             reference = judged.reference(ipa)
