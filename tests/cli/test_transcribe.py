@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -230,3 +231,63 @@ def test_done_recordings_survive_a_kill_in_the_middle(here, say, monkeypatch):
     assert sorted(p.name for p in here.iterdir() if p.suffix != ".wav") == ["a.json"]
     say("--format", "json", "a.wav", "b.wav", "c.wav")
     assert n == ["a", "b", "b", "c"]
+
+
+def put_m4a(path, samples, rate):
+    """AAC in MP4, which FFmpeg alone opens."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=rate)
+        frame = av.AudioFrame.from_ndarray(
+            samples.astype(np.float32)[None], format="fltp", layout="mono"
+        )
+        frame.sample_rate = rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+
+
+def test_a_phoneticians_folder_is_one_command(here, say, model, monkeypatch, caplog):
+    """Ten recordings as they lie about; killed in the middle, and called again."""
+    both = noise(1.0, n_channels=2)
+    put("in/1 stereo.wav", np.repeat(both, 3, axis=0)[:44_100], 44_100)
+    put("in/ភាសា ខ្មែរ.flac", noise(seed=1))
+    put("in/day 2/c.ogg", noise(seed=2))
+    put("in/day 2/d.MP3", noise(seed=3), format="MP3")
+    put_m4a("in/e.m4a", noise(seed=4), 16_000)
+    put("in/f (1).wav", noise(seed=5)[:8_000], 8_000)
+    put("in/g'h\"i.aiff", noise(seed=6))
+    put("in/silent.wav", np.zeros(16_000))
+    put("in/long.wav", noise(45, seed=7))
+    data = put("in/broken.flac", noise(seed=8)).read_bytes()
+    Path("in/broken.flac").write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr("powsm.cli.recordings.transcribe._GROUP_FILES", 2)
+    load_model = "powsm.cli.recordings.transcribe.load_model"
+    monkeypatch.setattr(load_model, lambda options: model)
+    answer, decoded = type(model).answer, []
+
+    def counted(self, question, jobs, **how):
+        if len(decoded) == 4:
+            decoded.append("killed")
+            raise KeyboardInterrupt
+        decoded.extend(job.utt_id for job in jobs)
+        return answer(self, question, jobs, **how)
+
+    monkeypatch.setattr(type(model), "answer", counted)
+    how = ("--format", "textgrid", "--out", "out", "in")
+    with pytest.raises(SystemExit) as end:
+        say(*how)
+    assert end.value.code == 130
+    assert len(list(Path("out").rglob("*.TextGrid"))) == 4
+    with pytest.raises(SystemExit, match="1 of 10 recordings could not be used"):
+        say(*how)
+    assert [m for m in caplog.messages if "in/broken.flac: " in m]
+    decoded.remove("killed")
+    assert len(decoded) == len(set(decoded)) == 9, "each is decoded once"
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    recordings = [p for p in Path("in").rglob("*.*") if p.name != "broken.flac"]
+    assert len(recordings) == len(list(Path("out").rglob("*.*"))) == 9
+    for path in recordings:
+        written = Path("out", path.relative_to("in")).with_suffix(".TextGrid")
+        assert written.read_text() == model(path).to("textgrid"), path
+        grid = textgrid.openTextgrid(str(written), False)
+        assert [tier.name for tier in grid.tiers] == ["phones"]
