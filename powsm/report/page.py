@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from powsm.cluster.costs import count_parameters
 from powsm.files.whole import atomic_write, read_json
 from powsm.languages import language_name
 from powsm.phones.chart import PROPERTIES, classes
@@ -24,7 +25,6 @@ from powsm.report.decoded import (
     read_decoded,
 )
 from powsm.report.experiment import Experiment, training_command, versions
-from powsm.report.paper.costs import count_parameters
 from powsm.report.results_md import weaknesses
 from powsm.score.rates import CHANCE, RATES
 from powsm.score.results import Result
