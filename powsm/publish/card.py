@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from powsm.decode.profile import Profile
 from powsm.formatting import markdown_table
 from powsm.languages import LANGUAGES, language_name
 from powsm.model.find import ModelFiles
@@ -50,9 +51,10 @@ def model_card(
         "pipeline_tag": "automatic-speech-recognition",
         "tags": ["espnet", "phone-recognition", "powsm"],
     }
+    seconds = config["preprocessor_conf"]["speech_length"]
     snippet = SNIPPET.format(
         tag=tag,
-        seconds=config["preprocessor_conf"]["speech_length"],
+        seconds=seconds,
         prompts=", ".join(f'("{task.name}", "{task.sample}")' for task in tasks),
         lang_sym=f"<{codes[0]}>" if codes else "<unk>",
     )
@@ -76,7 +78,7 @@ def model_card(
         "With the recipe that trained it, batched and at any length:",
         f"```bash\npowsm transcribe --model {tag} speech.wav\n```",
         "## Scores",
-        _scores(exp),
+        _scores(exp, profiles, f"{seconds:g}"),
         "## Settings",
         markdown_table(["", ""], _settings(config)),
     ]
@@ -86,11 +88,19 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _scores(exp: Path) -> str:
+def _windows(profiles: Sequence[Path], seconds: str) -> dict[str, str]:
+    """What each profile hears of a recording, by its name in results."""
+    said = {"own": "its own length", "published": f"padded to {seconds} s"}
+    loaded = (Profile.load(path) for path in profiles)
+    return {p.name.removeprefix("decode_"): said[p.window] for p in loaded}
+
+
+def _scores(exp: Path, profiles: Sequence[Path], seconds: str) -> str:
     """Pooled scores by the main metric of each task."""
     if not (exp / RESULTS_FILE).exists():
         return "Not scored."
     results = [r for r in read_results(exp / RESULTS_FILE) if r.lang == "all"]
+    windows = _windows(profiles, seconds)
     metrics: dict[tuple[str, str], set[str]] = {}
     for result in results:
         metrics.setdefault((result.set, result.task), set()).add(result.metric)
@@ -103,17 +113,19 @@ def _scores(exp: Path) -> str:
         if found and result.metric == found[0]:
             task = task_title(result.task)
             score = with_interval(result)
-            rows.append([result.set, task, result.system, result.metric, score])
+            window = windows.get(result.system, "not known")
+            way = [result.system, window]
+            rows.append([result.set, task, *way, result.metric, score])
     if not rows:
         return "Not scored."
     note = "Percent, with 95 % bootstrap intervals; `RESULTS.md` has the rest. "
     note += (
-        "Decoded by the recipe, each recording at its own length unless the profile "
-        "says `window: published`. The code above pads to the window, and scores "
+        "Decoded by the recipe's profiles; `audio` says what they hear of a recording. "
+        f"The code above pads to {seconds} s: of rows at their own length it scores "
         "differently."
     )
-    table = markdown_table(["set", "task", "decode", "", "score"], rows)
-    return f"{note}\n\n{table}\n\n{rate_notes(dict.fromkeys(row[3] for row in rows))}"
+    table = markdown_table(["set", "task", "decode", "audio", "", "score"], rows)
+    return f"{note}\n\n{table}\n\n{rate_notes(dict.fromkeys(row[4] for row in rows))}"
 
 
 def _settings(config: dict) -> list[list[str]]:
