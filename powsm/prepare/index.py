@@ -261,41 +261,66 @@ class ExampleIndex:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self._index = build_index(self.folder)
-        self.num_samples = np.memmap(self._index / "num_samples", _NUMBER, mode="r")
-        self._open: dict[Path, int] = {}
+        index = build_index(self.folder)
+        # files are found from the folder that was indexed: a set that is made anew
+        # under this name meanwhile has other lines at the same places
+        self._folder = os.open(self.folder, os.O_RDONLY)
+        self._index = index.name
+        self._open: dict[str, int] = {}
+        self.num_samples = self._map(f"{self._index}/num_samples", _NUMBER)
 
     def __len__(self) -> int:
         return self.num_samples.size
 
-    def __getstate__(self) -> dict:
-        return {"folder": self.folder}  # a spawned worker opens its own files
+    def __getstate__(self) -> dict:  # a spawned worker opens its own files
+        return {"folder": self.folder, "inode": os.fstat(self._folder).st_ino}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state["folder"])
+        if os.fstat(self._folder).st_ino != state["inode"]:
+            raise self._made_anew()
 
     def __del__(self):
-        for file in getattr(self, "_open", {}).values():
-            os.close(file)
+        for file in (
+            *getattr(self, "_open", {}).values(),
+            getattr(self, "_folder", None),
+        ):
+            if file is not None:
+                os.close(file)
 
-    def _read(self, path: Path, begin: int, end: int) -> bytes:
+    def _find(self, name: str) -> int:
+        try:
+            return os.open(name, os.O_RDONLY, dir_fd=self._folder)
+        except FileNotFoundError as err:
+            raise self._made_anew() from err
+
+    def _made_anew(self) -> IndexMismatchError:
+        return IndexMismatchError(
+            f"{self.folder}: was made anew while it was read; run the command again"
+        )
+
+    def _map(self, name: str, dtype: np.dtype | type) -> np.ndarray:
+        with os.fdopen(self._find(name), "rb") as file:
+            return np.memmap(file, dtype, mode="r")
+
+    def _read(self, name: str, begin: int, end: int) -> bytes:
         # not mapped: pages of a map count as the worker's own memory once it saw them
-        if path not in self._open:
-            self._open[path] = os.open(path, os.O_RDONLY)
-        return os.pread(self._open[path], end - begin, begin)
+        if name not in self._open:
+            self._open[name] = self._find(name)
+        return os.pread(self._open[name], end - begin, begin)
 
     def _begins(self) -> np.ndarray:
-        begins = np.memmap(self._index / "begins", _NUMBER, mode="r")
+        begins = self._map(f"{self._index}/begins", _NUMBER)
         return begins.reshape(-1, len(_INDEXED))
 
     def langs(self) -> np.ndarray:
         """A number for the language of each utterance, int32, shape (n_utts,)."""
-        ids = np.memmap(self.folder / _INDEXED[0], np.uint8, mode="r")
+        ids = self._map(_INDEXED[0], np.uint8)
         return _langs(ids, self._begins()[: len(self), 0])
 
     def has_task(self, tasks: Iterable[str]) -> np.ndarray:
         """Which utterances have an example of one of these, bool, shape (n_utts,)."""
-        ids = np.memmap(self.folder / _INDEXED[0], np.uint8, mode="r")
+        ids = self._map(_INDEXED[0], np.uint8)
         suffixes = tuple(np.frombuffer(f"_{t}".encode(), np.uint8) for t in tasks)
         return _has_suffix(ids, self._begins()[:, 0], suffixes)
 
@@ -306,11 +331,11 @@ class ExampleIndex:
     def _lines(self, name: str, utt: int) -> list[tuple[str, str]]:
         """(example id, value) of an utterance's lines in one of the files."""
         row = len(_INDEXED) * _NUMBER.itemsize
-        numbers = self._read(self._index / "begins", utt * row, (utt + 2) * row)
+        numbers = self._read(f"{self._index}/begins", utt * row, (utt + 2) * row)
         begin, end = np.frombuffer(numbers, _NUMBER)[
             _INDEXED.index(name) :: len(_INDEXED)
         ]
-        text = self._read(self.folder / name, begin, end).decode()
+        text = self._read(name, begin, end).decode()
         pairs = (line.partition(" ") for line in text.split("\n")[:-1])
         return [(example_id, value) for example_id, _, value in pairs]
 

@@ -187,16 +187,17 @@ def handing_over() -> Iterator[None]:
     """Tell in one line what keeps a batch from reaching the training process.
 
     Raises:
-        PowsmError: of a loading process, which sends its whole traceback.
+        PowsmError, OSError: of a loading process, which sends its whole traceback.
         LoadingError: a loading process was killed, which PyTorch tells by an error
             wherever the training process is.
     """
     try:
         yield
-    except PowsmError as err:
+    except (PowsmError, OSError) as err:
         if not str(err).startswith("Caught "):
             raise
-        kind = f"{type(err).__module__}.{type(err).__qualname__}: "
+        module = "" if isinstance(err, OSError) else f"{type(err).__module__}."
+        kind = f"{module}{type(err).__qualname__}: "
         message = str(err).rstrip().rpartition(kind)[2]
         raise type(err)(message) from err
     except RuntimeError as err:

@@ -12,6 +12,7 @@ import soundfile
 from dump_builder import make_dump
 
 from powsm.audio import AudioError
+from powsm.files.whole import atomic_folder
 from powsm.prepare.index import ExampleIndex, IndexMismatchError, build_index
 
 
@@ -48,6 +49,20 @@ def test_index_is_built_once_and_again_when_a_file_changes(folder):
 def test_index_can_be_sent_to_a_worker(folder):
     index = pickle.loads(pickle.dumps(ExampleIndex(folder)))
     assert index.utt_id(4) == "tiny_u0004_eng"
+
+
+def test_a_set_made_anew_while_it_is_read_is_never_mixed_with_the_old(folder):
+    whole, partly = ExampleIndex(folder), ExampleIndex(folder)
+    before = whole.examples(1)  # its files are open now
+    audio = whole.audio(1)
+    partly.audio(1)  # the lists alone
+    packed = pickle.dumps(whole)
+    with atomic_folder(folder) as making:
+        make_dump(making, [1.5, 0.5, 0.7, 0.9, 1.1])
+    assert (whole.examples(1), whole.audio(1)) == (before, audio)
+    for read in (lambda: partly.examples(1), lambda: pickle.loads(packed)):
+        with pytest.raises(IndexMismatchError, match="train: was made anew while"):
+            read()
 
 
 def test_files_that_disagree_are_refused_with_the_line(folder):

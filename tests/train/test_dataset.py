@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import tempfile
 
@@ -12,10 +13,10 @@ import torch
 from dump_builder import make_dump
 
 from powsm.model.layout import LayoutMaker
-from powsm.prepare.index import ExampleIndex
+from powsm.prepare.index import ExampleIndex, IndexMismatchError
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset, collate
-from powsm.train.loader import LoadingError, UtteranceLoader
+from powsm.train.loader import LoadingError, UtteranceLoader, handing_over
 
 
 def encode(example):
@@ -200,6 +201,25 @@ def test_killed_loading_process_ends_in_a_line(folder):
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     with pytest.raises(LoadingError, match="a loading process ended.*is there mem"):
         list(batches)
+
+
+def test_set_that_is_gone_while_it_is_loaded_ends_in_a_line(folder):
+    loader = make_loader(folder, updates_per_epoch=1000, num_workers=1)
+    folder.rename(folder.with_name("old"))
+    shutil.rmtree(folder.with_name("old"))
+    with pytest.raises(IndexMismatchError) as caught:
+        list(loader)
+    expected = f"{folder}: was made anew while it was read; run the command again"
+    assert str(caught.value) == expected
+
+
+def test_error_of_the_system_in_a_loading_process_is_one_line():
+    with pytest.raises(FileNotFoundError) as caught, handing_over():
+        raise FileNotFoundError(
+            "Caught FileNotFoundError in DataLoader worker process 0.\nOriginal "
+            "Traceback...\nFileNotFoundError: [Errno 2] No such file or directory: 'a.flac'\n"
+        )
+    assert str(caught.value) == "[Errno 2] No such file or directory: 'a.flac'"
 
 
 def test_temporary_folder_with_a_long_name_ends_in_a_line(
