@@ -217,7 +217,8 @@ def test_error_of_the_system_in_a_loading_process_is_one_line():
     with pytest.raises(FileNotFoundError) as caught, handing_over():
         raise FileNotFoundError(
             "Caught FileNotFoundError in DataLoader worker process 0.\nOriginal "
-            "Traceback...\nFileNotFoundError: [Errno 2] No such file or directory: 'a.flac'\n"
+            "Traceback...\nFileNotFoundError: [Errno 2] No such file or directory: "
+            "'a.flac'\n"
         )
     assert str(caught.value) == "[Errno 2] No such file or directory: 'a.flac'"
 

@@ -5,7 +5,7 @@ reads, up to a quarter of an hour each, single words to short sentences. Korean 
 Vietnamese are left out: there it writes q for [k] and letters for tones. Voice, rate,
 pitch, level, tilt of the spectrum and noise are drawn for each sentence. What espeak-ng
 makes of the letters is at once what is labelled and what is spoken, so the phones are
-right also where the reading is poor; they are the synthesiser's, and all is for training.
+right also where the reading is poor; they are the synthesiser's: all is for training.
 """
 
 import hashlib
