@@ -210,7 +210,7 @@ function showResults() {
     const groups = unique(rows.map(group));
     rows.sort((a, b) => groups.indexOf(group(a)) - groups.indexOf(group(b)) || betterFirst(a, b));
     const rivals = new Map(groups.map((g) => [g, rows.filter((r) => group(r) === g)]));
-    const isBest = (r) => isMain(r) && rivals.get(group(r)).length > 1 && rivals.get(group(r))[0] === r;
+    const isBest = (r) => isMain(r) && r.metric !== data.chance && rivals.get(group(r)).length > 1 && rivals.get(group(r))[0] === r;
     const beginsScale = (r, k) => k === 0 || rows[k - 1].metric !== r.metric;
     body.replaceChildren(...rows.map((r, k) =>
       el("tr", { class: [r.lang === "all" ? "pooled" : "", isBest(r) ? "best" : ""].join(" ").trim() || undefined },

@@ -359,3 +359,14 @@ def test_confusions_of_very_many_languages_are_pooled(tmp_path, monkeypatch):
     total = sum(n for rows in whole["confusions"].values() for _, _, n in rows)
     assert sum(n for _, _, n in pooled["confusions"]["all"]) == total
     assert set(pooled["confusions"]) == {"all"}
+
+
+def test_headline_is_of_a_test_set(experiment, tmp_path):
+    """Epochs were chosen by dev, whose score comes first and is better."""
+    dev = [
+        dataclasses.replace(r, set="dev", value=r.value / 2) for r in experiment.results
+    ]
+    both = dataclasses.replace(experiment, results=(*dev, *experiment.results))
+    assert page.headline(both, tmp_path)["set"] == "test_tone"
+    alone = dataclasses.replace(experiment, results=tuple(dev))
+    assert page.headline(alone, tmp_path)["set"] == "dev"
