@@ -68,3 +68,19 @@ def test_decoding_equals_stock():
     assert result.returncode == 0, result.stderr
     (line,) = result.stdout.splitlines()
     assert json.loads(line)["identical"] == 1.0
+
+
+def test_transcribing_is_compared_with_stock(load, tmp_path):
+    from dump_builder import make_dump
+    from espnet2.bin.s2t_inference import Speech2Text
+    from tiny_model import make_experiment, make_tokens
+
+    make_dump(tmp_path / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    exp = make_experiment(tmp_path, make_tokens(tmp_path / "train", tmp_path / "token"))
+    bench, folder = load("transcribe"), tmp_path / "wav"
+    folder.mkdir()
+    assert bench.write_recordings(folder, 2, tmp_path / "train") > 1
+    search = {"beam_size": 1, "maxlenratio": -5.0}
+    stock = Speech2Text(exp / "config.yaml", exp / "valid.loss.ave.pth", **search)
+    found = bench.warm(str(exp), stock, "eng", folder, n_stock=1)
+    assert found["stock_warm_files"] == 1 and found["warm_ratio"] > 0
