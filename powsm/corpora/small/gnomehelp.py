@@ -11,7 +11,7 @@ import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def select(root: Path, seed: int) -> Selection:
             english = {text_key(text) for text in texts}
         selection.left_out[lang] = left_out
         progress = tqdm(texts, desc=f"gnomehelp {lang}", disable=None)
-        selection.splits["train"] += [_clip(t, code, lang, seed) for t in progress]
+        selection.splits["train"] += [make_clip(t, code, lang, seed) for t in progress]
     return selection
 
 
@@ -138,12 +138,27 @@ def speak(text: str, voice: str, rate_wpm: int, pitch: int) -> np.ndarray:
     return np.round(speech.clip(-1, 1) * 32767).astype(np.int16)
 
 
-def _clip(text: str, code: str, lang: str, seed: int) -> Clip:
+def make_clip(
+    text: str,
+    code: str,
+    lang: str,
+    seed: int,
+    disturb: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+) -> Clip:
+    """A text spoken in a voice, at a rate and a pitch that are drawn for it.
+
+    Args:
+        code, lang: ISO 639-1 and ISO 639-3.
+        seed: of the draws, together with language and text.
+        disturb: makes int16 (n_samples,) of what was spoken, with draws of its own.
+    """
     digest = hashlib.sha256(f"{lang} {text}".encode()).hexdigest()
     draw = np.random.default_rng([seed, int(digest[:16], 16)])
     variant = VARIANTS[draw.integers(len(VARIANTS))]
-    voice = espeak.VOICES[lang]
+    voice = espeak.voice_of(lang)
     rate_wpm = int(draw.integers(*RATES_WPM))
+    pitch = int(draw.integers(*PITCHES))
+    spoken = partial(speak, text, f"{voice}+{variant}", rate_wpm, pitch)
     return Clip(
         clip_id=f"{lang}-{digest[:16]}",
         language=code,
@@ -151,7 +166,11 @@ def _clip(text: str, code: str, lang: str, seed: int) -> Clip:
         text=text,
         ipa=espeak.text_to_ipa(text, voice),
         duration_s=60 * len(text.split()) / rate_wpm,
-        read_samples=partial(
-            speak, text, f"{voice}+{variant}", rate_wpm, int(draw.integers(*PITCHES))
-        ),
+        read_samples=partial(_disturbed, spoken, disturb, draw.integers(1 << 62))
+        if disturb
+        else spoken,
     )
+
+
+def _disturbed(spoken: Callable, disturb: Callable, seed: int) -> np.ndarray:
+    return disturb(spoken(), np.random.default_rng(seed))

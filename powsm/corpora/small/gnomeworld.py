@@ -10,14 +10,13 @@ right also where the reading is poor; they are the synthesiser's: all is for tra
 
 import hashlib
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.signal import lfilter
 from tqdm import tqdm
 
-from powsm.corpora.small import espeak, gnomehelp
+from powsm.corpora.small import gnomehelp
 from powsm.corpora.small.text_faults import text_key
 from powsm.corpora.small.write_shar import Clip, Selection
 
@@ -99,7 +98,7 @@ def _share(
         if seconds >= 60 * MINUTES:
             left_out["not_needed"] += 1
             continue
-        clip = _clip(text, code, lang, seed)
+        clip = gnomehelp.make_clip(text, code, lang, seed, disturb)
         if not clip.ipa:
             left_out["not_read"] += 1
             continue
@@ -108,46 +107,21 @@ def _share(
     return clips, left_out
 
 
-def _clip(text: str, code: str, lang: str, seed: int) -> Clip:
-    digest = _digest(f"{lang} {text}")
-    draw = np.random.default_rng([seed, int(digest[:16], 16)])
-    variant = gnomehelp.VARIANTS[draw.integers(len(gnomehelp.VARIANTS))]
-    voice = espeak.voice_of(lang)
-    rate_wpm = int(draw.integers(*gnomehelp.RATES_WPM))
-    pitch = int(draw.integers(*gnomehelp.PITCHES))
-    return Clip(
-        clip_id=f"{lang}-{digest[:16]}",
-        language=code,
-        speaker=f"espeak-{lang}-{variant}",
-        text=text,
-        ipa=espeak.text_to_ipa(text, voice),
-        duration_s=60 * len(text.split()) / rate_wpm,
-        read_samples=partial(
-            _speak, text, f"{voice}+{variant}", rate_wpm, pitch, draw.integers(1 << 62)
-        ),
-    )
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _speak(text: str, voice: str, rate_wpm: int, pitch: int, seed: int) -> np.ndarray:
-    speech = gnomehelp.speak(text, voice, rate_wpm, pitch).astype(np.float64) / 32768
-    return disturb(speech, np.random.default_rng(seed))
 
 
 def disturb(speech: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """Speech through some other microphone, room and recorder, drawn at random.
 
     Args:
-        speech: float (n_samples,) in [-1, 1], not silent.
+        speech: int16 (n_samples,), not silent.
         draw: of tilt, level and noise.
 
     Returns:
         int16 (n_samples,), the noise `SNR_DB` below the speech.
     """
-    tilted = lfilter([1.0], [1.0, draw.uniform(*TILT)], speech)
+    tilted = lfilter([1.0], [1.0, draw.uniform(*TILT)], speech / 32768)
     tilted /= np.abs(tilted).max()
     power = np.mean(tilted**2)
     noise = draw.normal(

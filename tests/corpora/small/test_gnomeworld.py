@@ -52,7 +52,7 @@ def test_clips_are_the_same_for_a_seed_and_vary_with_it(guide):
 
 def test_disturbed_speech_keeps_its_length_and_hides_no_more_than_it_says():
     time = np.arange(16_000) / 16_000
-    speech = 0.5 * np.sin(2 * np.pi * 220 * time)
+    speech = np.round(16_384 * np.sin(2 * np.pi * 220 * time)).astype(np.int16)
     for seed in range(20):
         heard = gnomeworld.disturb(speech, np.random.default_rng(seed))
         assert heard.dtype == np.int16 and heard.shape == speech.shape
