@@ -125,6 +125,7 @@ _ROWS = (  # in the order of the symbols in the published vocabulary
     ),
 )
 LID = "lid"
+PUBLISHED_TASKS = ("asr", "pr", "g2p", "p2g")  # those of the paper's models and tables
 TASKS: dict[str, Task] = {row.name: row for row in _ROWS if row.is_trained}
 _ORDER = (PHONES, TEXT, LANGUAGE)
 # What a profile can decode and stage 13 scores, in the order of reports.

@@ -6,9 +6,9 @@ what the stages write on a generated corpus (tests/test_costs.py).
 
 from dataclasses import dataclass
 
-from powsm.tasks import TASKS
+from powsm.tasks import PUBLISHED_TASKS
 
-N_TASKS = len(TASKS)  # examples of an utterance
+N_TASKS = len(PUBLISHED_TASKS)  # examples of an utterance
 ADAM_STATES = 2  # numbers that AdamW keeps for each parameter
 FLOAT32 = 4  # bytes
 

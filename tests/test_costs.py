@@ -16,6 +16,7 @@ from espnet2.fileio.read_text import read_2columns_text
 from powsm.cluster import checks as preflight
 from powsm.files.datadir import read_scp
 from powsm.prepare.index import ExampleIndex
+from powsm.tasks import PUBLISHED_TASKS
 
 ROOT = Path(__file__).parents[1]
 COSTS = ROOT / "egs2/powsm/s2t1/costs.yaml"
@@ -32,9 +33,10 @@ def prepared(tmp_path_factory) -> Path:
     finally:
         sys.path.pop(0)
     write_corpora(folder / "downloads", 600)
+    tasks = ",".join(PUBLISHED_TASKS)
     for script, *options in (
         ("prepare_data.py", "--downloads", "downloads", "--data", "data"),
-        ("prepare_dump.py", "--data", "data", "--dump", "dump"),
+        ("prepare_dump.py", "--data", "data", "--dump", "dump", "--tasks", tasks),
     ):
         done = subprocess.run(
             [sys.executable, ROOT / "local" / script, *options],

@@ -23,7 +23,7 @@ from powsm.model.espnet_tasks import task_of_model
 from powsm.model.s2t import PowsmTask
 from powsm.phones.inventory import INVENTORY
 from powsm.report.paper.spec import load_sets, load_table
-from powsm.report.paper.training import facts
+from powsm.tasks import PUBLISHED_TASKS, TASKS
 from powsm.train import config
 from powsm.vocabulary.symbols import special_symbols, time_symbols
 
@@ -328,9 +328,9 @@ def test_symbols_are_the_published_ones():
     # 88 are published, with Mandarin counted twice: docs/decisions.md
     assert (len(LANGUAGES), LANGUAGES[0], LANGUAGES[-1]) == (87, "afr", "zul")
     symbols = special_symbols()
-    assert {"<asr>", "<pr>", "<g2p>", "<p2g>"} < set(symbols)
+    assert {f"<{task}>" for task in PUBLISHED_TASKS} < set(symbols)
     assert {"<na>", "<nospeech>", "<notimestamps>"} < set(symbols)
-    assert len(symbols) == 87 + 4 + 3 + 1_001
+    assert len(symbols) == 87 + len(TASKS) + 3 + 1_001
 
 
 # How it was decoded: the public recipe, the paper (section 4 and its tables), PRiSM
@@ -467,11 +467,11 @@ def test_tables_name_the_trainings_of_their_rows():
     table = load_table(CONF / "tables/table12.yaml")
     said = {
         row.name: (
-            facts(row.training.settings())["tasks"],
+            row.training.facts()["tasks"],
             row.training.subset,
-            facts(row.training.settings())["encoder_conf.output_size"],
-            facts(row.training.settings())["encoder_conf.num_blocks"],
-            facts(row.training.settings())["max_epoch"],
+            row.training.facts()["encoder_conf.output_size"],
+            row.training.facts()["encoder_conf.num_blocks"],
+            row.training.facts()["max_epoch"],
         )
         for row in table.rows
         if row.training
@@ -491,8 +491,8 @@ def test_tables_name_the_trainings_of_their_rows():
 def test_rows_of_table_5_go_on_from_epoch_45_with_other_weights():
     table = load_table(CONF / "tables/table5.yaml")
     said = {
-        row.name: [facts(row.training.settings())[f"model_conf.{k}"] for k in keys]
-        + [facts(row.training.settings())["max_epoch"]]
+        row.name: [row.training.facts()[f"model_conf.{k}"] for k in keys]
+        + [row.training.facts()["max_epoch"]]
         for row in table.rows
         for keys in [("ctc_weight", "ctc_weight_range")]
         if row.name.startswith("training")
@@ -508,7 +508,7 @@ def test_rows_of_table_5_go_on_from_epoch_45_with_other_weights():
 
 def test_figure_2_has_four_targets_and_the_mixed_one_of_the_prose():
     table = load_table(CONF / "tables/figure2.yaml")
-    targets = [facts(row.training.settings())["ctc_target"] for row in table.rows]
+    targets = [row.training.facts()["ctc_target"] for row in table.rows]
     assert targets == [
         *("phones", "phones_with_length", "code_points", "code_points_with_length"),
         "text",

@@ -14,6 +14,7 @@ from powsm.report.experiment import (
     training_command,
     versions,
 )
+from powsm.score.chance import NOTHING_SHARE
 from powsm.score.rates import CHANCE, rate_notes
 from powsm.score.results import Result, ordered_metrics, task_title
 
@@ -22,7 +23,6 @@ from powsm.score.results import Result, ordered_metrics, task_title
 WEAK = {"PER": 40.0, "WER": 50.0, "CER": 30.0}
 WEAK_LID = 90.0
 WEAK_SHARE = 0.5  # of the rate of chance, for a PFER
-NOTHING_SHARE = 0.9  # of the rate of chance: a system that hears nothing is near it
 FEW_UTTERANCES = 50  # intervals of fewer are known to be too narrow
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from powsm.score.distance import PhonePairs
 
+NOTHING_SHARE = 0.9  # of the rate of chance: a system that hears nothing is near it
 Phones = tuple[str, ...]
 
 

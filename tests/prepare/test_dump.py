@@ -17,6 +17,7 @@ from powsm.phones.unknown import UnknownSymbolsError
 from powsm.prepare.dump import DONE_FILE, Settings, prepare_set
 from powsm.prepare.filters import Limits
 from powsm.prepare.judge import corpus_of
+from powsm.tasks import PUBLISHED_TASKS
 
 SCRIPT = Path(__file__).parents[2] / "local" / "prepare_dump.py"
 SECOND = 16_000
@@ -45,7 +46,7 @@ def small(tmp_path):
 
 def test_files_hold_exactly_the_published_format(small, tmp_path):
     out = tmp_path / "dump" / "raw" / "train"
-    outcome = prepare_set(small, out, Settings())
+    outcome = prepare_set(small, out, Settings(tasks=PUBLISHED_TASKS))
     # English: no p t k b d ɡ begins a phone string without a boundary rule: pʰ stays,
     # d of the second word is devoiced, ɔː has no nasal after it, ə is never nasalised
     slashed, ctc = "/pʰ//ɔː//s//ə//m//t//ə//n//t/", "/pʰ//ɔ//s//ə//m//t//ə//n//t/"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from powsm.languages import LANGUAGES
 from powsm.phones.normaliser import INVENTORY
+from powsm.tasks import PUBLISHED_TASKS, TASKS
 from powsm.vocabulary.symbols import (
     observed_symbols,
     phone_symbols,
@@ -83,12 +84,14 @@ def test_symbols_stand_in_the_published_order():
     n = len(LANGUAGES)
     assert symbols[:3] == ["<na>", "<nospeech>", "<afr>"]
     assert symbols[2 : 2 + n] == [f"<{code}>" for code in LANGUAGES]
-    assert symbols[1 + n : 9 + n] == [
-        *("<zul>", "<asr>", "<pr>", "<g2p>", "<p2g>", "<notimestamps>"),
-        *("<0.00>", "<0.02>"),
+    assert symbols[1 + n : 2 + n + 4] == [
+        "<zul>",
+        *(f"<{task}>" for task in PUBLISHED_TASKS),
     ]
+    after = 2 + n + len(TASKS)
+    assert symbols[after : after + 3] == ["<notimestamps>", "<0.00>", "<0.02>"]
     assert symbols[-1] == "<20.00>"
-    assert len(symbols) == 2 + n + 4 + 1 + 1001
+    assert len(symbols) == after + 1 + 1001
 
 
 def test_time_step_must_divide_the_window():
@@ -275,8 +278,8 @@ def test_small_vocabulary_end_to_end_and_rerun(tmp_path):
     made = train_tokenizer(dump_set, folder, settings)
     assert made.startswith("67 tokens (1 languages, 3 phones")
     tokens = read_token_list(folder / "tokens.txt")
-    assert tokens[2:14] == [
-        *("<na>", "<nospeech>", "<eng>", "<asr>", "<pr>", "<g2p>", "<p2g>"),
+    assert tokens[2 : 10 + len(TASKS)] == [
+        *("<na>", "<nospeech>", "<eng>", *(f"<{task}>" for task in TASKS)),
         *("<notimestamps>", "<0.00>", "<20.00>", "/p/", "/ɔ/"),
     ]
     before = (folder / "bpe.model").read_bytes()

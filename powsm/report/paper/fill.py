@@ -12,9 +12,10 @@ from pathlib import Path
 
 from powsm.report.paper.spec import Cell, Column, Query, Row, Table, TestSet
 from powsm.report.paper.training import Trained, why_not
+from powsm.score.chance import NOTHING_SHARE
 from powsm.score.decoded import HYP_FILE, decoded_sets
 from powsm.score.intervals import wilson_interval
-from powsm.score.rates import RATES, Scores
+from powsm.score.rates import CHANCE, RATES, Scores
 
 TAKEN_FOR = (
     "taken_for:"  # a metric: share of utterances whose language is taken for ...
@@ -27,11 +28,16 @@ SIZE_TOLERANCE = 0.03  # between a set and its published size
 
 @dataclass(frozen=True)
 class Score:
-    """A score of ours: percent, with the bounds of its 95 % interval (NaN: unknown)."""
+    """A score of ours: percent, with the bounds of its 95 % interval (NaN: unknown).
+
+    `chance` is what the same hypotheses score against other utterances' references,
+    for PFER; NaN elsewhere.
+    """
 
     value: float
     low: float
     high: float
+    chance: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Filled:
             return "no published number"
         if self.note:
             return "another training"
+        if self.ours.value > NOTHING_SHARE * self.ours.chance:
+            return "chance: nothing was recognised"
         if metric == HOURS:
             is_same = abs(self.ours.value / self.paper.value - 1) <= SIZE_TOLERANCE
             return "agrees" if is_same else "another size"
@@ -226,7 +234,9 @@ def score_of(scores: Scores, metric: str) -> Score:
         low, high = wilson_interval(n_taken, len(scores))
         return Score(100 * n_taken / len(scores), 100 * low, 100 * high)
     low, high = scores.intervals()[metric]
-    return Score(scores.value(metric), low, high)
+    has_chance = metric == "PFER" and CHANCE in scores.rates
+    chance = scores.value(CHANCE) if has_chance else math.nan
+    return Score(scores.value(metric), low, high, chance)
 
 
 def _mean(row: Row, column: Column, by_name: Mapping[str, Filled]) -> Filled:
@@ -245,6 +255,6 @@ def _mean(row: Row, column: Column, by_name: Mapping[str, Filled]) -> Filled:
     value = sum(s.value for s in scores) / n
     below = math.sqrt(sum((s.value - s.low) ** 2 for s in scores)) / n
     above = math.sqrt(sum((s.high - s.value) ** 2 for s in scores)) / n
-    return Filled(
-        row.name, column.name, paper, Score(value, value - below, value + above)
-    )
+    chance = sum(s.chance for s in scores) / n
+    mean = Score(value, value - below, value + above, chance)
+    return Filled(row.name, column.name, paper, mean)

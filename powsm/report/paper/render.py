@@ -24,6 +24,7 @@ CSV_FIELDS = (
     "low",
     "high",
     "difference",
+    "chance",
     "verdict",
     "why_empty",
     "note",
@@ -77,24 +78,37 @@ _REFERENCES = {
     "raw": "IPA that went through no normaliser, as published",
     "normalised": "the phones that the normaliser made",
 }
-_COMPARISON = ("cell", "paper", "ours", "difference", "95 % interval", "verdict")
+_COMPARISON = (
+    *("cell", "paper", "ours", "difference", "95 % interval", "chance", "verdict"),
+)
 
 
-def _comparison(table: Table, cells: Sequence[Filled]) -> list[list[str]]:
-    """A line of `_COMPARISON` for every cell that has a score of ours."""
+def _comparison(
+    table: Table, cells: Sequence[Filled]
+) -> tuple[list[str], list[list[str]]]:
+    """Header, and a line for every cell that has a score of ours."""
     several = len({cell.system for cell in cells if cell.system}) > 1
-    return [
+    rows = [
         [
             f"{cell.row}: {cell.column}" + (f", {cell.system}" if several else ""),
             cell.paper.text if cell.paper else BLANK,
             _number(cell.ours.value),
             f"{cell.difference:+.2f}" if cell.difference is not None else "",
             _interval(cell.ours),
+            _number(cell.ours.chance),
             cell.verdict(_metric(table, cell)),
         ]
         for cell in cells
         if cell.ours is not None
     ]
+    at = _COMPARISON.index("chance")
+    if not any(row[at] for row in rows):  # no phones
+        return _without(_COMPARISON, at), [_without(row, at) for row in rows]
+    return list(_COMPARISON), rows
+
+
+def _without(cells: Sequence[str], at: int) -> list[str]:
+    return [*cells[:at], *cells[at + 1 :]]
 
 
 def markdown(table: Table, cells: Sequence[Filled]) -> str:
@@ -121,12 +135,14 @@ def markdown(table: Table, cells: Sequence[Filled]) -> str:
     if notes := list(dict.fromkeys(cell.note for cell in cells if cell.note)):
         parts.append("\n".join(f"\\* {note}." for note in notes))
     parts.append("## Paper and ours")
-    if compared := _comparison(table, cells):
-        parts.append(markdown_table(_COMPARISON, compared))
+    header, compared = _comparison(table, cells)
+    if compared:
+        parts.append(markdown_table(header, compared))
         parts.append(
             "`agrees`: the published number lies in our interval; `undecided`: it "
             "does, but the interval is wider than the number itself. Published numbers "
-            "have no interval of their own."
+            "have no interval of their own. `chance` is the PFER of the same outputs "
+            "against other utterances' references of like length."
         )
     else:
         parts.append("No cell of ours could be filled.")
@@ -191,6 +207,7 @@ def to_csv(table: Table, cells: Sequence[Filled]) -> str:
                 "low": _number(ours.low) if ours else "",
                 "high": _number(ours.high) if ours else "",
                 "difference": _number(cell.difference),
+                "chance": _number(ours.chance) if ours else "",
                 "verdict": cell.verdict(metric),
                 "why_empty": cell.why,
                 "note": cell.note,
@@ -227,8 +244,9 @@ def to_latex(table: Table, cells: Sequence[Filled]) -> str:
     names = [column.name for column in table.columns]
     lines = [f"% {table.paper}"]
     lines += _tabular(*_tall(["System", *names], _grid(table, cells)))
-    if compared := _comparison(table, cells):
-        lines += ["", *_tabular(_COMPARISON, compared)]
+    header, compared = _comparison(table, cells)
+    if compared:
+        lines += ["", *_tabular(header, compared)]
     lines += ["", "% cells that stay empty:"]
     lines += [f"% {line}" for line in _reasons(cells).splitlines()]
     return "\n".join(lines) + "\n"

@@ -7,14 +7,14 @@ length of training is another row, or none.
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
 from powsm.files.whole import read_json
 from powsm.settings import apply_overrides, load_with_base, load_yaml
-from powsm.tasks import TASKS
+from powsm.tasks import PUBLISHED_TASKS, TASKS
 
 # settings that make a model another one, with what ESPnet and we take without them
 _DEFINING = {
@@ -68,6 +68,13 @@ class Trained:
             normaliser = read_json(beside, "restore it")
         return cls(load_yaml(config_file), normaliser or {})
 
+    @property
+    def tasks(self) -> list[str]:
+        """Those that its vocabulary has a symbol for."""
+        tokens = self.settings.get("token_list")
+        known = set(tokens) if isinstance(tokens, list | tuple) else None
+        return [n for n, t in TASKS.items() if known is None or t.symbol in known]
+
 
 @dataclass(frozen=True)
 class Training:
@@ -94,9 +101,13 @@ class Training:
         """The effective configuration."""
         return apply_overrides(load_with_base(self.config), self.overrides)
 
+    def facts(self) -> dict[str, object]:
+        """What defines it; a row that names no tasks has the published ones."""
+        return facts(self.settings(), PUBLISHED_TASKS)
+
     def differences(self, model: Trained) -> list[str]:
         """What makes a model another training than this; empty if nothing does."""
-        wanted, there = facts(self.settings()), facts(model.settings)
+        wanted, there = self.facts(), facts(model.settings, model.tasks)
         told = [
             f"{key} is {there[key]}, not {wanted[key]}"
             for key in wanted
@@ -151,10 +162,11 @@ def _below_conf(path: Path) -> str:
     return "/".join(parts[at + 1 :])
 
 
-def facts(settings: Mapping) -> dict[str, object]:
+def facts(settings: Mapping, tasks: Iterable[str] = TASKS) -> dict[str, object]:
     """What defines a training, by a configuration or by a model's `config.yaml`.
 
-    An experiment's `config.yaml` keeps what stock ESPnet does not know under `powsm`.
+    `tasks` are those of a training that names none. An experiment's `config.yaml` keeps
+    what stock ESPnet does not know under `powsm`.
     """
     ours = settings.get("powsm") or {}
     merged = {**settings, **ours}
@@ -171,7 +183,7 @@ def facts(settings: Mapping) -> dict[str, object]:
         found[key] = tuple(value) if isinstance(value, list | tuple) else value
     if found["model_conf.ctc_weight_range"] is not None:
         found["model_conf.ctc_weight"] = "drawn"  # the fixed one is validation's alone
-    found["tasks"] = " ".join(sorted(merged.get("tasks") or TASKS))
+    found["tasks"] = " ".join(sorted(merged.get("tasks") or tasks))
     per_epoch = merged.get("num_iters_per_epoch")
     found["updates an epoch"] = per_epoch and per_epoch / (
         merged.get("accum_grad") or 1

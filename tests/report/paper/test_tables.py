@@ -284,10 +284,13 @@ def test_latex_escapes_and_has_as_many_cells_as_columns(small_table):
     text = render.to_latex(small_table, fill(small_table, [system]))
     assert r"m\_1 \& co" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.replace(r"\&", "").count("&") for line in body} == {5}
+    assert {line.replace(r"\&", "").count("&") for line in body} == {5, 6}  # chance
     # the comparison, with difference, interval and verdict, and what is empty
     assert text.count("{tabular}") == 4
-    assert r"cell & paper & ours & difference & 95 \% interval & verdict \\" in text
+    assert (
+        r"cell & paper & ours & difference & 95 \% interval & chance & verdict \\"
+        in text
+    )
     assert r"% - POWSM: m_1 & co (Absent): set not found: test_absent." in text
 
 
@@ -441,6 +444,15 @@ def test_phones_of_a_table_are_scored_against_raw_references(tmp_path):
     row = next(x for x in done.stdout.splitlines() if "| POWSM: s2t_tiny |" in x)
     assert 5 < float(row.split("|")[2]) < 10, done.stderr
     assert "IPA that went through no normaliser" in done.stdout
+
+
+def test_scores_of_phones_stand_beside_chance():
+    heard = Score(20.0, 18.0, 22.0, chance=30.0)
+    nothing = Score(28.0, 26.0, 29.0, chance=30.0)  # more than 0.9 of chance
+    paper = Cell("20.50", "")
+    assert Filled("r", "c", paper, heard).verdict("PFER") == "agrees"
+    assert Filled("r", "c", paper, nothing).verdict("PFER").startswith("chance")
+    assert Filled("r", "c", None, heard).verdict("PFER") == "no published number"
 
 
 def test_claims_are_tested_on_what_an_experiment_has_decoded(tmp_path):

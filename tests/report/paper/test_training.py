@@ -14,6 +14,7 @@ from powsm.report.paper.fill import Score, System, fill
 from powsm.report.paper.spec import load_table
 from powsm.report.paper.training import Trained, TrainingError, read_training
 from powsm.settings import apply_overrides, load_with_base
+from powsm.tasks import PUBLISHED_TASKS
 from powsm.train import config
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -27,6 +28,7 @@ def trained(tmp_path, base="train_powsm_fast.yaml", *changes, **normaliser) -> T
     """A model as its experiment's `config.yaml` describes it."""
     settings = config.load(CONF / base, changes)
     args = config.parse(settings, tmp_path / "settings.yaml")
+    args.token_list = [f"<{task}>" for task in PUBLISHED_TASKS]
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config.stock_config(args)))
     return Trained.read(file, normaliser)
