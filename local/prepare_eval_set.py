@@ -34,6 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--lang", help="language of a Kaldi folder in which no file says it")
     text_policy = "of the orthography: that of the model to be scored"
     add("--text_policy", choices=POLICIES, default=TEXT_POLICY, help=text_policy)
+    incomplete = "make a smaller set of a copy that lacks parts of the corpus"
+    add("--allow_incomplete", action="store_true", help=incomplete)
     unknown = "largest share of IPA characters that may be unknown"
     add("--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help=unknown)
 
@@ -60,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
             lang=options.lang,
             text_policy=options.text_policy,
             max_unknown_rate=options.max_unknown_rate,
+            allow_incomplete=options.allow_incomplete,
         )
         log.info("%s: %d utterances, %.2f h", name, made.n_utts, made.hours)
     for fault in size_faults(names, options.dump, sets):

@@ -32,6 +32,7 @@ def test_every_label_is_phones_that_scoring_knows(name):
         ("espeak", "ɹ iː dʒ ə n ɚ ᵻ z", "ɹ iː d͡ʒ ə n ə˞ ɪ z"),
         ("espeak", "ɑːɹ aɪɚ əl", "ɑː ɹ a ɪ ə˞ ə l"),  # units of several phones
         ("espeak", "ts.h i.ɜ tɕh iɛ5", "ʈ͡ʂʰ ɨ t͡ɕʰ i ɛ"),  # 吃 with tone 3, 切 with 5
+        ("espeak", "yɛ5ʲ yɛ5", "y ɛ y ɛ"),
         ("espeak", "(en) S tS r. (fr)", "ʃ t͡ʃ ɽ"),  # ASCII names and switches
         ("epadb", "Th IY TH", "tʰ i θ"),  # capitals tell aspirated t from [θ]
         ("timit", "h# ax-h bcl b", "ə̥ b"),  # silence and closure are no phones

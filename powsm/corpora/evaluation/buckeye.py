@@ -15,7 +15,6 @@ anyspeech's copy, see `powsm.corpora.evaluation.published`.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from typing import NamedTuple
 from powsm.audio import WINDOW_S
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
+    LeftOut,
     Segment,
     Written,
     write_segments,
@@ -58,16 +58,18 @@ class Label(NamedTuple):
         return not self.is_phone
 
 
-def prepare_buckeye(source: Path, out: Path) -> Written:
+def prepare_buckeye(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
     """Write the set from a copy of anyspeech's or the original."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut(allow_incomplete)
     segments = published_segments(source, "eng", left_out)
     if segments is None:
         segments = _segments(Path(source), left_out)
     return write_segments(out, segments, left_out)
 
 
-def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     files = sorted(source.rglob("s*.phones"))
     if not files:
         raise CorpusError(
@@ -78,20 +80,21 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
     for path in files:
         audio = path.with_suffix(".wav")
         if not audio.is_file():
-            left_out["no_audio"] += 1
+            left_out.add("no_audio", path.stem)
             continue
         words = read_labels(path.with_suffix(".words"))
         for utterance in utterances(read_labels(path)):
             start_s, end_s = utterance[0].start_s, utterance[-1].end_s
+            key = f"{path.stem}-{round(start_s * 1000):07d}"
             if end_s - start_s < MIN_DURATION_S:
-                left_out["too_short"] += 1
+                left_out.add("too_short", key)
                 continue
             if end_s - start_s > WINDOW_S:
-                left_out["too_long"] += 1  # no pause to cut at
+                left_out.add("too_long", key)  # no pause to cut at
                 continue
             symbols = [label.symbol for label in utterance if label.is_phone]
             if unknown := sorted(set(symbols) - set(known)):
-                left_out[f"unknown_label:{unknown[0]}"] += 1
+                left_out.add(f"unknown_label:{unknown[0]}", key)
                 continue
             text = [
                 word.symbol
@@ -100,7 +103,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
                 and not word.symbol.startswith(("<", "{"))
             ]
             yield Segment(
-                key=f"{path.stem}-{round(start_s * 1000):07d}",
+                key=key,
                 audio=audio,
                 ipa=to_ipa(symbols, ALPHABET),
                 raw=" ".join(label.symbol for label in utterance),

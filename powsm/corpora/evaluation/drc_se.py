@@ -13,13 +13,14 @@ Layout: `doreco_sout3282_ph.csv` and the recordings, `doreco_sout3282_<file>.wav
 `powsm.corpora.evaluation.published`.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from powsm.audio import WINDOW_S
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
+    LeftOut,
     Segment,
     Written,
     read_table,
@@ -37,16 +38,18 @@ _COLUMNS = ("file", "ref", "speaker", "wd_ID", "wd", "ph", "start", "end")
 _NO_PHONE = ("<", "[", "*")  # <p:> pause, <<fp>> filled pause, [INT], ****
 
 
-def prepare_drc_se(source: Path, out: Path) -> Written:
+def prepare_drc_se(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
     """Write the set from KoelLabs' copy or the original."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut(allow_incomplete)
     segments = published_segments(source, "eng", left_out)
     if segments is None:
         segments = _segments(Path(source), left_out)
     return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 
-def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     tables = sorted(source.rglob(f"{_PREFIX}ph.csv"))
     if not tables:
         raise CorpusError(f"{source}: neither Parquet files nor {_PREFIX}ph.csv")
@@ -59,18 +62,20 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
             others.add(unit)
         elif not row["ref"].startswith(_NO_PHONE):
             units[unit].append(row)
-    left_out["speaker_without_phones"] += len(others)
+    for unit in sorted(others):
+        left_out.add("speaker_without_phones", _key(*unit))
     for (file_name, ref), rows in sorted(units.items()):
+        key = _key(file_name, ref)
         phones = [r for r in rows if r["ph"] and not r["ph"].startswith(_NO_PHONE)]
         path = audio.get(file_name.removeprefix(_PREFIX))
         if path is None:
-            left_out["no_audio"] += 1
+            left_out.add("no_audio", key)
         elif len(rows) < MIN_LABELS or not phones:
-            left_out["few_labels"] += 1
+            left_out.add("few_labels", key)
         else:
             words = {r["wd_ID"]: r["wd"] for r in rows}
             yield Segment(
-                key=f"{file_name.removeprefix(_PREFIX)}-{ref}".replace(" ", "_"),
+                key=key,
                 audio=path,
                 ipa=" ".join(xsampa_to_ipa(row["ph"]) for row in phones),
                 raw=" ".join(row["ph"] for row in rows),
@@ -80,3 +85,7 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
                 start_s=float(phones[0]["start"]),
                 end_s=float(phones[-1]["end"]) + TAIL_S,
             )
+
+
+def _key(file_name: str, ref: str) -> str:
+    return f"{file_name.removeprefix(_PREFIX)}-{ref}".replace(" ", "_")

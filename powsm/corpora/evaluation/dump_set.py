@@ -28,6 +28,7 @@ from powsm.tasks import PHONES, examples, strip_prompt, tasks_writing
 log = logging.getLogger(__name__)
 
 TEXT_POLICY = "powsm_fix"
+SET_FILE = "set.json"  # what of the corpus is not in the set
 
 REFERENCES = ("text.good", "text")
 # PRiSM says the language in text.lang, or in the prompt with which its text begins
@@ -61,6 +62,7 @@ def write_phone_set(
     lang: str | None = None,
     text_policy: str = TEXT_POLICY,
     max_unknown_rate: float = MAX_UNKNOWN_RATE,
+    about: Mapping[str, object] | None = None,
 ) -> PhoneSet:
     """Write a set of `dump/raw` from a folder of recordings and phone transcripts.
 
@@ -73,6 +75,7 @@ def write_phone_set(
         lang: language of all utterances, when no file says it.
         text_policy: of the orthography, as that of the model that will be scored.
         max_unknown_rate: of the IPA characters, as in stage 4.
+        about: what the folder was made of, for `set.json`.
 
     Raises:
         PhoneSetError: a file is missing, utterances differ between files, or audio is a
@@ -126,7 +129,8 @@ def write_phone_set(
         "version": normaliser.version,
         "text_policy": text_policy if any(texts.values()) else "none",
     }
-    _write_set(out, rows, record)
+    made_of = {**(about or {}), "no_phone": dropped}
+    _write_set(out, rows, {"normaliser.json": record, SET_FILE: made_of})
     n_utts = len(rows["ref.ipa"])
     return PhoneSet(n_utts, n_total / SAMPLE_RATE / 3600, tuple(dropped))
 
@@ -145,15 +149,18 @@ def _audio_and_references(folder: Path) -> tuple[dict[str, str], dict[str, str]]
 
 
 def _write_set(
-    out: Path, rows: Mapping[str, list[tuple[str, str]]], record: Mapping[str, object]
+    out: Path,
+    rows: Mapping[str, list[tuple[str, str]]],
+    records: Mapping[str, Mapping[str, object]],
 ) -> None:
-    """Write the files of a set and the record of its normaliser, or nothing."""
+    """Write the files of a set and its records, or nothing."""
     with atomic_folder(out) as making:
         for file, lines in rows.items():
             write_scp(making / file, sorted(lines))
         write_kaldi_speakers(making)
-        with atomic_write(making / "normaliser.json") as json_file:
-            json.dump(record, json_file, indent=1)
+        for name, record in records.items():
+            with atomic_write(making / name) as json_file:
+                json.dump(record, json_file, indent=1, ensure_ascii=False)
 
 
 def _read(

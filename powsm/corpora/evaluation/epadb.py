@@ -13,13 +13,13 @@ depth; or KoelLabs/EpaDB, see `powsm.corpora.evaluation.published`.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from powsm.audio import WINDOW_S
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
+    LeftOut,
     Segment,
     Written,
     write_segments,
@@ -34,16 +34,18 @@ NO_PHONE = frozenset({"", "sil", "sp", "spn", "err", "none", "0"})
 _MARKS = re.compile(r"(?<=[A-Za-z])[012]?[+*`]*$")  # of stress and of doubt
 
 
-def prepare_epadb(source: Path, out: Path) -> Written:
+def prepare_epadb(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
     """Write the set from KoelLabs' copy or the original."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut(allow_incomplete)
     segments = published_segments(source, "eng", left_out)
     if segments is None:
         segments = _segments(Path(source), left_out)
     return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 
-def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     grids = sorted(source.rglob("annotations_1/*.TextGrid"))
     if not grids:
         raise CorpusError(
@@ -53,14 +55,14 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
     for path in grids:
         audio = path.parent.with_name("waveforms") / f"{path.stem}.wav"
         if not audio.is_file():
-            left_out["no_audio"] += 1
+            left_out.add("no_audio", path.stem)
             continue
         data = path.read_bytes()
         labels = [i.label for i in read_tier(data, "annotation", where=path)]
         symbols = [_MARKS.sub("", label) for label in labels]
         symbols = [symbol for symbol in symbols if symbol.lower() not in NO_PHONE]
         if unknown := sorted(set(symbols) - set(known)):
-            left_out[f"unknown_label:{unknown[0]}"] += 1
+            left_out.add(f"unknown_label:{unknown[0]}", path.stem)
             continue
         words = read_tier(data, "words", "transcription", where=path)
         yield Segment(

@@ -8,7 +8,7 @@ out, and a folder that is there whole or not at all.
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from powsm.corpora.utterance import one_line, safe_id
 from powsm.errors import PowsmError
 from powsm.files.datadir import write_scp
 from powsm.files.text import open_text
-from powsm.files.whole import atomic_folder
+from powsm.files.whole import atomic_folder, atomic_write
 
+LEFT_OUT = "left_out.tsv"  # reason and id of what a set does not hold
+_SHOWN = 5  # ids named in a log
 _SLACK_S = 0.5  # by which labels may go on after the end of a recording
 
 
@@ -95,13 +97,60 @@ class Segment:
     end_s: float | None = None
 
 
+class LeftOut:
+    """The utterances of a corpus that a set does not hold, and why.
+
+    Attributes:
+        ids: of each reason, in the order of the corpus.
+        missing: parts of the corpus that this copy lacks, such as archives.
+    """
+
+    def __init__(self, allow_incomplete: bool = False) -> None:
+        self.ids: dict[str, list[str]] = {}
+        self.missing: tuple[str, ...] = ()
+        self._allow_incomplete = allow_incomplete
+
+    def miss(self, parts: Sequence[str], fault: str) -> None:
+        """Note parts that are not there, or stop where that is not allowed.
+
+        Raises:
+            CorpusError: the fault and the parts.
+        """
+        self.missing = tuple(parts)
+        if parts and not self._allow_incomplete:
+            raise CorpusError(
+                f"{fault}: {' '.join(parts)}; get them, or make a smaller set of what "
+                "is there with --allow_incomplete"
+            )
+
+    def add(self, reason: str, utt_id: str) -> None:
+        self.ids.setdefault(reason, []).append(utt_id)
+
+    def counts(self) -> Counter[str]:
+        """How many for each reason."""
+        return Counter({reason: len(ids) for reason, ids in self.ids.items()})
+
+    def named(self) -> str:
+        """The first of each reason; `left_out.tsv` names all.
+
+        >>> left_out = LeftOut()
+        >>> left_out.add("no_audio", "u1")
+        >>> left_out.named()
+        'no_audio: u1'
+        """
+        return "; ".join(
+            f"{reason}: {' '.join(ids[:_SHOWN])}{' ...' * (len(ids) > _SHOWN)}"
+            for reason, ids in sorted(self.ids.items())
+        )
+
+
 @dataclass(frozen=True)
 class Written:
     """What a set holds, and why what it does not hold was left out."""
 
     n_utts: int
     n_samples: int
-    left_out: Counter[str]
+    left_out: LeftOut
 
     @property
     def hours(self) -> float:
@@ -111,12 +160,15 @@ class Written:
     def summary(self) -> str:
         """One line of counts.
 
-        >>> Written(2, 57_600_000, Counter(no_phone=1)).summary()
+        >>> left_out = LeftOut()
+        >>> left_out.add("no_phone", "u1")
+        >>> Written(2, 57_600_000, left_out).summary()
         'kept 2 of 3 utterances (no_phone=1), 1.00 h'
         """
-        total = self.n_utts + self.left_out.total()
+        counts = self.left_out.counts()
+        total = self.n_utts + counts.total()
         text = f"kept {self.n_utts:,} of {total:,} utterances"
-        if reasons := [f"{why}={n}" for why, n in sorted(self.left_out.items())]:
+        if reasons := [f"{why}={n}" for why, n in sorted(counts.items())]:
             text += f" ({' '.join(reasons)})"
         return f"{text}, {self.hours:.2f} h"
 
@@ -124,7 +176,7 @@ class Written:
 def write_segments(
     out: Path,
     segments: Iterable[Segment],
-    left_out: Counter[str],
+    left_out: LeftOut,
     max_duration_s: float | None = None,
 ) -> Written:
     """Write `wav.scp text.good text.raw text.asr text.lang utt2spk`, as PRiSM has them.
@@ -135,8 +187,8 @@ def write_segments(
     Args:
         out: the folder; replaced as a whole.
         segments: the utterances, in any order.
-        left_out: reason -> utterances that `segments` does not yield; counts of those
-            without a phone or too long are added.
+        left_out: the utterances that `segments` does not yield; those without a phone
+            or too long are added, and all are named in `left_out.tsv`.
         max_duration_s: longer utterances are left out.
 
     Raises:
@@ -153,14 +205,14 @@ def write_segments(
                 raise CorpusError(f"{out.name}: {segment.key!r} is given twice")
             seen.add(segment.key)
             if not segment.ipa.strip():
-                left_out["no_phone"] += 1
+                left_out.add("no_phone", segment.key)
                 continue
             try:
                 audio = _audio_of(segment, making, max_duration_s)
             except (AudioError, OSError) as err:
                 raise CorpusError(f"{out.name}: {segment.key}: {err}") from err
             if audio is None:
-                left_out["too_long"] += 1
+                left_out.add("too_long", segment.key)
                 continue
             location, length = audio
             n_samples += length
@@ -179,6 +231,9 @@ def write_segments(
             )
         for name, lines in rows.items():
             write_scp(making / name, sorted(lines))
+        with atomic_write(making / LEFT_OUT) as file:
+            for reason, ids in sorted(left_out.ids.items()):
+                file.writelines(f"{reason}\t{one_line(utt_id)}\n" for utt_id in ids)
     return Written(len(rows["wav.scp"]), n_samples, left_out)
 
 

@@ -11,12 +11,12 @@ depth, or anyspeech's copy l2arctic_perceived, see `powsm.corpora.evaluation.pub
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
+    LeftOut,
     Segment,
     Written,
     write_segments,
@@ -32,9 +32,11 @@ NO_PHONE = frozenset({"", "SIL", "SP", "SPN", "ERR"})  # ERR: heard, but not ide
 _SYMBOL = re.compile(r"[A-Za-z]+[0-2]?")
 
 
-def prepare_l2arctic(source: Path, out: Path) -> Written:
+def prepare_l2arctic(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
     """Write the set from a copy of anyspeech's or the original."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut(allow_incomplete)
     segments = published_segments(source, "eng", left_out)
     if segments is None:
         segments = _segments(Path(source), left_out)
@@ -58,7 +60,7 @@ def perceived(label: str) -> str:
     return "" if symbol in NO_PHONE else symbol
 
 
-def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     grids = sorted(source.rglob("annotation/*.TextGrid"))
     grids = [path for path in grids if path.parts[-3] != "suitcase_corpus"]
     if not grids:
@@ -69,18 +71,19 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
     known = read_alphabet(ALPHABET)
     for path in grids:
         speaker = path.parent.parent
+        key = f"{speaker.name}-{path.stem}"
         audio = speaker / "wav" / f"{path.stem}.wav"
         if not audio.is_file():
-            left_out["no_audio"] += 1
+            left_out.add("no_audio", key)
             continue
         labels = [i.label for i in read_tier(path.read_bytes(), "phones", where=path)]
         symbols = [symbol for label in labels if (symbol := perceived(label))]
         if unknown := sorted(set(symbols) - set(known)):
-            left_out[f"unknown_label:{unknown[0]}"] += 1
+            left_out.add(f"unknown_label:{unknown[0]}", key)
             continue
         words = speaker / "transcript" / f"{path.stem}.txt"
         yield Segment(
-            key=f"{speaker.name}-{path.stem}",
+            key=key,
             audio=audio,
             ipa=to_ipa(symbols, ALPHABET),
             raw=" ".join(label.replace(" ", "") for label in labels if label),

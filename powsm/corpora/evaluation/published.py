@@ -12,25 +12,29 @@ https://github.com/KoelLabs/ML (scripts/data_loaders/huggingface.py).
 
 import gzip
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, Segment, parse_json
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    LeftOut,
+    Segment,
+    parse_json,
+)
 from powsm.files.audio_places import location_in_shard
 
 _CUTS = "cuts.*.jsonl.gz"
 
 
 def published_segments(
-    source: Path, lang: str, left_out: Counter[str]
+    source: Path, lang: str, left_out: LeftOut
 ) -> Iterator[Segment] | None:
     """The utterances of a published copy, or None if the folder holds none.
 
     Args:
         source: folder; what is looked for may lie deeper in it.
         lang: ISO 639-3 of the set.
-        left_out: receives a count of the utterances without audio.
+        left_out: receives the utterances without audio.
 
     Raises:
         CorpusError: no such folder.
@@ -45,9 +49,7 @@ def published_segments(
     return None
 
 
-def _from_shar(
-    shards: list[Path], lang: str, left_out: Counter[str]
-) -> Iterator[Segment]:
+def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Segment]:
     for cuts in shards:
         recordings = cuts.with_name(
             cuts.name.replace("cuts.", "recording.").replace(".jsonl.gz", ".tar")
@@ -62,7 +64,7 @@ def _from_shar(
             for member in tar:
                 cut_id, _, extension = member.name.rpartition(".")
                 if extension == "nodata":
-                    left_out["no_audio"] += 1
+                    left_out.add("no_audio", cut_id)
                 if extension in ("json", "nometa", "nodata"):
                     continue
                 if cut_id not in by_id:
@@ -87,7 +89,7 @@ def _from_shar(
 
 
 def _from_parquet(
-    tables: list[Path], lang: str, left_out: Counter[str]
+    tables: list[Path], lang: str, left_out: LeftOut
 ) -> Iterator[Segment]:
     import pyarrow.parquet
 
@@ -101,10 +103,10 @@ def _from_parquet(
         batches = file.iter_batches(batch_size=64)
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, row in enumerate(rows):
-            if not row["audio"] or not row["audio"]["bytes"]:
-                left_out["no_audio"] += 1
-                continue
             key = f"{path.stem}-{number:05d}"
+            if not row["audio"] or not row["audio"]["bytes"]:
+                left_out.add("no_audio", key)
+                continue
             yield Segment(
                 key=key,
                 audio=row["audio"]["bytes"],

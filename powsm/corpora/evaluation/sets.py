@@ -17,9 +17,12 @@ from powsm.corpora.evaluation.dump_set import (
     write_phone_set,
 )
 from powsm.corpora.evaluation.epadb import prepare_epadb
-from powsm.corpora.evaluation.kaldi_folder import Written
+from powsm.corpora.evaluation.kaldi_folder import LEFT_OUT, Written
 from powsm.corpora.evaluation.l2arctic import prepare_l2arctic
-from powsm.corpora.evaluation.speechocean762 import prepare_speechocean762
+from powsm.corpora.evaluation.speechocean762 import (
+    prepare_speechocean762,
+    prepare_speechocean762_test,
+)
 from powsm.corpora.evaluation.timit import prepare_timit
 from powsm.corpora.evaluation.tusom2021 import prepare_tusom2021
 from powsm.corpora.evaluation.voxangeles import prepare_voxangeles
@@ -29,12 +32,13 @@ from powsm.phones.unknown import MAX_UNKNOWN_RATE
 log = logging.getLogger(__name__)
 
 # set -> what writes it as a Kaldi folder
-PREPARE: Mapping[str, Callable[[Path, Path], Written]] = {
+PREPARE: Mapping[str, Callable[..., Written]] = {
     "test_buckeye": prepare_buckeye,
     "test_drc_se": prepare_drc_se,
     "test_epadb": prepare_epadb,
     "test_l2arctic": prepare_l2arctic,
     "test_speechocean762": prepare_speechocean762,
+    "test_speechocean762_test": prepare_speechocean762_test,
     "test_timit": prepare_timit,
     "test_tusom2021": prepare_tusom2021,
     "test_voxangeles": prepare_voxangeles,
@@ -50,6 +54,7 @@ def prepare_eval_set(
     lang: str | None = None,
     text_policy: str = TEXT_POLICY,
     max_unknown_rate: float = MAX_UNKNOWN_RATE,
+    allow_incomplete: bool = False,
 ) -> PhoneSet:
     """Write `<dump>/<name>`, by way of a Kaldi folder `<data>/eval/<name>`.
 
@@ -62,11 +67,13 @@ def prepare_eval_set(
         lang: language of all utterances of a Kaldi folder, when no file says it.
         text_policy: of `powsm.phones.orthography`, for the prompts and references.
         max_unknown_rate: of the IPA characters, as in stage 4.
+        allow_incomplete: make a smaller set of a copy that lacks parts of the corpus.
 
     Raises:
         CorpusError, PhoneSetError: the source is not what the set is made of.
     """
     source = Path(source)
+    about = None
     if not name.startswith(TEST_PREFIX):
         raise PhoneSetError(f"{name}: the name of a set begins with {TEST_PREFIX}")
     if not source.is_dir():
@@ -77,15 +84,23 @@ def prepare_eval_set(
                 f"{source}: no wav.scp, and {name} is none of {' '.join(PREPARE)}"
             )
         folder = data / EVAL_FOLDER / name
-        written = PREPARE[name](source, folder)
+        written = PREPARE[name](source, folder, allow_incomplete=allow_incomplete)
         log.info("%s: %s", name, written.summary())
+        if written.left_out.ids:
+            named, file = written.left_out.named(), folder / LEFT_OUT
+            log.info("%s: left out, all in %s: %s", name, file, named)
+        if missing := written.left_out.missing:
+            log.warning("%s: incomplete, without %s", name, " ".join(missing))
         source = folder
+        left_out = written.left_out
+        about = {"left_out": left_out.counts(), "missing": left_out.missing}
     made = write_phone_set(
         source,
         dump / name,
         lang=lang,
         text_policy=text_policy,
         max_unknown_rate=max_unknown_rate,
+        about=about,
     )
     if made.dropped:
         log.info(

@@ -11,12 +11,12 @@ any depth. Audio is NIST SPHERE or RIFF; copies that were converted may call it
 `.WAV.wav`.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
+    LeftOut,
     Segment,
     Written,
     write_segments,
@@ -27,14 +27,16 @@ from powsm.phones.alphabets import to_ipa
 ALPHABET = "timit"
 
 
-def prepare_timit(source: Path, out: Path) -> Written:
+def prepare_timit(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
     """Write the set from the LDC's folder; see
     `powsm.corpora.evaluation.kaldi_folder`."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut(allow_incomplete)
     return write_segments(out, _segments(Path(source), left_out), left_out)
 
 
-def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     labels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".phn")
     if not labels:
         raise CorpusError(
@@ -42,14 +44,15 @@ def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
         )
     for path in labels:
         audio = _beside(path, ".WAV.wav", ".WAV", ".wav")
+        split, _, speaker, sentence = (part.lower() for part in path.parts[-4:])
+        key = f"{split}-{speaker}-{Path(sentence).stem}"
         if audio is None:
-            left_out["no_audio"] += 1
+            left_out.add("no_audio", key)
             continue
         symbols = _symbols(path)
         words = _beside(path, ".TXT", ".txt")
-        split, _, speaker, sentence = (part.lower() for part in path.parts[-4:])
         yield Segment(
-            key=f"{split}-{speaker}-{Path(sentence).stem}",
+            key=key,
             audio=audio,
             ipa=to_ipa(symbols, ALPHABET),
             raw=" ".join(symbols),

@@ -1,7 +1,8 @@
 """Tusom2021: words of East Tusom (Tangkhulic, India), transcribed phonetically.
 
 The set of a language no model was trained on; the paper takes the transcription
-without tones (1.16 h). East Tusom has no ISO 639-3 code of its own: `und`.
+without tones. 2,255 words, 0.864 h; the published 1.16 h are their samples at 16 kHz,
+but most files are at 22.05 kHz. East Tusom has no ISO 639-3 code of its own: `und`.
 
 Licence: none is stated. https://github.com/dmort27/tusom2021
 
@@ -9,12 +10,12 @@ Layout: `data/mapping.yml` (file name -> `gloss no_tones tone_dias tone_letters`
 `data/wav/<file name>`.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
+    LeftOut,
     Segment,
     Written,
     write_segments,
@@ -25,20 +26,26 @@ from powsm.settings import load_yaml
 _MAPPING = "mapping.yml"
 
 
-def prepare_tusom2021(source: Path, out: Path) -> Written:
+def prepare_tusom2021(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
     """Write the set from the repository's folder."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut(allow_incomplete)
     return write_segments(out, _segments(Path(source), left_out), left_out)
 
 
-def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     found = sorted(source.rglob(_MAPPING))
     if not found:
         raise CorpusError(f"{source}: no data/{_MAPPING}")
-    for name, word in _read_words(found[0]).items():
+    words = _read_words(found[0])
+    for audio in sorted((found[0].parent / "wav").glob("*.wav")):
+        if audio.name not in words:
+            left_out.add("no_transcript", audio.stem)
+    for name, word in words.items():
         audio = found[0].parent / "wav" / name
         if not audio.is_file():
-            left_out["no_audio"] += 1
+            left_out.add("no_audio", Path(name).stem)
             continue
         yield Segment(
             key=Path(name).stem,

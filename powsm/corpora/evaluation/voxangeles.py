@@ -1,7 +1,8 @@
 """VoxAngeles: words in 95 languages from the UCLA Phonetics Lab Archive, audited.
 
 Transcriptions are those of the column `updated`, checked against recordings and field
-notes; the raw ones are kept beside them. PRiSM counts 5,445 utterances, 1.58 h.
+notes; the raw ones are kept beside them. PRiSM counts 5,445 utterances, 1.58 h; the
+table has 5,446 rows.
 
 Licence: CC BY-NC 4.0. https://github.com/pacscilab/voxangeles
 
@@ -10,12 +11,12 @@ Layout: `voxangeles_transcriptions.tsv` (columns `lang file raw ... updated`) an
 """
 
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
+    LeftOut,
     Segment,
     Written,
     read_table,
@@ -26,23 +27,34 @@ _TABLE = "voxangeles_transcriptions.tsv"
 _AUDIO = "audited_aligned"
 
 
-def prepare_voxangeles(source: Path, out: Path) -> Written:
+def prepare_voxangeles(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
     """Write the set from the repository's folder."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut(allow_incomplete)
     return write_segments(out, _segments(Path(source), left_out), left_out)
 
 
-def _segments(source: Path, left_out: Counter[str]) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     tables = sorted(source.rglob(_TABLE))
     folders = [p for p in sorted(source.rglob(_AUDIO)) if p.is_dir()]
     if not tables or not folders:
         raise CorpusError(f"{source}: no {_TABLE} or no folder data/{_AUDIO}")
     audio = _find_audio(folders)
     rows = read_table(tables[0], "lang", "file", "raw", "updated", delimiter="\t")
+    languages = {row["lang"] for row in rows}
+    heard = {row["lang"] for row in rows if row["file"] in audio}
+    left_out.miss(
+        sorted(languages - heard),
+        f"{source}: no audio of {len(languages - heard)} of {len(languages)} languages "
+        f"(data/{_AUDIO}/<language>.zip)",
+    )
+    for name in sorted(audio.keys() - {row["file"] for row in rows}):
+        left_out.add("no_transcript", name)
     for row in sorted(rows, key=lambda row: (row["lang"], row["file"])):
         place = audio.get(row["file"])
         if place is None:
-            left_out["no_audio"] += 1  # languages that were not audited have none
+            left_out.add("no_audio", row["file"])
             continue
         yield Segment(
             key=row["file"],

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
+from powsm.corpora.evaluation.dump_set import SET_FILE
 from powsm.corpora.evaluation.part import is_part_current
 from powsm.files.datadir import read_scp
+from powsm.files.whole import read_json
 from powsm.report.paper.fill import SIZE_TOLERANCE, hyp_file, is_measured_otherwise
 from powsm.report.paper.spec import Query, Row, Table, TestSet
 from powsm.score.results import read_timings
@@ -158,7 +160,8 @@ def size_faults(
     A set of another size is another set: its scores are no reproduction.
 
     Returns:
-        A line for each number that is more than 3 % from the published one.
+        A line for each number that is more than 3 % from that of a complete copy, and
+        one for a copy that lacks parts.
     """
     faults = []
     for name in dict.fromkeys(names):
@@ -169,7 +172,7 @@ def size_faults(
         keys = (key for key, _ in read_scp(dump / name / "utt2num_samples"))
         n_utts = sum(key.endswith("_pr") for key in keys)
         sizes = [
-            (name, "h", sum(hours.values()), known.hours),
+            (name, "h", sum(hours.values()), known.copy_hours or known.hours),
             (name, "utterances", n_utts, known.n_utts),
             *(
                 (f"{name} ({lang})", "h", hours.get(lang, 0.0), published)
@@ -177,11 +180,17 @@ def size_faults(
             ),
         ]
         faults += [
-            f"{what}: {found:,.4g} {unit} found, {published:,.4g} published "
+            f"{what}: {found:,.4g} {unit} found, {published:,.4g} "
+            f"{'in a copy' if unit == 'h' and known.copy_hours else 'published'} "
             f"({100 * (found / published - 1):+.0f} %)"
             for what, unit, found, published in sizes
             if published and abs(found / published - 1) > SIZE_TOLERANCE
         ]
+        record = dump / name / SET_FILE
+        if record.exists() and (
+            missing := read_json(record, "make the set again").get("missing")
+        ):
+            faults.append(f"{name}: incomplete, without {' '.join(missing)}")
     return faults
 
 

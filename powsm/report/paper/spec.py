@@ -158,6 +158,8 @@ class TestSet:
         variable: of `db.sh`: names the folder from which the set is prepared; empty
             if it comes with IPAPack++.
         n_utts: as published; None where no source says.
+        copy_hours: of a complete copy, where that is not what was published.
+        why: why it is not.
         hours_by_lang: as published, of single languages.
         part_of: the set of which this is the part in `langs`; made of it when wanted.
         langs: ISO 639-3 codes, of a part.
@@ -169,6 +171,8 @@ class TestSet:
     access: str
     variable: str = ""
     n_utts: int | None = None
+    copy_hours: float | None = None
+    why: str = ""
     hours_by_lang: Mapping[str, float] = field(default_factory=dict)
     part_of: str = ""
     langs: tuple[str, ...] = ()

@@ -108,6 +108,12 @@ CASES = {
         {"text.good": {"000010011": "d i s"}, "text.raw": {"000010011": "D IY S"}},
         "kept 1 of 5 utterances (no_audio=1 th=1 unclear_phone=2)",
     ),
+    "speechocean762, test part": (
+        "test_speechocean762_test",
+        eval_corpora.make_speechocean762,
+        {"text.good": {"000010011": "d i s"}},
+        "kept 1 of 1 utterances",
+    ),
     "tusom2021": (
         "test_tusom2021",
         eval_corpora.make_tusom2021,
@@ -148,7 +154,11 @@ def test_corpus_becomes_a_set_that_can_be_decoded(case, tmp_path, caplog):
     name, build, files, summary = CASES[case]
     caplog.set_level("INFO")
     made = prepare_eval_set(
-        name, build(tmp_path / "source"), tmp_path / "data", tmp_path / "dump"
+        name,
+        build(tmp_path / "source"),
+        tmp_path / "data",
+        tmp_path / "dump",
+        allow_incomplete=name == "test_voxangeles",  # a language has no audio
     )
     folder = tmp_path / "data/eval" / name
     for file, expected in files.items():
@@ -409,3 +419,85 @@ def test_what_a_set_leaves_out_is_logged_by_kind(tmp_path, caplog):
     caplog.set_level("INFO")
     write_phone_set(tmp_path, tmp_path / "dump/test_x", lang="kor")
     assert "break=1 diacritic=1 stress=1 tone=1" in caplog.text
+
+
+# corpus, reason, and the utterance that is left out for it
+LEFT_OUT = [
+    ("timit", "no_audio", "train-fcjf0-sa2"),
+    ("buckeye", "too_short", "s0101a-0007000"),
+    ("buckeye of anyspeech", "no_audio", "s10_4831-2"),
+    ("epadb", "no_audio", "spkr103_4"),
+    ("epadb", "unknown_label:QQ", "spkr103_3"),
+    ("speechocean762", "th", "000010012"),
+    ("speechocean762", "unclear_phone", "000010013"),
+    ("tusom2021", "no_audio", "verbs9-1"),
+    ("voxangeles", "no_audio", "bem-000-000"),
+    ("drc_se", "few_labels", "mc_english_kent01-0002_A"),
+    ("drc_se", "speaker_without_phones", "mc_english_kent01-0003_A"),
+]
+
+
+@pytest.mark.parametrize(("case", "reason", "utt_id"), LEFT_OUT)
+def test_what_is_left_out_is_named(case, reason, utt_id, tmp_path, caplog):
+    name, build, *_ = CASES[case]
+    caplog.set_level("INFO")
+    where = build(tmp_path / "source"), tmp_path / "data", tmp_path / "dump"
+    prepare_eval_set(name, *where, allow_incomplete=True)
+    rows = (tmp_path / "data/eval" / name / "left_out.tsv").read_text().splitlines()
+    assert f"{reason}\t{utt_id}" in rows
+    assert f"{reason}: {utt_id}" in caplog.text
+    counts = json.loads((tmp_path / "dump" / name / "set.json").read_text())["left_out"]
+    assert counts[reason] == sum(row.startswith(f"{reason}\t") for row in rows)
+
+
+def test_recordings_without_a_transcript_are_named(tmp_path):
+    source = eval_corpora.make_tusom2021(tmp_path / "source")
+    eval_corpora.write_wav(source / "data/wav/birds1-1.wav")
+    prepare_eval_set("test_tusom2021", source, tmp_path / "data", tmp_path / "dump")
+    left_out = tmp_path / "data/eval/test_tusom2021/left_out.tsv"
+    assert "no_transcript\tbirds1-1\n" in left_out.read_text()
+
+
+def test_missing_archives_stop_the_preparation_or_are_told(tmp_path):
+    source = eval_corpora.make_voxangeles(tmp_path / "source")
+    where = "test_voxangeles", source, tmp_path / "data", tmp_path / "dump"
+    with pytest.raises(CorpusError, match=r"no audio of 1 of 3 languages .*: bem; get"):
+        prepare_eval_set(*where)
+    assert not (tmp_path / "data/eval/test_voxangeles").exists()
+    prepare_eval_set(*where, allow_incomplete=True)
+    known = {"test_voxangeles": TestSet(None, "somewhere")}
+    assert size_faults(known, tmp_path / "dump", known) == [
+        "test_voxangeles: incomplete, without bem"
+    ]
+
+
+def test_speechocean_names_what_is_not_there(tmp_path):
+    source = eval_corpora.make_speechocean762(tmp_path / "source")
+    where = "test_speechocean762", source, tmp_path / "data", tmp_path / "dump"
+    (source / "resource/scores.json").unlink()
+    with pytest.raises(CorpusError, match="nor resource/scores.json"):
+        prepare_eval_set(*where)
+    (source / "resource/scores.json").write_text("{}")
+    for path in source.rglob("*.WAV"):
+        path.unlink()
+    with pytest.raises(CorpusError, match="nor WAVE/SPEAKER<n>"):
+        prepare_eval_set(*where)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        # what should be [ð] leaves the paper's selection, heard or not
+        ("test_speechocean762", {"000010011": "d i s"}),
+        ("test_speechocean762_test", {"000010011": "d i s", "000010012": "d ə"}),
+    ],
+)
+def test_speechocean_has_two_selections(tmp_path, name, kept):
+    source = eval_corpora.make_speechocean762(tmp_path / "source")
+    scores = json.loads((source / "resource/scores.json").read_text())
+    fault = {"canonical-phone": "DH", "index": 0, "pronounced-phone": "D"}
+    scores["000010012"]["words"][0]["mispronunciations"] = [fault]
+    (source / "resource/scores.json").write_text(json.dumps(scores))
+    (source / "test/utt2spk").write_text("000010011\t0001\n000010012\t0001\n")
+    prepare_eval_set(name, source, tmp_path / "data", tmp_path / "dump")
+    assert dict(read_scp(tmp_path / "data/eval" / name / "text.good")) == kept
