@@ -9,7 +9,9 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,8 +28,10 @@ from powsm.decode.profile import DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write, sweep_files
+from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.frames import FrameGrid
 from powsm.score.decoded import HYP_FILE, TIMING_FILE
+from powsm.tasks import LID
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +91,40 @@ def decode_set(
     if not todo:
         raise DecodeError(f"{folder}: no utterance has a {task} example")
     key = _key(profile, recogniser.weights, todo)
+    todo = _told_what_the_model_knows(recogniser, profile, task, todo, folder)
     part = out / f"part.{key}.{rank}.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     # ranks and the tasks of a job array work at once, but nobody merges meanwhile
     with owned(out, shared=True), owned(part):
         _decode_part(recogniser, profile, task, todo, part, rank, world_size)
     return part
+
+
+def _told_what_the_model_knows(
+    recogniser: Recogniser,
+    profile: Profile,
+    task: str,
+    todo: Sequence[Item],
+    folder: Path,
+) -> Sequence[Item]:
+    """`<unk>` for languages that the model has no symbol for, counted in the log."""
+    by_ctc = profile.decode == "ctc" and not recogniser.is_ctc_only
+    if profile.lang != "own" or task == LID or by_ctc:
+        return todo  # not told the language of the utterance
+    known = recogniser.tokenizer.token_ids
+    lacking = Counter(i.lang_sym for i in todo if i.lang_sym not in known)
+    if not lacking:
+        return todo
+    log.warning(
+        "%s %s: this model has no symbol for the language of %d of %d utterances, "
+        "which are prompted %s: %s",
+        *(folder, task, lacking.total(), len(todo), UNKNOWN_LANG_SYM),
+        " ".join(f"{sym}={n}" for sym, n in lacking.most_common()),
+    )
+    return [
+        replace(i, lang_sym=UNKNOWN_LANG_SYM) if i.lang_sym in lacking else i
+        for i in todo
+    ]
 
 
 def _decode_part(

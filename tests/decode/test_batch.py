@@ -102,6 +102,26 @@ def test_a_language_without_a_token_is_refused(recogniser):
         recogniser.prompt("<zul>", "pr")
 
 
+@pytest.mark.parametrize("profile", [JOINT, CTC], ids=["joint", "ctc"])
+def test_languages_the_model_lacks_are_prompted_unk_and_counted(
+    recogniser, corpus, tmp_path, caplog, profile
+):
+    folder = shutil.copytree(corpus / "test", tmp_path / "test")
+    shutil.rmtree(folder / ".index", ignore_errors=True)
+    text = (folder / "text").read_text()
+    (folder / "text").write_text(text.replace("<ita>", "<zul>"))
+    with caplog.at_level(logging.WARNING):
+        decode_set(recogniser, profile, "pr", folder, tmp_path / "out")
+    hyp = records(join(recogniser, profile, folder, tmp_path / "out"))
+    told = [record["lang_sym"] for record in hyp]
+    if profile is JOINT:
+        assert told == ["<eng>", "<unk>", "<eng>", "<unk>", "<eng>"]
+        expected = "2 of 5 utterances, which are prompted <unk>: <zul>=2"
+        assert expected in caplog.text
+    else:  # the CTC head is told no language
+        assert "prompted" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("lang", "expected"), [("<eng>", {"<eng>"}), ("<unk>", {"<unk>"})]
 )
