@@ -7,7 +7,7 @@ published models use. Anything else is built by the task.
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 
 import torch
@@ -54,6 +54,7 @@ _CLASSES: dict[str, dict[str, str]] = {
     },
 }
 _OPTIONAL = ("specaug", "normalize", "decoder", "promptencoder")  # may be null
+_LONGEST_FAULT = 300  # characters of what a compiler says
 _NOT_IN_TABLE = ("preencoder", "postencoder", "input_size", "init")
 
 
@@ -64,6 +65,37 @@ def choose_kernels() -> None:
     and every token of a search has one.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def compile_layers(
+    model: torch.nn.Module, trial: Callable[[], None], backend: str = "inductor"
+) -> str | None:
+    """Let PyTorch compile the layers of encoder and decoder, for batches of all shapes.
+
+    Those of a kind are the same code with other weights, so that one graph serves all.
+
+    Args:
+        trial: takes a step with the model, in which they are compiled.
+        backend: of `torch.compile`.
+
+    Returns:
+        Why it does not work, and then nothing is compiled; None where it does.
+    """
+    stacks = (model.encoder.encoders, model.decoder.decoders if model.decoder else ())
+    layers = [layer for stack in stacks for layer in stack]
+    for layer in layers:
+        layer.compile(dynamic=True, backend=backend)
+    torch._dynamo.config.suppress_errors = False
+    try:
+        trial()
+    except Exception as err:  # the compiler's own, and whatever it called
+        for layer in layers:
+            layer._compiled_call_impl = None
+        told = " ".join(str(err).split())  # which takes many lines
+        return f"{type(err).__name__}: {told[:_LONGEST_FAULT]}"
+    # a shape that comes later and fails is computed as before, with a warning
+    torch._dynamo.config.suppress_errors = True
+    return None
 
 
 def build(config: Mapping) -> ESPnetS2TModel | PowsmCtcModel:

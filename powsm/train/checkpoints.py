@@ -127,20 +127,23 @@ class StoppedBySignal(Exception):
 
 
 class ResumableCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoints every so many updates, at the end of epochs, at a signal.
+    """Lightning's checkpoints by updates, by time, at the end of epochs, at a signal.
 
     The last update of an epoch is saved with the epoch, after its validation: Lightning
     goes on from a checkpoint between the two as if the next epoch were over. At a
     signal training is saved and ends. It may reach the ranks at different times, or one
-    of them alone: they agree after every update. Where no batch comes any more, so that
-    no update ends, training ends without saving.
+    of them alone: they agree after every update, as on when the time has come. Where no
+    batch comes any more, so that no update ends, training ends without saving.
 
     Args:
+        every_s: most seconds between two checkpoints; None leaves time out of it.
         options: of ModelCheckpoint.
     """
 
-    def __init__(self, **options):
+    def __init__(self, every_s: float | None = None, **options):
         super().__init__(save_on_train_epoch_end=True, **options)
+        self._every_s = math.inf if every_s is None else every_s
+        self._saved_at = time.monotonic()
         self._every_n_epochs = 1  # which ModelCheckpoint does not take beside updates
         self._signal: int | None = None
         self._is_stopping = False
@@ -153,6 +156,7 @@ class ResumableCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
+        self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in loader.STOP_SIGNALS:  # in place of Lightning's for SIGTERM
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
@@ -181,12 +185,15 @@ class ResumableCheckpoint(ModelCheckpoint):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         asked = self._signal is not None
-        self._is_stopping = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        is_time = time.monotonic() - self._saved_at >= self._every_s
+        self._is_stopping, is_time = _any_rank(trainer, asked, is_time)
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        if self._is_stopping:
+        by_updates = self._every_n_train_steps
+        if self._is_stopping or is_time:
             self._every_n_train_steps = 1
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+        self._every_n_train_steps = by_updates
         self._stop(trainer)
 
     def on_train_epoch_end(self, trainer, module) -> None:
@@ -207,6 +214,7 @@ class ResumableCheckpoint(ModelCheckpoint):
         Lightning forgets, when it goes on, the checkpoint that it goes on from.
         """
         super()._save_checkpoint(trainer, filepath)
+        self._saved_at = time.monotonic()
         if trainer.is_global_zero:
             for path in checkpoints(Path(self.dirpath).parent)[self.save_top_k :]:
                 path.unlink(missing_ok=True)
@@ -224,6 +232,15 @@ class ResumableCheckpoint(ModelCheckpoint):
             signal.setitimer(signal.ITIMER_REAL, 0)
         while self._old_handlers:
             signal.signal(*self._old_handlers.popitem())
+
+
+def _any_rank(trainer: L.Trainer, *claims: bool) -> list[bool]:
+    """Whether each claim is true on some rank, in one exchange."""
+    if trainer.world_size == 1:
+        return list(claims)
+    told = torch.tensor(claims, dtype=torch.int32, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+    return [bool(claim) for claim in told.tolist()]
 
 
 class EpochModels(L.Callback):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str2bool
 
 from powsm.files.whole import atomic_write
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
@@ -25,6 +26,9 @@ OUR_KEYS = (
     "ctc_target",
     "ema_decay",
     "checkpoint_every_n_updates",
+    "checkpoint_every_minutes",
+    "exchange_in_bfloat16",
+    "compile",
     "ctc_only_updates",
     "stats_window",
 )
@@ -93,8 +97,26 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
     group.add_argument(
         "--checkpoint_every_n_updates",
         type=int,
-        default=1000,
+        default=None,
+        help="write a resumable checkpoint this often as well",
+    )
+    group.add_argument(
+        "--checkpoint_every_minutes",
+        type=float,
+        default=15.0,
         help="write a resumable checkpoint this often, and at the end of each epoch",
+    )
+    group.add_argument(
+        "--exchange_in_bfloat16",
+        type=str2bool,
+        default=False,
+        help="gradients travel between ranks in 16 bits, as in the published training",
+    )
+    group.add_argument(
+        "--compile",
+        type=str2bool,
+        default=False,
+        help="on a GPU, let PyTorch compile the layers of encoder and decoder",
     )
     group.add_argument(
         "--ctc_only_updates",

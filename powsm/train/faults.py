@@ -177,6 +177,7 @@ _RANGES = {
     "num_iters_per_epoch": (1, math.inf),
     "keep_nbest_models": (1, math.inf),
     "checkpoint_every_n_updates": (1, math.inf),
+    "checkpoint_every_minutes": (0, math.inf),
     "log_interval": (1, math.inf),
     "ctc_only_updates": (0, math.inf),
     "ngpu": (0, math.inf),

@@ -38,14 +38,14 @@ from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
 from powsm.model.batch import Batch
-from powsm.model.build import choose_kernels
+from powsm.model.build import choose_kernels, compile_layers
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
 from powsm.model.layout import LayoutMaker
 from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel, set_language_dropout
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import NA_SYM, TASKS
 from powsm.train.batches import PLAN_VERSION, BatchOptions
-from powsm.train.dataset import UtteranceDataset
+from powsm.train.dataset import UtteranceDataset, collate
 from powsm.train.loader import UtteranceLoader
 from powsm.train.memory import (
     StatSums,
@@ -221,8 +221,31 @@ class LitPowsm(LitESPnetModel):
         if self._resumed is not None:
             self._count_anew(self._resumed)
             self._resumed = None
+        if self.args.compile:
+            self._compile()
         if self.trainer.is_global_zero:
             self._announce()
+
+    def _compile(self) -> None:
+        """Compile the layers, where that works and is worth it."""
+        fault = "only on a GPU is it worth its minutes"
+        if self.device.type == "cuda":
+            fault = compile_layers(self.model, self._try_step)
+        if fault is not None:
+            log.warning("compile: true is left out: %s", fault)
+
+    def _try_step(self) -> None:
+        """A step that changes nothing."""
+        dataset = self.dataset("train")
+        keys = dataset.plan(self.batch_options, 0).batch(0)
+        batch = collate([dataset[key] for key in keys]).to(self.device)
+        try:
+            with self.trainer.precision_plugin.train_step_context():
+                loss = self.model(**batch.arguments())[0]
+            loss.backward()
+        finally:
+            for p in self.parameters():
+                p.grad = None
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["batches_per_update"] = self.trainer.accumulate_grad_batches
@@ -346,6 +369,7 @@ class LitPowsm(LitESPnetModel):
             n_examples=n_examples,
             divided_by=unit * self.trainer.accumulate_grad_batches,
             sums=self._sums.take(self.device),
+            in_bfloat16=self.args.exchange_in_bfloat16,
         )
         means = self._sums.means(sums)
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
@@ -405,9 +429,16 @@ class LitPowsm(LitESPnetModel):
         self._validation = Validation(self.model, self.args.ctc_target)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        _, stats, _ = self.model(**batch.arguments())
+        model = self.model
+        encoded = None
+        if getattr(model, "share_encoder", False):
+            batch = model.laid_out(batch)
+            encoded = model.encode_batch(batch)
+            _, stats, _ = model.losses(batch, encoded)
+        else:
+            _, stats, _ = model(**batch.arguments())
         if not self.trainer.val_dataloaders.is_repeated(batch_idx):
-            self._validation.add(batch, stats)
+            self._validation.add(batch, stats, encoded)
 
     def on_validation_epoch_end(self) -> None:
         # each rank has the same figures

@@ -26,7 +26,6 @@ from powsm.train.dataset import collate
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 25  # gradients exchanged at a time: 128 MiB
 _MOST_OF_GPU = 0.9  # of its memory, for a size that is to last through the training
 
 
@@ -173,6 +172,7 @@ def mean_gradients(
     n_examples: int,
     divided_by: float,
     sums: torch.Tensor,
+    in_bfloat16: bool = False,
 ) -> torch.Tensor:
     """Make every gradient that of the mean over the examples of all ranks.
 
@@ -184,6 +184,8 @@ def mean_gradients(
         n_examples: of this rank in this update.
         divided_by: a gradient here is the sum over those examples, divided by this.
         sums: (n,) float64 numbers of this rank, to be added up beside the gradients.
+        in_bfloat16: the gradients travel, and are added up, in 16 bits, as the
+            published training has them (`ddp_comm_hook: bf16_compress_hook`).
 
     Returns:
         `sums` over all ranks.
@@ -206,13 +208,20 @@ def mean_gradients(
         if factor != 1.0:
             torch._foreach_mul_(grads, factor)
         return sums
-    for chunk in _chunks(grads):
-        flat = torch.cat([grad.flatten() for grad in chunk])
-        flat *= factor
+    flat = torch.cat([grad.flatten() for grad in grads])
+    sizes = [grad.shape for grad in grads]
+    grads.clear()  # two copies at a time, not three
+    flat *= factor
+    if in_bfloat16:
+        half = flat.bfloat16()
+        dist.all_reduce(half)
+        flat.copy_(half)
+    else:
         dist.all_reduce(flat)
-        parts = flat.split([grad.numel() for grad in chunk])
-        for grad, part in zip(chunk, parts, strict=True):
-            grad.copy_(part.view_as(grad))
+    parts = iter(flat.split([size.numel() for size in sizes]))
+    for p, is_wanted in zip(parameters, wanted, strict=True):
+        if is_wanted:  # a part of what was exchanged: nothing is copied back
+            p.grad = next(parts).view(p.shape)
     return told[len(has) :]
 
 
@@ -249,19 +258,6 @@ class StatSums:
         means = (totals / counts).float()
         there = counts.tolist()
         return {k: x for k, x, n in zip(self.names, means, there, strict=True) if n}
-
-
-def _chunks(grads: list[torch.Tensor]) -> Iterable[list[torch.Tensor]]:
-    chunk: list[torch.Tensor] = []
-    size = 0
-    for grad in grads:
-        if chunk and size + grad.numel() > _CHUNK:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(grad)
-        size += grad.numel()
-    if chunk:
-        yield chunk
 
 
 class BatchFinder(L.Callback):

@@ -47,7 +47,9 @@ LONGEST_NAME = 200  # bytes: files of stage 14 are named after it, and more
 # may differ: they change neither the model nor the order and weight of its data
 _FREE = {
     *("config", "output_dir", "ngpu", "num_workers", "log_interval", "print_config"),
-    *("checkpoint_every_n_updates", "keep_nbest_models", "best_model_criterion"),
+    *("checkpoint_every_n_updates", "checkpoint_every_minutes"),
+    *("exchange_in_bfloat16", "compile", "optim_conf.fused"),
+    *("keep_nbest_models", "best_model_criterion"),
     *("use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
     # of ESPnet's loop: how it is run, and where its data are
     *("multiprocessing_distributed", "resume", "log_level", "num_att_plot"),

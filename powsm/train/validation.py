@@ -8,7 +8,7 @@ import torch
 
 from powsm.decode.ctc_paths import ctc_greedy
 from powsm.model.batch import Batch
-from powsm.model.s2t import PowsmModel
+from powsm.model.s2t import Encoded, PowsmModel
 from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel
 from powsm.score.distance import PhonePairs
 from powsm.vocabulary import code_points
@@ -32,22 +32,37 @@ class Validation:
         self._weights: dict[str, int] = defaultdict(int)
         self._phones: dict[str, list] = defaultdict(list)  # by language
 
-    def add(self, batch: Batch, stats: dict[str, torch.Tensor]) -> None:
-        """Count a batch with the statistics that the model gave for it."""
-        for key, n in self._model.stat_weights(stats, batch.text).items():
-            self._sums[key] += float(stats[key]) * n
-            self._weights[key] += n
-        if self._model.ctc is not None:
-            self._add_phones(batch)
+    def add(
+        self,
+        batch: Batch,
+        stats: dict[str, torch.Tensor],
+        encoded: Encoded | None = None,
+    ) -> None:
+        """Count a batch with the statistics that the model gave for it.
 
-    def _add_phones(self, batch: Batch) -> None:
+        Args:
+            encoded: its recordings, where they have been encoded one by one.
+        """
+        # one transfer for all of them: a GPU is waited for once
+        values = torch.stack([x.double().reshape(()) for x in stats.values()]).tolist()
+        weights = self._model.stat_weights(stats, batch.text)
+        for key, value in zip(stats, values, strict=True):
+            self._sums[key] += value * weights[key]
+            self._weights[key] += weights[key]
+        if self._model.ctc is not None:
+            self._add_phones(batch, encoded)
+
+    def _add_phones(self, batch: Batch, encoded: Encoded | None) -> None:
         """Greedy CTC of each recording beside its phones, the first of its targets."""
         model = self._model
         if isinstance(model, PowsmCtcModel):
             self._add_phones_of_pr(model, batch)
             return
-        memory, memory_lens = model.encode(batch.speech, batch.speech_lengths)
-        memory = memory[0] if isinstance(memory, tuple) else memory
+        if encoded is None:
+            memory, memory_lens = model.encode(batch.speech, batch.speech_lengths)
+            memory = memory[0] if isinstance(memory, tuple) else memory
+        else:
+            memory, memory_lens = encoded.memory, encoded.lengths
         log_probs = model.ctc.log_softmax(memory)
         refs, lengths = batch.first_ctc_targets()
         self._compare(batch.utt_ids, log_probs, memory_lens, refs, lengths)

@@ -30,6 +30,7 @@ def test_the_figures_are_there(found):
     assert 0 < found["parity"]["bfloat16"]["gradient"] < 0.3
     assert found["ours"]["4 s of 1 s"]["examples_s"] > 0
     assert found["ours"]["4 s of 1 s"]["tflop"] > 0 < found["stock"]["tflop"]
+    assert found["compiled"]["ms"] > 0
     assert found["attention"]["decoder float32"]["kernel"] in (
         *("math", "flash_attention", "efficient_attention"),
     )

@@ -7,6 +7,7 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask
 from s2t_examples import SETTINGS, TOKENS, make_batches
 
+from powsm.model.build import compile_layers
 from powsm.model.s2t import PowsmModel
 from powsm.train import config
 
@@ -120,6 +121,41 @@ def test_guide_counts_the_text_of_every_example_once(tmp_path):
     # frame that stands just where its token does is not punished
     n_text = float((batch["text_lengths"] - 3 + 1).float().mean())
     assert float(stats["loss_guide"]) == pytest.approx(n_text, rel=1e-2)
+
+
+def test_compiled_layers_change_nothing(tmp_path):
+    """Traced, for batches of two shapes, and run by the operators that were found."""
+    model = build(tmp_path, {})
+    ours, _ = make_batches()
+    other, _ = make_batches(samples=(15000, 11000), tasks=(2, 4))
+
+    def gradients():
+        found = []
+        for batch in (ours, other):
+            model.zero_grad()
+            loss = model(**batch)[0]
+            loss.backward()
+            grads = {k: p.grad.clone() for k, p in model.named_parameters()}
+            found.append({"loss": loss.detach()} | grads)
+        return found
+
+    expected = gradients()
+    names = list(model.state_dict())
+    assert compile_layers(model, gradients, backend="eager") is None
+    torch.testing.assert_close(gradients(), expected, rtol=1e-4, atol=1e-6)
+    assert list(model.state_dict()) == names
+
+
+def test_layers_that_cannot_be_compiled_are_left_as_they_are(tmp_path):
+    model = build(tmp_path, {})
+    ours, _ = make_batches()
+
+    def refused(graph, inputs):
+        raise RuntimeError("no triton here")
+
+    fault = compile_layers(model, lambda: model(**ours), backend=refused)
+    assert "no triton here" in fault
+    model(**ours)
 
 
 def test_gradient_checkpoints_change_nothing(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -26,7 +27,8 @@ from powsm.model.phone_ctc import PhoneLinear
 from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
-from powsm.train.checkpoints import newest_checkpoint
+from powsm.train import checkpoints
+from powsm.train.checkpoints import ResumableCheckpoint, newest_checkpoint
 from powsm.train.dataset import UtteranceDataset, collate
 from powsm.train.lit import LitPowsm, text_encoder
 from powsm.train.loader import UtteranceLoader
@@ -147,6 +149,42 @@ def test_fused_optimiser_is_clipped_by_the_norm_that_is_logged(
     for before, logged, after in seen:
         assert before == logged > 0.5
         assert after == pytest.approx(0.5, rel=1e-4)
+
+
+def test_checkpoints_come_by_time_and_compiling_is_left_to_gpus(
+    corpus, tmp_path, monkeypatch, caplog
+):
+    """A minute an update, a checkpoint every second minute, none by number."""
+    saved, now = [], iter(range(0, 60_000, 60))
+    clock = SimpleNamespace(monotonic=lambda: float(next(now)))
+    monkeypatch.setattr(checkpoints, "time", clock)
+    save = ResumableCheckpoint._save_checkpoint
+
+    def noted(self, trainer, filepath):
+        saved.append(trainer.global_step)
+        save(self, trainer, filepath)
+
+    monkeypatch.setattr(ResumableCheckpoint, "_save_checkpoint", noted)
+    changes = {"checkpoint_every_n_updates": None, "checkpoint_every_minutes": 2}
+    changes |= {"max_epoch": 1, "num_iters_per_epoch": 6, "compile": True}
+    run(corpus, tmp_path, **changes)
+    assert saved == [2, 4, 6]  # the last with its epoch
+    assert "compile: true is left out: only on a GPU" in caplog.text
+
+
+def test_validation_encodes_each_recording_once(corpus, tmp_path, monkeypatch):
+    calls = {"encode": [], "losses": []}
+    for name, seen in calls.items():
+        whole = getattr(PowsmModel, name)
+
+        def noted(self, *args, whole=whole, seen=seen):
+            seen.append(self.training)
+            return whole(self, *args)
+
+        monkeypatch.setattr(PowsmModel, name, noted)
+    run(corpus, tmp_path, max_epoch=1)
+    assert calls["encode"] == calls["losses"]
+    assert calls["losses"].count(True) == 6 < len(calls["losses"])
 
 
 @pytest.mark.parametrize("every", [2, 3])  # 3 is the last batch of an epoch
@@ -564,13 +602,13 @@ def test_random_ctc_weight_is_resumed_and_validation_keeps_its_own(
     corpus, tmp_path, monkeypatch
 ):
     seen = []
-    forward = PowsmModel.forward
+    losses = PowsmModel.losses
 
     def recorded(self, *args, **kwargs):
         seen.append((self.training, self.ctc_weight))
-        return forward(self, *args, **kwargs)
+        return losses(self, *args, **kwargs)
 
-    monkeypatch.setattr(PowsmModel, "forward", recorded)
+    monkeypatch.setattr(PowsmModel, "losses", recorded)
     conf = SETTINGS["model_conf"] | {"ctc_weight_range": [0.1, 0.9]}
     run(corpus, tmp_path, model_conf=conf, ctc_only_updates=0)
     drawn = [weight for training, weight in seen if training]

@@ -6,5 +6,5 @@ loop       the trainer itself: updates, an end of memory, and going on
 material   made-up recordings, tokens and batches of the usual lengths
 measuring  time, memory, floating-point operations and waits of a piece of work
 sections   which sections there are, in what order, and how long they may take
-steps      a training step of ours and of ESPnet's model, by seconds of audio
+steps      a training step of ours, compiled or not, and of ESPnet's model
 """

@@ -25,6 +25,7 @@ SECTIONS: dict[str, Callable[[Material, dict], dict]] = {
     "parity": kernels.parity,
     "ours": steps.ours,
     "stock": steps.stock,
+    "compiled": steps.compiled,
     "trainer": loop.trainer,
     "search": decoding.search,
     "alignment": decoding.alignment,
