@@ -4,6 +4,7 @@ Shapes: B utterances, H hypotheses each (1 at first, then the beam size), S cand
 tokens a hypothesis, L tokens so far.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,12 +79,55 @@ class Beams:
         if self.ctc_gains is not None:
             self.ctc_gains = self.ctc_gains[utterances]
 
+
+class Reading:
+    """What the host knows of the running hypotheses, step by step.
+
+    One transfer a step brings it: a GPU that is asked for one number at a time is
+    waited for each time.
+
+    Attributes:
+        last: (B, H) last tokens, as lists.
+        parents: (B, H) which hypothesis of the last step each one extends.
+        total: (B, H).
+    """
+
+    def __init__(self, n_utts: int):
+        # a hypothesis is (the one that it extends, its last token)
+        self._nodes: list[list[tuple | None]] = [[None] for _ in range(n_utts)]
+
+    def read(self, beams: Beams) -> None:
+        """Take over what a step has chosen."""
+        floats = [
+            x.double().view(torch.long) for x in (beams.total, *beams.sums.values())
+        ]
+        told = torch.stack([beams.tokens[..., -1], beams.parents, *floats]).cpu()
+        self.last, self.parents = told[:2].tolist()
+        self.total, *sums = told[2:].view(torch.float64).tolist()
+        self._sums = dict(zip(beams.sums, sums, strict=True))
+        self._nodes = [
+            [(nodes[parent], token) for parent, token in zip(*rows, strict=True)]
+            for nodes, *rows in zip(self._nodes, self.parents, self.last, strict=True)
+        ]
+
+    def keep(self, utterances: Sequence[int]) -> None:
+        for name in ("last", "parents", "total", "_nodes"):
+            values = getattr(self, name)
+            setattr(self, name, [values[b] for b in utterances])
+        self._sums = {
+            name: [rows[b] for b in utterances] for name, rows in self._sums.items()
+        }
+
     def hypothesis(self, b: int, k: int, eos: int) -> Hypothesis:
-        tokens = self.tokens[b, k].tolist()
-        if tokens[-1] == eos:
-            tokens.pop()
-        scores = {name: float(x[b, k]) for name, x in self.sums.items()}
-        return Hypothesis(tuple(tokens), float(self.total[b, k]), scores)
+        tokens = []
+        node = self._nodes[b][k]
+        while node is not None:
+            node, token = node
+            tokens.append(token)
+        if tokens[0] == eos:
+            del tokens[0]
+        scores = {name: rows[b][k] for name, rows in self._sums.items()}
+        return Hypothesis(tuple(reversed(tokens)), self.total[b][k], scores)
 
 
 class Output:

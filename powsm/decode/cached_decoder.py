@@ -18,6 +18,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.embedding import Positional
 from torch import Tensor
 
 from powsm.errors import PowsmError
+from powsm.model.features import on_device
 
 _GROWTH = 64  # tokens by which the cache grows when it is full
 
@@ -87,14 +88,15 @@ class CachedDecoder:
         hidden = self._run(ids, places, mask)
         self.logits = self._decoder.output_layer(hidden[:, -1:])
 
-    def feed(self, parents: Tensor, tokens: Tensor) -> None:
+    def feed(self, parents: Sequence[Sequence[int]], tokens: Tensor) -> None:
         """Go on with these hypotheses; sets `logits` for what follows them.
 
         Args:
-            parents: (B, K) index of the hypothesis that each one extends.
+            parents: (B, K) index of the hypothesis that each one extends, as numbers:
+                a GPU that had to say what moves would be waited for.
             tokens: (B, K) the token it adds.
         """
-        n_utts, n_hyps = parents.shape
+        n_utts, n_hyps = tokens.shape
         self._reorder(parents)
         self._n_hyps = n_hyps
         places = (self._n_tokens - self._n_pads).repeat_interleave(n_hyps).unsqueeze(1)
@@ -117,26 +119,26 @@ class CachedDecoder:
         if self._frame_mask is not None:
             self._frame_mask = self._frame_mask[utterances]
 
-    def _reorder(self, parents: Tensor) -> None:
+    def _reorder(self, parents: Sequence[Sequence[int]]) -> None:
         """Give each new hypothesis its parent's cache, and room for one more token."""
-        n_utts, n_hyps = parents.shape
         if self._n_tokens == self._capacity:
             self._capacity += _GROWTH
             self._own = [[F.pad(x, (0, 0, 0, _GROWTH)) for x in layer]
                          for layer in self._own]  # fmt: skip
-        first = torch.arange(n_utts, device=parents.device) * self._n_hyps
-        rows = (first.unsqueeze(1) + parents).view(-1)
-        if n_hyps != self._n_hyps:
-            self._own = [[x[rows] for x in layer] for layer in self._own]
+        n_hyps, device = self._n_hyps, self._n_pads.device
+        rows = [b * n_hyps + p for b, these in enumerate(parents) for p in these]
+        if len(parents[0]) != n_hyps:
+            chosen = on_device(torch.tensor(rows), device)
+            self._own = [[x[chosen] for x in layer] for layer in self._own]
             return
         # most hypotheses extend the one in their own place: move only the others
-        places = torch.arange(len(rows), device=rows.device)
-        moved = places[rows != places]
-        if len(moved):
-            sources, used = rows[moved], slice(0, self._n_tokens)
+        moved = [(i, row) for i, row in enumerate(rows) if i != row]
+        if moved:
+            into, sources = on_device(torch.tensor(moved).T.contiguous(), device)
+            used = slice(0, self._n_tokens)
             for layer in self._own:
                 for x in layer:
-                    x[moved, :, used] = x[sources, :, used]
+                    x[into, :, used] = x[sources, :, used]
 
     def _run(self, ids: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
         """(N, l) new tokens at their places, through all layers -> (N, l, D)."""

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from torch import Tensor
 
-from powsm.decode.beams import Beams, Hypothesis, Output
+from powsm.decode.beams import Beams, Hypothesis, Output, Reading
 from powsm.decode.cached_decoder import CachedDecoder, check_decoder
 from powsm.decode.ctc_prefix import PrefixScorer
 from powsm.decode.profile import SearchOptions
 from powsm.errors import PowsmError
+from powsm.model.features import on_device
 
 PRE_BEAM_RATIO = 1.5  # tokens that CTC scores for each hypothesis kept
 RETRY_STEP = 0.1  # by which minlenratio falls when no hypothesis ended
@@ -155,21 +156,24 @@ class Searcher:
         ]
         running = outputs  # those not finished, in the order of the batch
         beams = Beams.start(len(memory), memory.device)
+        reading = Reading(len(memory))
         for step in range(max(maxlen for maxlen, _ in limits)):
             beams = self._extend(beams, decoder, scorer)
-            self._collect(beams, running, step)
+            reading.read(beams)
+            self._collect(beams, reading, running, step)
             kept = [b for b, output in enumerate(running) if not output.is_done]
             if not kept:
                 break
             if len(kept) < len(running):
                 running = [running[b] for b in kept]
-                rows = torch.tensor(kept, device=memory.device)
+                reading.keep(kept)
+                rows = on_device(torch.tensor(kept), memory.device)
                 for part in (beams, decoder, scorer):
                     if part is not None:
                         part.keep(rows)
             last = beams.tokens[..., -1]
             if decoder is not None:
-                decoder.feed(beams.parents, last)
+                decoder.feed(reading.parents, last)
             if scorer is not None:
                 scorer.advance(beams.parents, last, beams.ctc_gains)
         return [
@@ -274,12 +278,13 @@ class Searcher:
             columns.append(torch.where(is_loop, tail[..., -period], column))
         return torch.stack(columns, dim=-1) if columns else None
 
-    def _collect(self, beams: Beams, running: list[Output], step: int) -> None:
+    def _collect(
+        self, beams: Beams, reading: Reading, running: list[Output], step: int
+    ) -> None:
         """Hand finished hypotheses to their outputs and take them off the beams."""
         eos = self._model.eos
-        last = beams.tokens[..., -1]
-        totals = beams.total.tolist()
-        for b, tokens in enumerate(last.tolist()):
+        totals = reading.total
+        for b, tokens in enumerate(reading.last):
             output = running[b]
             is_limit = step == output.maxlen - 1
             n_alive = 0
@@ -289,9 +294,10 @@ class Searcher:
                 if token != eos and not is_limit:
                     n_alive += 1
                 elif step >= output.minlen:
-                    output.add(step, beams.hypothesis(b, k, eos))
+                    output.add(step, reading.hypothesis(b, k, eos))
             output.finish_step(step, n_alive=n_alive)
-        beams.total = beams.total.masked_fill(last == eos, _NEVER)
+        is_over = beams.tokens[..., -1] == eos
+        beams.total = beams.total.masked_fill(is_over, _NEVER)
 
 
 @torch.inference_mode()
