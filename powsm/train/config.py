@@ -95,6 +95,26 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         "it to <epoch>epoch.pth; 0 does not",
     )
     group.add_argument(
+        "--ctc_only_updates",
+        type=int,
+        default=0,
+        help="train CTC alone for this many updates before the decoder joins; small "
+        "corpora learn both sooner",
+    )
+    group.add_argument(
+        "--stats_window",
+        choices=STATS_WINDOWS,
+        default="own",
+        help="mean and variance are those of clips at their own length, or padded with "
+        "silence to speech_length, as published",
+    )
+    _add_how_it_runs(group)
+    return parser
+
+
+def _add_how_it_runs(group: argparse._ArgumentGroup) -> None:
+    """Options that change neither the model nor the order and weight of its data."""
+    group.add_argument(
         "--checkpoint_every_n_updates",
         type=int,
         default=None,
@@ -118,21 +138,6 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         default=False,
         help="on a GPU, let PyTorch compile the layers of encoder and decoder",
     )
-    group.add_argument(
-        "--ctc_only_updates",
-        type=int,
-        default=0,
-        help="train CTC alone for this many updates before the decoder joins; small "
-        "corpora learn both sooner",
-    )
-    group.add_argument(
-        "--stats_window",
-        choices=STATS_WINDOWS,
-        default="own",
-        help="mean and variance are those of clips at their own length, or padded with "
-        "silence to speech_length, as published",
-    )
-    return parser
 
 
 def check_tokens(path: Path) -> None:
