@@ -60,6 +60,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--device")
     for role in ("seen", "unseen", "words", "g2p"):
         add(f"--{role}", nargs="+", metavar="SET", help="sets of --claims of that kind")
+    incomplete = "make smaller sets of copies that lack parts of their corpus"
+    add("--allow_incomplete", action="store_true", help=incomplete)
     add("--dry_run", action="store_true", help="print the plan with time and disk")
 
 
@@ -169,7 +171,13 @@ def prepare(
 
     for name, source in {item.query.set: item.source for item in planned}.items():
         if source is not None:
-            prepare_eval_set(name, source, options.data, options.dump)
+            prepare_eval_set(
+                name,
+                source,
+                options.data,
+                options.dump,
+                allow_incomplete=options.allow_incomplete,
+            )
     for name, whole in {i.query.set: i.part_of for i in planned if i.part_of}.items():
         write_part(options.dump / whole, options.dump / name, sets[name].langs)
 

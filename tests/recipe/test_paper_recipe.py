@@ -265,7 +265,8 @@ def reproduce(root: Path, *options: str) -> subprocess.CompletedProcess:
             with open(conf / profile, "a") as file:
                 file.write("    maxlenratio: 0.05\n")  # this model never ends by itself
     command = ["scripts/reproduce.sh", "--table", "4", "--exp", str(root / "exp/tiny")]
-    command += ["--conf", str(conf)]
+    # the VoxAngeles of the tests lacks a language
+    command += ["--conf", str(conf), "--allow_incomplete"]
     return run(root, *command, *options, **sources)
 
 
@@ -298,6 +299,7 @@ def test_table_4_is_filled_from_sets_in_the_layouts_of_their_users(finished):
         assert numbers[place] == pytest.approx(sum(parts) / len(parts), abs=0.1)
     # stand-ins are not the published sets, and that is said
     assert "- test_buckeye: " in text and "h found, 7.88 published" in text
+    assert "- test_voxangeles: incomplete, without bem" in text
     # this model is not what the table's rows were trained as, which is asked by default
     assert "| POWSM: tiny" not in reproduce(finished).stdout
     raw = finished / "data/eval/test_l2arctic/text.raw"
