@@ -47,6 +47,19 @@ def test_normaliser_is_compared_with_panphon(load):
     assert load("normaliser").measure(50)["normaliser_ratio"] > 0
 
 
+def test_dictionary_shows_what_segmentation_does(load, tmp_path):
+    """Worked out by hand: a tone before a length, a doubled tie, a mark nobody has."""
+    bench = load("segmentation")
+    path = tmp_path / "words.tsv"
+    path.write_text("a\tb r \u00e1\u02d0 t\nb\tt a t\u031a\nc\tp a\n", encoding="utf-8")
+    result = bench.measure(bench.read_ipa(path))
+    assert (result["words"], result["phones"]) == (3, 9)
+    assert result["words_unlike_released"] == 0.3333  # bráːt
+    assert result["changes"] == [[1, "a", "a\u02d0", "br\u00e1\u02d0t"]]
+    assert result["words_losing_marks"] == 0.3333
+    assert result["lost"] == [[1, "U+031A", "diacritic", "tat\u031a"]]
+
+
 def test_index_is_built_and_read_by_workers(load, tmp_path):
     result = load("index").measure(30_000, 2, tmp_path)
     assert result["examples"] == 120_000
