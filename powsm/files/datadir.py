@@ -36,6 +36,8 @@ UTTERANCE_FILES = (
 CLEAN_LABELS = "text.ipa_clean"
 # IPA of dev and test sets before any normalising; the paper's tables score against it
 RAW_REFERENCES = "ref.raw.ipa"
+# What of its corpus a set of `dump/raw` lacks: `left_out` by reason, `missing` parts
+SET_FILE = "set.json"
 # The same for the task-prompted examples of `dump/raw`.
 EXAMPLE_FILES = (
     "wav.scp",

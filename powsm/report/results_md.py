@@ -15,6 +15,7 @@ from powsm.report.experiment import (
     versions,
 )
 from powsm.score.chance import NOTHING_SHARE
+from powsm.score.decoded import DumpSet
 from powsm.score.rates import CHANCE, rate_notes
 from powsm.score.results import Result, ordered_metrics, task_title
 
@@ -64,6 +65,12 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
         f"{set_name}: its phones were made with another phone map than the one used in "
         "scoring; run stages 4 to 13 again before comparing."
         for set_name in other_normalisers(dump, sets)
+    ]
+    found += [
+        f"{set_name}: an incomplete copy, without {' '.join(missing)}; its "
+        "scores are no published ones."
+        for set_name in sets
+        if (missing := DumpSet(dump / set_name).missing)
     ]
     for set_name, task in groups(experiment):
         metric = experiment.main_metric(set_name, task)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
-from powsm.files.datadir import RAW_REFERENCES, read_scp
+from powsm.files.datadir import RAW_REFERENCES, SET_FILE, read_scp
 from powsm.files.whole import read_json, read_json_lines
 from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.orthography import POLICIES as TEXT_POLICIES
@@ -52,6 +52,13 @@ class DumpSet:
         # sets made before 2026-11-29 have them in utt2spk
         is_new = (self.folder / "utt2speaker").exists()
         return self._of_examples("utt2speaker" if is_new else "utt2spk")
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """Parts of its corpus that the copy lacked of which the set was made."""
+        path = self.folder / SET_FILE
+        record = read_json(path, "make the set again") if path.exists() else {}
+        return tuple(record.get("missing", ()))
 
     @cached_property
     def locations(self) -> dict[str, str]:

@@ -337,6 +337,13 @@ def test_set_made_with_another_phone_map_is_said(tmp_path):
     assert "another phone map" in found[0]
 
 
+def test_set_of_an_incomplete_copy_is_said(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    (dump / "test_tone/set.json").write_text('{"missing": ["abk", "ady"]}')
+    found = markdown.weaknesses(read_experiment(exp), dump)
+    assert "test_tone: an incomplete copy, without abk ady" in found[0]
+
+
 def test_words_of_text_tasks_are_aligned(tmp_path):
     exp, dump = make_experiment(tmp_path)
     heard = {utt_id: f"word {utt_id[5]}" for utt_id in PHONES}

@@ -15,7 +15,12 @@ from powsm.audio import SAMPLE_RATE, n_samples_of
 from powsm.corpora.utterance import make_utt_id, safe_id
 from powsm.errors import PowsmError
 from powsm.files.audio_places import AudioRef
-from powsm.files.datadir import RAW_REFERENCES, write_kaldi_speakers, write_scp
+from powsm.files.datadir import (
+    RAW_REFERENCES,
+    SET_FILE,
+    write_kaldi_speakers,
+    write_scp,
+)
 from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts
 from powsm.files.whole import atomic_folder, atomic_write
@@ -28,7 +33,6 @@ from powsm.tasks import PHONES, examples, strip_prompt, tasks_writing
 log = logging.getLogger(__name__)
 
 TEXT_POLICY = "powsm_fix"
-SET_FILE = "set.json"  # what of the corpus is not in the set
 
 REFERENCES = ("text.good", "text")
 # PRiSM says the language in text.lang, or in the prompt with which its text begins

@@ -51,6 +51,7 @@ class Filled:
         why: why there is none.
         system: which model's score; empty where no model is the row's.
         note: how that model differs from the row's training, if it was let in.
+        is_incomplete: a set lacks parts of its corpus.
     """
 
     row: str
@@ -60,6 +61,7 @@ class Filled:
     why: str = ""
     system: str = ""
     note: str = ""
+    is_incomplete: bool = False
 
     @property
     def difference(self) -> float | None:
@@ -79,6 +81,8 @@ class Filled:
             return "no published number"
         if self.note:
             return "another training"
+        if self.is_incomplete:
+            return "incomplete set"
         if self.ours.value > NOTHING_SHARE * self.ours.chance:
             return "chance: nothing was recognised"
         if metric == HOURS:
@@ -104,12 +108,14 @@ class System:
         score: gives the scores a query asks for, or the reason that there are none.
         trained: how it was trained; None if nothing tells.
         any_training: fill rows of another training, too, and say so.
+        incomplete: sets that lack parts of their corpus.
     """
 
     name: str
     score: Callable[[Query], Scores | Score | str]
     trained: Trained | None = None
     any_training: bool = False
+    incomplete: frozenset[str] = frozenset()
 
     def differences(self, row: Row) -> list[str]:
         """What keeps the model from being the row's; empty if it is."""
@@ -164,11 +170,24 @@ def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
         for system in own:
             note = why_not(system.name, told[system.name]) if told[system.name] else ""
             score = partial(scored, system)
+            less = _incomplete_columns(table, system.incomplete)
             cells += [
-                replace(cell, system=system.name, note=note)
+                replace(
+                    cell,
+                    system=system.name,
+                    note=note,
+                    is_incomplete=cell.column in less,
+                )
                 for cell in _row_cells(table, row, score)
             ]
     return cells
+
+
+def _incomplete_columns(table: Table, incomplete: frozenset[str]) -> frozenset[str]:
+    """Columns of incomplete sets, and means of such."""
+    less = {column.name for column in table.columns if column.set in incomplete}
+    means = {c.name for c in table.columns if less.intersection(c.mean_of)}
+    return frozenset(less | means)
 
 
 def is_measured_otherwise(metric: str) -> bool:

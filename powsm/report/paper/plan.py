@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
-from powsm.corpora.evaluation.dump_set import SET_FILE
 from powsm.corpora.evaluation.part import is_part_current
 from powsm.files.datadir import read_scp
-from powsm.files.whole import read_json
 from powsm.report.paper.fill import SIZE_TOLERANCE, hyp_file, is_measured_otherwise
 from powsm.report.paper.spec import Query, Row, Table, TestSet
+from powsm.score.decoded import DumpSet
 from powsm.score.results import read_timings
 from powsm.tasks import PHONES, TASKS, plain_task
 
@@ -186,10 +185,7 @@ def size_faults(
             for what, unit, found, published in sizes
             if published and abs(found / published - 1) > SIZE_TOLERANCE
         ]
-        record = dump / name / SET_FILE
-        if record.exists() and (
-            missing := read_json(record, "make the set again").get("missing")
-        ):
+        if missing := DumpSet(dump / name).missing:
             faults.append(f"{name}: incomplete, without {' '.join(missing)}")
     return faults
 

@@ -22,7 +22,7 @@ from powsm.report.paper.fill import (
 from powsm.report.paper.plan import PlannedDecode, hours_by_lang
 from powsm.report.paper.spec import Query, Table, TestSet
 from powsm.report.paper.training import Trained
-from powsm.score.decoded import DecodedSet
+from powsm.score.decoded import DecodedSet, DumpSet
 from powsm.score.metrics import lid_confusion
 from powsm.score.rates import Scores
 from powsm.score.results import HISTORY_FILE, read_history
@@ -90,7 +90,11 @@ def system_of(
 ) -> System:
     """An experiment as a table sees it."""
     name = exp.resolve().name
-    return System(name, scores, trained_of(exp, model), any_training)
+    names = {query.set for query in scores.table.queries()} if scores.table else set()
+    incomplete = {name for name in names if DumpSet(scores.dump / name).missing}
+    return System(
+        name, scores, trained_of(exp, model), any_training, frozenset(incomplete)
+    )
 
 
 def dump_system(dump: Path) -> System:

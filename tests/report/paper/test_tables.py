@@ -5,6 +5,7 @@ import io
 import json
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,17 @@ MINI = System("mini", tone_scores)
 def tone_scores_pfer(lang: str) -> float:
     scores = tone_scores(Query("", "test_tone", "pr", lang, "PFER"))
     return (scores if lang == "all" else scores.by_lang()[lang]).value("PFER")
+
+
+def test_an_incomplete_set_gets_no_verdict(small_table):
+    """Nor does a mean of which it is a part; another set keeps its own."""
+    system = System("mini", tone_scores, incomplete=frozenset({"test_tone"}))
+    cells = {(c.row, c.column): c for c in fill(small_table, [system])}
+    for name in ("Tone", "tones"):
+        assert cells["POWSM", name].is_incomplete
+    assert not cells["POWSM", "Absent"].is_incomplete
+    cell = replace(cells["POWSM", "Tone"], paper=Cell("10.0", ""))
+    assert cell.verdict("PFER") == "incomplete set"
 
 
 def test_interval_of_a_mean_is_narrower_than_of_its_parts():
