@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 # What `import powsm` offers, loaded when it is first asked for
 _OFFERED = {
     "load": "powsm.decode.recordings.model",
+    "align_words": "powsm.decode.recordings.aligned",
     "segment_ipa": "powsm.phones.normaliser",
     "score_phones": "powsm.score.metrics",
 }

@@ -14,7 +14,7 @@ import torch
 from dump_builder import make_dump
 from powsm_command import run_verb
 from praatio import textgrid
-from tiny_model import make_experiment, make_tokens
+from tiny_model import CTC_SETTINGS, make_experiment, make_tokens
 
 import powsm
 from powsm.corpora.evaluation.textgrid import Interval
@@ -22,6 +22,7 @@ from powsm.decode.align_files import Segment, eaf
 from powsm.decode.align_files import textgrid as textgrid_text
 from powsm.decode.recordings.aligned import align_recording
 from powsm.decode.recordings.words import Reader
+from powsm.errors import PowsmError
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +226,32 @@ def test_stretch_behind_the_end_is_said(model):
     assert fault == "1.900 to 2.500 s: lies behind the end of the recording"
     assert [s.phone for s in aligned.tiers["phones"]] == ["p", "a", "t"]
     assert aligned.tiers["t"][-1].end == 2.0
+
+
+def test_python_aligns_words_as_the_command_does(here, align, model):
+    put("talk.wav")
+    how = {"lang": "ita", "g2p": "espeak"}
+    aligned = powsm.align_words(model, "talk.wav", "pa tat", **how)
+    align(
+        "--lang", "ita", "--g2p", "espeak", "--text", "pa tat", "--out", "o", "talk.wav"
+    )
+    assert Path("o/talk.TextGrid").read_text() == aligned.to("textgrid")
+    with pytest.raises(PowsmError, match="name it by --lang"):
+        powsm.align_words(model, "talk.wav", "pa", g2p="espeak")
+    with pytest.raises(PowsmError, match="format 'srt': expected one of textgrid"):
+        aligned.to("srt")
+
+
+def test_model_without_a_decoder_is_told_the_language(here, tmp_path, caplog):
+    make_dump(tmp_path / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    tokens = make_tokens(tmp_path / "train", tmp_path / "tokens")
+    model = powsm.load(make_experiment(tmp_path, tokens, base=CTC_SETTINGS))
+    put("talk.wav")
+    Path("ctc.yaml").write_text("decode: ctc\ntasks: [g2p]\n")
+    how = {"task": "g2p", "text": "pa", "lang": "ita", "profile": "ctc.yaml"}
+    heard = model("talk.wav", **how)
+    assert heard.lang == "ita" and not caplog.messages
+    # whose random weights say nothing; another would be aligned
+    assert heard.phones == ()
+    with pytest.raises(PowsmError, match="talk: 0 phones are said for the 1 words"):
+        powsm.align_words(model, "talk.wav", "pa", lang="ita")

@@ -5,13 +5,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
+
+from torch import Tensor
 
 from powsm.audio import SAMPLE_RATE
 from powsm.audio_files import printable
 from powsm.corpora.evaluation.textgrid import Interval
 from powsm.decode.align_files import Segment, ctm, eaf, textgrid
 from powsm.decode.longform import Recording
+from powsm.decode.recordings.model import Model
+from powsm.decode.recordings.question import UNKNOWN, voice_for
 from powsm.decode.recordings.result import ALIGNED_FORMS, FormatError
+from powsm.decode.recordings.samples import Audio, speech_of
 from powsm.decode.recordings.words import Reader, Word
 from powsm.errors import PowsmError
 
@@ -91,10 +97,41 @@ class Aligned:
         return json.dumps(row, ensure_ascii=False, indent=2) + "\n"
 
 
+def align_words(
+    model: Model,
+    audio: Audio,
+    text: str,
+    *,
+    lang: str = UNKNOWN,
+    g2p: str = "model",
+    rate: int = SAMPLE_RATE,
+    channel: str | None = "mix",
+) -> Aligned:
+    """When each word and phone of a text is said, as `powsm align` finds it.
+
+    Args:
+        model: of `powsm.load`.
+        audio, rate, channel: see `powsm.decode.recordings.model.Model.transcribe`.
+        text: words, or IPA with spaces between words.
+        lang: code or name of the language.
+        g2p: how words become phones: `model`, `espeak`, or `none` for IPA.
+
+    Raises:
+        AudioError: the recording cannot be read or used.
+        PowsmError: text or language make no sense, or cannot be aligned.
+    """
+    voice_for(g2p, lang)
+    how = {"rate": rate, "channel": channel, "min_samples": model.min_samples}
+    speech = speech_of(audio, **how)
+    name = Path(audio).stem if isinstance(audio, str | Path) else "audio"
+    stretch = Interval(0.0, len(speech) / SAMPLE_RATE, text)
+    return align_recording(Reader(model, g2p, lang), name, speech, [stretch])
+
+
 def align_recording(
     reader: Reader,
     name: str,
-    speech: Recording,
+    speech: Tensor | Recording,
     stretches: Sequence[Interval],
     tier: str | None = None,
 ) -> Aligned:

@@ -227,7 +227,8 @@ class Model:
         and what is used instead goes into the results.
         """
         known = self.recogniser.languages()
-        return Question.of(known, task, lang, profile, phones, has_text)
+        has_decoder = not self.recogniser.is_ctc_only
+        return Question.of(known, task, lang, profile, phones, has_text, has_decoder)
 
     def job(
         self,
@@ -268,7 +269,7 @@ class Model:
             )
         results = []
         for job, record in zip(jobs, records, strict=True):
-            if question.profile.decode == "ctc":
+            if question.profile.decode == "ctc" and not self.recogniser.is_ctc_only:
                 record["lang_sym"] = UNKNOWN_LANG_SYM  # the head is told none
             results.append(Result.of(record, job.seconds + job.start_s))
         return results

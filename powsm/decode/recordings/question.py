@@ -47,12 +47,15 @@ class Question:
         profile: Profile | str | Path | None,
         phones: str | Iterable[str] | None,
         has_text: bool,
+        has_decoder: bool = True,
     ) -> "Question":
         """See `powsm.decode.recordings.model.Model.transcribe`.
 
         Args:
             known: symbols of the languages that the model has.
             has_text: whether texts are given.
+            has_decoder: whether the CTC head is told no language, which a model
+                without a decoder is.
 
         Raises:
             PowsmError: the question makes no sense; the message says what to change.
@@ -74,7 +77,7 @@ class Question:
         symbol = lang_sym(code) if code != AUTO else UNKNOWN_LANG_SYM
         if code == UNKNOWN:
             return cls(task, profile, symbol, False)
-        if profile.decode == "ctc":
+        if profile.decode == "ctc" and has_decoder:
             log.warning(
                 "lang %s is not used: the CTC head, which %s reads, is told none",
                 lang,

@@ -14,6 +14,7 @@ import regex
 from torch import Tensor
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
+from powsm.decode.profile import Profile
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.question import AUTO, UNKNOWN, parse_lang, voice_for
 from powsm.errors import PowsmError
@@ -43,7 +44,8 @@ class Reader:
         g2p: one of `powsm.decode.recordings.question.G2P`.
         lang: code or name of the language, or `unk`.
         profile: of the model's g2p; None: the decoder held to the sound by the CTC head
-            (`joint`), whose phones can be aligned.
+            (`joint`), whose phones can be aligned, or the last head where there is no
+            decoder.
     """
 
     model: Model
@@ -91,7 +93,9 @@ class Reader:
     ) -> list[tuple[Word, ...] | PowsmError]:
         """Words by the model's g2p, which hears the stretch."""
         model = self.model
-        profile = self.profile or "joint"
+        by_head = Profile("decode_ctc", decode="ctc", tasks=("g2p",))
+        default = by_head if model.recogniser.is_ctc_only else "joint"
+        profile = self.profile or default
         question = model.question("g2p", self.lang, profile, has_text=True)
         said: list[tuple[Word, ...] | PowsmError | None] = [None] * len(texts)
         jobs = {}
