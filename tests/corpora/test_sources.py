@@ -241,6 +241,31 @@ def test_every_form_is_the_same_data(form, recordings, expected, tmp_path, monke
     assert data_of(tmp_path, monkeypatch, source, *FORMS[form]) == expected
 
 
+def test_speakers_are_those_of_the_source(recordings, tmp_path, monkeypatch):
+    """By the folder of a recording, a column, and utt2speaker before utt2spk."""
+    folder = as_folder(recordings, tmp_path / "folder")
+    (folder / "ann").mkdir()
+    for path in folder.glob("u[01].*"):
+        path.rename(folder / "ann" / path.name)
+    table = as_csv(recordings, tmp_path / "csv")
+    lines = table.read_text().splitlines()
+    rows = [f"{lines[0]},speaker", *(f"{line},ann" for line in lines[1:3]), *lines[3:]]
+    table.write_text("\n".join(rows))
+    kaldi = as_kaldi(recordings, tmp_path / "kaldi")
+    (kaldi / "utt2spk").write_text("".join(f"{key} {key}\n" for key, *_ in SAID))
+    said = {source: "ann" for source in ("u0", "u1")}
+    (kaldi / "utt2speaker").write_text("".join(f"{k} {v}\n" for k, v in said.items()))
+    for number, source in enumerate((folder, table, kaldi)):
+        root = tmp_path / str(number)
+        root.mkdir()
+        data = data_of(root, monkeypatch, source, "--split", "test")
+        speakers = [
+            line.split()[1] for line in data["test_mine/utt2speaker"].splitlines()
+        ]
+        assert speakers[:2] == ["mine_ann", "mine_ann"], source
+        assert len(set(speakers)) == 3
+
+
 def test_what_was_imported_is_said(recordings, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     source = as_folder(recordings, tmp_path / "source")

@@ -16,8 +16,9 @@ LHOTSE = re.compile(r"(.*?)(cuts|supervisions)(.*)\.jsonl(\.gz)?")
 def items_of_kaldi(source: Path) -> Iterator[Item | str]:
     """Utterances of `wav.scp`, or of `segments`, with `text` and what else is there.
 
-    `text.ipa` holds IPA, `utt2lang` languages, `utt2spk` speakers. Below a folder
-    without `wav.scp` each folder with one is a part: train, dev or test by its name.
+    `text.ipa` holds IPA, `utt2lang` languages, `utt2speaker` or `utt2spk` speakers.
+    Below a folder without `wav.scp` each folder with one is a part: train, dev or test
+    by its name.
     """
     own = (source / WAV_SCP).is_file()
     folders = [source] if own else sorted(p.parent for p in source.glob(f"*/{WAV_SCP}"))
@@ -30,8 +31,10 @@ def _of_folder(folder: Path, source: Path, split: str | None) -> Iterator[Item |
     faults: list[str] = []
     tables = {
         name: _table(folder / name, faults)
-        for name in ("text", "text.ipa", "utt2lang", "utt2spk", "segments")
+        for name in ("text", "text.ipa", "utt2lang", "segments")
     }
+    speakers = _table(folder / "utt2speaker", faults)
+    speakers = speakers or _table(folder / "utt2spk", faults)
     recordings = _table(folder / WAV_SCP, faults)
     stretches = tables["segments"] or {key: "" for key in recordings}
     for key, stretch in stretches.items():
@@ -59,7 +62,7 @@ def _of_folder(folder: Path, source: Path, split: str | None) -> Iterator[Item |
             text=tables["text"].get(key, ""),
             ipa=tables["text.ipa"].get(key),
             lang=tables["utt2lang"].get(key),
-            speaker=tables["utt2spk"].get(key),
+            speaker=speakers.get(key),
             split=split,
         )
     yield from faults
