@@ -9,8 +9,9 @@ on the CPU with one thread a process:
   folder_s, folder_cpu_s, folder_mib   a new process transcribes all of them;
                                  `espnet phonemize` takes one recording a process, so
                                  there is no such command of stock's
-  warm_s                         the loaded model transcribes all of them, or --n_stock
-                                 of them, which `warm_ratio` takes into account
+  warm_cpu_s                     computing of the loaded model for all of them; of
+                                 stock's for --n_stock of them, and `warm_ratio` is that
+                                 of the two for each recording
   load                           of the machine when the run began
 
 Recordings are those of a set (--data), written as WAV; without, noise of 1 to 4 s.
@@ -93,7 +94,7 @@ def processes(model: str, lang: str, folder: Path) -> dict[str, float]:
 
 
 def warm(model: str, stock_model, lang: str, folder: Path, n_stock: int) -> dict:
-    """Seconds that loaded models take, after one recording each."""
+    """Computing of loaded models, after one recording each."""
     import powsm
 
     recordings = sorted(map(str, folder.iterdir()))
@@ -101,24 +102,24 @@ def warm(model: str, stock_model, lang: str, folder: Path, n_stock: int) -> dict
     ours = powsm.load(model, "cpu")
     begin = _after(ours.transcribe, recordings[0], times=False)
     ours.transcribe(recordings, times=False)
-    ours_s = time.perf_counter() - begin
+    ours_s = time.process_time() - begin
     begin = _after(stock_model.decode_long, recordings[0], **symbols)
     for path in recordings[:n_stock]:
         stock_model.decode_long(path, **symbols)
-    stock_s = time.perf_counter() - begin
-    ratio = (stock_s / min(n_stock, len(recordings))) / (ours_s / len(recordings))
+    stock_s = time.process_time() - begin
+    n_stock = min(n_stock, len(recordings))
     return {
-        "warm_s": round(ours_s, 3),
-        "stock_warm_s": round(stock_s, 3),
-        "stock_warm_files": min(n_stock, len(recordings)),
-        "warm_ratio": round(ratio, 1),
+        "warm_cpu_s": round(ours_s, 3),
+        "stock_warm_cpu_s": round(stock_s, 3),
+        "stock_warm_files": n_stock,
+        "warm_ratio": round((stock_s / n_stock) / (ours_s / len(recordings)), 1),
     }
 
 
 def _after(transcribe, recording: str, **how) -> float:
-    """The time, when a first recording is done."""
+    """Seconds of computing so far, when a first recording is done."""
     transcribe(recording, **how)
-    return time.perf_counter()
+    return time.process_time()
 
 
 def main() -> None:
