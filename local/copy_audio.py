@@ -5,6 +5,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from powsm.cli.options import whole
 from powsm.cli.run import run_command
 from powsm.errors import PowsmError
 from powsm.prepare.copy_audio import FORMATS, copy_set
@@ -17,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, default=Path("data"), help="folder of the sets")
     add("--sets", nargs="+", help="train dev test_x ...; all with a wav.scp if unset")
     add("--format", choices=FORMATS, default="flac.ark", help="of the copies")
-    add("--nj", type=int, default=1, help="processes")
+    add("--nj", type=whole(1), default=1, help="processes")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from powsm.cli.options import whole
 from powsm.cli.run import run_command
 from powsm.errors import PowsmError
 from powsm.files.datadir import validate
@@ -21,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, help="<data>/report if unset")
     add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
     add("--labels", choices=LABELS, default="original", help="of train, dev")
-    add("--nj", type=int, default=1, help="processes")
+    add("--nj", type=whole(1), default=1, help="processes")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from powsm.cli.options import whole
 from powsm.cli.run import run_command
 from powsm.corpora.ipapack import (
     REPOSITORIES,
@@ -33,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     wanted = {"nargs": "+", "action": "extend", "default": []}
     add("--include", **wanted, help="corpora, such as 'mls_*' or 'fleurs/hi_in-*'")
     add("--exclude", **wanted, help="all but these")
-    add("--nj", type=int, default=8, help="files at once")
+    add("--nj", type=whole(1), default=8, help="files at once")
     add(
         "--tries",
         type=int,

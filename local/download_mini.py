@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from powsm.cli.options import whole
 from powsm.cli.run import run_command
 from powsm.corpora.small import asterisk, espeak, gnomehelp, gnomeworld, tuxpaint
 from powsm.corpora.small.packages import fetch_packages, unpack
@@ -41,7 +42,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder with the unpacked packages (it holds usr/share): nothing is "
         "fetched. For machines without apt-get and dpkg-deb",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of train, dev and test")
+    parser.add_argument(
+        "--seed", type=whole(), default=0, help="of train, dev and test"
+    )
 
 
 def corpora(text: str) -> list[str]:

@@ -5,6 +5,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from powsm.cli.options import number, whole
 from powsm.cli.run import run_command
 from powsm.errors import PowsmError
 from powsm.files.whole import naming
@@ -16,6 +17,7 @@ from powsm.prepare.filters import (
     MAX_PHONES,
     MIN_DURATION_S,
     Limits,
+    check_languages,
     languages_named,
 )
 from powsm.prepare.judge import LABELS, default_labels
@@ -30,21 +32,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, default=Path("data"), help="folder of the sets")
     add("--dump", type=Path, default=Path("dump/raw"), help="where sets are written")
     add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
-    add("--nj", type=int, default=1, help="processes")
+    add("--nj", type=whole(1), default=1, help="processes")
     add("--policy", choices=ipa.POLICIES, default="strict", help="of phones")
     add("--labels", choices=LABELS, help="of train, dev; default: as --policy was made")
     add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
     add(
-        "--min_duration", type=float, default=MIN_DURATION_S, help="seconds; train, dev"
+        *("--min_duration",),
+        **{"type": number(), "default": MIN_DURATION_S, "help": "seconds; train, dev"},
     )
-    add("--max_duration", type=float, default=Limits.max_duration_s, help="train, dev")
-    add("--max_phones", type=int, default=MAX_PHONES, help="train, dev")
+    most = Limits.max_duration_s
+    add("--max_duration", type=number(above=True), default=most, help="train, dev")
+    add("--max_phones", type=whole(1), default=MAX_PHONES, help="train, dev")
     add(
-        "--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help="of characters"
+        *("--max_unknown_rate",),
+        **{"type": number(0, 1), "default": MAX_UNKNOWN_RATE, "help": "of characters"},
     )
     add("--langs", default="", help="ISO 639-3 codes; others are dropped; train, dev")
     add("--subset", choices=list(SUBSET_HOURS), help="of train, stratified by language")
-    add("--seed", type=int, default=42, help="of the subset")
+    add("--seed", type=whole(), default=42, help="of the subset")
     add("--tasks", default=",".join(TASKS), help="comma-separated")
 
 
@@ -67,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/text.ipa"))
     if not sets:
         raise PowsmError(f"{args.data}: no set with a text.ipa; run stage 1 first")
+    if "train" in sets:  # before a set is written
+        check_languages(args.data / "train", settings.limits)
     for dset in sets:
         with naming(args.dump / dset):
             outcome = prepare_set(args.data / dset, args.dump / dset, settings, args.nj)

@@ -12,6 +12,7 @@ import logging
 import os
 from pathlib import Path
 
+from powsm.cli.options import number
 from powsm.cli.run import run_command
 from powsm.corpora.evaluation.dump_set import TEXT_POLICY
 from powsm.corpora.evaluation.sets import prepare_eval_set
@@ -37,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     incomplete = "make a smaller set of a copy that lacks parts of the corpus"
     add("--allow_incomplete", action="store_true", help=incomplete)
     unknown = "largest share of IPA characters that may be unknown"
-    add("--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help=unknown)
+    add("--max_unknown_rate", type=number(0, 1), default=MAX_UNKNOWN_RATE, help=unknown)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from powsm.cli.cost import cost_rows
-from powsm.cli.options import add_shared
+from powsm.cli.options import add_shared, whole
 from powsm.cli.stages.train import look
 from powsm.errors import PowsmError
 
@@ -28,8 +28,8 @@ ON_GPUS = (11, 12)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--stage", type=int, default=0, help="first stage that is planned")
-    add("--stop_stage", type=int, default=13, help="last stage that is planned")
+    add("--stage", type=whole(), default=0, help="first stage that is planned")
+    add("--stop_stage", type=whole(), default=13, help="last stage that is planned")
     add_shared(parser, "--downloads", "--data")
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"))
     add("--expdir", type=Path, default=Path("exp"))
@@ -40,8 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--goes_on_from", type=Path, help="finished experiment that it continues")
     add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add_shared(parser, "--nj")
-    add("--ngpu", type=int, default=0, help="GPUs of this machine")
-    add("--nproc", type=int, default=1, help="processes that train on the CPU")
+    add("--ngpu", type=whole(), default=0, help="GPUs of this machine")
+    add("--nproc", type=whole(1), default=1, help="processes that train on the CPU")
     add("--backend", choices=["local", "slurm"], default="local", help="of cmd.sh")
     add("--cluster", type=Path, help="what Slurm jobs ask for")
     add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--tiny", action="store_true", help="with --gpu: a small model, on any machine")
     add("--subset", help="of the training set, as stage 4 takes it")
     add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
-    add("--nbpe", type=int, default=40_000, help="pieces of the vocabulary")
+    add("--nbpe", type=whole(1), default=40_000, help="pieces of the vocabulary")
     parser.set_defaults(profiles=[])
 
 

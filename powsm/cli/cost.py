@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from powsm.cli.options import add_shared
+from powsm.cli.options import add_shared, whole
 
 if TYPE_CHECKING:
     from powsm.decode.profile import Profile
@@ -23,8 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
     add("--subset", help="of the training set, as stage 4 takes it")
-    add("--nbpe", type=int, default=40_000, help="pieces of the vocabulary")
-    add("--ngpu", type=int, default=0, help="GPUs; 0 trains and decodes on the CPU")
+    add("--nbpe", type=whole(1), default=40_000, help="pieces of the vocabulary")
+    add("--ngpu", type=whole(), default=0, help="GPUs; 0 trains and decodes on the CPU")
 
 
 def run(options: argparse.Namespace) -> None:

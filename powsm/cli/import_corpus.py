@@ -15,7 +15,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import add_shared
+from powsm.cli.options import add_shared, whole
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--tier", help="of TextGrids and EAFs, with the words")
     add("--ipa_tier", help="and with their IPA")
     add("--split", choices=("train", "dev", "test"), help="put all into this one")
-    add("--seed", type=int, default=0, help="of the split by texts")
+    add("--seed", type=whole(), default=0, help="of the split by texts")
 
 
 def run(options: argparse.Namespace) -> None:

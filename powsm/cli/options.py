@@ -1,7 +1,9 @@
 """Options that several commands have, each said once."""
 
 import argparse
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -35,8 +37,43 @@ SHARED = {
     },
     "--downloads": {"type": Path, "default": Path("downloads")},
     "--data": {"type": Path, "default": Path("data"), "help": "folder of the sets"},
-    "--nj": {"type": int, "default": 1, "help": "processes"},
 }
+
+
+def whole(least: int = 0) -> Callable[[str], int]:
+    """An option's type: a whole number from `least` up."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}, expected a whole number of {least} or more"
+            )
+        return int(text)
+
+    return read
+
+
+def number(
+    least: float = 0.0, most: float = math.inf, *, above: bool = False
+) -> Callable[[str], float]:
+    """An option's type: a number from `least`, or above it, to `most`."""
+    wanted = f"a number {'above' if above else 'from'} {least:g}"
+    wanted += f" to {most:g}" if math.isfinite(most) else ""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if (
+            not least <= value <= most
+            or math.isinf(value)
+            or (above and value == least)
+        ):
+            raise argparse.ArgumentTypeError(f"{text!r}, expected {wanted}")
+        return value
+
+    return read
 
 
 def add_shared(parser: argparse.ArgumentParser, *names: str, **changes) -> None:
@@ -52,6 +89,9 @@ def add_shares(parser: argparse.ArgumentParser, what: str) -> None:
         "--shards", type=share, metavar="I/N", help=f"every N-th {what}, no merging"
     )
     steps.add_argument("--merge", action="store_true", help="merge finished shards")
+
+
+SHARED["--nj"] = {"type": whole(1), "default": 1, "help": "processes"}
 
 
 def share(text: str) -> tuple[int, int]:

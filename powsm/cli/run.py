@@ -147,7 +147,7 @@ def set_up_log() -> None:
 
 def log_to(file: Path) -> None:
     """Append the log to a file, too."""
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = logging.FileHandler(file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(_log_format(0)))
     logging.getLogger().addHandler(handler)
 

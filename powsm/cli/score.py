@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from powsm.cli.options import number
 from powsm.files.transcripts import (
     HYP_FIELDS,
     REF_FIELDS,
@@ -64,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "largest share of the characters of either side that may be in no phone; "
         "not asked by prism"
     )
-    add("--max_unknown_rate", type=float, default=MAX_UNKNOWN_RATE, help=unknown)
+    add("--max_unknown_rate", type=number(0, 1), default=MAX_UNKNOWN_RATE, help=unknown)
     add("--hyp_field", help="field of JSONL or CSV; default: hyp, pred, text, ...")
     add("--ref_field", help="the same of --ref; default: ref, text, ...")
     add("--format", choices=("table", "json"), default="table")

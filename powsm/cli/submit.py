@@ -8,11 +8,13 @@ job. Exit status 1 when a job failed for good: the message names its log.
 import argparse
 from pathlib import Path
 
+from powsm.cli.options import whole
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--cluster", type=Path, required=True, help="conf/cluster/*.yaml")
-    add("--stage", type=int, required=True, help="whose resources to ask for")
+    add("--stage", type=whole(), required=True, help="whose resources to ask for")
     add("--log", type=Path, required=True, help="folder for logs and job scripts")
     add("--each", nargs="+", help="a job for each of these")
     add("--ranks", action="store_true", help="a process for each GPU, as ranks")

@@ -140,6 +140,8 @@ class Profile:
                     f"{name} is {getattr(self, name)!r}, expected one of "
                     f"{' '.join(valid)}"
                 )
+        if not self.batch_seconds > 0:
+            raise self._error(f"batch_seconds is {self.batch_seconds}, expected more")
         unknown = set(self.tasks) - set(DECODED_TASKS)
         if unknown or not self.tasks:
             raise self._error(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from powsm.errors import PowsmError
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import contents, is_current, states, write_record
 from powsm.files.datadir import (
@@ -32,7 +33,6 @@ from powsm.prepare.filters import (
     Counts,
     Limits,
     audio_drop_reason,
-    check_languages,
 )
 from powsm.prepare.judge import (
     LABELS,
@@ -64,6 +64,10 @@ class Settings:
     seed: int = 42
     tasks: tuple[str, ...] = tuple(TASKS)
     labels: str = "original"  # of train and dev
+
+    def __post_init__(self):
+        if len(set(self.tasks)) < len(self.tasks):
+            raise PowsmError(f"--tasks {','.join(self.tasks)}: one is named twice")
 
     def as_dict(self) -> dict[str, object]:
         values = asdict(self)
@@ -136,8 +140,6 @@ def prepare_set(
         }
         if is_current(dump_dir / DONE_FILE, "dump", made_from):
             return None
-        if data_dir.name == "train":
-            check_languages(data_dir, settings.limits)
         subset = _choose_subset(chunks, data_dir.name, settings)
         with atomic_folder(dump_dir) as folder:
             outcome = _write_parts(chunks, folder, data_dir.name, settings, subset, nj)

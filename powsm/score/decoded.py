@@ -68,6 +68,11 @@ class DumpSet:
     @cached_property
     def durations_s(self) -> dict[str, float]:
         n_samples = self._of_examples("utt2num_samples")
+        if wrong := [n for n in n_samples.values() if not n.isdecimal()]:
+            raise DecodedError(
+                f"{self.folder}/utt2num_samples: {wrong[0]!r} is no number of samples; "
+                "run stage 4 again"
+            )
         return {utt_id: int(n) / SAMPLE_RATE for utt_id, n in n_samples.items()}
 
     @cached_property
@@ -105,7 +110,10 @@ class DumpSet:
             return self.langs
         if raw and writes == PHONES:
             return dict(read_scp(self._existing(self.folder / RAW_REFERENCES)))
-        return dict(read_scp(self._existing(self.folder / _REFERENCE_FILES[writes])))
+        path = self._existing(self.folder / _REFERENCE_FILES[writes])
+        if not (found := dict(read_scp(path))):
+            raise DecodedError(f"{path}: no utterance in it; run stage 4 again")
+        return found
 
     def _of_examples(self, name: str) -> dict[str, str]:
         """Values by utt_id, of a file with a line an example (`<utt_id>_<task>`)."""

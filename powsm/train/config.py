@@ -164,6 +164,9 @@ def check_tokens(path: Path) -> None:
         first[token] = number
     if not lines:
         raise ConfigError(f"{path}: no tokens; run stage 5 again")
+    # as ESPnet's models look them up
+    if missing := [t for t in ("<blank>", "<unk>", "<sos>", "<eos>") if t not in first]:
+        raise ConfigError(f"{path}: no {' '.join(missing)} in it; run stage 5 again")
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> dict:

@@ -9,6 +9,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
+from powsm.audio import SAMPLE_RATE
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
 from powsm.settings import fits, hint_name, is_number, nearest
 from powsm.tasks import TASKS
@@ -68,6 +69,8 @@ def _conf_faults(config: Mapping) -> list[str]:
         chosen = config.get(name, default)
         if str(chosen).lower() in ("none", "null", "nil"):  # as ESPnet reads them
             chosen = None
+        if chosen is not None and not isinstance(chosen, str):
+            continue  # told by its own type
         if chosen is not None and chosen not in choices:
             told.append(f"{name}: unknown {chosen!r}{nearest(str(chosen), choices)}")
             continue
@@ -251,6 +254,9 @@ def _shape_faults(config: Mapping) -> list[str]:
                 f"{part}_conf.attention_heads: {heads} does not divide "
                 f"{wide}_conf.output_size ({size})"
             )
+    rate = _at(config, "frontend_conf.fs")
+    if rate is not None and str(rate) not in (str(SAMPLE_RATE), "16k"):
+        told.append(f"frontend_conf.fs: {rate!r}, expected {SAMPLE_RATE}, as audio has")
     for key in ("cgmlp_conv_kernel", "merge_conv_kernel"):
         width = _at(config, f"encoder_conf.{key}")
         if isinstance(width, int) and width > 0 and width % 2 == 0:

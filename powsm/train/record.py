@@ -142,11 +142,14 @@ def check_experiment(
         missing.append(f"how phones and text are written (no {NORMALISER_FILE})")
     if (exp / RECORD_FILE).exists():
         earlier = read_json(exp / RECORD_FILE, _RESTORE)
+        before = earlier.get("digests")
+        if not isinstance(before, dict):
+            raise DamagedError(f"{exp / RECORD_FILE}: no digests in it; {_RESTORE}")
         now = identify(args, train_folder=train_folder, valid_folder=valid_folder)
         differences += [
             f"{about} ({now['places'][about]})"
             for about, digest in now["digests"].items()
-            if earlier.get("digests", {}).get(about, digest) != digest
+            if before.get(about, digest) != digest
         ]
     else:
         missing.append(f"statistics and corpus (no {RECORD_FILE})")

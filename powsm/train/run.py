@@ -17,8 +17,8 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -33,6 +33,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from powsm.cluster.ranks import meet
+from powsm.errors import PowsmError
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.model.find import keep_normaliser
@@ -63,6 +64,7 @@ from powsm.train.record import (
     has_weights,
     keep_record,
 )
+from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +90,10 @@ def _loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
     """TensorBoard always; Weights & Biases where ESPnet's `use_wandb` asks for it."""
     loggers: list[Logger] = [TensorBoardLogger(exp, name="tensorboard", version="")]
     if args.use_wandb and int(os.environ.get("RANK", "0")) == 0:
-        run_id = exp / "wandb_id"  # a resumed training goes on in the same run
-        if not run_id.exists():
-            with atomic_write(run_id) as file:
-                file.write(args.wandb_id or uuid.uuid4().hex[:8])
+        kept = exp / "wandb_id"  # a resumed training goes on in the same run
+        run_id = args.wandb_id or uuid.uuid4().hex[:8]
+        if kept.exists():
+            run_id = kept.read_text()
         try:
             loggers.append(
                 WandbLogger(
@@ -99,7 +101,7 @@ def _loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
                     project=args.wandb_project or "powsm",
                     name=args.wandb_name or exp.name,
                     entity=args.wandb_entity,
-                    id=run_id.read_text(),
+                    id=run_id,
                 )
             )
         except ModuleNotFoundError as err:
@@ -107,6 +109,8 @@ def _loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
                 "use_wandb is true, but the package wandb is not installed: install it "
                 "beside this one (pip install wandb), or set use_wandb to false"
             ) from err
+        with atomic_write(kept) as file:
+            file.write(run_id)
     return loggers
 
 
@@ -140,14 +144,11 @@ def train_experiment(
         TrainingError, RankError, StoppedBySignal: see `train`.
     """
     folders = {"train_folder": train_folder, "valid_folder": valid_folder}
-    data = {"token_dir": token_dir, "stats": stats}
+    data = folders | {"token_dir": token_dir, "stats": stats}
     with owned(exp) if _is_first() else nullcontext():
-        args = look(settings, **folders, **data, exp=exp, goes_on_from=goes_on_from)
+        args = look(settings, **data, exp=exp, goes_on_from=goes_on_from)
         if goes_on_from is not None and _is_first():
             go_on_from(args, before=goes_on_from, exp=exp, **folders)
-        if _is_first():
-            args = parse(with_data(settings, **data), exp / "settings.yaml")
-            keep_normaliser(train_folder, exp)
         return train(args, exp=exp, **folders)
 
 
@@ -167,6 +168,7 @@ def look(
         ConfigError, ExperimentError: see `train_experiment`.
     """
     check_tokens(token_dir / "tokens.txt")
+    Tokenizer(token_dir / "bpe.model", token_dir / "tokens.txt")  # which fit
     with tempfile.TemporaryDirectory() as scratch:
         settings = with_data(settings, token_dir=token_dir, stats=stats)
         args = parse(settings, Path(scratch) / "settings.yaml")
@@ -215,7 +217,9 @@ def train(
     args.output_dir = str(exp)
     set_all_random_seed(args.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
-    module = LitPowsm(args, train_folder, valid_folder)
+    with _telling_what_makes_no_model():
+        module = LitPowsm(args, train_folder, valid_folder)
+        module.dataset("train")  # whose prompts may not be left out
     checkpoint = checkpoint_to_resume(exp, module.model)
     if checkpoint is None:
         for init_param in args.init_param:
@@ -231,6 +235,7 @@ def train(
     trainer = _trainer(args, exp, module, world_size, callbacks)
     if trainer.is_global_zero:
         folders = {"train_folder": train_folder, "valid_folder": valid_folder}
+        keep_normaliser(train_folder, exp)
         keep_record(args, exp=exp, **folders)
         with atomic_write(exp / "config.yaml") as file:
             yaml.safe_dump(
@@ -241,6 +246,27 @@ def train(
     with handing_over():
         trainer.fit(module, ckpt_path=checkpoint)
     return models.average() if trainer.is_global_zero else exp
+
+
+@contextmanager
+def _telling_what_makes_no_model() -> Iterator[None]:
+    """One line where ESPnet's classes refuse their settings, each in its own way."""
+    try:
+        yield
+    except PowsmError:
+        raise
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        NotImplementedError,
+        AssertionError,
+    ) as err:
+        fault = " ".join(f"{type(err).__name__}: {err}".split())
+        raise ConfigError(
+            f"no model can be built of these settings ({fault}); see frontend_conf, "
+            "encoder_conf, decoder_conf and model_conf"
+        ) from err
 
 
 def _is_first() -> bool:

@@ -9,6 +9,7 @@ import argparse
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from powsm.files.whole import atomic_write
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
 
+_ARRAYS = ("count", "sum", "sum_square")
 log = logging.getLogger(__name__)
 
 _FOLDERS = {"own": "train", "published": "train_padded"}  # by `stats_window`
@@ -54,8 +56,18 @@ def find_stats(place: Path | None, settings: Mapping) -> Path | None:
             f"no statistics of features at {path}: run stage 10 with the same --config "
             f"(stats_window: {wanted})"
         )
-    with np.load(path) as arrays:
-        there = str(arrays["window"]) if "window" in arrays else wanted
+    try:
+        with np.load(path) as arrays:
+            there = str(arrays["window"]) if "window" in arrays else wanted
+            sizes = [np.asarray(arrays[name]).size for name in _ARRAYS]
+    except (ValueError, KeyError, EOFError, TypeError, BadZipFile) as err:
+        fault = " ".join(str(err).split())
+        raise ConfigError(
+            f"{path}: damaged, or no statistics of features ({fault}); remove it and "
+            "run stage 10 again"
+        ) from err
+    if sizes[0] != 1 or sizes[1] != sizes[2]:
+        raise ConfigError(f"{path}: sizes {sizes} do not fit; run stage 10 again")
     if there != wanted:
         raise ConfigError(
             f"{path}: statistics with stats_window {there}, but the settings say "

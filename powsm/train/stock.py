@@ -24,6 +24,7 @@ from powsm.model.espnet_tasks import CTC_ONLY_MODELS
 from powsm.model.find import keep_normaliser
 from powsm.train import config
 from powsm.train.record import check_experiment, keep_record
+from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ def look(
         ExperimentError: the experiment was trained with something else.
     """
     config.check_tokens(token_dir / "tokens.txt")
+    Tokenizer(token_dir / "bpe.model", token_dir / "tokens.txt")  # which fit
     settings = config.with_data(settings, token_dir=token_dir, stats=stats)
     with tempfile.TemporaryDirectory() as scratch:
         settings = stock_settings(config.parse(settings, Path(scratch) / "s.yaml"))

@@ -30,7 +30,7 @@ def time_symbols(step_s: float | None = TIME_STEP_S) -> list[str]:
     (['<0.00>', '<20.00>'], 1001, '<0.02>')
     """
     step = WINDOW_S if step_s is None else step_s
-    n_steps = round(WINDOW_S / step)
+    n_steps = round(WINDOW_S / step) if step > 0 else 0
     if step <= 0 or abs(n_steps * step - WINDOW_S) > 1e-9:
         raise PowsmError(f"time step {step_s} s does not divide {WINDOW_S} s")
     return [f"<{i * step:.2f}>" for i in range(n_steps + 1)]

@@ -31,6 +31,22 @@ def read_token_list(path: Path) -> list[str]:
         return [line.rstrip("\n") for line in file]
 
 
+def read_pieces(path: Path) -> sentencepiece.SentencePieceProcessor:
+    """A SentencePiece model.
+
+    Raises:
+        PowsmError: the file is damaged, or none.
+    """
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.load_from_serialized_proto(path.read_bytes())
+    except RuntimeError as err:
+        raise PowsmError(f"{path}: damaged, or no SentencePiece model") from err
+    if processor.get_piece_size() <= N_SPM_SYMS:
+        raise PowsmError(f"{path}: no pieces in it; is it empty?")
+    return processor
+
+
 class Tokenizer:
     """Text to token ids and back, exactly as ESPnet's S2T preprocessor does it.
 
@@ -46,9 +62,7 @@ class Tokenizer:
             PowsmError: the two do not belong together.
         """
         self.folder = Path(bpe_model).parent
-        self._processor = sentencepiece.SentencePieceProcessor(
-            model_proto=Path(bpe_model).read_bytes()
-        )
+        self._processor = read_pieces(Path(bpe_model))
         if isinstance(token_list, (str, Path)):
             token_list = read_token_list(Path(token_list))
         self.token_list = list(token_list)

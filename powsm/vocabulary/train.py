@@ -13,6 +13,7 @@ import sentencepiece
 from powsm.errors import PowsmError
 from powsm.files.current import contents, is_current, write_record
 from powsm.files.lock import owned
+from powsm.files.text import open_text
 from powsm.files.whole import atomic_folder, atomic_write
 from powsm.languages import LANGUAGES
 from powsm.phones.normaliser import INVENTORY
@@ -41,7 +42,7 @@ class VocabularySizeError(PowsmError):
 def words_of(text_file: Path) -> Iterator[str]:
     """The orthography in the `text` of a `dump/raw` set, each text once."""
     task_syms = tuple(task.symbol for task in TASKS.values() if task.teaches_words)
-    with open(text_file, encoding="utf-8", newline="\n") as file:
+    with open_text(text_file, newline="\n") as file:
         for line in file:
             prompt, _, text = line.rstrip("\n").partition(f"{NO_TIME_SYM} ")
             if prompt.endswith(task_syms):
@@ -109,7 +110,7 @@ def train_sentencepiece(
     return model.getvalue()
 
 
-def _explained(message: str, n_pieces: int, n_symbols: int) -> ValueError:
+def _explained(message: str, n_pieces: int, n_symbols: int) -> PowsmError:
     """SentencePiece's refusal in words that say what to do."""
     asked = f"--nbpe {n_pieces}, of which {n_symbols + N_SPM_SYMS} are symbols"
     if found := _TOO_SMALL.search(message):
@@ -121,8 +122,8 @@ def _explained(message: str, n_pieces: int, n_symbols: int) -> ValueError:
             f"{asked}: too many for this much text; at most {found[1]}"
         )
     if "sentences_.empty" in message:
-        return ValueError("no orthography to learn pieces from; are all texts empty?")
-    return ValueError(f"{asked}: SentencePiece refused: {message}")
+        return PowsmError("no orthography to learn pieces from; are all texts empty?")
+    return PowsmError(f"{asked}: SentencePiece refused: {message}")
 
 
 def write_tokenizer(folder: Path, model: bytes, nlsyms: Iterable[str]) -> int:

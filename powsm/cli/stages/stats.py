@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from powsm.cli.options import add_shared
+from powsm.cli.options import add_shared, number, whole
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -11,21 +11,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--dump", help="dump/raw/train")
     add_shared(parser, "--config")
     add("--out", type=Path, required=True, help="folder to write in")
-    add("--stats_hours", type=float, default=100.0, help="sample size")
+    hours = "sample size"
+    add("--stats_hours", type=number(above=True), default=100.0, help=hours)
     add(
         "--stats_window",
         choices=("own", "published"),
         help="clips at their own length, or padded; default: as the config says",
     )
-    add("--seed", type=int, default=0, help="of the sample")
+    add("--seed", type=whole(), default=0, help="of the sample")
 
 
 def run(options: argparse.Namespace) -> None:
+    from powsm.prepare.index import build_index
     from powsm.train import config, stats
 
     settings = config.load(options.config)
     if options.stats_window:
         settings["stats_window"] = options.stats_window
+    build_index(options.dump)  # before anything is written
     args = config.parse(settings, options.out / "config.yaml")
     stats.collect(
         args,

@@ -4,6 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from powsm.cli.options import number, whole
+
 log = logging.getLogger(__name__)
 
 TIME_STEP_S = "0.02"  # of the published vocabulary
@@ -14,17 +16,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dump_set", type=Path, default=Path("dump/raw/train"), help="made by stage 4")
     folder = Path("data/token_list")
     add("--out", type=Path, default=folder, help="gets bpe_unigram<N>/")
-    add("--nbpe", type=int, default=40000, help="pieces in all, symbols included")
+    add("--nbpe", type=whole(1), default=40000, help="pieces in all, symbols included")
     add("--phones", choices=["all", "observed"], default="all", help="phone symbols")
     add("--languages", choices=["all", "observed"], default="all", help="their symbols")
     step = "seconds, or none: the two ends only"
     add("--time_step_s", type=time_step, default=TIME_STEP_S, help=step)
-    add("--bpe_input_sentences", type=int, default=35_000_000, help="sampled if more")
-    add("--seed", type=int, default=42, help="of sampling and training")
+    most = "sampled if more"
+    add("--bpe_input_sentences", type=whole(1), default=35_000_000, help=most)
+    add("--seed", type=whole(), default=42, help="of sampling and training")
 
 
 def time_step(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    return None if text == "none" else number(above=True)(text)
 
 
 def run(options: argparse.Namespace) -> None:
