@@ -97,3 +97,14 @@ def test_transcribing_is_compared_with_stock(load, tmp_path):
     stock = Speech2Text(exp / "config.yaml", exp / "valid.loss.ave.pth", **search)
     found = bench.warm(str(exp), stock, "eng", folder, n_stock=1)
     assert found["stock_warm_files"] == 1 and found["warm_ratio"] > 0
+
+
+def test_stages_that_are_killed_or_run_twice_write_the_same_bytes():
+    command = [sys.executable, str(BENCH / "kills.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [
+        f"stage {stage}, {way}: 0 of 1 wrong"
+        for stage in (1, 4)
+        for way in ("killed", "two at once", "shell killed")
+    ]
