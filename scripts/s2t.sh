@@ -309,7 +309,7 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
         --profiles "${profiles[@]}" --sets "${sets[@]}")
     [[ ${skip_bad_audio} == false ]] || decode+=(--skip_bad_audio)
     inputs=("${profiles[@]}" "${sets[@]/#/${dump}/}")
-    [[ -n ${download_model} ]] || inputs+=("${exp}"/valid.*.ave.pth)
+    [[ -n ${download_model} ]] || inputs+=("${exp}"/valid.*.ave*.pth)
     if [[ ${cmd_backend} == slurm ]]; then
         set_jobs "${exp}"
         run_stage "${exp}" "${inputs[@]}" -- \
@@ -333,7 +333,7 @@ fi
 
 if in_stage 14 "pack: ${exp} -> ${exp}/packed, ${exp}/*.zip"; then
     read -ra profiles <<<"${decode_configs}"
-    run_stage "${exp}/packed" "${exp}"/valid.*.ave.pth "${dump}" "${profiles[@]}" -- \
+    run_stage "${exp}/packed" "${exp}"/valid.*.ave*.pth "${dump}" "${profiles[@]}" -- \
         powsm pack --exp "${exp}" --dump "${dump}" --hf_repo "${hf_repo}" \
         --profiles "${profiles[@]}"
 fi

@@ -126,13 +126,17 @@ def default_weights(exp: Path) -> Path:
     """The averaged model of an experiment folder.
 
     Released ones have the epochs in their names: `.ave_5best.till70epoch.pth`, or
-    `.ave.till70epoch.pth`.
+    `.ave.till70epoch.pth`. Where an experiment was copied without its links, the file
+    that `.ave.pth` was a link to is taken, the newest if there are several.
 
     Raises:
         CheckpointError: there is none.
     """
-    averages = sorted(Path(exp).glob("valid.*.ave.pth"))
+    averages = [p for p in sorted(Path(exp).glob("valid.*.ave.pth")) if p.exists()]
     averages = averages or sorted(Path(exp).glob("valid.*.ave*.till*epoch.pth"))
+    averages = averages or sorted(
+        Path(exp).glob("valid.*.ave_*best.pth"), key=lambda path: -path.stat().st_mtime
+    )
     if not averages:
         raise CheckpointError(
             f"{exp}: no valid.*.ave.pth; run stage 11 to its end, or name the weights"

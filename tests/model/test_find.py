@@ -275,6 +275,19 @@ def test_released_average_of_an_experiment_is_taken(tmp_path, name):
     assert default_weights(tmp_path).name == "valid.loss.ave.pth"
 
 
+def test_experiment_copied_without_its_links_has_its_average(tmp_path):
+    for n in (2, 3):
+        name = f"valid.loss.ave_{n}best.pth"
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (n, n))
+    assert default_weights(tmp_path).name == "valid.loss.ave_3best.pth"
+    (tmp_path / "valid.loss.ave.pth").symlink_to("gone.pth")
+    assert default_weights(tmp_path).name == "valid.loss.ave_3best.pth"
+    (tmp_path / "valid.loss.ave.pth").unlink()
+    (tmp_path / "valid.loss.ave.pth").symlink_to("valid.loss.ave_2best.pth")
+    assert default_weights(tmp_path).name == "valid.loss.ave.pth"
+
+
 def test_packed_model_of_another_task_is_refused(published, tmp_path):
     root = copy(published, tmp_path / "model")
     (root / "meta.yaml").write_text("yaml_files: {asr_train_config: x}\nfiles: {}\n")
