@@ -41,6 +41,9 @@ def compare(options: argparse.Namespace) -> str:
     )
 
     exps = (options.first, options.second)
+    for exp in exps:
+        if not exp.is_dir():
+            raise PowsmError(f"{exp}: no such folder, expected an experiment")
     pairs, unpaired = pair_decoded(*exps)
     if not pairs:
         raise PowsmError(

@@ -28,7 +28,11 @@ def run(options: argparse.Namespace) -> None:
     from powsm.cluster.slurm import Slurm
 
     exit_at_signals()
-    resources = load_resources(options.cluster)[options.stage]
+    stages = load_resources(options.cluster)
+    if options.stage not in stages:
+        known = " ".join(map(str, stages))
+        raise ClusterError(f"stage {options.stage} runs as no job, only {known} do")
+    resources = stages[options.stage]
     if resources.nodes > 1 and not options.ranks:
         raise ClusterError(
             f"{options.cluster}: stages.{options.stage}.nodes is {resources.nodes}, "

@@ -168,7 +168,6 @@ def look(
         ConfigError, ExperimentError: see `train_experiment`.
     """
     check_tokens(token_dir / "tokens.txt")
-    Tokenizer(token_dir / "bpe.model", token_dir / "tokens.txt")  # which fit
     with tempfile.TemporaryDirectory() as scratch:
         settings = with_data(settings, token_dir=token_dir, stats=stats)
         args = parse(settings, Path(scratch) / "settings.yaml")
@@ -176,6 +175,7 @@ def look(
     if goes_on_from is None or has_weights(exp):
         folders = {"train_folder": train_folder, "valid_folder": valid_folder}
         check_experiment(args, exp=exp, **folders)
+    Tokenizer(token_dir / "bpe.model", token_dir / "tokens.txt")  # which fit
     return args
 
 

@@ -170,7 +170,6 @@ def look(
         ExperimentError: the experiment was trained with something else.
     """
     config.check_tokens(token_dir / "tokens.txt")
-    Tokenizer(token_dir / "bpe.model", token_dir / "tokens.txt")  # which fit
     settings = config.with_data(settings, token_dir=token_dir, stats=stats)
     with tempfile.TemporaryDirectory() as scratch:
         settings = stock_settings(config.parse(settings, Path(scratch) / "s.yaml"))
@@ -178,6 +177,7 @@ def look(
     args = argparse.Namespace(**settings)
     folders = {"train_folder": train_folder, "valid_folder": valid_folder}
     check_experiment(args, exp=exp, **folders)
+    Tokenizer(token_dir / "bpe.model", token_dir / "tokens.txt")  # which fit
     return settings
 
 

@@ -306,7 +306,16 @@ CASES = [
     ({f"{RESULT}/timing.json": {"audio_s": 1}}, REPORT, "no compute_s in it"),
     ({f"{RESULT}/timing.json": {"audio_s": "a", "compute_s": 1}}, REPORT, "audio_s is"),
     ({"exp/config.yaml": b"["}, REPORT, "config.yaml: not valid YAML"),
-    ({}, "compare exp none --dump dump/raw", "none"),
+    ({}, "compare exp none --dump dump/raw", "none: no such folder"),
+    ({"h": b"a pa\n"}, "score --hyp h --ref none", "none"),
+    ({"h": b""}, "score --hyp h --ref h", "h: holds no transcript"),
+    ({"h": b"a pa\na pa\n"}, "score --hyp h --ref h", "h:2: 'a' is given twice"),
+    ({"h": b"\xff\xfea"}, "score --hyp h --ref h", "h: UTF-16 text"),
+    ({"h.json": b"{"}, "score --hyp h.json --ref h.json", "h.json:1: not JSON"),
+    ({"h": b"a pa\n", "r": b"b pa\n"}, "score --hyp h --ref r", "not the same"),
+    ({"h": b"a pa\n"}, "score --hyp h --ref h --langs none", "none"),
+    ({"h": b"a pa\n"}, "score --hyp h --ref h --max_unknown_rate 3", "from 0 to 1"),
+    ({"h": b"a pa\n"}, "score --hyp h --ref h --metric x", "invalid choice"),
     ({}, f"reproduce --table 99 --conf {CONF}", "99"),
     ({}, "reproduce", ""),
     ({}, f"{ABLATE} none.yaml", "none"),
@@ -353,6 +362,9 @@ CASES = [
     ({}, f"{CHECK} --backend slurm --cluster none", "fault(s)"),
     ({}, "ranks --n 0 -- true", "--n of 1 or more"),
     ({}, "ranks --n 2", "a program behind --"),
+    ({}, f"submit --cluster {CONF}/cluster/default.yaml --stage 2 --log new -- true",
+     "stage 2 runs as no job"),
+    ({}, "nosuchverb", "no verb 'nosuchverb'"),
     ({}, "submit --cluster none --stage 1 --log new -- true", "none"),
 ]  # fmt: skip
 
@@ -371,7 +383,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(here, harms, command, mes
     status, said = call(command.split())
     print(status, said)
     is_usage = re.search(
-        r": error: (argument|one of the arguments|the following)", said
+        r": error: (argument|one of the arguments|the following|no verb)", said
     )
     assert status == (2 if is_usage else 1)
     assert said and "\n" not in said
