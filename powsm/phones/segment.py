@@ -36,6 +36,8 @@ _OBSTRUENTS = frozenset("pbtdʈɖcɟkɡqɢʔɸβfvθðszʃʒʂʐɕʑçʝxɣχʁ�
 # Vietnamese ˦ˀ˥: the voice breaks within the tone
 _BREAK_IN_TONE = re.compile(f"[˥˦˧˨˩]{GLOTTAL}[˥˦˧˨˩]")
 _MACRON = "\u0304"
+# marks that never stand before their sound, as ʰ and ⁿ may
+_STRESSED_MARK = re.compile("[\u0300-\u036fːʲʷˠˤ]")
 # in a word these are sounds of another alphabet, such as X-SAMPA's
 _FOREIGN = frozenset("@&\\{}?/_*%")
 # (en) of espeak
@@ -120,6 +122,8 @@ class _Reader:
                 letter.joiner = i
         elif char == GLOTTAL and _BREAK_IN_TONE.match(self.word, max(0, i - 1)):
             self._drop(i, "tone")
+        elif kind == "stress" and _STRESSED_MARK.match(self.word, i + 1):
+            self._drop(i, kind)  # Romanian -lˌʲ of espeak: the mark is the letter's
         elif not _is_mark(char):
             self._boundary(i, self._kind_in_word(i, kind))
         elif letter is not None:

@@ -285,6 +285,10 @@ def test_releases_and_macrons(text, expected):
         ("ma˥ˀna", "m aˀ n a"),
         ("maːn˦ˀ˥", "m aː n"),  # Vietnamese: within the tone
         ("ŋɨə˧ˀ˨j˧", "ŋ ɨ ə j"),
+        ("kolˌʲ", "k o lʲ"),  # stress inside of a phone
+        ("aˈːta", "aː t a"),
+        ("aˈ\u0303ta", "a\u0303 t a"),
+        ("atˈⁿda", "a t d a"),  # but before its own sound
         ("ˀna", "ˀn a"),
         ("paˈˀna", "p a ˀn a"),
         ("pa.ˀta", "p a ˀt a"),
