@@ -626,6 +626,13 @@ def test_longer_mini_recipe_keeps_to_its_own_folders(name, corpus):
     assert f"conf/train_mini_{name}.yaml" in done.stdout
 
 
+def test_mini_recipe_without_a_decoder_has_its_own_experiment():
+    done = run(ROOT / "egs2/mini_ipapack/s2t1/run_ctc.sh", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert "conf/train_mini_ctc.yaml" in done.stdout
+    assert "exp/mini_ctc" in done.stdout and "decode_ctc_lid" in done.stdout
+
+
 @pytest.mark.parametrize("path", SHELL_FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_shell_file_parses(path):
     done = run("bash", "-n", path)

@@ -291,12 +291,14 @@ class Profile:
     def tag(self, task: str) -> str:
         """Folder of a task's results: `pr_ctc`, `asr_attention`, `pr_joint_unk`, `lid`.
 
+        Languages are what a decoder says first; without one they are `lid_ctc`.
+
         A language that is not the utterance's own is part of the name, since it makes
         another result of the same search; so are `predicted`, `none` and `silence`, and
         `inventory` where phones are barred.
         """
         if task == LID:
-            return task
+            return f"{task}_ctc" if self.decode == "ctc" else task
         parts = [task, self.decode]
         if self.lang != "own":
             parts.append(self.lang.strip("<>"))

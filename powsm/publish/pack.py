@@ -325,9 +325,14 @@ def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -
             "the unpacked model"
         )
     if after["phonemize"] != heard:
+        reason = (
+            "does the model choose <notimestamps> where a time could stand? It does "
+            "once it is trained"
+            if "decoder_conf" in config
+            else "it takes the best path in windows of 20 s, the other is a beam search"
+        )
         log.warning(
-            "espnet phonemize says %s to %s, and not %s: does the model choose "
-            "<notimestamps> where a time could stand? It does once it is trained",
-            *(after["phonemize"], clip, heard),
+            "espnet phonemize says %s to %s, and not %s: %s",
+            *(after["phonemize"], clip, heard, reason),
         )
     return after

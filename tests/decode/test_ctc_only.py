@@ -159,6 +159,7 @@ def test_language_that_was_taught_is_found(corpus, tmp_path):
     base = CTC_SETTINGS | {"preprocessor_conf": conf}
     taught = Recogniser.load(make_experiment(tmp_path, corpus / "tokens", base=base))
     profile = Profile("x", decode="ctc", tasks=("lid",))
+    assert profile.tag("lid") == "lid_ctc"  # nothing of a decoder
     batch, speech, records = decode(taught, profile, "lid", corpus / "dump/dev")
     for record in records:
         assert record["text"] in taught.languages()
