@@ -52,6 +52,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fill rows with models of another training as well, and say so",
     )
+    add(
+        "--baseline",
+        choices=("owls", "owsm_ctc"),
+        help="--model is another's, of this kind, decoded through stock ESPnet",
+    )
     add("--expdir", type=Path, default=Path("exp"))
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"), help=None)
     add_shared(parser, "--data", help="for sets that are prepared")
@@ -81,6 +86,8 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
     """
     from powsm.report.paper.plan import results_folder
 
+    if options.baseline and not options.model:
+        raise PowsmError("--baseline says what --model is; name the model")
     if options.model and len(options.exp) > 1:
         raise PowsmError("--model decodes into one --exp; give the others alone")
     if options.model:
@@ -127,11 +134,16 @@ def planned_of(
     options: argparse.Namespace,
 ) -> list["PlannedDecode"]:
     """The decodings that the rows of a model need; those of all rows without one."""
+    from powsm.report.paper.fill import System
     from powsm.report.paper.plan import plan
     from powsm.report.paper.systems import trained_of
 
     if model is None:
         return plan(table, None, options.dump, sets, os.environ)
+    if options.baseline:
+        other = System(model.exp.name, lambda query: "", baseline=model.source)
+        rows = [row for row in table.rows if other.is_of(row)]
+        return plan(table, model.exp, options.dump, sets, os.environ, rows)
     trained = trained_of(model.exp, model.source)
     rows = table.rows_of(trained) if trained and not options.any_training else None
     if rows is None and not options.any_training:
@@ -190,6 +202,9 @@ def decode(
     for item in planned:
         if not item.is_done and not item.why_not:
             missing[item.query.profile].append(item.query.set)
+    if options.baseline:
+        decode_baseline(missing, model, options)
+        return
     for profile, names in missing.items():
         command = ["decode", "--exp", model.exp, "--dump", options.dump]
         command += ["--model", model.source]
@@ -197,6 +212,22 @@ def decode(
         command += ["--sets", *dict.fromkeys(names)]
         command += ["--device", options.device] if options.device else []
         run_verb(*command)
+
+
+def decode_baseline(
+    missing: "Mapping[str, list[str]]", model: _Model, options: argparse.Namespace
+) -> None:
+    """Decode sets with a model of others."""
+    if not missing:
+        return
+    from powsm.cli.options import device
+    from powsm.decode.recordings.baseline import load_baseline, recognise_set
+
+    recognise = load_baseline(model.source, options.baseline, device(options.device))
+    for profile, names in missing.items():
+        for name in dict.fromkeys(names):
+            out = model.exp / profile / name / "asr"
+            recognise_set(recognise, options.dump / name, out)
 
 
 def systems_for(
@@ -222,7 +253,14 @@ def systems_for(
         planned = planned_of(table, model, sets, options)
         prepare(planned, sets, options)
         decode(planned, model, options)
-        scores = ExperimentScores(model.exp, options.dump, table, sets, tuple(planned))
+        scores = ExperimentScores(
+            model.exp,
+            options.dump,
+            table,
+            sets,
+            tuple(planned),
+            is_baseline=bool(options.baseline),
+        )
         systems.append(
             system_of(
                 model.exp, scores, model.source, any_training=options.any_training

@@ -19,6 +19,8 @@ _JOINED = {
     "powsm_fix": frozenset({"cmn", "jpn", "lao", "tha", "yue"}),
     "released": frozenset({"cmn", "jpn", "kor", "tha"}),
 }
+_SQUARE = regex.compile(r"[<\[][^>\]]*[>\]]")
+_ROUND = regex.compile(r"\(([^)]+?)\)")
 _NOT_KEPT = {
     "powsm_fix": regex.compile(r"[^\w\s\-']"),
     "released": regex.compile(r"[\p{P}\p{S}]"),
@@ -91,3 +93,22 @@ def _nmt_nfkc() -> "SentencePieceNormalizer":
     from sentencepiece import SentencePieceNormalizer
 
     return SentencePieceNormalizer(rule_name="nmt_nfkc")
+
+
+def whisper_basic(text: str) -> str:
+    """Words as Whisper's basic normaliser compares them, which OWSM's recipes use.
+
+    Lower case, NFKC; what stands in brackets goes, and so do marks, symbols and
+    punctuation, which leave a space.
+
+    >>> whisper_basic("Don't [noise] (um) stop: 5 %")
+    'don t stop 5'
+
+    Source: openai/whisper, whisper/normalizers/basic.py.
+    """
+    text = _ROUND.sub("", _SQUARE.sub("", text.lower()))
+    kept = (
+        " " if unicodedata.category(char)[0] in "MSP" else char
+        for char in unicodedata.normalize("NFKC", text)
+    )
+    return " ".join("".join(kept).lower().split())

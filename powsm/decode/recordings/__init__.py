@@ -7,5 +7,6 @@ The modules:
     samples   what is taken for a recording: paths, files, arrays
     words     words with their phones: from IPA, by the model's ear, or by espeak-ng
     aligned   words and phones of a recording with their times, and their files
+    baseline  speech recognition by models of others, OWLS and OWSM-CTC
     result    what was heard: text, JSON, TextGrid, CTM, CSV, SRT and EAF
 """

@@ -109,6 +109,7 @@ class System:
         trained: how it was trained; None if nothing tells.
         any_training: fill rows of another training, too, and say so.
         incomplete: sets that lack parts of their corpus.
+        baseline: the other's model that it is, by tag or folder; empty if it is ours.
     """
 
     name: str
@@ -116,9 +117,19 @@ class System:
     trained: Trained | None = None
     any_training: bool = False
     incomplete: frozenset[str] = frozenset()
+    baseline: str = ""
+
+    def is_of(self, row: Row) -> bool:
+        """Whether a row of others is this model's, by the last part of its tag."""
+        names = (
+            tag.rstrip("/").rpartition("/")[2] for tag in (row.baseline, self.baseline)
+        )
+        return bool(row.baseline) and len(set(names)) == 1
 
     def differences(self, row: Row) -> list[str]:
         """What keeps the model from being the row's; empty if it is."""
+        if row.baseline or self.baseline:
+            return [] if self.is_of(row) else ["another system's model"]
         if row.training is None:
             return []
         if self.trained is None:
@@ -158,7 +169,8 @@ def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
     cells = []
     for row in table.rows:
         told = {s.name: s.differences(row) for s in systems}
-        own = [s for s in systems if row.ours is not None and not told[s.name]]
+        is_made = row.ours is not None or bool(row.baseline)
+        own = [s for s in systems if is_made and not told[s.name]]
         if row.ours is not None:
             own += [s for s in systems if told[s.name] and s.any_training]
         if not own:
@@ -196,6 +208,8 @@ def is_measured_otherwise(metric: str) -> bool:
 
 
 def _why_nobody(row: Row, told: Mapping[str, list[str]]) -> str:
+    if row.baseline:
+        return f"another's system: --baseline KIND --model {row.baseline} decodes it"
     if row.ours is None:
         return row.why or "another's system, not made by this recipe"
     if not told:

@@ -10,6 +10,7 @@ from powsm.report.paper.training import Trained, Training, read_training
 from powsm.settings import load_yaml, type_faults
 
 SETS_FILE = "sets.yaml"
+BASELINE = "baseline"  # stands where a profile does, for models of others
 
 
 class TableError(PowsmError):
@@ -59,6 +60,7 @@ class Row:
         ours: how this recipe decodes the row: settings that differ from the table's;
             None when it is another's system.
         training: what a model has to be trained as to fill the row; None: any model.
+        baseline: Hub tag of the other's model, where stock ESPnet can decode it.
         blank: reason by column, where our row cannot be made in some columns alone.
         why: what keeps the recipe from making the row.
     """
@@ -67,6 +69,7 @@ class Row:
     cells: Mapping[str, Cell]
     ours: Mapping[str, str] | None = None
     training: Training | None = None
+    baseline: str = ""
     blank: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
 
@@ -117,6 +120,8 @@ class Table:
     def query(self, row: Row, column: Column) -> Query:
         """What our cell needs; a row's settings win over a column's."""
         settings = {**self.settings, **column.settings, **(row.ours or {})}
+        if row.baseline:
+            settings["profile"] = BASELINE
         twin = "_unk" if settings.get("prompt") == "unk" else ""
         return Query(
             profile=settings["profile"] + twin,
@@ -132,7 +137,7 @@ class Table:
             dict.fromkeys(
                 self.query(row, column)
                 for row in (self.rows if rows is None else rows)
-                if row.ours is not None
+                if row.ours is not None or (rows is not None and row.baseline)
                 for column in self.columns
                 if not column.mean_of and column.name not in row.blank
             )
@@ -187,7 +192,7 @@ _SETTINGS = ("metric", "task", "profile", "prompt")
 _TABLE_KEYS = {"title", "paper", "source", "cleaning", "references", "training"}
 _TABLE_KEYS |= {"columns", "rows", *_SETTINGS}
 _COLUMN_KEYS = {"name", "set", "lang", "mean_of", *_SETTINGS}
-_ROW_KEYS = {"name", "cells", "ours", "training", "blank", "why"}
+_ROW_KEYS = {"name", "cells", "ours", "training", "baseline", "blank", "why"}
 
 
 def _check_keys(
@@ -285,7 +290,16 @@ def _row(
     if unknown := set(blank) - set(columns):
         raise TableError(f"{where}: blank: unknown columns {sorted(unknown)}")
     ours = raw.get("ours")
-    row = Row(raw["name"], cells, ours, None, blank, raw.get("why", ""))
+    row = Row(
+        raw["name"],
+        cells,
+        ours,
+        baseline=raw.get("baseline", ""),
+        blank=blank,
+        why=raw.get("why", ""),
+    )
+    if ours is not None and row.baseline:
+        raise TableError(f"{where}: ours and baseline; a row is one of them")
     if ours is None:
         return row
     _check_keys(ours, set(_SETTINGS), set(), f"{where}, ours")

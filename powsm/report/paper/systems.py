@@ -10,6 +10,7 @@ import numpy as np
 
 from powsm.languages import lang_code
 from powsm.model.find import find_model
+from powsm.phones.orthography import whisper_basic
 from powsm.report.paper.fill import (
     HISTORY,
     HOURS,
@@ -23,9 +24,10 @@ from powsm.report.paper.plan import PlannedDecode, hours_by_lang
 from powsm.report.paper.spec import Query, Table, TestSet
 from powsm.report.paper.training import Trained
 from powsm.score.decoded import DecodedSet, DumpSet
-from powsm.score.metrics import lid_confusion
+from powsm.score.metrics import lid_confusion, score_text
 from powsm.score.rates import Scores
 from powsm.score.results import HISTORY_FILE, read_history
+from powsm.tasks import TEXT
 
 
 def trained_of(exp: Path, model: str | None) -> Trained | None:
@@ -48,6 +50,8 @@ class ExperimentScores:
         table: says how phones are read and which references count.
         sets: what is known of sets.
         planned: why a decoding is missing.
+        is_baseline: a model of others: both sides go through Whisper's normaliser,
+            as OWSM's recipes score.
     """
 
     exp: Path
@@ -55,6 +59,7 @@ class ExperimentScores:
     table: Table | None
     sets: Mapping[str, TestSet]
     planned: Sequence[PlannedDecode] = ()
+    is_baseline: bool = False
 
     def __call__(self, query: Query) -> Scores | Score | str:
         if query.metric.startswith(HISTORY):
@@ -62,6 +67,8 @@ class ExperimentScores:
         path = hyp_file(self.exp, query, self.sets)
         if path is None:
             return self._why_not(query)
+        if self.is_baseline:
+            return score_as_owsm(DecodedSet(path.parent), self.dump)
         scores = DecodedSet(path.parent).score(
             self.dump,
             self.table.cleaning if self.table else None,
@@ -85,6 +92,18 @@ class ExperimentScores:
         return f"{self.exp}: {query.set} is not decoded with {query.profile}"
 
 
+def score_as_owsm(decoded: DecodedSet, dump: Path) -> Scores:
+    """Words of a model of others, both sides by Whisper's basic normaliser."""
+    truth = DumpSet(dump / decoded.set_name)
+    ref = truth.references(TEXT)
+    return score_text(
+        hyp={r["utt_id"]: whisper_basic(r["text"]) for r in decoded.records()},
+        ref={utt_id: whisper_basic(text) for utt_id, text in ref.items()},
+        langs=truth.langs,
+        speakers=truth.speakers,
+    )
+
+
 def system_of(
     exp: Path, scores: ExperimentScores, model: str | None, *, any_training: bool
 ) -> System:
@@ -92,9 +111,9 @@ def system_of(
     name = exp.resolve().name
     names = {query.set for query in scores.table.queries()} if scores.table else set()
     incomplete = {name for name in names if DumpSet(scores.dump / name).missing}
-    return System(
-        name, scores, trained_of(exp, model), any_training, frozenset(incomplete)
-    )
+    trained = None if scores.is_baseline else trained_of(exp, model)
+    baseline = str(model) if scores.is_baseline else ""
+    return System(name, scores, trained, any_training, frozenset(incomplete), baseline)
 
 
 def dump_system(dump: Path) -> System:
