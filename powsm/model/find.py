@@ -23,6 +23,7 @@ CONFIG_KEY = "s2t_train_config"  # of meta.yaml, as espnet2.bin.pack writes it
 WEIGHTS_KEY = "s2t_model_file"
 SAFETENSORS = "model.safetensors"  # beside meta.yaml; the same weights, read faster
 SUMS_FILE = "SHA256SUMS"  # beside meta.yaml, as `sha256sum` writes and checks it
+GOES_ON_FILE = "goes_on_from.json"  # beside config.yaml: whose end a training began at
 NORMALISER_FILE = "normaliser.json"  # beside config.yaml; a copy of the training set's
 
 MODEL_HELP = "experiment folder, packed folder or archive, or Hub tag"

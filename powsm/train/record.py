@@ -29,7 +29,7 @@ from powsm.files.whole import (
     read_json,
     read_json_lines,
 )
-from powsm.model.find import NORMALISER_FILE
+from powsm.model.find import GOES_ON_FILE, NORMALISER_FILE
 from powsm.settings import is_number, load_yaml
 from powsm.train.checkpoints import newest_checkpoint
 from powsm.train.config import OUR_KEYS, get_parser, stock_config
@@ -64,7 +64,6 @@ _FREE = {
       ("batch_seconds", "update_batches", "update_seconds")),  # their product is not
 }  # fmt: skip
 
-GOES_ON_FILE = "goes_on_from.json"
 # settings that a training which goes on may have otherwise than the one before; how far
 # it goes and what is logged may change in every experiment
 MAY_CHANGE = (

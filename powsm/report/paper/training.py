@@ -13,6 +13,7 @@ from pathlib import Path
 
 from powsm.errors import PowsmError
 from powsm.files.whole import read_json
+from powsm.model.find import GOES_ON_FILE
 from powsm.settings import apply_overrides, load_with_base, load_yaml
 from powsm.tasks import PUBLISHED_TASKS, TASKS
 
@@ -55,10 +56,15 @@ class Trained:
         settings: its `config.yaml`.
         normaliser: its `normaliser.json`: policies, and the subset of the data; empty
             where nothing was kept.
+        began_at: name of the experiment from whose end it went on; empty if it began
+            anew.
+        before: that experiment, where it still stands beside this one.
     """
 
     settings: Mapping
     normaliser: Mapping[str, str]
+    began_at: str = ""
+    before: "Trained | None" = None
 
     @classmethod
     def read(cls, config_file: Path, normaliser: Mapping | None = None) -> "Trained":
@@ -66,7 +72,14 @@ class Trained:
         beside = config_file.with_name("normaliser.json")
         if not normaliser and beside.exists():
             normaliser = read_json(beside, "restore it")
-        return cls(load_yaml(config_file), normaliser or {})
+        settings = load_yaml(config_file)
+        record = config_file.with_name(GOES_ON_FILE)
+        if not record.exists():
+            return cls(settings, normaliser or {})
+        name = read_json(record, "restore it", keys=("exp",))["exp"]
+        earlier = config_file.parent.resolve().parent / name / config_file.name
+        before = cls.read(earlier) if earlier.exists() else None
+        return cls(settings, normaliser or {}, name, before)
 
     @property
     def tasks(self) -> list[str]:
@@ -113,6 +126,7 @@ class Training:
             for key in wanted
             if there[key] != wanted[key]
         ]
+        told += self._other_beginning(model)
         subset = model.normaliser.get("subset") or ""
         if subset != self.subset:
             data = {name: name or "all data" for name in (subset, self.subset)}
@@ -121,6 +135,18 @@ class Training:
         if self.text_policy and policy != self.text_policy:
             told.append(f"text policy {policy}, not {self.text_policy}")
         return told
+
+    def _other_beginning(self, model: Trained) -> list[str]:
+        """What differs in the training from whose end it goes on."""
+        before = self.goes_on_from
+        if before is None:
+            return [f"it went on from {model.began_at}"] if model.began_at else []
+        if not model.began_at:
+            return [f"it began anew, not at the end of {before.name}"]
+        if model.before is None:
+            return [f"{model.began_at}, from which it went on, is not beside it"]
+        differences = before.differences(model.before)
+        return [f"in {model.began_at}, before it: {told}" for told in differences]
 
     @property
     def epochs_before(self) -> int:

@@ -63,7 +63,7 @@ SMALL = (
         (("model_conf.ctc_weight=0.7",), "", "table5", ["training 0.7 from the start"]),
         (
             ("model_conf.ctc_weight=0.5", "max_epoch=50"),
-            *("", "table5", ["training 0.3, then 0.5 to epoch 50"]),
+            *("", "table5", []),  # from the start
         ),
         (("model_conf.ctc_weight=0.5",), "", "table5", []),
         (
@@ -124,6 +124,26 @@ def test_a_model_of_another_training_is_let_in_when_asked_and_marked(tmp_path):
         "one is another training: tasks is pr, not asr g2p p2g pr"
     }
     assert cells[-1].verdict("PFER") == "another training"
+
+
+def test_row_that_goes_on_takes_the_run_that_did(tmp_path):
+    """Two experiments side by side, the second begun at the end of the first."""
+    fast, then = "train_powsm_fast.yaml", ("model_conf.ctc_weight=0.5", "max_epoch=50")
+    for name in ("0.3", "0.5", "after_0.5"):
+        (tmp_path / name).mkdir()
+    trained(tmp_path / "0.3", fast)
+    trained(tmp_path / "0.5", fast, "model_conf.ctc_weight=0.5")
+    after = tmp_path / "after_0.5"
+    trained(after, fast, *then)
+    found = {}
+    for before in ("0.3", "0.5", "gone"):
+        (after / "goes_on_from.json").write_text(f'{{"exp": "{before}", "epoch": 45}}')
+        found[before] = rows("table5", Trained.read(after / "config.yaml"))
+    row = "training 0.3, then 0.5 to epoch 50"
+    assert found == {"0.3": [row], "0.5": [], "gone": []}
+    # and what went on is no training from the start
+    trained(after, fast)
+    assert "POWSM" not in rows("table4", Trained.read(after / "config.yaml"))
 
 
 def test_a_model_that_says_nothing_of_its_training_fills_nothing():
