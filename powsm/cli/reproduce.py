@@ -82,9 +82,10 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
     """The models that were named.
 
     Raises:
-        PowsmError: --model with several --exp.
+        PowsmError: --model with several --exp, or an --exp that holds no experiment.
     """
     from powsm.report.paper.plan import results_folder
+    from powsm.score.decoded import decoded_sets
 
     if options.baseline and not options.model:
         raise PowsmError("--baseline says what --model is; name the model")
@@ -93,6 +94,12 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
     if options.model:
         exp = options.exp or [results_folder(options.model, options.expdir)]
         return [_Model(exp[0], options.model)]
+    for exp in options.exp:
+        if not (exp / "config.yaml").exists() and not decoded_sets(exp):
+            raise PowsmError(
+                f"{exp}: no experiment: neither config.yaml nor anything that stage 12 "
+                "decoded; name the folder of a training, or a model by --model"
+            )
     return [_Model(exp, str(exp)) for exp in options.exp]
 
 

@@ -318,6 +318,7 @@ CASES = [
     ({"h": b"a pa\n"}, "score --hyp h --ref h --metric x", "invalid choice"),
     ({}, f"reproduce --table 99 --conf {CONF}", "99"),
     ({}, "reproduce", ""),
+    ({}, f"reproduce --table 4 --exp dump --conf {CONF}", "dump: no experiment"),
     ({}, f"{ABLATE} none.yaml", "none"),
     ({"plan.yaml": b"3"}, f"{ABLATE} plan.yaml", "plan.yaml"),
     # --- publishing

@@ -188,7 +188,7 @@ def _below_conf(path: Path) -> str:
     return "/".join(parts[at + 1 :])
 
 
-def facts(settings: Mapping, tasks: Iterable[str] = TASKS) -> dict[str, object]:
+def facts(settings: Mapping, tasks: Iterable[str]) -> dict[str, object]:
     """What defines a training, by a configuration or by a model's `config.yaml`.
 
     `tasks` are those of a training that names none. An experiment's `config.yaml` keeps

@@ -541,6 +541,8 @@ def test_every_table_answers_and_a_small_model_fills_none_of_its_rows(
 
 
 def test_compare_of_nothing_in_common_says_so(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
     done = run("compare", tmp_path / "a", tmp_path / "b")
     assert done.returncode == 1
     assert "no decoded set in common" in done.stderr
