@@ -56,7 +56,7 @@ _ROWS = (
     Corpus("doreco", "human", (), "", 19.18, test_only=True),
     Corpus("fleurs", "g2p", (), "CC-BY-4.0", 544),
     Corpus("gnomehelp", "g2p", ("eng", "fra", "ita", "rus", "spa"), "CC-BY-SA-3.0", 7),
-    Corpus("gnomeworld", "g2p", (), "CC-BY-SA-3.0", 7.1),
+    Corpus("gnomeworld", "g2p", (), "CC-BY-SA-3.0", 9.4),
     Corpus("kazakh", "g2p", ("kaz",), "CC-BY-4.0", 318),
     Corpus("kazakh2", "g2p", ("kaz",), "", 555),
     Corpus("librispeech", "g2p", ("eng",), "CC-BY-4.0", 961),
