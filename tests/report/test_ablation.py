@@ -154,7 +154,7 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
     for name, seed in (("train", 1), ("dev", 2), ("test", 3)):
         folder = make_dump(tmp_path / "dump" / name, [0.6, 0.8, 1.0, 0.7], seed=seed)
         (folder / "normaliser.json").write_text(
-            '{"policy": "strict", "text_policy": "powsm_fix"}'
+            '{"policy": "strict", "text_policy": "powsm_fix", "version": "strict/2"}'
         )
     make_tokens(tmp_path / "dump/train", tmp_path / "tokens")
     out = tmp_path / "out"
