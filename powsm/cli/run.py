@@ -145,11 +145,17 @@ def set_up_log() -> None:
     logging.getLogger("powsm").setLevel(logging.WARNING if rank else logging.INFO)
 
 
-def log_to(file: Path) -> None:
-    """Append the log to a file, too."""
+@contextmanager
+def logging_to(file: Path) -> Iterator[None]:
+    """Append the log to a file, too; without a message there is no file."""
     handler = logging.FileHandler(file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(_log_format(0)))
     logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def _log_format(rank: int) -> str:

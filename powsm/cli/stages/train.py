@@ -8,10 +8,11 @@ rank and world size come from the environment.
 import argparse
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from powsm.cli.options import add_shared
-from powsm.cli.run import log_to
+from powsm.cli.run import logging_to
 from powsm.errors import PowsmError
 
 log = logging.getLogger(__name__)
@@ -96,16 +97,16 @@ def train_by_ours(options: argparse.Namespace, settings: dict) -> int | None:
     from powsm.train.checkpoints import StoppedBySignal
     from powsm.train.run import train_experiment
 
-    if os.environ.get("RANK", "0") == "0":
-        log_to(options.exp / "train.log")
-    try:
-        with naming(options.exp):
+    is_first = os.environ.get("RANK", "0") == "0"
+    logged = logging_to(options.exp / "train.log") if is_first else nullcontext()
+    with logged, naming(options.exp):
+        try:
             train_experiment(
                 settings, **_data(options), goes_on_from=options.goes_on_from
             )
-    except StoppedBySignal as stop:
-        log.info("%s", stop)
-        return os.EX_TEMPFAIL
+        except StoppedBySignal as stop:
+            log.info("%s", stop)
+            return os.EX_TEMPFAIL
     return None
 
 
@@ -116,9 +117,14 @@ def train_by_espnet(options: argparse.Namespace, settings: dict) -> None:
         raise PowsmError(
             "--goes_on_from is of our own loop; leave --trainer espnet out"
         )
+    root = logging.getLogger()
+    level = root.level
     if os.environ.get("RANK", "0") == "0":
-        logging.getLogger().setLevel(logging.INFO)  # its loop logs its progress
-    train(settings, **_data(options))
+        root.setLevel(logging.INFO)  # its loop logs its progress
+    try:
+        train(settings, **_data(options))
+    finally:
+        root.setLevel(level)
 
 
 TRAINERS = {"powsm": train_by_ours, "espnet": train_by_espnet}
