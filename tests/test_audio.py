@@ -122,12 +122,22 @@ def test_read_audio_beyond_the_shard_is_named(tmp_path):
         read_audio(f"{path}:512:100")
 
 
-def test_read_audio_keeps_few_shards_open(tmp_path):
-    data = encode(160)
+def test_shards_are_kept_open_up_to_half_of_what_a_process_may_open(tmp_path):
     for i in range(100):
-        (tmp_path / f"{i}.tar").write_bytes(data)
-        read_audio(f"{tmp_path}/{i}.tar:0:{len(data)}")
-    assert audio_places._open_file.cache_info().currsize <= 64
+        (tmp_path / f"{i}.tar").write_bytes(b"audio")
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "from powsm.files import audio_places as places\n"
+        "for i in range(100):\n"
+        "    location = f'{sys.argv[1]}/{i}.tar:0:5'\n"
+        "    ref = places.AudioRef.parse(location)\n"
+        "    assert places.read_bytes(ref, location) == b'audio'\n"
+        "print(places._open_file.cache_info().currsize)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("32\n", "")
 
 
 def read_length(location):

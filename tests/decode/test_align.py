@@ -116,7 +116,9 @@ def decoded(tmp_path):
     """(exp, dump, profile): a set decoded by a random model, one recording spoilt."""
     folder = make_dump(tmp_path / "dump/test", [0.6, 0.8, 1.0, 0.7], seed=1)
     exp = make_experiment(tmp_path, make_tokens(folder, tmp_path / "tokens"))
-    (folder / "normaliser.json").write_text('{"policy": "strict"}')
+    (folder / "normaliser.json").write_text(
+        '{"policy": "strict", "version": "strict/2"}'
+    )
     profile = tmp_path / "decode_ctc.yaml"
     profile.write_text("decode: ctc\n")
     bad = folder / "wav/tiny_u0001_ita.wav"

@@ -440,7 +440,9 @@ def test_score_exp(tmp_path):
         "utt2lang": langs,
         "utt2spk": "".join(f"{e} s1\n" for e in examples),
         "utt2num_samples": "".join(f"{e} 48000\n" for e in examples),
-        "normaliser.json": '{"policy": "strict", "text_policy": "powsm_fix"}',
+        "normaliser.json": json.dumps(
+            {"policy": "strict", "text_policy": "powsm_fix", "version": "strict/2"}
+        ),
     }.items():
         (dump / name).write_text(content)
     for tag, texts in {
