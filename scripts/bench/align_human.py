@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Boundary error of forced alignment against boundaries that people set.
+
+Reads a folder of recordings with a TextGrid or EAF of the same name beside each, as
+VoxAngeles is when its archives are unpacked (`for z in *.zip; do unzip -q "$z"; done`),
+aligns the phones of a tier, and compares where they begin. Prints one JSON line:
+
+  all, inner, first     beginnings of phones: each, after another phone, after silence
+    median_ms, mean_ms, p90_ms   distance from the beginning that a person set
+    within_10ms, within_20ms, within_40ms   share of beginnings, in percent
+    bias_ms             median of the signed error; above 0: found too late
+  r_value               of all at 20 ms; 1 is all found (Rasanen et al., 2009)
+  recordings, aligned, left_out   how many, and why others were not
+
+MFA's authors state a mean of 15 ms on other data.
+"""
+
+import argparse
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import powsm
+from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_stretches
+from powsm.decode.align import AlignError
+from powsm.decode.recordings.model import Model
+from powsm.errors import PowsmError
+
+WITHIN_MS = (10, 20, 40)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="recordings and their labels")
+    parser.add_argument("--model", required=True, help="experiment, archive or Hub tag")
+    parser.add_argument("--tier", default="phones", help="of phones in the labels")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    model = powsm.load(args.model, device=args.device)
+    pairs = find_pairs(args.folder)
+    errors_ms: list[float] = []
+    is_inner: list[bool] = []
+    left_out: Counter[str] = Counter()
+    for audio, labels in tqdm(pairs, disable=None):
+        try:
+            found, true, inner = beginnings(model, audio, labels, args.tier)
+        except TierError:
+            left_out["labels"] += 1
+        except AlignError as err:
+            left_out["phone_without_token" if "no token" in str(err) else "align"] += 1
+        except PowsmError:
+            left_out["no_ipa"] += 1
+        else:
+            errors_ms += [1000 * (f - t) for f, t in zip(found, true, strict=True)]
+            is_inner += inner
+    error, inner = np.array(errors_ms), np.array(is_inner, bool)
+    result = {
+        "bench": "align_human",
+        "model": str(args.model),
+        "recordings": len(pairs),
+        "aligned": len(pairs) - left_out.total(),
+        "left_out": dict(left_out),
+        "all": summary(error),
+        "inner": summary(error[inner]),
+        "first": summary(error[~inner]),
+        "r_value": round(r_value(float(np.mean(np.abs(error) <= 20))), 3),
+    }
+    print(json.dumps(result))
+
+
+def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Recordings and their labels, in order; files that begin with a dot are none."""
+    labels = {
+        path.with_suffix(""): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in TIER_ENDINGS and not path.name.startswith(".")
+    }
+    pairs = [
+        (audio, labels[audio.with_suffix("")])
+        for audio in sorted(folder.rglob("*"))
+        if audio.suffix.lower() in (".wav", ".flac") and audio.with_suffix("") in labels
+    ]
+    if not pairs:
+        raise SystemExit(
+            f"{folder}: no recording with a {' or '.join(TIER_ENDINGS)} of its name"
+        )
+    return pairs
+
+
+def beginnings(
+    model: Model, audio: Path, labels: Path, tier: str
+) -> tuple[list[float], list[float], list[bool]]:
+    """Where phones begin, found and true, in seconds, and which follow another phone.
+
+    A label that is two phones to the model, such as a diphthong, gives the first one.
+    """
+    _, stretches = read_stretches(labels, tier)
+    phones_of = [model.ipa(stretch.label) for stretch in stretches]
+    segments = model.align(audio, [p for phones in phones_of for p in phones])
+    found, at = [], 0
+    for phones in phones_of:
+        found.append(segments[at].start)
+        at += len(phones)
+    ends = [None, *(stretch.end_s for stretch in stretches)]
+    true = [stretch.start_s for stretch in stretches]
+    inner = [
+        end is not None and abs(start - end) < 1e-3
+        for start, end in zip(true, ends, strict=False)
+    ]
+    return found, true, inner
+
+
+def summary(error_ms: np.ndarray) -> dict[str, float]:
+    """Of signed errors; see the top."""
+    if not len(error_ms):
+        return {}
+    distance = np.abs(error_ms)
+    values = {
+        "n": len(error_ms),
+        "median_ms": np.median(distance),
+        "mean_ms": distance.mean(),
+        "p90_ms": np.quantile(distance, 0.9),
+        "bias_ms": np.median(error_ms),
+    }
+    for most in WITHIN_MS:
+        values[f"within_{most}ms"] = 100 * np.mean(distance <= most)
+    return {key: round(float(value), 1) for key, value in values.items()}
+
+
+def r_value(hit_rate: float, over_segmentation: float = 0.0) -> float:
+    """How near to all boundaries found and none invented, 1 at best.
+
+    Args:
+        hit_rate: share of true boundaries that were found, 0 to 1.
+        over_segmentation: boundaries found over true ones, less 1; 0 where each phone
+            has one, as in alignment.
+    """
+    to_best = np.hypot(1 - hit_rate, over_segmentation)
+    to_line = (hit_rate - 1 - over_segmentation) / np.sqrt(2)
+    return float(1 - (abs(to_best) + abs(to_line)) / 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What scripts/bench/align_human.py says of boundaries that people set."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).parents[1] / "scripts/bench/align_human.py"
+GRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 1
+tiers? <exists>
+size = 1
+item []:
+    item [1]:
+        class = "IntervalTier"
+        name = "Phones"
+        xmin = 0
+        xmax = 1
+        intervals: size = {n}
+"""
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return runpy.run_path(str(BENCH))
+
+
+def write_grid(path, *intervals):
+    lines = [GRID.format(n=len(intervals))]
+    for number, (start, end, label) in enumerate(intervals, 1):
+        lines += [
+            f"        intervals [{number}]:\n            xmin = {start}\n",
+            f'            xmax = {end}\n            text = "{label}"\n',
+        ]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def test_beginnings_of_labels_are_those_of_their_first_phone(bench, tmp_path):
+    write_grid(
+        tmp_path / "a.TextGrid",
+        *((0, 0.1, ""), (0.1, 0.3, "p"), (0.3, 0.6, "ai"), (0.6, 0.7, "")),
+        (0.7, 1, "t"),
+    )
+    starts = {"p": 0.11, "a": 0.28, "i": 0.5, "t": 0.7}
+    model = SimpleNamespace(
+        ipa=tuple,
+        align=lambda audio, phones: [SimpleNamespace(start=starts[p]) for p in phones],
+    )
+    found, true, inner = bench["beginnings"](
+        model, tmp_path / "a.wav", tmp_path / "a.TextGrid", "phones"
+    )
+    assert (found, true) == ([0.11, 0.28, 0.7], [0.1, 0.3, 0.7])
+    assert inner == [False, True, False]  # silence before p and t
+
+
+def test_summary_counts_distances_and_keeps_the_sign_of_the_bias(bench):
+    said = bench["summary"](np.array([-5.0, 10.0, 20.0, 41.0]))
+    assert said["n"] == 4 and said["median_ms"] == 15 and said["mean_ms"] == 19
+    assert said["bias_ms"] == 15
+    assert [said[f"within_{ms}ms"] for ms in (10, 20, 40)] == [50, 75, 75]
+    assert bench["summary"](np.array([])) == {}
+
+
+@pytest.mark.parametrize(
+    ("hits", "over", "expected"),
+    [
+        (1.0, 0.0, 1.0),
+        (0.5, 0.0, 1 - (0.5 + 0.5 / 2**0.5) / 2),
+        (1.0, 1.0, 1 - (1 + 1 / 2**0.5) / 2),  # all found, and as many invented
+    ],
+)
+def test_r_value(bench, hits, over, expected):
+    assert bench["r_value"](hits, over) == pytest.approx(expected)
+
+
+def test_pairs_leave_out_hidden_files_and_need_labels(bench, tmp_path):
+    (tmp_path / "x").mkdir()
+    for name in ("x/a.wav", "x/a.TextGrid", "x/._a.wav", "x/._a.TextGrid", "x/b.wav"):
+        (tmp_path / name).write_bytes(b"")
+    pairs = bench["find_pairs"](tmp_path)
+    assert [(a.name, b.name) for a, b in pairs] == [("a.wav", "a.TextGrid")]
+    (tmp_path / "x/a.TextGrid").unlink()
+    with pytest.raises(SystemExit, match="no recording with a .TextGrid"):
+        bench["find_pairs"](tmp_path)
