@@ -23,9 +23,10 @@ from powsm.files.datadir import read_scp
 #       0      1      2      3  4      5      6  7  8      9
 PATH = [BLANK, START, BLANK, P, BLANK, BLANK, A, A, BLANK, T]
 # frame t begins at 0.01 + 0.04 t; the model says p in frame 3, a in 6 and 7, t in 9.
-# The blanks 4 5 are halved at frame 5, blank 8 at frame 8.5; p reaches two frames
-# back, to 1; t goes on to the end of the audio, 10 * 0.04 + 0.03.
-TIMES = [("p", 0.05, 0.21), ("a", 0.21, 0.35), ("t", 0.35, 0.43)]
+# Of the blanks 4 5 a fifth is p's, of blank 8 a's, and 10 ms less: 0.17 + 0.016 - 0.01
+# and 0.33 + 0.008 - 0.01. p begins 50 ms before frame 3; t goes on to the end of the
+# audio, 10 * 0.04 + 0.03.
+TIMES = [("p", 0.08, 0.176), ("a", 0.176, 0.328), ("t", 0.328, 0.43)]
 CERTAIN = math.exp(8) / (math.exp(8) + 7)  # of 8 tokens
 
 
@@ -50,7 +51,7 @@ def test_a_phone_that_was_not_said_is_placed_with_little_confidence():
 
 def test_length_marks_are_kept_but_not_looked_for():
     segments = align(stand_in(), speech_of(PATH), ("p", "aː", "t"))
-    assert times(segments)[1] == ("aː", 0.21, 0.35)
+    assert times(segments)[1] == ("aː", 0.176, 0.328)
 
 
 def test_a_phone_said_twice_is_two():
@@ -62,8 +63,8 @@ def test_a_phone_said_twice_is_two():
 
 def test_a_long_pause_belongs_to_nobody():
     segments = align(stand_in(), speech_of([P, *[BLANK] * 10, A]))
-    assert segments[0].end == 0.13  # frame 1 + 2
-    assert segments[1].start == 0.37  # frame 11 - 2
+    assert segments[0].end == 0.11  # frame 1, at 0.05 s, and 0.06
+    assert segments[1].start == 0.4  # 0.05 before frame 11, at 0.45 s
 
 
 def test_silence_has_no_segments():
