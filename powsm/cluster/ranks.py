@@ -29,6 +29,10 @@ ERROR = "ranks: error: "  # before what the program of this module says
 _LONGER_S = 120.0  # more for NCCL, so that it is this module that tells
 _LEAVE_S = 3.0  # seconds for the others to tell what they saw, and to read it
 
+# Rank 0's store stays open: the run makes its group at the same address, through the
+# same server. One that closed in between would cut off a rank that is there early.
+_KEPT: list[dist.Store] = []
+
 _HERE = "127.0.0.1"
 _SAVE_S = 600  # seconds that ranks have to save at a signal, before they are killed
 
@@ -171,6 +175,7 @@ def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:
         call.answer("summed", error, 2 * timeout_s if error is None else _LEAVE_S)
     finally:
         call.leave()
+    _KEPT.append(store)
     log.info("%d ranks on %s", world_size, ", ".join(dict.fromkeys(hosts)))
     return hosts
 

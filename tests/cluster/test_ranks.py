@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
+import torch.distributed as dist
 
 from powsm.cluster import ranks
 from powsm.cluster.ranks import RankError, meet
@@ -20,6 +22,18 @@ def stall(*args) -> None:
     time.sleep(60)
 
 
+def begin(rank: int, fault: str) -> str:
+    """Make the group of a run after the meeting, this rank early or late."""
+    time.sleep(1 if fault == "begins late" else 0)
+    try:
+        dist.init_process_group("gloo", timeout=timedelta(seconds=20))
+        dist.barrier()
+        dist.destroy_process_group()
+    except (dist.DistError, RuntimeError) as err:
+        return str(err)
+    return "begun"
+
+
 def be_rank(rank: int, port: int, world_size: int, fault: str, answers) -> None:
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
     here |= {"LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -27,7 +41,8 @@ def be_rank(rank: int, port: int, world_size: int, fault: str, answers) -> None:
     if fault == "stall":
         ranks._all_reduce = stall
     try:
-        answers.put((rank, meet(cuda=fault == "no GPU", timeout_s=TIMEOUT_S)))
+        hosts = meet(cuda=fault == "no GPU", timeout_s=TIMEOUT_S)
+        answers.put((rank, begin(rank, fault) if "begins" in fault else hosts))
     except RankError as err:
         answers.put((rank, str(err)))
 
@@ -57,6 +72,10 @@ def run(faults: dict[int, str], world_size: int = 2) -> dict[int, object]:
 
 def test_two_ranks_that_are_well():
     assert run({0: "", 1: ""}) == {0: [HOST, HOST], 1: [HOST, HOST]}
+
+
+def test_rank_that_is_early_after_the_meeting_finds_the_run():
+    assert run({0: "begins late", 1: "begins"}) == {0: "begun", 1: "begun"}
 
 
 @pytest.mark.parametrize(
