@@ -33,8 +33,8 @@ _CARON = "\u030c"
 _SONORANTS = frozenset("mɱnɳɲŋɴlɭʎʟɹɻjɥɰwʋrɾɽʀ")
 # What cannot be sung: a macron on these letters says that they are long or strong.
 _OBSTRUENTS = frozenset("pbtdʈɖcɟkɡqɢʔɸβfvθðszʃʒʂʐɕʑçʝxɣχʁħʕhɦɬɮɓɗʄɠʛ")
-# Vietnamese ˦ˀ˥: the voice breaks within the tone
-_BREAK_IN_TONE = re.compile(f"[˥˦˧˨˩]{GLOTTAL}[˥˦˧˨˩]")
+# around ˀ, as in Vietnamese ˦ˀ˥: the voice breaks within the tone
+_TONE_LETTERS = frozenset("˥˦˧˨˩")
 _MACRON = "\u0304"
 # marks that never stand before their sound, as ʰ and ⁿ may
 _STRESSED_MARK = re.compile("[\u0300-\u036fːʲʷˠˤ]")
@@ -120,9 +120,11 @@ class _Reader:
             self._drop(i, kind)
             if char == _JOINER and letter is not None:
                 letter.joiner = i
-        elif char == GLOTTAL and _BREAK_IN_TONE.match(self.word, max(0, i - 1)):
+        elif char == GLOTTAL and _TONE_LETTERS.issuperset(
+            (_seen(self.word, i, -1), _seen(self.word, i, 1))
+        ):
             self._drop(i, "tone")
-        elif kind == "stress" and _STRESSED_MARK.match(self.word, i + 1):
+        elif kind == "stress" and _STRESSED_MARK.match(_seen(self.word, i, 1)):
             self._drop(i, kind)  # Romanian -lˌʲ of espeak: the mark is the letter's
         elif not _is_mark(char):
             self._boundary(i, self._kind_in_word(i, kind))
@@ -297,12 +299,18 @@ def _is_mark(char: str) -> bool:
     return char in MARKS or unicodedata.category(char) in ("Mn", "Mc", "Me", "Lm")
 
 
+def _seen(word: str, i: int, step: int) -> str:
+    """The next character that is not invisible, to the right (1) or the left (-1)."""
+    i += step
+    while 0 <= i < len(word) and kind_of(word[i]) == "invisible":
+        i += step
+    return word[i] if 0 <= i < len(word) else ""
+
+
 def _is_click(word: str, i: int) -> bool:
     """Whether an exclamation mark begins a syllable or is tied; none ends a word."""
-    before, after = i - 1, i + 1
-    while before >= 0 and kind_of(word[before]) == "invisible":
-        before -= 1
-    if before >= 0 and ALIASES.get(word[before], word[before]) == TIE:
+    before, after = _seen(word, i, -1), i + 1
+    if ALIASES.get(before, before) == TIE:
         return True
     while after < len(word) and kind_of(word[after]) in ("tone", "invisible"):
         after += 1

@@ -180,6 +180,14 @@ WORDS = st.lists(
 ).map("".join)
 
 
+@pytest.mark.parametrize("text", ["lˌʲ", "qˈʷ", "aˈː", "a˦ˀ˥", "taˈ!a"])
+def test_invisible_beside_stress_and_tone(text):
+    text = nfd(text)
+    for place in range(len(text) + 1):
+        shown = text[:place] + "\u200b" + text[place:]
+        assert phones(shown) == phones(text), ascii(shown)
+
+
 @settings(deadline=None)
 @given(WORDS, st.data())
 def test_an_ignorable_character_never_changes_the_phones(text, data):
