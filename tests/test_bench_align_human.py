@@ -52,7 +52,7 @@ def test_beginnings_of_labels_are_those_of_their_first_phone(bench, tmp_path):
         align=lambda audio, phones: [SimpleNamespace(start=starts[p]) for p in phones],
     )
     found, true, inner = bench["beginnings"](
-        model, tmp_path / "a.wav", tmp_path / "a.TextGrid", "phones"
+        model, tmp_path / "a.wav", tmp_path / "a.TextGrid", ("phone", "phones")
     )
     assert (found, true) == ([0.11, 0.28, 0.7], [0.1, 0.3, 0.7])
     assert inner == [False, True, False]  # silence before p and t

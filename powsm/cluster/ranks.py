@@ -175,7 +175,8 @@ def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:
         call.answer("summed", error, 2 * timeout_s if error is None else _LEAVE_S)
     finally:
         call.leave()
-    _KEPT.append(store)
+    if rank == 0:
+        _KEPT.append(store)
     log.info("%d ranks on %s", world_size, ", ".join(dict.fromkeys(hosts)))
     return hosts
 

@@ -19,12 +19,15 @@ import argparse
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import powsm
+from powsm.corpora.evaluation.textgrid import Interval
 from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_stretches
 from powsm.decode.align import AlignError
 from powsm.decode.recordings.model import Model
@@ -39,7 +42,8 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="recordings and their labels")
     parser.add_argument("--model", required=True, help="experiment, archive or Hub tag")
-    parser.add_argument("--tier", default="phones", help="of phones in the labels")
+    names = "of phones in the labels: the first that is there"
+    parser.add_argument("--tier", nargs="+", default=["phones", "phone"], help=names)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
@@ -95,13 +99,13 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def beginnings(
-    model: Model, audio: Path, labels: Path, tier: str
+    model: Model, audio: Path, labels: Path, tiers: Sequence[str]
 ) -> tuple[list[float], list[float], list[bool]]:
     """Where phones begin, found and true, in seconds, and which follow another phone.
 
     A label that is two phones to the model, such as a diphthong, gives the first one.
     """
-    _, stretches = read_stretches(labels, tier)
+    stretches = stretches_of(labels, tiers)
     phones_of = [model.ipa(stretch.label) for stretch in stretches]
     segments = model.align(audio, [p for phones in phones_of for p in phones])
     found, at = [], 0
@@ -115,6 +119,18 @@ def beginnings(
         for start, end in zip(true, ends, strict=False)
     ]
     return found, true, inner
+
+
+def stretches_of(labels: Path, tiers: Sequence[str]) -> list[Interval]:
+    """Labelled stretches of the first of some tiers that is there.
+
+    Raises:
+        TierError: none of them is, or it holds what overlaps.
+    """
+    for tier in tiers[:-1]:
+        with suppress(TierError):
+            return read_stretches(labels, tier)[1]
+    return read_stretches(labels, tiers[-1])[1]
 
 
 def summary(error_ms: np.ndarray) -> dict[str, float]:
