@@ -62,7 +62,7 @@ def items(folder: Path, task: str) -> list[Item]:
                     Item(
                         utt_id=index.utt_id(utt),
                         audio=index.audio(utt),
-                        n_samples=int(index.num_samples[utt]),
+                        n_samples=int(index.n_samples[utt]),
                         lang_sym=parse_output(example["text"]).lang_sym,
                         text_prev=example["text_prev"],
                     )

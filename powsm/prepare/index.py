@@ -256,7 +256,7 @@ class ExampleIndex:
         folder: `dump/raw/<set>`.
 
     Attributes:
-        num_samples: length of each utterance's audio, int64, shape (n_utts,).
+        n_samples: length of each utterance's audio, int64, shape (n_utts,).
     """
 
     def __init__(self, folder: Path):
@@ -267,10 +267,10 @@ class ExampleIndex:
         self._folder = os.open(self.folder, os.O_RDONLY)
         self._index = index.name
         self._open: dict[str, int] = {}
-        self.num_samples = self._map(f"{self._index}/num_samples", _NUMBER)
+        self.n_samples = self._map(f"{self._index}/num_samples", _NUMBER)
 
     def __len__(self) -> int:
-        return self.num_samples.size
+        return self.n_samples.size
 
     def __getstate__(self) -> dict:  # a spawned worker opens its own files
         return {"folder": self.folder, "inode": os.fstat(self._folder).st_ino}
@@ -357,7 +357,7 @@ class ExampleIndex:
             speech = read_audio(self.audio(utt))
         except AudioError as err:
             raise AudioError(f"{self.folder}: {self.utt_id(utt)}: {err}") from err
-        n_expected = int(self.num_samples[utt])
+        n_expected = int(self.n_samples[utt])
         if len(speech) < n_expected - HOP_LENGTH:  # rounding of rates is less
             raise AudioError(
                 f"{self.folder}: {self.utt_id(utt)}: {self.audio(utt)} has "

@@ -38,7 +38,6 @@ class BatchOptions:
             to a random length within `window_s`, counted as real frames; stock
             ESPnet inference pads every clip to the window.
         window_s: that window in seconds.
-        max_lead_s: most seconds of the silence that stand before the speech.
         seed: of the order; with the pass it fixes every batch.
     """
 
@@ -48,7 +47,6 @@ class BatchOptions:
     language_temperature: float = 1.0
     window_share: float = 0.0
     window_s: float = 20.0
-    max_lead_s: float = 20.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +73,6 @@ class BatchOptions:
             ),
             ("window_share", self.window_share, 0 <= self.window_share <= 1, "0 to 1"),
             ("window_s", self.window_s, self.window_s >= 0, "0 or more"),
-            ("max_lead_s", self.max_lead_s, self.max_lead_s >= 0, "0 or more"),
         ):
             if not is_right:
                 raise PowsmError(f"{name} is {value}, expected {expected}")
@@ -162,7 +159,7 @@ class PassPlan:
 
 
 def sample_languages(
-    num_samples: np.ndarray,
+    n_samples: np.ndarray,
     langs: np.ndarray,
     temperature: float,
     rng: np.random.Generator,
@@ -173,7 +170,7 @@ def sample_languages(
     utterances, drawn anew for every pass, once more.
 
     Args:
-        num_samples: length of each utterance (n,).
+        n_samples: length of each utterance (n,).
         langs: a number for the language of each utterance (n,).
         temperature: see `BatchOptions`.
         rng: of this pass.
@@ -182,7 +179,7 @@ def sample_languages(
         About n utterance numbers int32, shuffled.
     """
     _, lang = np.unique(langs, return_inverse=True)
-    hours = np.bincount(lang, weights=num_samples)
+    hours = np.bincount(lang, weights=n_samples)
     wanted = hours ** (1.0 / temperature)
     times = wanted / wanted.sum() * hours.sum() / hours
     chosen = []
@@ -195,7 +192,7 @@ def sample_languages(
 
 
 def plan_pass(
-    num_samples: np.ndarray,
+    n_samples: np.ndarray,
     options: BatchOptions,
     pass_number: int,
     langs: np.ndarray | None = None,
@@ -208,7 +205,7 @@ def plan_pass(
     and with updates of like length a second of short utterances would weigh less.
 
     Args:
-        num_samples: length of each utterance (n,).
+        n_samples: length of each utterance (n,).
         options: how batches are made.
         pass_number: from 0.
         langs: a number for each utterance's language (n,), for `language_temperature`.
@@ -217,10 +214,10 @@ def plan_pass(
         PowsmError: an utterance alone is longer than `batch_seconds`.
     """
     rng = np.random.default_rng([options.seed, pass_number])
-    n = len(num_samples)
+    n = len(n_samples)
     most = int(options.batch_seconds * SAMPLE_RATE)
-    if n == 0 or num_samples.max() > most:
-        longest = 0 if n == 0 else num_samples.max() / SAMPLE_RATE
+    if n == 0 or n_samples.max() > most:
+        longest = 0 if n == 0 else n_samples.max() / SAMPLE_RATE
         raise PowsmError(
             f"batch_seconds is {options.batch_seconds}, the longest of {n} utterances "
             f"has {longest:.1f} s; raise batch_seconds or lower max_duration in stage 4"
@@ -229,15 +226,14 @@ def plan_pass(
     if options.language_temperature == 1.0:
         utts = rng.permutation(n).astype(np.int32)
     else:
-        utts = sample_languages(num_samples, langs, options.language_temperature, rng)
+        utts = sample_languages(n_samples, langs, options.language_temperature, rng)
         n = utts.size
-    total = np.asarray(num_samples)[utts].astype(np.int32)
+    total = np.asarray(n_samples)[utts].astype(np.int32)
     window = max(min(int(options.window_s * SAMPLE_RATE), most), 0)
     padded = rng.random(n) < options.window_share
     silence = rng.random(n) * (np.maximum(window - total, 0) + 1)
     silence = np.where(padded, silence, 0).astype(np.int32)
-    most_lead = np.minimum(silence, int(options.max_lead_s * SAMPLE_RATE))
-    lead = (rng.random(n) * (most_lead + 1)).astype(np.int32)
+    lead = (rng.random(n) * (silence + 1)).astype(np.int32)
     total += silence
     for start in range(0, n, _POOL):
         pool = slice(start, start + _POOL)

@@ -78,7 +78,7 @@ class UtteranceDataset(Dataset):
         Raises:
             PowsmError: there is none, or one is longer than a batch.
         """
-        samples, utts = self.index.num_samples, self._utts
+        samples, utts = self.index.n_samples, self._utts
         if utts is not None:
             samples = samples[utts]
         langs = None if options.language_temperature == 1.0 else self._langs

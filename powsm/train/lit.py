@@ -175,12 +175,12 @@ class LitPowsm(LitESPnetModel):
 
     def _updates_of_passes(self) -> list[int]:
         """Those known; none when the data, or how batches are made of them, changed."""
-        num_samples = self.dataset("train").index.num_samples
+        n_samples = self.dataset("train").index.n_samples
         made_of = asdict(self.batch_options) | {
             "plan": PLAN_VERSION,
             "tasks": self.args.tasks,
-            "utterances": len(num_samples),
-            "samples": int(num_samples.sum()),
+            "utterances": len(n_samples),
+            "samples": int(n_samples.sum()),
         }
         if self._passes.get("made_of") != made_of:
             self._passes = {"made_of": made_of, "updates": []}
@@ -279,7 +279,7 @@ class LitPowsm(LitESPnetModel):
             "tasks: %s",
             sum(p.numel() for p in self.model.parameters()) / 1e6,
             len(index),
-            index.num_samples.sum() / SAMPLE_RATE / 3600,
+            index.n_samples.sum() / SAMPLE_RATE / 3600,
             len(plan),
             options.batch_seconds,
             options.update_batches,

@@ -84,7 +84,7 @@ def sample_by_language(index: ExampleIndex, hours: float, seed: int) -> np.ndarr
         Utterance numbers, sorted. Each language gives at least one.
     """
     langs = index.langs()
-    seconds = np.asarray(index.num_samples) / SAMPLE_RATE
+    seconds = np.asarray(index.n_samples) / SAMPLE_RATE
     share = min(1.0, hours * 3600 / seconds.sum())
     rng = np.random.default_rng(seed)
     chosen = []

@@ -135,7 +135,7 @@ def warm_up(folder: Path) -> None:
     small = folder / "small"
     small.mkdir()
     write_dump(small, 100)
-    plan_pass(ExampleIndex(small).num_samples, BatchOptions(), 0)
+    plan_pass(ExampleIndex(small).n_samples, BatchOptions(), 0)
 
 
 def measure(n_utts: int, n_batches: int, root: Path) -> dict:

@@ -291,7 +291,7 @@ def measure(size: Size, folder: Path, n_batches: int | None) -> dict:
     rows = map(as_rows, our_batches(args, folder, size))
     seconds["rows"] = seconds_an_example(stock, rows, n_batches)
     n_parameters = sum(p.numel() for p in stock.parameters())
-    lengths = ExampleIndex(folder).num_samples
+    lengths = ExampleIndex(folder).n_samples
     del stock
     mine = build(PowsmTask, mine_args)
     batches = our_batches(args, folder, size)

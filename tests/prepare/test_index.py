@@ -25,7 +25,7 @@ def test_index_reads_what_stage_4_wrote(folder):
     index = ExampleIndex(folder)
     assert len(index) == 5
     assert [len(index.examples(utt)) for utt in range(5)] == [4, 4, 1, 4, 4]
-    assert index.num_samples.tolist() == [8000, 16000, 12000, 24000, 9600]
+    assert index.n_samples.tolist() == [8000, 16000, 12000, 24000, 9600]
     assert index.utt_id(1) == "tiny_u0001_ita"
     assert index.audio(1).endswith("tiny_u0001_ita.wav")
     lines = (folder / "text").read_text().splitlines()
@@ -97,7 +97,7 @@ def test_utterances_are_whole_whatever_is_indexed_at_a_time(folder, monkeypatch,
     index = ExampleIndex(folder)
     assert [len(index.examples(utt)) for utt in range(5)] == [4, 4, 1, 4, 4]
     assert index.utt_id(4) == "tiny_u0004_eng"
-    assert index.num_samples.tolist() == [8000, 16000, 12000, 24000, 9600]
+    assert index.n_samples.tolist() == [8000, 16000, 12000, 24000, 9600]
 
 
 def test_a_file_with_more_lines_at_its_end_is_refused(folder):

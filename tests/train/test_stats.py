@@ -29,7 +29,7 @@ def count_by_lang(index, utts):
 
 def test_sample_has_each_language_by_its_share_and_depends_on_the_seed(folder):
     index = ExampleIndex(folder)
-    hours = index.num_samples.sum() / 16000 / 3600 / 4
+    hours = index.n_samples.sum() / 16000 / 3600 / 4
     utts = sample_by_language(index, hours, seed=1)
     counts = count_by_lang(index, utts)
     assert counts["kat"] == 1
