@@ -57,6 +57,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=("owls", "owsm_ctc"),
         help="--model is another's, of this kind, decoded through stock ESPnet",
     )
+    add(
+        "--outputs",
+        nargs="+",
+        default=[],
+        metavar="ROW=FOLDER",
+        help="phones that another system wrote, a file a set, such as "
+        "test_timit.txt; the row is scored as published",
+    )
     add("--expdir", type=Path, default=Path("exp"))
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"), help=None)
     add_shared(parser, "--data", help="for sets that are prepared")
@@ -244,7 +252,8 @@ def systems_for(
     options: argparse.Namespace,
 ) -> tuple[list["System"], list[str]]:
     """The models with their scores, missing ones decoded; faults of set sizes."""
-    from powsm.report.paper.plan import size_faults
+    from powsm.report.paper.outputs import outputs_of, system_of_outputs
+    from powsm.report.paper.plan import plan_queries, size_faults
     from powsm.report.paper.systems import (
         ExperimentScores,
         dump_system,
@@ -274,6 +283,13 @@ def systems_for(
             )
         )
         names += [item.query.set for item in planned]
+    for row, folder in outputs_of(options.outputs, table):
+        queries = table.queries_of(row)
+        prepare(
+            plan_queries(queries, None, options.dump, sets, os.environ), sets, options
+        )
+        systems.append(system_of_outputs(row, folder, options.dump, table))
+        names += [query.set for query in queries]
     return systems, size_faults(names, options.dump, sets)
 
 
@@ -286,6 +302,7 @@ def report(
     """Score, print and write the table."""
     from powsm.report.paper import render
     from powsm.report.paper.fill import fill
+    from powsm.report.paper.systems import confusion_tables
 
     systems, faults = systems_for(table, models, sets, options)
     cells = fill(table, systems)
@@ -294,7 +311,9 @@ def report(
         text += "\nSets that are not the published ones:\n\n"
         text += "".join(f"- {fault}\n" for fault in faults)
     if table.name == "figure3":
-        text += confusions(models, cells, options)
+        filled = {cell.system for cell in cells if cell.ours is not None}
+        exps = [m.exp for m in models if m.exp.resolve().name in filled]
+        text += confusion_tables(exps, options.dump)
     print(text)
     if not models:
         return
@@ -311,29 +330,6 @@ def report(
         log.info("wrote %s", path)
     if table.name == "figure2":
         draw(table, models, cells, folder / "figure2.png")
-
-
-def confusions(
-    models: list[_Model], cells: list["Filled"], options: argparse.Namespace
-) -> str:
-    """The matrix of figure 3 for each model that fills its row."""
-    from powsm.formatting import markdown_table
-    from powsm.report.paper.systems import confusion
-    from powsm.score.decoded import DumpSet, decoded_sets
-
-    text = ""
-    filled = {cell.system for cell in cells if cell.ours is not None}
-    for model in models:
-        name = model.exp.resolve().name
-        if name not in filled:
-            continue
-        for decoded in decoded_sets(model.exp / "decode_lid_paper", ["test_fleurs"]):
-            heard = {record["utt_id"]: record["text"] for record in decoded.records()}
-            langs = DumpSet(options.dump / "test_fleurs").langs
-            header, *rows = confusion(heard, langs)
-            text += f"\n## Language heard, percent: {name}\n\n"
-            text += markdown_table(header, rows) + "\n"
-    return text
 
 
 def draw(

@@ -3,6 +3,7 @@
 claims    the paper's claims, the test of each, and whether it holds
 costs     what a training takes, from its settings
 fill      put experiments' scores into a published table, and say what stays empty ...
+outputs   rows of other systems whose outputs come as files, a file a set
 plan      what a table still needs: sets and decodings, with their time and disk
 render    a filled table as Markdown, CSV and LaTeX
 spec      descriptions of published tables, `conf/tables/*.yaml`, checked when read

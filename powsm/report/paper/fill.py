@@ -110,6 +110,7 @@ class System:
         any_training: fill rows of another training, too, and say so.
         incomplete: sets that lack parts of their corpus.
         baseline: the other's model that it is, by tag or folder; empty if it is ours.
+        row: the row whose system's outputs these are, if they came as files.
     """
 
     name: str
@@ -118,9 +119,12 @@ class System:
     any_training: bool = False
     incomplete: frozenset[str] = frozenset()
     baseline: str = ""
+    row: str = ""
 
     def is_of(self, row: Row) -> bool:
-        """Whether a row of others is this model's, by the last part of its tag."""
+        """Whether a row of others is this system's; a model by the end of its tag."""
+        if self.row:
+            return row.name == self.row
         names = (
             tag.rstrip("/").rpartition("/")[2] for tag in (row.baseline, self.baseline)
         )
@@ -128,7 +132,7 @@ class System:
 
     def differences(self, row: Row) -> list[str]:
         """What keeps the model from being the row's; empty if it is."""
-        if row.baseline or self.baseline:
+        if row.baseline or self.baseline or self.row:
             return [] if self.is_of(row) else ["another system's model"]
         if row.training is None:
             return []
@@ -169,8 +173,11 @@ def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
     cells = []
     for row in table.rows:
         told = {s.name: s.differences(row) for s in systems}
-        is_made = row.ours is not None or bool(row.baseline)
-        own = [s for s in systems if is_made and not told[s.name]]
+        own = [
+            s
+            for s in systems
+            if not told[s.name] and (row.ours is not None or s.is_of(row))
+        ]
         if row.ours is not None:
             own += [s for s in systems if told[s.name] and s.any_training]
         if not own:
@@ -211,7 +218,8 @@ def _why_nobody(row: Row, told: Mapping[str, list[str]]) -> str:
     if row.baseline:
         return f"another's system: --baseline KIND --model {row.baseline} decodes it"
     if row.ours is None:
-        return row.why or "another's system, not made by this recipe"
+        files = f"--outputs '{row.name}=FOLDER' takes its outputs" * bool(row.phone_map)
+        return row.why or files or "another's system, not made by this recipe"
     if not told:
         return "no model given: --model or --exp"
     why = "; ".join(why_not(name, differences) for name, differences in told.items())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from powsm.errors import PowsmError
+from powsm.phones.alphabets import phone_maps
 from powsm.report.paper.training import Trained, Training, read_training
 from powsm.settings import load_yaml, type_faults
 
@@ -61,6 +62,7 @@ class Row:
             None when it is another's system.
         training: what a model has to be trained as to fill the row; None: any model.
         baseline: Hub tag of the other's model, where stock ESPnet can decode it.
+        phone_map: of the units of its outputs, where they come as files.
         blank: reason by column, where our row cannot be made in some columns alone.
         why: what keeps the recipe from making the row.
     """
@@ -70,6 +72,7 @@ class Row:
     ours: Mapping[str, str] | None = None
     training: Training | None = None
     baseline: str = ""
+    phone_map: str = ""
     blank: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
 
@@ -135,13 +138,20 @@ class Table:
         """All that our rows, or some of them, need, each once, in order."""
         return list(
             dict.fromkeys(
-                self.query(row, column)
+                query
                 for row in (self.rows if rows is None else rows)
                 if row.ours is not None or (rows is not None and row.baseline)
-                for column in self.columns
-                if not column.mean_of and column.name not in row.blank
+                for query in self.queries_of(row)
             )
         )
+
+    def queries_of(self, row: Row) -> list[Query]:
+        """What the cells of a row need."""
+        return [
+            self.query(row, column)
+            for column in self.columns
+            if not column.mean_of and column.name not in row.blank
+        ]
 
     def rows_of(self, model: Trained) -> list[Row]:
         """The rows that a model of this training fills."""
@@ -193,6 +203,7 @@ _TABLE_KEYS = {"title", "paper", "source", "cleaning", "references", "training"}
 _TABLE_KEYS |= {"columns", "rows", *_SETTINGS}
 _COLUMN_KEYS = {"name", "set", "lang", "mean_of", *_SETTINGS}
 _ROW_KEYS = {"name", "cells", "ours", "training", "baseline", "blank", "why"}
+_ROW_KEYS |= {"phone_map"}
 
 
 def _check_keys(
@@ -295,11 +306,19 @@ def _row(
         cells,
         ours,
         baseline=raw.get("baseline", ""),
+        phone_map=raw.get("phone_map", ""),
         blank=blank,
         why=raw.get("why", ""),
     )
-    if ours is not None and row.baseline:
-        raise TableError(f"{where}: ours and baseline; a row is one of them")
+    if ours is not None and (row.baseline or row.phone_map):
+        raise TableError(
+            f"{where}: ours and baseline or phone_map; a row is one of them"
+        )
+    if row.phone_map and row.phone_map not in phone_maps():
+        raise TableError(
+            f"{where}: phone_map: found {row.phone_map!r}, expected one of "
+            f"{' '.join(phone_maps())}"
+        )
     if ours is None:
         return row
     _check_keys(ours, set(_SETTINGS), set(), f"{where}, ours")

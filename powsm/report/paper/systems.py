@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from powsm.formatting import markdown_table
 from powsm.languages import lang_code
 from powsm.model.find import find_model
 from powsm.phones.orthography import whisper_basic
@@ -23,7 +24,7 @@ from powsm.report.paper.fill import (
 from powsm.report.paper.plan import PlannedDecode, hours_by_lang
 from powsm.report.paper.spec import Query, Table, TestSet
 from powsm.report.paper.training import Trained
-from powsm.score.decoded import DecodedSet, DumpSet
+from powsm.score.decoded import DecodedSet, DumpSet, decoded_sets
 from powsm.score.metrics import lid_confusion, score_text
 from powsm.score.rates import Scores
 from powsm.score.results import HISTORY_FILE, read_history
@@ -185,3 +186,16 @@ def confusion(heard: Mapping[str, str], langs: Mapping[str, str]) -> list[list[s
         cells = (f"{share:.0f}" if share else "" for share in shares)
         rows.append([lang, str(of_which[lang]), *cells])
     return rows
+
+
+def confusion_tables(exps: Iterable[Path], dump: Path) -> str:
+    """The matrix of figure 3 for each experiment that decoded its set, as Markdown."""
+    text = ""
+    for exp in exps:
+        for decoded in decoded_sets(exp / "decode_lid_paper", ["test_fleurs"]):
+            heard = {record["utt_id"]: record["text"] for record in decoded.records()}
+            langs = DumpSet(dump / "test_fleurs").langs
+            header, *rows = confusion(heard, langs)
+            text += f"\n## Language heard, percent: {exp.resolve().name}\n\n"
+            text += markdown_table(header, rows) + "\n"
+    return text
