@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powsm.languages import LANGUAGES
-from powsm.phones.orthography import POLICIES, joins, normalise_text
+from powsm.phones.orthography import (
+    POLICIES,
+    joins,
+    normalise_text,
+    whisper_basic,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +98,19 @@ def test_unknown_policy_is_refused():
 @pytest.mark.parametrize("lang", [*LANGUAGES, None, "evn"])
 def test_joins_says_what_normalise_text_does(policy, lang):
     assert joins(lang, policy) == (normalise_text("a b", lang, policy) == "ab")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [  # what openai-whisper 20250625 makes of them, edges stripped
+        ("Don't [noise] (um) STOP: 5 %", "don t stop 5"),
+        ("a<b>c (d", "ac d"),  # what is open and does not close stays
+        ("x(a(b)c)d [e<f>g]", "xc d g"),  # a bracket ends at the first that closes
+        ("Ｆｕｌｌ ﬁ ½ ㎏", "full fi 1 2 kg"),  # NFKC after the lower case
+        ("हिन्दी ทำ", "ह न द ท า"),  # marks leave spaces, am by NFKC too
+        ("İI ς Σ ẞ", "i i ς σ ß"),
+        ("a\u200bb\u00a0c\u2028d\x1ce", "a\u200bb c d e"),
+    ],
+)
+def test_words_of_whispers_basic_normaliser(text, words):
+    assert whisper_basic(text) == words
