@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's colours, distinct for colour-blind readers.
 COLOURS = (
     "#0072B2",
     "#D55E00",

@@ -378,7 +378,7 @@ def _why_not_fetched(err: Exception, repo: str, revision: str | None) -> str:
 
 
 def upload_model(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Make the repository if it is not there, and commit a folder in one go.
+    """Make the repository if it is missing, and commit a folder in one go.
 
     Returns:
         The address of the commit.

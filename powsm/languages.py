@@ -1,10 +1,10 @@
 """Languages: ISO 639-3 codes, names, and the language symbols of the vocabulary.
 
 The table in `languages.csv` holds the languages of the published vocabulary.
-Macrolanguage codes (`ara`, `swa`, `msa`) stand there as published; `zho` is `cmn`.
+Macrolanguage codes (`ara`, `swa`, `msa`) are there as published; `zho` is `cmn`.
 A language outside the table keeps its own code in data files and reports, while its
 symbol in a prompt is `UNKNOWN_LANG_SYM`: an unknown language is a fact about the
-recording, an unknown token a failure of the tokenizer, and only the code tells which.
+recording, an unknown token a failure of the tokenizer, and only the code says which.
 """
 
 import csv
@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 
 UNKNOWN_LANGUAGE = "und"  # ISO 639-3 "undetermined": no usable label on the recording
-UNKNOWN_LANG_SYM = "<unk>"  # what the model is told for a language it was not taught
+UNKNOWN_LANG_SYM = "<unk>"  # what the model is given for a language it was not taught
 DROPPED_LANGUAGES = frozenset({"ina"})  # in the vocabulary, left out of training
 
 

@@ -25,7 +25,7 @@ from powsm.languages import UNKNOWN_LANG_SYM, lang_sym
 from powsm.phones.slashed import to_slashed
 
 NO_TIME_SYM = "<notimestamps>"
-NA_SYM = "<na>"  # stands where a prompt would
+NA_SYM = "<na>"  # in place of a prompt
 WORD_START = "▁"  # U+2581, SentencePiece's mark for a space
 
 Filling = Literal["phones", "text", "language", "nothing"]
@@ -45,7 +45,7 @@ class Task:
         reads: what fills the prompt of an example.
         writes: what fills its target. A task that writes the language of an utterance
             is prompted with `<unk>` for it.
-        metrics: rates of its output; the first that was scored stands for the task.
+        metrics: rates of its output; the first that was scored sums up the task.
         first_pass: the task whose output, of the same audio, can be the prompt.
         sample: a prompt that shows what the task reads.
         teaches_words: whether its targets are the text that pieces are learned from;
@@ -295,7 +295,7 @@ def parse_output(output: str | Sequence[str]) -> ParsedOutput:
             or symbol in (NO_TIME_SYM, NA_SYM)
             or _TIME_SYM.fullmatch(symbol)
         ):
-            # a language comes once and before the task; what else stands here is text
+            # a language comes once and before the task; what else is here is text
             if is_task or found_lang is not None or found_task is not None:
                 break
             found_lang = symbol

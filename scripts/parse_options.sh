@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Command-line options from a script's own settings (the idea is Kaldi's).
 #
-# Every line `name=default  # what it is` that stands above the line sourcing this file
+# Every line `name=default  # what it is` above the line sourcing this file
 # is the option --name. The default says what a value must look like:
 #   true or false   the value is true or false; a bare --name means true
 #   12              an integer

@@ -6,7 +6,7 @@
 #
 # The last two run when they are asked for: --stop_stage 14, or 15 with --hf_repo.
 # Usage: ./run.sh [--stage N] [--stop_stage N] [--skip_stages "N ..."] [--option value]...
-# A bare --flag means true. The value of an option stands in brackets:
+# A bare --flag means true. The value of an option is in brackets:
 set -euo pipefail
 
 ## What to run
@@ -144,7 +144,7 @@ bytes=$(LC_ALL=C; echo "${#exp_name}")
 ((bytes <= 200)) || die "the experiment's name has ${bytes} bytes, expected 200 at" \
     "most: give it one with --exp_name"
 
-# What stands before a command that is to run as jobs: set_jobs FOLDER OPTION...
+# What comes before a command that is to run as jobs: set_jobs FOLDER OPTION...
 set_jobs() {
     jobs=(powsm submit --cluster "${cluster}" --stage "${current_stage}"
         --log "$1/log/stage${current_stage}" "${@:2}" --)

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{finding.level:8}{finding.about:12}{finding.message}")
     faults = sum(finding.level == "fault" for finding in findings)
-    print(f"{faults} fault(s)" if faults else "nothing stands in the way")
+    print(f"{faults} fault(s)" if faults else "found no fault")
     return 1 if faults else 0
 
 

@@ -64,7 +64,7 @@ def cost_rows(options: argparse.Namespace) -> dict[int, dict[str, str]]:
 
 
 def kept_hours(folder: Path) -> float | None:
-    """Hours of a set of stage 4, by its record; None if it is not there."""
+    """Hours of a set of stage 4, by its record; None if it is missing."""
     from powsm.files.whole import read_json
 
     record = folder / "drops.json"

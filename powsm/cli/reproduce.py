@@ -192,7 +192,7 @@ def prepare(
     sets: "Mapping[str, TestSet]",
     options: argparse.Namespace,
 ) -> None:
-    """Make the sets that are not there and whose source is known, and parts of sets."""
+    """Make the missing sets whose source is known, and parts of sets."""
     from powsm.corpora.evaluation.part import write_part
     from powsm.corpora.evaluation.sets import prepare_eval_set
 
@@ -212,7 +212,7 @@ def prepare(
 def decode(
     planned: list["PlannedDecode"], model: _Model, options: argparse.Namespace
 ) -> None:
-    """Decode what is not there, in one call for each profile."""
+    """Decode what is missing, in one call for each profile."""
     missing = defaultdict(list)
     for item in planned:
         if not item.is_done and not item.why_not:

@@ -1,6 +1,6 @@
 """Score anyone's hypotheses: phones, words, characters or languages.
 
-Files are Kaldi text, JSONL, or CSV/TSV with a header (told by the extension). Rates
+Files are Kaldi text, JSONL, or CSV/TSV with a header (known by the extension). Rates
 are pooled over all utterances and, with --langs or --by, also of each language or
 other label, with 95 % intervals. What each rate means is in powsm/score/metrics.py.
 """

@@ -1,6 +1,6 @@
 """Run a stage's command as Slurm jobs and wait for them.
 
-In the command, {} stands for the member's item of --each, or for its share 0/N ... of
+In the command, {} is the member's item of --each, or for its share 0/N ... of
 the N jobs; {cpus} and {gpus} for what the stage asks for. A command without {} is one
 job. Exit status 1 when a job failed for good: the message names its log.
 """

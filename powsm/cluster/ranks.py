@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 MEET_S = 300.0  # seconds for all ranks to come, and again for the all-reduce
 ERROR = "ranks: error: "  # before what the program of this module says
-_LONGER_S = 120.0  # more for NCCL, so that it is this module that tells
+_LONGER_S = 120.0  # more for NCCL, so that it is this module that reports
 _LEAVE_S = 3.0  # seconds for the others to tell what they saw, and to read it
 
 # Rank 0's store stays open: the run makes its group at the same address, through the

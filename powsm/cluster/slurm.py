@@ -163,7 +163,7 @@ class Slurm:
 
 
 def signal_delay_s(time_min: int) -> int:
-    """Seconds before a job's time limit at which it is told to save.
+    """Seconds before a job's time limit at which it is asked to save.
 
     At most a sixth of its time: submitit takes an earlier signal for a preemption.
     """
@@ -246,7 +246,7 @@ def query_states() -> dict[str, tuple[str, int]] | None:
 
 
 def log_of_first_failure(folder: Path, job_id: str) -> Path:
-    """The log of the rank that ended first, which srun tells in that of rank 0."""
+    """The log of the rank that ended first, which srun names in that of rank 0."""
     first = submitit.core.utils.JobPaths(folder, job_id).stdout
     if not first.is_file():
         return first
@@ -259,7 +259,7 @@ def log_of_first_failure(folder: Path, job_id: str) -> Path:
 
 
 def last_line(path: Path | None) -> str:
-    """The last line of a log that tells about the command, not about srun."""
+    """The last line of a log that is about the command, not about srun."""
     if path is None or not path.is_file():
         return ""
     with open(path, "rb") as file:

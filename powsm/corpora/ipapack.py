@@ -6,7 +6,7 @@ whole. Its session, token, offline switch and errors are used.
 
 A file is fetched beside its place as `.<name>.<hash>.part`, goes on where a break or a
 kill left it, and is renamed when size and hash are those of the hub. What a folder is
-to hold stands in `manifest/<repository>.tsv`, so `find_faults` needs no network.
+to hold is in `manifest/<repository>.tsv`, so `find_faults` needs no network.
 """
 
 import fcntl
@@ -122,7 +122,7 @@ def update_manifest(
     """Note what a folder is to hold: what is chosen now, and was before.
 
     Args:
-        listed: every file that the hub has. What was chosen before and is not there
+        listed: every file that the hub has. What was chosen before and is missing
             any more is forgotten.
         chosen: some of them.
     """
@@ -245,7 +245,7 @@ def fetch(
     """One try at a file: go on where its part ends; land it when its hash is right.
 
     Args:
-        advance: told of every gain in bytes; of a loss, too.
+        advance: called with every gain in bytes, and with losses.
         stop: looked at between pieces.
 
     Raises:

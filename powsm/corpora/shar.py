@@ -41,7 +41,7 @@ DURATION_TOLERANCE_S = 0.025  # between a cut and its recording; lhotse allows t
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _CUTS = re.compile(r"cuts(\.(?P<number>.+))?\.jsonl(\.gz)?")
 _RECORDING = re.compile(r"recording(\.(?P<number>.+))?\.tar(\.\w+)?")
-_UNNUMBERED = "unnumbered"  # lhotse leaves the number out when told not to shard
+_UNNUMBERED = "unnumbered"  # lhotse leaves the number out when it does not shard
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Shard:
     Attributes:
         corpus: a name in `powsm.corpora.table`, or that of a folder.
         split: the corpus's own name of the part, the folder of the shard.
-        number: what stands between `cuts.` and `.jsonl`, as it is written;
+        number: what is between `cuts.` and `.jsonl`, as it is written;
             `unnumbered` if nothing does.
     """
 
@@ -90,7 +90,7 @@ def find_shards(
         skip_corpora: all but these.
 
     Raises:
-        ShardError: no shard at all, a corpus that is to be skipped and is not there, a
+        ShardError: no shard at all, a corpus that is to be skipped and is missing, a
             name that cannot be used, or half a shard.
     """
     downloads = Path(downloads)

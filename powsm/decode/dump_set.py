@@ -110,7 +110,7 @@ def _told_what_the_model_knows(
     """`<unk>` for languages that the model has no symbol for, counted in the log."""
     by_ctc = profile.decode == "ctc" and not recogniser.is_ctc_only
     if profile.lang != "own" or task == LID or by_ctc:
-        return todo  # not told the language of the utterance
+        return todo  # not given the language of the utterance
     known = recogniser.tokenizer.token_ids
     lacking = Counter(i.lang_sym for i in todo if i.lang_sym not in known)
     if not lacking:

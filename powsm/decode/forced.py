@@ -62,7 +62,7 @@ def _step(row, columns, leaps, before, after, froms, low, high) -> None:
         row: (C,) scores of the frame.
         columns: (S,) column of each state.
         leaps: (S,) 0 where a path may leap to the state, else minus infinity.
-        before, after: (S + 2,) best scores; two states that are not there come first.
+        before, after: (S + 2,) best scores; two states that do not exist come first.
         froms: (S,) filled with how many states the path moved.
     """
     n = high - low

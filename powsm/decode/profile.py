@@ -88,7 +88,7 @@ class Profile:
     """One frozen way to decode.
 
     Attributes:
-        name: the file's name without `.yaml`; results stand in a folder of this name.
+        name: the file's name without `.yaml`; results are in a folder of this name.
         decode: `attention`, `joint` (decoder with CTC) or `ctc`: the CTC head alone,
             which says phones whatever the task, but for a model without a decoder:
             that does all tasks by CTC.
@@ -229,7 +229,7 @@ class Profile:
         if not finds_language and (LID in self.tasks or self.lang == "detected"):
             asked = "lid" if LID in self.tasks else "lang: detected"
             raise self._error(
-                f"{asked} is nothing that this model was taught: it was told the "
+                f"{asked} is nothing that this model was taught: it was given the "
                 "language of every example (lang_apply_prob: 1.0); name it, or train "
                 "with lang_apply_prob below 1"
             )

@@ -25,7 +25,7 @@ class Part:
     Attributes:
         data: the bytes.
         n_samples: promised for each channel; None where nothing is promised.
-        is_doubtful: the bytes do not bear the header out: decoding alone tells.
+        is_doubtful: the bytes do not bear the header out: only decoding can say.
         slack: samples of the promise that a decoder may leave out.
         is_common: libsndfile knows the format; else it takes FFmpeg.
     """

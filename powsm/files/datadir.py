@@ -19,7 +19,7 @@ from powsm.errors import PowsmError
 from powsm.files.sort import count_values
 from powsm.files.whole import atomic_write
 
-# Who speaks stands in `utt2speaker`. Kaldi wants `utt2spk` in the same order by speaker
+# Speakers are in `utt2speaker`. Kaldi wants `utt2spk` in the same order by speaker
 # and by utterance, which it is not where ids begin with the corpus: there, and in
 # `spk2utt`, every utterance is a speaker of its own (`write_kaldi_speakers`).
 KALDI_SPEAKERS = ("utt2spk", "spk2utt")
@@ -179,7 +179,7 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
                 if values[name] != utt_id:
                     raise DataDirError(
                         f"{directory / name}:{n_utts}: found {values[name]!r}, "
-                        f"expected {utt_id!r}: who speaks stands in utt2speaker"
+                        f"expected {utt_id!r}: speakers are in utt2speaker"
                     )
     if n_utts == 0:
         raise DataDirError(f"{directory}: no utterances; an empty set cannot be used")

@@ -28,7 +28,7 @@ class TranscriptError(PowsmError):
 def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[str, str]:
     """Read `utt_id -> text` from Kaldi text, JSONL, CSV, TSV or sclite's trn.
 
-    CSV, TSV and trn are told by their extension, JSONL by its first character, and
+    CSV, TSV and trn are known by their extension, JSONL by its first character, and
     anything else is Kaldi text: the id, white space, the transcript (which may be
     missing: an empty one). White space alone ends an id. In a TSV a quotation mark is a
     letter like others; a trn has the id in brackets behind the text. JSONL of PRiSM's

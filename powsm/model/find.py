@@ -1,7 +1,7 @@
 """Models by name: an experiment folder, a packed folder or archive, or a Hub tag.
 
 Packed folders are as ESPnet publishes them: a `meta.yaml` that names the training
-configuration and the weights, which stand below it with the SentencePiece model and
+configuration and the weights, which are below it with the SentencePiece model and
 the statistics. A Hub tag is `espnet/powsm`, `espnet/powsm@revision` (or a pull request,
 `@refs/pr/1`), or a sub-folder, `espnet/powsm/textnorm_retrained`.
 """
@@ -57,7 +57,7 @@ class ModelFiles:
         bpe_model: SentencePiece model.
         stats_file: global mean and variance, if the model normalises by them.
         normaliser: `policy` and `text_policy` of the training set, `version` where it
-            is known; empty if nothing tells.
+            is known; empty if unknown.
         weights_sha256: hash of `weights_file` when it was packed; empty if not known.
     """
 
@@ -85,7 +85,7 @@ class ModelFiles:
 
 
 def find_model(source: str | Path, model_file: Path | None = None) -> ModelFiles:
-    """Find a model's parts; downloads or unpacks what is not there yet.
+    """Find a model's parts; downloads or unpacks what is missing.
 
     Args:
         source: experiment folder, packed folder or archive, or Hub tag. What is on
@@ -253,7 +253,7 @@ def _model_files(
 ) -> ModelFiles:
     for path in (config_file, weights_file):
         if not path.exists():
-            raise CheckpointError(f"{name}: {path} is not there")
+            raise CheckpointError(f"{name}: {path} is missing")
     config = load_yaml(config_file)
     bpe_model = _locate(config_file, "bpemodel", config.get("bpemodel"), roots, packed)
     stats_file = None

@@ -1,4 +1,4 @@
-"""Which stretch of audio an encoder frame stands for, read off the model itself."""
+"""Which stretch of audio an encoder frame covers, read off the model itself."""
 
 from dataclasses import dataclass
 

@@ -14,13 +14,13 @@ import torch
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each token stands when the rows of a recording are laid end to end.
+    """Where each token is when the rows of a recording are laid end to end.
 
     The examples of U recordings become U rows of W places: queries of one recording
     share its keys and values, and a short transcript costs what it holds.
 
     Attributes:
-        place: (N,) where each of the N tokens stands among the U x W packed places.
+        place: (N,) where each of the N tokens is among the U x W packed places.
         shape: (U, W).
         owner: (U, W) which row a place belongs to, -1 where it is left over.
     """

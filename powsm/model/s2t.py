@@ -137,7 +137,7 @@ class PowsmModel(ESPnetS2TModel):
         """Loss of U recordings with E examples.
 
         Args:
-            speech, tensors: those of a `powsm.model.batch.Batch`, which tells their
+            speech, tensors: those of a `powsm.model.batch.Batch`, which documents their
                 shapes; ESPnet's own layout, a row an example, is one of them.
 
         Returns:
@@ -273,7 +273,7 @@ class PowsmModel(ESPnetS2TModel):
         loss = total / (layout.target.numel() if by_token else n_examples)
         stats["loss_att"] = loss.detach()
         if self.guided_attention_weight > 0 and self.training:
-            # where a token stands in its text: after <sos> and three prompt symbols
+            # where a token is in its text: after <sos> and three prompt symbols
             begin = layout.starts + 3
             n_text = (layout.lengths - begin).clamp(min=1)
             width = layout.tokens.size(1)
@@ -327,7 +327,7 @@ class PowsmModel(ESPnetS2TModel):
         """Cross-attention mass off the diagonal, per packed token, mean over layers.
 
         Args:
-            place: (U, W) where each token stands in its text, 0 to 1.
+            place: (U, W) where each token is in its text, 0 to 1.
             memory_lens: (U,) encoder frames.
 
         Returns:

@@ -39,7 +39,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         **kwargs: those of `ESPnetS2TCTCModel`.
 
     Attributes:
-        lang_apply_prob: how often an example of training is told its language, as in
+        lang_apply_prob: how often an example of training is given its language, as in
             ESPnet's `preprocessor_conf`. Below 1 the model learns to find it.
     """
 
@@ -74,10 +74,10 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         """Loss of U recordings with E examples.
 
         Args:
-            speech, tensors: those of a `powsm.model.batch.Batch`, which tells their
+            speech, tensors: those of a `powsm.model.batch.Batch`, which documents their
                 shapes; ESPnet's own layout, a row an example, is one of them. A target
                 of `text` begins with language and task, and so does one of `text_ctc`.
-            prefix: (E, 2) what the encoder is told of language and task; None takes
+            prefix: (E, 2) what the encoder is given as language and task; None takes
                 them from `text`.
             prefix_lengths: (E,) always 2, which ESPnet passes along.
 
@@ -120,7 +120,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         return force_gatherable((loss, stats, batch.n_examples), loss.device)
 
     def _prefix(self, text: torch.Tensor) -> torch.Tensor:
-        """Language and task (E, 2) of targets; in training some languages are not told.
+        """Language and task (E, 2) of targets; in training some languages are withheld.
 
         Random numbers come from PyTorch's generator, which a training run seeds for
         each of its steps.

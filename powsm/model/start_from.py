@@ -149,7 +149,7 @@ def load_initial(model: torch.nn.Module, init_param: str) -> None:
         return
     path = Path(init_param)
     if not path.is_file():
-        raise CheckpointError(f"init_param: {path} is not there")
+        raise CheckpointError(f"init_param: {path} is missing")
     tokens = None
     if (path.parent / "tokens.txt").exists():
         tokens = read_token_list(path.parent / "tokens.txt")

@@ -1,6 +1,6 @@
 """IPA text to phones: the one normaliser with its inventory, and what goes with it.
 
-Tables stand beside the module that reads them (phone_map.csv, alphabet_*.csv, ...).
+Tables are beside the module that reads them (phone_map.csv, alphabet_*.csv, ...).
 
     inventory    the phones and their features from PanPhon's table; phone_map.csv
     clusters     the phones of a letter or a tied pair, by the marks they hold

@@ -26,7 +26,7 @@ _SHOWN = 5  # unknown labels named in an error
 
 
 class AlphabetError(PowsmError):
-    """A label that an alphabet does not have, or an alphabet that there is not."""
+    """A label that an alphabet does not have, or an unknown alphabet."""
 
 
 def phone_maps() -> tuple[str, ...]:

@@ -5,7 +5,7 @@ the model is taught, asked and judged in the same phones. Policies:
 
 `strict` (default)
     NFD on both sides, aliases of `phone_map.csv`, and for each letter or tied pair the
-    phone that keeps most of its marks, in whatever order they stand; the English rules
+    phone that keeps most of its marks, in whatever order they come; the English rules
     on every word. Every character that ends up in no phone is reported.
 `released`
     What the public recipe did for the published checkpoint, quirk for quirk: ASCII
@@ -72,7 +72,7 @@ class Drop(NamedTuple):
     kind: str
 
 
-# A word is what stands between two spaces; the public recipe knows U+0020 alone.
+# A word is what is between two spaces; the public recipe knows U+0020 alone.
 _WORD = {"strict": re.compile(r"\S+"), "released": re.compile("[^ ]+")}
 _WORD["powsm_fix"] = _WORD["released"]
 
@@ -325,7 +325,7 @@ _MARKS = str.maketrans("", "", SUPRASEGMENTALS)
 def segment_ipa(
     ipa: str, lang: str | None = None, policy: str = "strict"
 ) -> tuple[str, ...]:
-    """Phones of an IPA text; `Normaliser` tells what was left out as well.
+    """Phones of an IPA text; `Normaliser` returns what was left out as well.
 
     >>> segment_ipa("ˈwɔtɚ")
     ('w', 'ɔ', 't', 'ə˞')

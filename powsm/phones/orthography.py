@@ -98,7 +98,7 @@ def _nmt_nfkc() -> "SentencePieceNormalizer":
 def whisper_basic(text: str) -> str:
     """Words as Whisper's basic normaliser compares them, which OWSM's recipes use.
 
-    Lower case, NFKC; what stands in brackets goes, and so do marks, symbols and
+    Lower case, NFKC; what is in brackets goes, and so do marks, symbols and
     punctuation, which leave a space.
 
     >>> whisper_basic("Don't [noise] (um) stop: 5 %")

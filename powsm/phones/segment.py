@@ -36,7 +36,7 @@ _OBSTRUENTS = frozenset("pbtdʈɖcɟkɡqɢʔɸβfvθðszʃʒʂʐɕʑçʝxɣχʁ�
 # around ˀ, as in Vietnamese ˦ˀ˥: the voice breaks within the tone
 _TONE_LETTERS = frozenset("˥˦˧˨˩")
 _MACRON = "\u0304"
-# marks that never stand before their sound, as ʰ and ⁿ may
+# marks that never come before their sound, as ʰ and ⁿ may
 _STRESSED_MARK = re.compile("[\u0300-\u036fːʲʷˠˤ]")
 # in a word these are sounds of another alphabet, such as X-SAMPA's
 _FOREIGN = frozenset("@&\\{}?/_*%")
@@ -151,7 +151,7 @@ class _Reader:
             is_foreign = not outside
         elif char == "?":
             is_foreign = i <= last
-        elif char in "{}":  # a pair of them may stand round a word
+        elif char in "{}":  # a pair of them may enclose a word
             closing = self.word.find("}", last)
             opening = self.word.find("{", 0, first)
             is_foreign = not (outside and opening >= 0 and closing >= 0)
@@ -276,7 +276,7 @@ def mark_flags(text: str) -> str:
 def _tied(run: list[_Letter], i: int) -> str | None:
     """The pair that letter i and the next make under a tie, if they do.
 
-    The tie may stand behind the second letter, if it joins nothing there.
+    The tie may follow the second letter, if it joins nothing there.
     """
     tied = _pair(run, i)
     if tied is None or run[i].ties or run[i].joiner is not None:

@@ -27,7 +27,7 @@ def to_slashed(phones: Iterable[str]) -> str:
             return text
     wrong = next(phone for phone in phones if not _fits_slashes(phone))
     raise PhoneFormatError(
-        f"phone {wrong!r} cannot stand between slashes: expected text without slashes "
+        f"phone {wrong!r} cannot be between slashes: expected text without slashes "
         "and spaces; segment it with powsm.phones.normaliser.Normaliser first"
     )
 

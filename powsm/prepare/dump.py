@@ -116,7 +116,7 @@ def prepare_set(
         nj: processes.
 
     Returns:
-        Counts, or None when the same input and settings made what stands there.
+        Counts, or None when the same input and settings made what is there.
 
     Raises:
         DataDirError: the input breaks the rules of a data directory, changes meanwhile,

@@ -1,6 +1,6 @@
 """An index of a dump folder: random access to its utterances without reading it.
 
-What stands in `dump/raw/<set>` is what is trained on. The index holds only numbers:
+`dump/raw/<set>` is what is trained on. The index holds only numbers:
 where the lines of each utterance begin, and how long its recording is. Lines are read
 from the files when they are wanted, so that the memory of a process does not grow with
 the corpus, and the system's cache of the files serves all workers and ranks.
@@ -344,7 +344,7 @@ class ExampleIndex:
         return self._lines("wav.scp", utt)[0][0].rpartition("_")[0]
 
     def audio(self, utt: int) -> str:
-        """Where the audio of utterance number `utt` stands: a `wav.scp` value."""
+        """Where the audio of utterance number `utt` is: a `wav.scp` value."""
         return self._lines("wav.scp", utt)[0][1]
 
     def speech(self, utt: int) -> np.ndarray:

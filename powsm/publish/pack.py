@@ -222,7 +222,7 @@ def _with_no_times(config: dict) -> dict:
 
     `espnet phonemize` and `decode_long` let an encoder-decoder model begin with a time
     symbol, and end only after another. This one saw none in training and would go on to
-    the longest output. `<notimestamps>` stands right before `<0.00>` in the token list,
+    the longest output. `<notimestamps>` comes right before `<0.00>` in the token list,
     and counts as a time if the range begins with it; the model then takes that.
     """
     conf = dict(config["preprocessor_conf"])
@@ -326,7 +326,7 @@ def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -
         )
     if after["phonemize"] != heard:
         reason = (
-            "does the model choose <notimestamps> where a time could stand? It does "
+            "does the model choose <notimestamps> where a time could be? It does "
             "once it is trained"
             if "decoder_conf" in config
             else "it takes the best path in windows of 20 s, the other is a beam search"

@@ -60,7 +60,7 @@ class Experiment:
         ]
 
     def main_metric(self, set_name: str, task: str) -> str:
-        """The metric that stands for a task on a set."""
+        """The metric that sums up a task on a set."""
         found = {r.metric for r in self.select(set=set_name, task=task)}
         main = DECODED_TASKS[task].metrics if task in DECODED_TASKS else ()
         wanted = [metric for metric in main if metric in found]

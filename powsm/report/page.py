@@ -141,7 +141,7 @@ def headline(experiment: Experiment, dump: Path) -> dict | None:
 
 
 def _train_hours(dump: Path) -> float | None:
-    """Hours of speech that stage 4 kept for training; None where it is not there."""
+    """Hours of speech that stage 4 kept for training; None where it is missing."""
     path = dump / "train" / DROPS_FILE
     if not path.is_file():
         return None

@@ -34,7 +34,7 @@ _TABLE_ROWS = 1024  # rows of a cost table computed at a time
 
 
 class AlignedPhones(NamedTuple):
-    """One step of an alignment; None stands for the gap."""
+    """One step of an alignment; None is the gap."""
 
     ref: str | None
     hyp: str | None

@@ -1,7 +1,7 @@
 """The loops of `powsm.score.distance`, compiled: edit tables over coded phones.
 
 Sequences are one array of numbers with the place where each starts and ends; costs are
-whole numbers. A table `sub` without rows stands for: every edit costs 1.
+whole numbers. A table `sub` without rows means that every edit costs 1.
 """
 
 import numpy as np

@@ -274,7 +274,7 @@ def _paired(hyp: Texts, ref: Texts) -> tuple[tuple[str, ...], list[str], list[st
 
 
 def _code(lang: str) -> str:
-    """ISO 639-3 where the spelling is known, else as it stands."""
+    """ISO 639-3 where the spelling is known, else as it is."""
     lang = lang.strip().strip("<>")
     return lang_code(lang) or lang
 

@@ -138,7 +138,7 @@ LID_RATES = ("accuracy",)
 
 
 def rate_notes(rates: Iterable[str]) -> str:
-    """What each rate is, as a Markdown list: stands wherever rates are printed."""
+    """What each rate is, as a Markdown list, for wherever rates are printed."""
     return "\n".join(
         f"- `{name}`: {RATES[name].title}" for name in rates if name in RATES
     )

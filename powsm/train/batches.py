@@ -135,7 +135,7 @@ class PassPlan:
     Attributes:
         utts: utterance numbers in the order of the batches.
         total: samples each has after padding with silence.
-        lead: samples of that silence that stand before the speech.
+        lead: samples of that silence before the speech.
         bounds: batch b is `utts[bounds[order[b]] : bounds[order[b] + 1]]`.
         order: the order in which the batches are taken.
     """

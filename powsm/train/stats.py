@@ -29,7 +29,7 @@ _FOLDERS = {"own": "train", "published": "train_padded"}  # by `stats_window`
 
 
 def stats_file(folder: Path, stats_window: str) -> Path:
-    """Where stage 10 keeps statistics; those of both kinds stand side by side."""
+    """Where stage 10 keeps statistics; those of both kinds lie side by side."""
     return folder / _FOLDERS[stats_window] / "feats_stats.npz"
 
 

@@ -108,7 +108,7 @@ def parse_phone_set(text: str, name: str) -> tuple[str, ...]:
     """Phones of a text, apart by white space or slashes, each once.
 
     Args:
-        name: where it stands, for errors.
+        name: where it is, for errors.
 
     Raises:
         PhoneSetError: a symbol that is no phone, or no phones at all.

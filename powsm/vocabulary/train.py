@@ -161,7 +161,7 @@ def train_tokenizer(
 
     Returns:
         A line on what was made, or None when the same text and settings made what
-        stands in `folder`.
+        is in `folder`.
 
     Raises:
         OwnedError: another process is writing this vocabulary.

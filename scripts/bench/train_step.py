@@ -276,7 +276,7 @@ def check(size: Size, folder: Path) -> tuple[float, float]:
     padded = next(iter(stock_batches(args, train=False)))
     padded.pop("utt_id", None)
     n = len(padded["text"])
-    padded["example_audio"] = torch.arange(n) // 4  # the four tasks stand together
+    padded["example_audio"] = torch.arange(n) // 4  # the four tasks come together
     for name in ("speech", "speech_lengths", "text_ctc", "text_ctc_lengths"):
         padded[name] = padded[name][::4]
     found = [differences(mine, stock, batch) for batch in (unpadded, padded)]

@@ -321,7 +321,7 @@ def test_all_faults_are_listed_at_once(recordings, tmp_path, monkeypatch, caplog
 
 
 BAD = {
-    "absent": (lambda s: ["absent", "mine"], "absent: is not there"),
+    "absent": (lambda s: ["absent", "mine"], "absent: is missing"),
     "no source": (lambda s: [s / "u0.wav", "mine"], "expected .csv, .tsv or a folder"),
     "empty folder": (lambda s: [_made(s / "none"), "mine"], "no utterances"),
     "name with _": (lambda s: [s, "my_own"], "cannot name a corpus: use letters"),

@@ -127,7 +127,7 @@ def test_validate_counts(folder):
         ("spk2utt", "a a\nb a\nc c\n", "spk2utt:2: found 'a', expected 'b'"),
         ("spk2utt", "s1 b\n", "spk2utt:1: found 's1', expected 'a'"),
         ("utt2spk", "a a\nb b\n", "utt2spk:3: found the end of the file"),
-        ("utt2spk", "a s2\nb b\nc c\n", "who speaks stands in utt2speaker"),
+        ("utt2spk", "a s2\nb b\nc c\n", "speakers are in utt2speaker"),
         ("utt2speaker", "a s2\nb\nc s1\n", "utt2speaker:2: no value after 'b'"),
         ("wav.scp", "a x\nb y\nb z\n", "wav.scp:3: 'b' is given twice"),
     ],

@@ -24,7 +24,7 @@ DEFAULT_MODEL = "espnet/powsm"
 
 
 class RecordingsError(PowsmError):
-    """Recordings or outputs that cannot be told apart, or are not there."""
+    """Recordings or outputs that cannot be told apart, or are missing."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
 
     Attributes:
         path: the file; `-` is standard input.
-        below: where it stands below the folder that was named, without its ending.
+        below: its path below the folder that was named, without its ending.
     """
 
     path: Path
@@ -76,7 +76,7 @@ def load_model(options: argparse.Namespace) -> "Model":
 def sources_of(paths: Iterable[str]) -> list[Source]:
     """Every recording that is named, and those in folders that are, in order.
 
-    What is not there is left to who reads it.
+    A missing path is left to whoever reads it.
 
     Raises:
         RecordingsError: a folder without recordings, or no names.

@@ -1,6 +1,6 @@
 """Run a command as several processes of this machine that train or decode together.
 
-Each is told its rank as by torchrun (RANK, WORLD_SIZE, ...). A signal is handed on to
+Each gets its rank as from torchrun (RANK, WORLD_SIZE, ...). A signal is handed on to
 all of them, and they are waited for.
 """
 

@@ -40,7 +40,7 @@ _PAUSES = frozenset({"SIL", "NOISE", "VOCNOISE"})  # nobody speaks
 
 
 class Label(NamedTuple):
-    """A phone, or what stands for no phone: `SIL`, `IVER`, `{B_TRANS}`."""
+    """A phone, or a label that is no phone: `SIL`, `IVER`, `{B_TRANS}`."""
 
     start_s: float
     end_s: float

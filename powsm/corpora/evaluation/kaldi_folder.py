@@ -111,7 +111,7 @@ class LeftOut:
         self._allow_incomplete = allow_incomplete
 
     def miss(self, parts: Sequence[str], fault: str) -> None:
-        """Note parts that are not there, or stop where that is not allowed.
+        """Note missing parts, or stop where that is not allowed.
 
         Raises:
             CorpusError: the fault and the parts.
@@ -192,7 +192,7 @@ def write_segments(
         max_duration_s: longer utterances are left out.
 
     Raises:
-        CorpusError: a key given twice, no utterance at all, or audio that is not there
+        CorpusError: a key given twice, no utterance at all, or missing audio
             or ends before the segment does.
     """
     out = Path(out)

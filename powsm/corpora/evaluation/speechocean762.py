@@ -56,7 +56,7 @@ def prepare_speechocean762_test(
 
 
 def heard(word: dict[str, Any]) -> list[str]:
-    """ARPABET of a word as it was pronounced; a deleted phone is not there.
+    """ARPABET of a word as it was pronounced; a deleted phone is left out.
 
     >>> heard({"phones": "L IY1 S", "mispronunciations":
     ...        [{"index": 0, "pronounced-phone": "D"},

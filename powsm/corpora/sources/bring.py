@@ -136,7 +136,7 @@ def _items(source: Path, asked: Asked) -> tuple[str, Iterator[Item | str]]:
     if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
         return "CSV", items_of_csv(source)
     if not source.is_dir():
-        what = "expected .csv, .tsv or a folder" if source.exists() else "is not there"
+        what = "expected .csv, .tsv or a folder" if source.exists() else "is missing"
         raise SourceError(f"{printable(source)}: {what}")
     names = {path.name for path in source.iterdir()}
     if WAV_SCP in names or any(source.glob(f"*/{WAV_SCP}")):

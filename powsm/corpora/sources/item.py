@@ -88,7 +88,7 @@ def split_of(words: Iterable[str]) -> str | None:
 
 
 def key_of(path: Path, source: Path) -> str:
-    """The name of a recording: where it stands below a folder.
+    """The name of a recording: its path below a folder.
 
     >>> key_of(Path("s/ann/1.wav"), Path("s")), key_of(Path("x/2.wav"), Path("s"))
     ('ann-1', '2')

@@ -46,7 +46,7 @@ class Emissions:
     Attributes:
         log_probs: float32 (n_frames, n_tokens).
         times: (n_frames,) the middle of each frame, in seconds.
-        tokens: what the columns stand for; `<blank>` is among them.
+        tokens: the symbols of the columns; `<blank>` is among them.
     """
 
     log_probs: np.ndarray
@@ -270,7 +270,7 @@ class Model:
         results = []
         for job, record in zip(jobs, records, strict=True):
             if question.profile.decode == "ctc" and not self.recogniser.is_ctc_only:
-                record["lang_sym"] = UNKNOWN_LANG_SYM  # the head is told none
+                record["lang_sym"] = UNKNOWN_LANG_SYM  # the head is given none
             results.append(Result.of(record, job.seconds + job.start_s))
         return results
 
@@ -281,7 +281,7 @@ class Model:
         window = int(WINDOW_S * SAMPLE_RATE)
         begins = range(0, len(speech), window)
         if len(begins) > 1 and len(speech) - begins[-1] < SAMPLE_RATE:
-            begins = begins[:-1]  # less than a second tells little
+            begins = begins[:-1]  # less than a second says little
         sums: dict[str, float] = {}
         for begin in begins:
             with self._turn(), torch.inference_mode():
@@ -301,7 +301,7 @@ class Model:
             return align(self.recogniser, speech, phones)
 
     def ipa(self, text: str, lang: str | None = None) -> tuple[str, ...]:
-        """Phones of IPA in the form of training; they may stand between slashes.
+        """Phones of IPA in the form of training; they may be between slashes.
 
         Args:
             text: IPA.

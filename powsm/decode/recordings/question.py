@@ -29,7 +29,7 @@ class Question:
     Attributes:
         task: `pr asr g2p p2g`.
         profile: how it is decoded.
-        lang_sym: the language that the model is told, where `hears_lang` is false.
+        lang_sym: the language that the model is given, where `hears_lang` is false.
         hears_lang: whether the model says the language first.
     """
 
@@ -54,7 +54,7 @@ class Question:
         Args:
             known: symbols of the languages that the model has.
             has_text: whether texts are given.
-            has_decoder: whether the CTC head is told no language, which a model
+            has_decoder: whether the CTC head is given no language, which a model
                 without a decoder is.
 
         Raises:
@@ -79,7 +79,7 @@ class Question:
             return cls(task, profile, symbol, False)
         if profile.decode == "ctc" and has_decoder:
             log.warning(
-                "lang %s is not used: the CTC head, which %s reads, is told none",
+                "lang %s is not used: the CTC head, which %s reads, takes none",
                 lang,
                 profile.name,
             )

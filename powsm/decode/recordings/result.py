@@ -45,7 +45,7 @@ class Result:
     Attributes:
         text: what the task writes: IPA without slashes, or words.
         phones: the phones; empty for a task that writes words.
-        lang: code of the language that the model was told, `unk` for none.
+        lang: code of the language that the model was given, `unk` for none.
         score: log-probability of the output, summed over the pieces; None where
             nothing was found.
         segments: the phones with times, where these were asked for.

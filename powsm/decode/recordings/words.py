@@ -68,7 +68,7 @@ class Reader:
         return [_or_error(read, text) for text in texts]
 
     def _given(self, text: str) -> tuple[Word, ...]:
-        """Words of IPA; each stands between white space."""
+        """Words of IPA, split at white space."""
         words = []
         for part in text.split():
             bare = part.replace("/", "")

@@ -1,6 +1,6 @@
 """The data report of stage 2.
 
-counts  stage 2's numbers: what stands in the sets of `data/`, in one streaming pass
+counts  stage 2's numbers: what is in the sets of `data/`, in one streaming pass
 plots   pictures of the data report, as PNG bytes; the same counts give the same ...
 report  stage 2's report: what the data are, what will be dropped and what looks ...
 """

@@ -1,4 +1,4 @@
-"""Stage 2's numbers: what stands in the sets of `data/`, in one streaming pass.
+"""Stage 2's numbers: what is in the sets of `data/`, in one streaming pass.
 
 Everything is a count or a histogram that can be merged, so any number of processes
 work on a set, and memory does not grow with it.
@@ -176,7 +176,7 @@ class SetStats:
 
 
 def audit_set(data_dir: Path, nj: int = 1, labels: str = "original") -> SetStats:
-    """Count everything the report tells about one set.
+    """Count everything the report shows of one set.
 
     Args:
         data_dir: `data/<set>`.

@@ -402,7 +402,7 @@ def _html_section(anchor: str, section: Section, pictures: Mapping[str, bytes]) 
 
 
 def _html_inline(text: str) -> str:
-    """Escaped text; what stands between backticks becomes code."""
+    """Escaped text; what is between backticks becomes code."""
     pieces = html.escape(text).split("`")
     if len(pieces) % 2 == 0:  # a backtick of the data, not a pair of ours
         return "`".join(pieces)

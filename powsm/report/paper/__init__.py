@@ -8,5 +8,5 @@ plan      what a table still needs: sets and decodings, with their time and disk
 render    a filled table as Markdown, CSV and LaTeX
 spec      descriptions of published tables, `conf/tables/*.yaml`, checked when read
 systems   models as the tables see them: how they were trained, and their scores
-training  which training a row stands for, and whether a model is one of it
+training  which training a row is of, and whether a model is one of it
 """

@@ -106,7 +106,7 @@ class System:
     Attributes:
         name: in the table.
         score: gives the scores a query asks for, or the reason that there are none.
-        trained: how it was trained; None if nothing tells.
+        trained: how it was trained; None if unknown.
         any_training: fill rows of another training, too, and say so.
         incomplete: sets that lack parts of their corpus.
         baseline: the other's model that it is, by tag or folder; empty if it is ours.

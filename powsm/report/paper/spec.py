@@ -11,7 +11,7 @@ from powsm.report.paper.training import Trained, Training, read_training
 from powsm.settings import load_yaml, type_faults
 
 SETS_FILE = "sets.yaml"
-BASELINE = "baseline"  # stands where a profile does, for models of others
+BASELINE = "baseline"  # in place of a profile, for models of others
 
 
 class TableError(PowsmError):

@@ -1,4 +1,4 @@
-"""Which training a row of a table stands for, and whether a model is one of it.
+"""Which training a row of a table is of, and whether a model is one of it.
 
 A row names a configuration, and perhaps changes of it: what a model's own `config.yaml`
 says is held against that. A model of another width, number of tasks, CTC weight or
@@ -58,7 +58,7 @@ class Trained:
             where nothing was kept.
         began_at: name of the experiment from whose end it went on; empty if it began
             anew.
-        before: that experiment, where it still stands beside this one.
+        before: that experiment, where it is still beside this one.
     """
 
     settings: Mapping
@@ -68,7 +68,7 @@ class Trained:
 
     @classmethod
     def read(cls, config_file: Path, normaliser: Mapping | None = None) -> "Trained":
-        """From an experiment's `config.yaml`, and what stands beside it."""
+        """From an experiment's `config.yaml`, and what is beside it."""
         beside = config_file.with_name("normaliser.json")
         if not normaliser and beside.exists():
             normaliser = read_json(beside, "restore it")
