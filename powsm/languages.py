@@ -155,10 +155,10 @@ def _ask_langcodes(key: str) -> str | None:
         if langcodes.tag_is_valid(key):
             code = langcodes.get(key).to_alpha3()
         else:
-            found = langcodes.find(key)
-            if _key(found.display_name()) != key:
+            language = langcodes.find(key)
+            if _key(language.display_name()) != key:
                 return None  # it guesses: "klingonish" would be Klingon
-            code = found.to_alpha3()
+            code = language.to_alpha3()
     except LookupError:
         return None
     code = _CODE_OF_SPELLING.get(code, code)

@@ -117,9 +117,9 @@ def measure_gpu(config: Path, *, is_tiny: bool) -> int:
             "the sections on the CPU"
         )
     with contextlib.redirect_stdout(sys.stderr):  # ESPnet prints
-        found = check_gpu(config, is_tiny=is_tiny)
-    print(json.dumps(found))
-    return int(any("error" in section for section in found.values()))
+        sections = check_gpu(config, is_tiny=is_tiny)
+    print(json.dumps(sections))
+    return int(any("error" in section for section in sections.values()))
 
 
 def resources(options: argparse.Namespace) -> list["Finding"]:

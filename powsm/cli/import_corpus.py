@@ -52,15 +52,19 @@ def run(options: argparse.Namespace) -> None:
         split=options.split,
         seed=options.seed,
     )
-    made = bring(options.source, options.name, options.downloads, asked)
+    corpus = bring(options.source, options.name, options.downloads, asked)
     parts = ", ".join(
-        f"{split} {n:,} ({60 * made.hours[split]:.1f} min)"
-        for split, n in made.n_utts.items()
+        f"{split} {n:,} ({60 * corpus.hours[split]:.1f} min)"
+        for split, n in corpus.n_utts.items()
     )
     log.info(
-        "%s: %s of %s: %s", made.folder, made.kind, " ".join(made.languages), parts
+        "%s: %s of %s: %s",
+        corpus.folder,
+        corpus.kind,
+        " ".join(corpus.languages),
+        parts,
     )
-    for step in next_steps(options.name, made.hours, made.languages):
+    for step in next_steps(options.name, corpus.hours, corpus.languages):
         log.info("next: %s", step)
 
 

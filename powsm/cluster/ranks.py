@@ -237,8 +237,8 @@ class _RollCall:
         self, topic: str, error: str | None, timeout_s: float
     ) -> tuple[set[int], dict[int, str]]:
         """Ranks that did not answer in time, and the errors of those that did."""
-        mine = {"host": socket.gethostname(), "error": error}
-        self.store.set(f"{topic}/{self.rank}", json.dumps(mine))
+        report = {"host": socket.gethostname(), "error": error}
+        self.store.set(f"{topic}/{self.rank}", json.dumps(report))
         deadline = time.monotonic() + timeout_s
         silent = set(range(self.world_size))
         errors = {}

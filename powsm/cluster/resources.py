@@ -73,7 +73,7 @@ def load_resources(path: Path) -> dict[int, Resources]:
         for stage in stages
         if stage not in _STAGES
     ]
-    found = {}
+    resources = {}
     for stage in _STAGES:
         own = stages.get(stage) or {}
         if not isinstance(own, dict):
@@ -90,26 +90,26 @@ def load_resources(path: Path) -> dict[int, Resources]:
             wrong.append("nodes: only training, stage 11, runs on more than one")
         faults += [f"stages.{stage}.{fault}" for fault in wrong]
         if not faults:
-            found[stage] = Resources(**merged)
+            resources[stage] = Resources(**merged)
     if faults:
         raise ClusterError(f"{path}: {len(faults)} fault(s)\n  " + "\n  ".join(faults))
-    return found
+    return resources
 
 
 def _faults(section: Mapping) -> list[str]:
     kinds = {f.name: f.type for f in fields(Resources)}
     at_least = {"gpus": 0, "retries": 0}
-    found = []
+    faults = []
     for key, value in section.items():
         if key not in kinds:
-            found.append(f"{key}: unknown{nearest(str(key), kinds)}")
+            faults.append(f"{key}: unknown{nearest(str(key), kinds)}")
         elif kinds[key] in (int, float):
             numbers = (int,) if kinds[key] is int else (int, float)
             low = at_least.get(key, 1)
             is_number = isinstance(value, numbers) and not isinstance(value, bool)
             if not is_number or value < low:
                 kind = "a whole number" if kinds[key] is int else "a number"
-                found.append(f"{key}: expected {kind} from {low} up, found {value!r}")
+                faults.append(f"{key}: expected {kind} from {low} up, found {value!r}")
         elif value is not None and not isinstance(value, str):
-            found.append(f"{key}: expected a text, found {value!r}")
-    return found
+            faults.append(f"{key}: expected a text, found {value!r}")
+    return faults

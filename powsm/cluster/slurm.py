@@ -250,8 +250,8 @@ def log_of_first_failure(folder: Path, job_id: str) -> Path:
     first = submitit.core.utils.JobPaths(folder, job_id).stdout
     if not first.is_file():
         return first
-    told = first.read_text(encoding="utf-8", errors="replace")
-    task = re.search(r"^srun: error: \S+: tasks? (\d+)", told, re.MULTILINE)
+    log = first.read_text(encoding="utf-8", errors="replace")
+    task = re.search(r"^srun: error: \S+: tasks? (\d+)", log, re.MULTILINE)
     if task is None:
         return first
     path = submitit.core.utils.JobPaths(folder, job_id, int(task[1])).stdout

@@ -37,27 +37,27 @@ def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Inter
         except TextGridError as err:
             raise TierError(str(err)) from err
     name = _chosen(tiers, tier, path)
-    said = [interval for interval in tiers[name] if interval.label]
-    said.sort(key=lambda interval: interval[:2])
-    for first, second in zip(said[:-1], said[1:], strict=True):
+    stretches = [interval for interval in tiers[name] if interval.label]
+    stretches.sort(key=lambda interval: interval[:2])
+    for first, second in zip(stretches[:-1], stretches[1:], strict=True):
         if not first.start_s < first.end_s <= second.start_s:
             raise TierError(
                 f"{printable(path)}: tier {name}: {first.label!r} "
                 f"({first.start_s:.3f} to {first.end_s:.3f} s) overlaps "
                 f"{second.label!r} ({second.start_s:.3f} s); put them on two tiers"
             )
-    return name, said
+    return name, stretches
 
 
 def _chosen(tiers: dict[str, list[Interval]], tier: str | None, path: Path) -> str:
     wanted = [n for n in tiers if tier is None or n.casefold() == tier.casefold()]
     if len(wanted) == 1:
         return wanted[0]
-    found = f"found {', '.join(tiers) or 'none'}"
+    names = f"found {', '.join(tiers) or 'none'}"
     if tier is None:
-        raise TierError(f"{printable(path)}: which tier? {found}; choose by --tier")
+        raise TierError(f"{printable(path)}: which tier? {names}; choose by --tier")
     kind = "several tiers are called" if wanted else "no tier"
-    raise TierError(f"{printable(path)}: {kind} {tier}; {found}")
+    raise TierError(f"{printable(path)}: {kind} {tier}; {names}")
 
 
 def _read_eaf(data: bytes, path: Path) -> dict[str, list[Interval]]:

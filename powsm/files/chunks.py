@@ -62,13 +62,13 @@ def plan_chunks(
                 break
             key = _key_at(keys_from, start)
             for path, data, cut in zip(paths, maps, cuts, strict=True):
-                found = _line_of(data, key)
-                if found is None:
+                line = _line_of(data, key)
+                if line is None:
                     raise DataDirError(
                         f"{path}: no line for {key.decode()!r} of {paths[0]}; all "
                         "files need the same sorted keys: rerun stage 1"
                     )
-                cut.append(found)
+                cut.append(line)
                 data.madvise(mmap.MADV_DONTNEED)  # pages read count as memory used
             position = start + chunk_bytes
         for data, cut in zip(maps, cuts, strict=True):
@@ -99,10 +99,10 @@ def _line_of(data: mmap.mmap, key: bytes) -> int | None:
     while low < high:
         middle = (low + high) // 2
         start = data.rfind(b"\n", low, middle) + 1 or low
-        found = _key_at(data, start)
-        if found == key:
+        key_here = _key_at(data, start)
+        if key_here == key:
             return start
-        if found < key:
+        if key_here < key:
             end = data.find(b"\n", start)
             low = end + 1 if end >= 0 else len(data)
         else:

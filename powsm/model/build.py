@@ -91,8 +91,8 @@ def compile_layers(
     except Exception as err:  # the compiler's own, and whatever it called
         for layer in layers:
             layer._compiled_call_impl = None
-        told = " ".join(str(err).split())  # which takes many lines
-        return f"{type(err).__name__}: {told[:_LONGEST_FAULT]}"
+        message = " ".join(str(err).split())  # which takes many lines
+        return f"{type(err).__name__}: {message[:_LONGEST_FAULT]}"
     # a shape that comes later and fails is computed as before, with a warning
     torch._dynamo.config.suppress_errors = True
     return None

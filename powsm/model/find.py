@@ -160,14 +160,14 @@ def _packed(name: str, root: Path, model_file: Path | None) -> ModelFiles:
         # espnet2.bin.pack records absolute paths, but stores them below the root
         config, weights = (root / str(p).lstrip("/") for p in (config, weights))
     else:
-        found = sorted(root.glob("exp/*/config.yaml"))
-        found = [path for path in found if list(path.parent.glob("*.pth"))]
-        if len(found) != 1:
+        configs = sorted(root.glob("exp/*/config.yaml"))
+        configs = [path for path in configs if list(path.parent.glob("*.pth"))]
+        if len(configs) != 1:
             raise CheckpointError(
                 f"{root}: neither config.yaml (an experiment) nor meta.yaml (a packed "
-                f"model) is there, and {len(found)} models are in exp/"
+                f"model) is there, and {len(configs)} models are in exp/"
             )
-        config = found[0]
+        config = configs[0]
         weights = sorted(config.parent.glob("*.pth"))[0]
     if (root / SAFETENSORS).exists():
         weights = root / SAFETENSORS

@@ -153,10 +153,10 @@ class LayoutMaker:
         task = torch.full((batch.n_examples,), len(self.tasks))
         n_tasks = {}
         for number, (name, token) in enumerate(self.tasks.items()):
-            mine = batch.text[:, 1] == token
-            if n := int(mine.sum()):
+            rows = batch.text[:, 1] == token
+            if n := int(rows.sum()):
                 n_tasks[name] = n
-                task[mine] = number
+                task[rows] = number
         return Layout(
             n_samples=n_samples,
             n_tasks=n_tasks,

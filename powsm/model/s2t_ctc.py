@@ -127,9 +127,9 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         """
         prefix = text[:, :N_PREFIX].clone()
         if self.training and self.lang_apply_prob < 1.0:
-            told = torch.rand(len(prefix)) <= self.lang_apply_prob
+            is_given = torch.rand(len(prefix)) <= self.lang_apply_prob
             unknown = self.token_list.index(UNKNOWN_LANG_SYM)
-            prefix[:, 0].masked_fill_(~told.to(prefix.device), unknown)
+            prefix[:, 0].masked_fill_(~is_given.to(prefix.device), unknown)
         return prefix
 
     @property
@@ -160,9 +160,9 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         """The last head's mean loss of each task that has examples."""
         stats = {}
         for task in self._task_ids:
-            mine = self.rows_of_task(text, task) & valid
-            if mine.any():
-                stats[f"loss_{task}"] = losses[mine].mean().detach()
+            rows = self.rows_of_task(text, task) & valid
+            if rows.any():
+                stats[f"loss_{task}"] = losses[rows].mean().detach()
         return stats
 
     def _phones_only(self, n_heads: int) -> Sequence[bool]:

@@ -77,12 +77,12 @@ def classes(phone: str) -> dict[str, str]:
     letters = [chart[char] for char in marks if char in chart]
     if not letters:
         return dict.fromkeys(PROPERTIES, "other")
-    found = dict(letters[-1])
-    if len(letters) > 1 and found["manner"] == "fricative":
-        found["manner"] = "affricate"
-    if found["manner"] != "vowel":
+    named = dict(letters[-1])
+    if len(letters) > 1 and named["manner"] == "fricative":
+        named["manner"] = "affricate"
+    if named["manner"] != "vowel":
         if _DEVOICED & set(marks):
-            found["voicing"] = "voiceless"
+            named["voicing"] = "voiceless"
         elif _VOICED in marks:
-            found["voicing"] = "voiced"
-    return found
+            named["voicing"] = "voiced"
+    return named

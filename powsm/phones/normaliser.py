@@ -356,11 +356,11 @@ class _Bare(dict):
     """Phones that are one phone without their marks as well."""
 
     def __missing__(self, phone: str) -> str:
-        found = _without_marks(phone)
-        if len(found) != 1:
+        phones = _without_marks(phone)
+        if len(phones) != 1:
             raise KeyError(phone)
-        self[phone] = found[0]
-        return found[0]
+        self[phone] = phones[0]
+        return phones[0]
 
 
 _BARE = _Bare()

@@ -304,8 +304,8 @@ def _prepare_chunk(
             counts.drop(judged.reason, utt_id)
             continue
         text = judged.text
-        said = (judged.phones, judged.ctc_phones, text)
-        rows = examples(utt_id, lang, *said, settings.tasks)
+        outputs = (judged.phones, judged.ctc_phones, text)
+        rows = examples(utt_id, lang, *outputs, settings.tasks)
         if not rows:
             counts.drop("no_text", utt_id)
             continue

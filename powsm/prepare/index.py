@@ -134,8 +134,8 @@ def _langs(ids, begins) -> np.ndarray:
 @jit
 def _has_suffix(ids, begins, suffixes) -> np.ndarray:
     """Whether a line between two of `begins` has an id with one of the suffixes."""
-    found = np.zeros(begins.size - 1, np.bool_)
-    for k in range(found.size):
+    has = np.zeros(begins.size - 1, np.bool_)
+    for k in range(has.size):
         i = begins[k]
         while i < begins[k + 1]:
             start = i
@@ -146,9 +146,9 @@ def _has_suffix(ids, begins, suffixes) -> np.ndarray:
                     same = True
                     for n in range(suffix.size):
                         same &= ids[i - suffix.size + n] == suffix[n]
-                    found[k] |= same
+                    has[k] |= same
             i = _next_line(ids, i)
-    return found
+    return has
 
 
 def build_index(folder: Path) -> Path:
@@ -240,11 +240,11 @@ def _mismatch(folder: Path) -> IndexMismatchError:
     for name in _FILES[1:]:
         with open(folder / _FILES[0], "rb") as one, open(folder / name, "rb") as other:
             for number, lines in enumerate(zip_longest(one, other), 1):
-                mine, theirs = (line.split(None, 1)[0].decode() for line in lines)
-                if mine != theirs:
+                first, theirs = (line.split(None, 1)[0].decode() for line in lines)
+                if first != theirs:
                     return IndexMismatchError(
                         f"{folder / name}:{number}: found {theirs!r} where "
-                        f"{_FILES[0]} has {mine!r}; run stage 4 again"
+                        f"{_FILES[0]} has {first!r}; run stage 4 again"
                     )
     return IndexMismatchError(f"{folder}: changed while it was read; run it again")
 

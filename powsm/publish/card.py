@@ -90,9 +90,9 @@ def model_card(
 
 def _windows(profiles: Sequence[Path], seconds: str) -> dict[str, str]:
     """What each profile hears of a recording, by its name in results."""
-    said = {"own": "its own length", "published": f"padded to {seconds} s"}
+    words = {"own": "its own length", "published": f"padded to {seconds} s"}
     loaded = (Profile.load(path) for path in profiles)
-    return {p.name.removeprefix("decode_"): said[p.window] for p in loaded}
+    return {p.name.removeprefix("decode_"): words[p.window] for p in loaded}
 
 
 def _scores(exp: Path, profiles: Sequence[Path], seconds: str) -> str:

@@ -316,8 +316,8 @@ def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -
         if done.returncode:
             last = " ".join(done.stderr.strip().splitlines()[-1:])
             raise PackError(f"{packed.archive}: stock ESPnet fails on it: {last}")
-        said = json.loads(answer.read_text("utf-8"))
-    before, after = said["unpacked"], said["packed"]
+        outputs = json.loads(answer.read_text("utf-8"))
+    before, after = outputs["unpacked"], outputs["packed"]
     heard = before.pop("phonemize")
     if {**after, "phonemize": ""} != {**before, "phonemize": ""}:
         raise PackError(

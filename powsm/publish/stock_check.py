@@ -30,11 +30,11 @@ def main(request: Path) -> None:
     speech, _ = soundfile.read(asked["clip"], dtype="float32")
 
     def outputs(model: Speech2Text) -> dict[str, str]:
-        said = {}
+        texts = {}
         for task, prompt in asked["prompts"].items():
             symbols = {"lang_sym": f"<{asked['lang']}>", "task_sym": f"<{task}>"}
-            said[task] = model(speech, prompt, **symbols)[0][0]
-        return said
+            texts[task] = model(speech, prompt, **symbols)[0][0]
+        return texts
 
     own = asked["config"], asked["weights"]
     unpacked = outputs(Speech2Text(*own, **SEARCH))
@@ -47,8 +47,8 @@ def main(request: Path) -> None:
     if status:
         raise SystemExit(f"espnet {' '.join(command)} ends with status {status}")
     packed["phonemize"] = printed.getvalue().strip()
-    said = json.dumps({"unpacked": unpacked, "packed": packed}, ensure_ascii=False)
-    Path(asked["answer"]).write_text(said, encoding="utf-8")
+    answer = json.dumps({"unpacked": unpacked, "packed": packed}, ensure_ascii=False)
+    Path(asked["answer"]).write_text(answer, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -258,11 +258,11 @@ def measure(
     """
     rows = []
     for variant, decoded in scores.items():
-        for what, these in decoded.items():
-            intervals = these.intervals()
+        for what, utterances in decoded.items():
+            intervals = utterances.intervals()
             other = scores[reference].get(what) if variant != reference else None
             for metric in DECODED_TASKS[what.name.partition("_")[0]].metrics:
-                value = these.value(metric)
+                value = utterances.value(metric)
                 if math.isnan(value):
                     continue
                 rows.append(
@@ -273,8 +273,8 @@ def measure(
                         value=value,
                         low=intervals[metric].low,
                         high=intervals[metric].high,
-                        n_utts=len(these),
-                        difference=these.compare(other, metric) if other else None,
+                        n_utts=len(utterances),
+                        difference=utterances.compare(other, metric) if other else None,
                     )
                 )
     return rows

@@ -145,14 +145,14 @@ def config_differences(
     >>> config_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
     [('a.b', '1', '3'), ('c', '2', 'not set')]
     """
-    found = []
+    differences = []
     for key in sorted({*first, *second}):
         a, b = first.get(key, "not set"), second.get(key, "not set")
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += config_differences(a, b, f"{head}{key}.")
+            differences += config_differences(a, b, f"{head}{key}.")
         elif a != b:
-            found.append((f"{head}{key}", str(a), str(b)))
-    return found
+            differences.append((f"{head}{key}", str(a), str(b)))
+    return differences
 
 
 def render(

@@ -57,16 +57,16 @@ class AlignedSet:
         if not self.align_file.is_file():
             return {}
         wanted = {self.utt_ids[k]: k for k in numbers}
-        found = {}
+        by_ref = {}
         with open(self.align_file, encoding="utf-8") as lines:
             for line in lines:  # of a set, of which few are wanted
                 row = json.loads(line)
                 if row["utt_id"] in wanted:
-                    found[wanted[row["utt_id"]]] = [
+                    by_ref[wanted[row["utt_id"]]] = [
                         (s["phone"], round(s["start"], 3), round(s["end"], 3))
                         for s in row["segments"]
                     ]
-        return found
+        return by_ref
 
     @cached_property
     def alignments(self) -> list[list[tuple[str, str]]]:
@@ -171,17 +171,17 @@ def differences(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """
     table = feature_table()
     sign = {-1: "-", 0: "0", 1: "+"}
-    found = {}
+    marks = {}
     for ref, hyp in pairs:
         if GAP in (ref, hyp) or ref == hyp:
             continue
         values = table.of([ref, hyp])
-        found[ref, hyp] = ", ".join(
+        marks[ref, hyp] = ", ".join(
             f"{name} {sign[a]} to {sign[b]}"
             for name, a, b in zip(table.names, *values.tolist(), strict=True)
             if a != b
         )
-    return found
+    return marks
 
 
 def read_decoded(exp: Path, dump: Path, sets: Collection[str]) -> Iterator[AlignedSet]:

@@ -61,10 +61,10 @@ class Experiment:
 
     def main_metric(self, set_name: str, task: str) -> str:
         """The metric that sums up a task on a set."""
-        found = {r.metric for r in self.select(set=set_name, task=task)}
+        metrics = {r.metric for r in self.select(set=set_name, task=task)}
         main = DECODED_TASKS[task].metrics if task in DECODED_TASKS else ()
-        wanted = [metric for metric in main if metric in found]
-        return wanted[0] if wanted else min(found, key=metric_order)
+        wanted = [metric for metric in main if metric in metrics]
+        return wanted[0] if wanted else min(metrics, key=metric_order)
 
 
 def history_with_means(exp: Path) -> tuple[dict, ...]:
@@ -159,7 +159,7 @@ def git_revision() -> str:
 
 def versions(dump: Path, sets: Iterable[str]) -> dict[str, str]:
     """What this report was made with, and the normalisers of the sets."""
-    found = {
+    named = {
         "powsm": powsm.__version__,
         "git revision": git_revision(),
         "Python": platform.python_version(),
@@ -172,23 +172,23 @@ def versions(dump: Path, sets: Iterable[str]) -> dict[str, str]:
     for set_name in sets:
         if (dump / set_name / NORMALISER_FILE).exists():
             record = DumpSet(dump / set_name).normaliser
-            found[f"normaliser of {set_name}"] = (
+            named[f"normaliser of {set_name}"] = (
                 f"{record['version']}, text {record['text_policy']}"
             )
-    return found
+    return named
 
 
 def other_normalisers(dump: Path, sets: Iterable[str]) -> list[str]:
     """Sets whose phones were made by another version of the normaliser than this."""
-    found = []
+    others = []
     for set_name in sets:
         if (dump / set_name / NORMALISER_FILE).exists():
             record = DumpSet(dump / set_name).normaliser
             made_with = record["version"].partition("phone_map=")[2]
             now = Normaliser(record["policy"]).version.partition("phone_map=")[2]
             if made_with and made_with != now:
-                found.append(set_name)
-    return found
+                others.append(set_name)
+    return others
 
 
 def training_command(exp: Path) -> str:

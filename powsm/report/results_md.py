@@ -61,12 +61,12 @@ def groups(experiment: Experiment) -> list[tuple[str, str]]:
 def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
     """Plain statements of what the numbers cannot or should not be used for."""
     sets = list(dict.fromkeys(r.set for r in experiment.results))
-    found = [
+    remarks = [
         f"{set_name}: its phones were made with another phone map than the one used in "
         "scoring; run stages 4 to 13 again before comparing."
         for set_name in other_normalisers(dump, sets)
     ]
-    found += [
+    remarks += [
         f"{set_name}: an incomplete copy, without {' '.join(missing)}; its "
         "scores are no published ones."
         for set_name in sets
@@ -78,12 +78,12 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
         pooled = [r for r in rows if r.lang == "all"]
         for result in pooled:
             if metric == "PFER":
-                found += _weak_phones(result, chance_of(experiment, result))
+                remarks += _weak_phones(result, chance_of(experiment, result))
             elif metric == "accuracy":
                 symbols = experiment.lang_symbols
-                found += _weak_lid(result, rows, symbols)
+                remarks += _weak_lid(result, rows, symbols)
             else:
-                found += _weak_result(result)
+                remarks += _weak_result(result)
         ctc = next((r for r in pooled if r.decode == "ctc"), None)
         worse = [
             f"{r.system} {r.value:.1f}"
@@ -91,23 +91,23 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
             if ctc and r.decode != "ctc" and ctc.high < r.low
         ]
         if worse:
-            found.append(
+            remarks.append(
                 f"{set_name}, {task_title(task)}: with the decoder, {metric} is worse "
                 f"than the {ctc.value:.1f} of the CTC head alone "
                 f"({', '.join(worse)}): the decoder has not learned to follow the "
                 "audio well."
             )
-        found += _uneven_languages(rows, pooled, set_name, task)
+        remarks += _uneven_languages(rows, pooled, set_name, task)
     for set_name in sets:
-        found += _weak_set(experiment, set_name)
+        remarks += _weak_set(experiment, set_name)
     if not experiment.history:
-        found.append("No training history was found: nothing is said of convergence.")
+        remarks.append("No training history was found: nothing is said of convergence.")
     elif _still_falling(experiment.history):
-        found.append(
+        remarks.append(
             "The validation loss was lowest at the last epoch: more training is likely "
             "to help."
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(remarks))
 
 
 def _where(result: Result) -> str:
@@ -184,7 +184,7 @@ def _uneven_languages(
     rows: list[Result], pooled: list[Result], set_name: str, task: str
 ) -> list[str]:
     """Languages whose error is certainly above one and a half times the pooled one."""
-    found = []
+    remarks = []
     for whole in pooled:
         if whole.metric == "accuracy":
             continue
@@ -195,35 +195,35 @@ def _uneven_languages(
             if r.system == whole.system and r.lang != "all" and r.low > limit
         ]
         if worse:
-            found.append(
+            remarks.append(
                 f"{set_name}, {task_title(task)}, {whole.system}: far above the "
                 f"pooled {whole.metric} of {whole.value:.1f}: {', '.join(worse)}."
             )
-    return found
+    return remarks
 
 
 def _weak_set(experiment: Experiment, set_name: str) -> list[str]:
-    found = []
+    remarks = []
     results = experiment.select(set=set_name)
     few = {r.lang for r in results if r.n_utts < FEW_UTTERANCES} - {"all"}
     n_utts = max(r.n_utts for r in results)
     if n_utts < FEW_UTTERANCES:
-        found.append(
+        remarks.append(
             f"{set_name}: only {n_utts} utterances; the intervals are too narrow."
         )
     elif few:
-        found.append(
+        remarks.append(
             f"{set_name}: fewer than {FEW_UTTERANCES} utterances in "
             f"{' '.join(sorted(few))}; read single languages with care."
         )
     corpus = CORPORA.get(set_name.removeprefix(TEST_PREFIX))
     if corpus is not None and corpus.labels == "g2p":
-        found.append(
+        remarks.append(
             f"{set_name}: the reference phones were made by a G2P program from the "
             "orthography, so phone scores say how well the model imitates it, not how "
             "well it hears."
         )
-    return found
+    return remarks
 
 
 def _still_falling(history: Sequence[dict]) -> bool:
@@ -307,15 +307,15 @@ def _group_section(experiment: Experiment, set_name: str, task: str) -> list[str
     results = experiment.select(set=set_name, task=task)
     systems = list(dict.fromkeys(r.system for r in results))
     metrics = ordered_metrics(results)
-    found = {(r.system, r.metric, r.lang): r for r in results}
+    by_column = {(r.system, r.metric, r.lang): r for r in results}
     title = f"## {set_name}: {task_title(task)}"
     overall = markdown_table(
         ["decode", *metrics, "utterances", "reference units"],
         [
             [
                 system,
-                *(with_interval(found.get((system, m, "all"))) for m in metrics),
-                *_sizes([found.get((system, m, "all")) for m in metrics]),
+                *(with_interval(by_column.get((system, m, "all"))) for m in metrics),
+                *_sizes([by_column.get((system, m, "all")) for m in metrics]),
             ]
             for system in systems
         ],
@@ -332,7 +332,7 @@ def _group_section(experiment: Experiment, set_name: str, task: str) -> list[str
             [
                 f"{lang} ({language_name(lang)})",
                 str(max(r.n_utts for r in results if r.lang == lang)),
-                *(with_interval(found.get((s, m, lang))) for s, m in columns),
+                *(with_interval(by_column.get((s, m, lang))) for s, m in columns),
             ]
             for lang in langs
         ],

@@ -111,9 +111,9 @@ class DumpSet:
         if raw and writes == PHONES:
             return dict(read_scp(self._existing(self.folder / RAW_REFERENCES)))
         path = self._existing(self.folder / _REFERENCE_FILES[writes])
-        if not (found := dict(read_scp(path))):
+        if not (refs := dict(read_scp(path))):
             raise DecodedError(f"{path}: no utterance in it; run stage 4 again")
-        return found
+        return refs
 
     def _of_examples(self, name: str) -> dict[str, str]:
         """Values by utt_id, of a file with a line an example (`<utt_id>_<task>`)."""

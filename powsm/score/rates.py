@@ -220,14 +220,14 @@ class Scores:
             ScoreError: speakers are asked for and not known.
         """
         fractions = [self._units(rate, unit) for rate in self.rates]
-        found = bootstrap_intervals(
+        bounds = bootstrap_intervals(
             np.stack([numerator for numerator, _ in fractions], 1),
             np.stack([denominator for _, denominator in fractions], 1),
             n_resamples=n_resamples,
             level=level,
             seed=seed,
         )
-        intervals = dict(zip(self.rates, found, strict=True))
+        intervals = dict(zip(self.rates, bounds, strict=True))
         if "accuracy" in intervals and unit == "utterance":
             # a share of independent trials has an interval that also holds at 100 %
             n_correct = int(self.columns["n_correct"].sum())
@@ -299,12 +299,12 @@ class Scores:
             check_same_ids(self.utt_ids, other.utt_ids, "first", "second")
             raise ScoreError("the two systems list their utterances in another order")
         fractions = [scores._units(rate, unit) for scores in (self, other)]
-        found = compare(
+        difference = compare(
             tuple(numerator for numerator, _ in fractions),
             tuple(denominator for _, denominator in fractions),
         )
         scale = RATES[rate].scale
-        return Comparison(*(scale * number for number in found[:3]), found.p)
+        return Comparison(*(scale * number for number in difference[:3]), difference.p)
 
     def _fraction(self, rate: str) -> tuple[np.ndarray, np.ndarray]:
         """Numerator and denominator of each utterance, whole numbers both."""

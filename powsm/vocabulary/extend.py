@@ -42,9 +42,9 @@ class NewTokens:
 
     def describe(self) -> str:
         parts = [
-            f"{len(found)} {name} ({' '.join(found[:8])}{' ...' * (len(found) > 8)})"
-            for name, found in vars(self).items()
-            if found
+            f"{len(added)} {name} ({' '.join(added[:8])}{' ...' * (len(added) > 8)})"
+            for name, added in vars(self).items()
+            if added
         ]
         return ", ".join(parts) or "nothing"
 

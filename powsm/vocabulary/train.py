@@ -113,13 +113,13 @@ def train_sentencepiece(
 def _explained(message: str, n_pieces: int, n_symbols: int) -> PowsmError:
     """SentencePiece's refusal in words that say what to do."""
     asked = f"--nbpe {n_pieces}, of which {n_symbols + N_SPM_SYMS} are symbols"
-    if found := _TOO_SMALL.search(message):
+    if sizes := _TOO_SMALL.search(message):
         return VocabularySizeError(
-            f"{asked}: too few for the characters of the text; at least {found[1]}"
+            f"{asked}: too few for the characters of the text; at least {sizes[1]}"
         )
-    if found := _TOO_LARGE.search(message):
+    if sizes := _TOO_LARGE.search(message):
         return VocabularySizeError(
-            f"{asked}: too many for this much text; at most {found[1]}"
+            f"{asked}: too many for this much text; at most {sizes[1]}"
         )
     if "sentences_.empty" in message:
         return PowsmError("no orthography to learn pieces from; are all texts empty?")
@@ -179,9 +179,9 @@ def train_tokenizer(
         if is_current(folder / DONE_FILE, "tokens", made_from):
             return None
         with atomic_folder(folder) as making:
-            told = _learn(dump_set, making, settings)
+            changed = _learn(dump_set, making, settings)
             write_record(making / DONE_FILE, "tokens", made_from, making.iterdir())
-    return told
+    return changed
 
 
 def _learn(dump_set: Path, folder: Path, settings: TokenizerSettings) -> str:

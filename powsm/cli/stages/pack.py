@@ -53,8 +53,8 @@ def pack_and_check(options: argparse.Namespace) -> None:
         clip = Path(folder) / "clip.wav"
         speech = read_audio(item.audio)
         clip.write_bytes(encode(speech, SAMPLE_RATE, "WAV", "FLOAT"))
-        said = check_with_stock(packed, files, clip, item.lang_sym.strip("<>"))
-    for task, text in said.items():
+        outputs = check_with_stock(packed, files, clip, item.lang_sym.strip("<>"))
+    for task, text in outputs.items():
         log.info("stock ESPnet: %s %s", task, text)
     log.info("%s: %.1f MB", packed.archive, packed.archive.stat().st_size / 1e6)
     log.info("before stage 15, write the licence into %s/README.md", packed.folder)

@@ -145,14 +145,14 @@ def read_labels(path: Path) -> list[Label]:
 
 def utterances(labels: list[Label]) -> list[list[Label]]:
     """Stretches of speech between long pauses, without pauses at their ends."""
-    found: list[list[Label]] = [[]]
+    stretches: list[list[Label]] = [[]]
     for label in labels:
         if label.ends_utterance:
-            found.append([])
+            stretches.append([])
         else:
-            found[-1].append(label)
+            stretches[-1].append(label)
     return [
-        piece for stretch in found for piece in _at_most_a_window(_trimmed(stretch))
+        piece for stretch in stretches for piece in _at_most_a_window(_trimmed(stretch))
     ]
 
 

@@ -188,14 +188,14 @@ def _languages(
     folder: Path, refs: Mapping[str, str], lang: str | None
 ) -> dict[str, str]:
     """ISO 639-3 of each utterance; `und` where nothing is known."""
-    said = {} if lang else _said_languages(folder)
-    found = {}
+    labels = {} if lang else _said_languages(folder)
+    codes = {}
     for key in refs:
-        found[key] = lang_code(lang or said.get(key, "")) or UNKNOWN_LANGUAGE
-    n_unknown = sum(code == UNKNOWN_LANGUAGE for code in found.values())
+        codes[key] = lang_code(lang or labels.get(key, "")) or UNKNOWN_LANGUAGE
+    n_unknown = sum(code == UNKNOWN_LANGUAGE for code in codes.values())
     if n_unknown:
         log.warning("%s: the language of %d utterances is not known", folder, n_unknown)
-    return found
+    return codes
 
 
 def _said_languages(folder: Path) -> dict[str, str]:

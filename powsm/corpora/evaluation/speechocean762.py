@@ -78,14 +78,16 @@ def _segments(
     source: Path, left_out: LeftOut, part: str | None = None
 ) -> Iterator[Segment]:
     """The utterances of a part, or of the paper's selection."""
-    found = sorted(source.rglob("scores.json"))
+    score_files = sorted(source.rglob("scores.json"))
     audio = {path.stem: path for path in source.rglob("WAVE/*/*.WAV")}
-    if not found or not audio:
-        missing = "resource/scores.json" if not found else "WAVE/SPEAKER<n>/<utt>.WAV"
+    if not score_files or not audio:
+        missing = (
+            "resource/scores.json" if not score_files else "WAVE/SPEAKER<n>/<utt>.WAV"
+        )
         raise CorpusError(f"{source}: neither Parquet files nor {missing}")
     known = read_alphabet(ALPHABET)
     chosen = _ids_of(source, part) if part else None
-    for utt_id, judged in _read_scores(found[0]):
+    for utt_id, judged in _read_scores(score_files[0]):
         symbols = [phone for word in judged["words"] for phone in heard(word)]
         should_be = {p for word in judged["words"] for p in _canonical(word)}
         if chosen is not None and utt_id not in chosen:

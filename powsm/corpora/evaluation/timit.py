@@ -77,5 +77,5 @@ def _symbols(path: Path) -> list[str]:
 
 
 def _beside(path: Path, *suffixes: str) -> Path | None:
-    found = (path.with_name(path.stem + suffix) for suffix in suffixes)
-    return next((p for p in found if p.is_file()), None)
+    candidates = (path.with_name(path.stem + suffix) for suffix in suffixes)
+    return next((p for p in candidates if p.is_file()), None)

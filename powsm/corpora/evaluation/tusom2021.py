@@ -35,15 +35,15 @@ def prepare_tusom2021(
 
 
 def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
-    found = sorted(source.rglob(_MAPPING))
-    if not found:
+    tables = sorted(source.rglob(_MAPPING))
+    if not tables:
         raise CorpusError(f"{source}: no data/{_MAPPING}")
-    words = _read_words(found[0])
-    for audio in sorted((found[0].parent / "wav").glob("*.wav")):
+    words = _read_words(tables[0])
+    for audio in sorted((tables[0].parent / "wav").glob("*.wav")):
         if audio.name not in words:
             left_out.add("no_transcript", audio.stem)
     for name, word in words.items():
-        audio = found[0].parent / "wav" / name
+        audio = tables[0].parent / "wav" / name
         if not audio.is_file():
             left_out.add("no_audio", Path(name).stem)
             continue

@@ -68,17 +68,17 @@ def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
 
 def _find_audio(folders: list[Path]) -> dict[str, Path | tuple[Path, str]]:
     """File name without ending -> the file, or an archive and the member's name."""
-    found: dict[str, Path | tuple[Path, str]] = {}
+    audio: dict[str, Path | tuple[Path, str]] = {}
     for folder in folders:
         for archive in sorted(folder.glob("*.zip")):
             with zipfile.ZipFile(archive) as members:
                 for name in members.namelist():
                     path = Path(name)
                     if path.suffix.lower() == ".wav" and path.parts[0] != "__MACOSX":
-                        found.setdefault(path.stem, (archive, name))
+                        audio.setdefault(path.stem, (archive, name))
         for path in sorted(folder.rglob("*.[wW][aA][vV]")):
-            found[path.stem] = path
-    return found
+            audio[path.stem] = path
+    return audio
 
 
 def _read(archive: Path, name: str) -> bytes:

@@ -88,10 +88,10 @@ def fetch_packages(
     for package in packages:
         if package not in missing:
             logger.info("%s is there and intact", package.file_name)
-    found = {p.name: folder / p.file_name for p in packages if p not in missing}
+    files = {p.name: folder / p.file_name for p in packages if p not in missing}
     if missing:
-        found |= _download(missing, folder, wait)
-    return [found[p.name] for p in packages]
+        files |= _download(missing, folder, wait)
+    return [files[p.name] for p in packages]
 
 
 def _is_intact(path: Path, package: Package) -> bool:
@@ -188,7 +188,7 @@ def _last_line(output: str) -> str:
 def _explain(stderr: str) -> str:
     """One line for a failure of apt-get: what happened and the way out."""
     errors = [line for line in stderr.splitlines() if line.startswith("E:")]
-    said = (errors or [_last_line(stderr)])[0].removeprefix("E: ")
+    message = (errors or [_last_line(stderr)])[0].removeprefix("E: ")
     if "Unable to locate package" in stderr or "has no installation candid" in stderr:
         cause = (
             "the package lists of this machine are empty, old, or not Debian's. "
@@ -203,7 +203,7 @@ def _explain(stderr: str) -> str:
         cause = "the mirror cannot be reached; this machine may be offline"
     else:
         cause = "apt-get failed"
-    return f"{said}: {cause}. {advice()}"
+    return f"{message}: {cause}. {advice()}"
 
 
 def unpack(paths: Sequence[Path], folder: Path) -> None:

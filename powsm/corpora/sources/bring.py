@@ -213,8 +213,8 @@ def _clip(item: Item, asked: Asked) -> tuple[Clip, list[str]]:
     lang = lang_code(item.lang or asked.lang or "")
     if lang is None:
         said = item.lang or asked.lang
-        found = f"no language {said!r}" if said else "its language is not said"
-        faults.append(f"{found}; give an ISO 639-3 code, for all by --lang")
+        fault = f"no language {said!r}" if said else "its language is not said"
+        faults.append(f"{fault}; give an ISO 639-3 code, for all by --lang")
     text, ipa = one_line(item.text), one_line(item.ipa or "")
     if asked.g2p == "none":
         text, ipa = "", ipa or text
@@ -257,12 +257,12 @@ def _splits(
     """Clips by split: as asked for, else as the source says, else by their texts."""
     if asked.split is not None:
         return {asked.split: list(clips)}
-    said = Counter(item.split for item, _ in clips)
-    if None not in said:
+    counts = Counter(item.split for item, _ in clips)
+    if None not in counts:
         by_split = {clip.clip_id: item.split for item, clip in clips}
-    elif len(said) > 1:
+    elif len(counts) > 1:
         raise SourceError(
-            f"{printable(source)}: {said[None]} of {len(clips)} utterances say no "
+            f"{printable(source)}: {counts[None]} of {len(clips)} utterances say no "
             "split and the others do; say all or none, or put them into one by --split"
         )
     else:

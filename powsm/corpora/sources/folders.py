@@ -15,15 +15,15 @@ _IPA = ".ipa"
 
 def recordings_in(folder: Path) -> list[Path]:
     """Every recording below a folder, in order; hidden ones are left alone."""
-    found = []
+    recordings = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
+        recordings += [
             Path(place, name)
             for name in sorted(names)
             if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS
         ]
-    return found
+    return recordings
 
 
 def items_with_texts(source: Path) -> Iterator[Item | str]:

@@ -51,8 +51,8 @@ def _of_folder(folder: Path, source: Path, split: str | None) -> Iterator[Item |
         value = recordings.get(recording, "").strip()
         audio = _audio(value, folder, source)
         if audio is None:
-            found = f"{value!r} is no file here" if value else "no such recording"
-            faults.append(f"{where}: {found}; commands are not run, write the audio")
+            fault = f"{value!r} is no file here" if value else "no such recording"
+            faults.append(f"{where}: {fault}; commands are not run, write the audio")
             continue
         yield Item(
             key,
@@ -103,8 +103,8 @@ def items_of_lhotse(source: Path) -> Iterator[Item | str]:
     supervision's own; `custom.ipa`, `custom.original` or `custom.phones` is its IPA,
     and `custom.orthographic` its words where the text is IPA.
     """
-    found = {path: LHOTSE.fullmatch(path.name) for path in sorted(source.iterdir())}
-    kinds = {path: match for path, match in found.items() if match}
+    names = {path: LHOTSE.fullmatch(path.name) for path in sorted(source.iterdir())}
+    kinds = {path: match for path, match in names.items() if match}
     has_cuts = any(match[2] == "cuts" for match in kinds.values())
     for path, match in kinds.items():
         if (match[2] == "cuts") is not has_cuts:

@@ -123,9 +123,9 @@ class LangStats:
         if (bounds := self.rate_bounds) is None:
             return 0, []
         low, high = bounds
-        found = [(rate, utt_id) for rate, utt_id in self.fastest if rate >= high]
-        found += [(-rate, utt_id) for rate, utt_id in self.slowest if -rate < low]
-        return self.rate.count_outside(low, high), sorted(found, reverse=True)
+        outliers = [(rate, utt_id) for rate, utt_id in self.fastest if rate >= high]
+        outliers += [(-rate, utt_id) for rate, utt_id in self.slowest if -rate < low]
+        return self.rate.count_outside(low, high), sorted(outliers, reverse=True)
 
 
 def _remember_largest(heap: list[tuple[float, str]], item: tuple[float, str]) -> None:

@@ -126,8 +126,8 @@ def _by_language(sets: Mapping[str, SetStats]) -> Section:
         stats = total.langs[lang]
         row = [lang, language_name(lang), f"{stats.n_utts:,}"]
         for dset in sets:
-            found = sets[dset].langs.get(lang)
-            row.append(_hours_text(found.n_samples) if found else "-")
+            counts = sets[dset].langs.get(lang)
+            row.append(_hours_text(counts.n_samples) if counts else "-")
         rows.append((*row, f"{stats.n_phones / stats.n_samples * SAMPLE_RATE:.1f}"))
     unseen = [lang for lang in langs if lang not in LANGUAGES]
     text = "Hours by set." + (
@@ -244,40 +244,42 @@ def _unknown_symbols(sets: Mapping[str, SetStats]) -> Section:
 
 
 def _audit(sets: Mapping[str, SetStats]) -> Section:
-    found: list[tuple[int, Sequence[str]]] = []  # utterances, row
+    findings: list[tuple[int, Sequence[str]]] = []  # utterances, row
     for dset, stats in sets.items():
         if n := stats.n_ctc_infeasible:
             shown = ", ".join(f"`{utt_id}`" for utt_id in stats.ctc_infeasible)
-            found.append((n, (dset, "-", "more phones than frames", f"{n:,}", shown)))
+            findings.append(
+                (n, (dset, "-", "more phones than frames", f"{n:,}", shown))
+            )
         for lang, lang_stats in sorted(stats.langs.items()):
-            found += _audit_language(dset, lang, lang_stats)
+            findings += _audit_language(dset, lang, lang_stats)
     text = (
         "Labels worth a look. Phone rates are out of line when they lie three quartile "
         "ranges beyond the quartiles of their language; foreign letters are those of "
         "another script than the language's."
     )
     header = ("set", "language", "finding", "utterances", "for example")
-    rows = [row for _, row in sorted(found, key=lambda item: -item[0])]
+    rows = [row for _, row in sorted(findings, key=lambda item: -item[0])]
     return Section("Label audit", text, header, rows)
 
 
 def _audit_language(
     dset: str, lang: str, stats: LangStats
 ) -> list[tuple[int, Sequence[str]]]:
-    found = []
+    findings = []
     n_outliers, extremes = stats.rate_outliers()
     if n_outliers and stats.rate_bounds:
         low, high = stats.rate_bounds
         finding = f"phone rate outside {low:.1f}-{high:.1f} /s"
         shown = ", ".join(f"`{utt_id}` {rate:.1f}/s" for rate, utt_id in extremes)
         row = (dset, lang, finding, f"{n_outliers:,}", shown)
-        found.append((n_outliers, row))
+        findings.append((n_outliers, row))
     if stats.n_foreign:
-        shown = ", ".join(f"`{found}`" for found in stats.foreign)
+        shown = ", ".join(f"`{findings}`" for findings in stats.foreign)
         count = f"{stats.n_foreign:,} ({_share(stats.n_foreign, stats.n_utts)})"
         row = (dset, lang, "foreign letters", count, shown)
-        found.append((stats.n_foreign, row))
-    return found
+        findings.append((stats.n_foreign, row))
+    return findings
 
 
 def _estimates(sets: Mapping[str, SetStats]) -> Section:

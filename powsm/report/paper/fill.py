@@ -172,22 +172,26 @@ def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
 
     cells = []
     for row in table.rows:
-        told = {s.name: s.differences(row) for s in systems}
+        differences = {s.name: s.differences(row) for s in systems}
         own = [
             s
             for s in systems
-            if not told[s.name] and (row.ours is not None or s.is_of(row))
+            if not differences[s.name] and (row.ours is not None or s.is_of(row))
         ]
         if row.ours is not None:
-            own += [s for s in systems if told[s.name] and s.any_training]
+            own += [s for s in systems if differences[s.name] and s.any_training]
         if not own:
-            why = _why_nobody(row, told)
+            why = _why_nobody(row, differences)
             cells += [
                 Filled(row.name, c.name, row.cells.get(c.name), None, why)
                 for c in table.columns
             ]
         for system in own:
-            note = why_not(system.name, told[system.name]) if told[system.name] else ""
+            note = (
+                why_not(system.name, differences[system.name])
+                if differences[system.name]
+                else ""
+            )
             score = partial(scored, system)
             less = _incomplete_columns(table, system.incomplete)
             cells += [

@@ -121,20 +121,20 @@ class Training:
     def differences(self, model: Trained) -> list[str]:
         """What makes a model another training than this; empty if nothing does."""
         wanted, there = self.facts(), facts(model.settings, model.tasks)
-        told = [
+        differences = [
             f"{key} is {there[key]}, not {wanted[key]}"
             for key in wanted
             if there[key] != wanted[key]
         ]
-        told += self._other_beginning(model)
+        differences += self._other_beginning(model)
         subset = model.normaliser.get("subset") or ""
         if subset != self.subset:
             data = {name: name or "all data" for name in (subset, self.subset)}
-            told.append(f"trained on {data[subset]}, not {data[self.subset]}")
+            differences.append(f"trained on {data[subset]}, not {data[self.subset]}")
         policy = model.normaliser.get("text_policy", "unknown")
         if self.text_policy and policy != self.text_policy:
-            told.append(f"text policy {policy}, not {self.text_policy}")
-        return told
+            differences.append(f"text policy {policy}, not {self.text_policy}")
+        return differences
 
     def _other_beginning(self, model: Trained) -> list[str]:
         """What differs in the training from whose end it goes on."""
@@ -146,7 +146,10 @@ class Training:
         if model.before is None:
             return [f"{model.began_at}, from which it went on, is not beside it"]
         differences = before.differences(model.before)
-        return [f"in {model.began_at}, before it: {told}" for told in differences]
+        return [
+            f"in {model.began_at}, before it: {difference}"
+            for difference in differences
+        ]
 
     @property
     def epochs_before(self) -> int:
@@ -200,21 +203,21 @@ def facts(settings: Mapping, tasks: Iterable[str]) -> dict[str, object]:
         **(settings.get("model_conf") or {}),
         **(ours.get("model_conf") or {}),
     }
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for key, default in _DEFINING.items():
         value: object = merged
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         value = default if value is None else value
-        found[key] = tuple(value) if isinstance(value, list | tuple) else value
-    if found["model_conf.ctc_weight_range"] is not None:
-        found["model_conf.ctc_weight"] = "drawn"  # the fixed one is validation's alone
-    found["tasks"] = " ".join(sorted(merged.get("tasks") or tasks))
+        values[key] = tuple(value) if isinstance(value, list | tuple) else value
+    if values["model_conf.ctc_weight_range"] is not None:
+        values["model_conf.ctc_weight"] = "drawn"  # the fixed one is validation's alone
+    values["tasks"] = " ".join(sorted(merged.get("tasks") or tasks))
     per_epoch = merged.get("num_iters_per_epoch")
-    found["updates an epoch"] = per_epoch and per_epoch / (
+    values["updates an epoch"] = per_epoch and per_epoch / (
         merged.get("accum_grad") or 1
     )
-    return found
+    return values
 
 
 def read_training(raw: Mapping, folder: Path, where: str) -> Training:
@@ -267,5 +270,5 @@ def _of_plan(path: Path, name: str, where: str) -> Training:
 def why_not(name: str, differences: list[str]) -> str:
     """Why a model does not fill a row."""
     more = len(differences) - SHOWN
-    told = "; ".join(differences[:SHOWN]) + (f"; {more} more" if more > 0 else "")
-    return f"{name} is another training: {told}"
+    shown = "; ".join(differences[:SHOWN]) + (f"; {more} more" if more > 0 else "")
+    return f"{name} is another training: {shown}"
