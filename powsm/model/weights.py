@@ -88,6 +88,19 @@ def current_names(
     return renamed
 
 
+def names_for_all(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Parameters under the names that every ESPnet reads, for files that leave us.
+
+    Those up to 202511, and PRiSM's classes, know the subsampling's Linear by its
+    earlier name alone; later ones read both.
+
+    >>> list(names_for_all({"encoder.embed.out.bias": 0, "decoder.embed.0.weight": 0}))
+    ['encoder.embed.out.0.bias', 'decoder.embed.0.weight']
+    """
+    pattern, earlier = _RENAMED[1]
+    return {pattern.sub(earlier, name): value for name, value in state.items()}
+
+
 def load_weights(
     model: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str
 ) -> None:

@@ -42,7 +42,12 @@ from powsm.model.find import (
     ModelFiles,
     find_model,
 )
-from powsm.model.weights import current_names, load_model, read_weights
+from powsm.model.weights import (
+    current_names,
+    load_model,
+    names_for_all,
+    read_weights,
+)
 from powsm.publish.card import model_card
 from powsm.score.results import RESULTS_FILE
 from powsm.settings import load_yaml
@@ -120,6 +125,7 @@ def _pack(
         sweep_files(exp, below=False)
         model = load_model(files)
         state = current_names(read_weights(weights_file), model.state_dict())
+        state = names_for_all(state)
         _fill(folder, files, state, train_set)
         for path in profiles:
             _copy(path, folder / "conf" / path.name)

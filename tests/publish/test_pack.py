@@ -257,12 +257,22 @@ def test_card_tells_languages_policies_and_profiles(packed):
     assert "`conf/decode_joint.yaml`" in card
 
 
-def test_published_checkpoint_is_packed_under_todays_names(root, tmp_path):
-    """Old parameter names go in, those of this ESPnet come out; statistics go along."""
+def test_weights_are_packed_under_the_names_that_every_espnet_reads(packed):
+    """Up to 202511, and in PRiSM, the subsampling's Linear is `out.0`."""
+    for path in (
+        packed.folder / "model.safetensors",
+        *packed.folder.glob("exp/*/*.pth"),
+    ):
+        embed = {name for name in read_weights(path) if ".embed.out" in name}
+        assert embed == {"encoder.embed.out.0.weight", "encoder.embed.out.0.bias"}
+
+
+def test_published_checkpoint_is_packed_with_its_statistics(root, tmp_path):
+    """Old parameter names go in and come out; statistics go along."""
     files = find_model(make_published(tmp_path / "old", root / "tokens"))
     exp = files.config_file.parent
     folder = pack(exp, model_file=files.weights_file, train_set=root / "train").folder
-    assert "encoder.embed.out.weight" in read_weights(folder / "model.safetensors")
+    assert "encoder.embed.out.0.weight" in read_weights(folder / "model.safetensors")
     config = yaml.safe_load(next(folder.glob("exp/*/config.yaml")).read_text())
     stats = config["normalize_conf"]["stats_file"]
     assert stats == "exp/s2t_stats_raw/train/feats_stats.npz"
