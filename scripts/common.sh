@@ -165,53 +165,30 @@ run_stage() {
     [[ -d ${out} ]] || die "stage ${current_stage} ended without making ${out}"
 }
 
-# Names, sizes and times of the files in or under the paths given.
-describe_inputs() {
-    find -L "$@" -type f ! -name '.*' -printf '%p %s %T@\n' | LC_ALL=C sort
-}
-
-# What the stages of run_once write; a higher number makes a stage's output anew. Those
-# of the stages that look for themselves are in powsm/files/current.py.
-declare -A stage_version=([2]=1 [5]=1 [10]=1 [11]=1)
-
-# What a stage is done by: hash of its version, command, and inputs that are there.
-fingerprint() {
-    local argument
-    local -a inputs=()
-    for argument in "${@:2}"; do
-        [[ ${argument} != -- ]] || break
-        [[ ! -e ${argument} ]] || inputs+=("${argument}")
-    done
-    {
-        printf 'version %s\n' "${stage_version[${current_stage}]}"
-        printf '%q ' "$@"
-        [[ ${#inputs[@]} -eq 0 ]] || describe_inputs "${inputs[@]}"
-    } | sha256sum
-}
-
-# Whether run_once, called with the same words, finds nothing to do.
-is_current() {
-    local marker=$1/.done_${current_stage}
-    [[ -f ${marker} && $(<"${marker}") == "$(fingerprint "$@")" ]]
+# Called with the words of run_once: prints nothing where there is nothing to do, else the
+# record to keep when it is done. What is up to date powsm/files/current.py alone says.
+unfinished() {
+    powsm current --stage "${current_stage}" --record "$1/.done_${current_stage}" \
+        --inputs "${@:2}"
 }
 
 # run_stage, unless the same command already ended well on the same inputs.
 #
-# The command that ended leaves a marker in OUT, so removing OUT runs the stage again,
-# and so does a kill. Programs are not compared: see stage_version.
+# The command that ended leaves a record in OUT, so removing OUT runs the stage again,
+# and so does a kill.
 run_once() {
     if [[ ${dry_run} == true ]]; then
         run_stage "$@"
         return
     fi
-    local marker=$1/.done_${current_stage} wanted
-    if is_current "$@"; then
+    local record=$1/.done_${current_stage} wanted
+    wanted=$(unfinished "$@")
+    if [[ -z ${wanted} ]]; then
         log "$1 is current"
         return
     fi
-    wanted=$(fingerprint "$@")
-    rm -f "${marker}"
+    rm -f "${record}"
     run_stage "$@"
-    printf '%s\n' "${wanted}" >"${marker}.new"
-    mv "${marker}.new" "${marker}"
+    printf '%s\n' "${wanted}" >"${record}.new"
+    mv "${record}.new" "${record}"
 }

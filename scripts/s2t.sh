@@ -127,8 +127,15 @@ if [[ -z ${exp_name} ]]; then
     [[ -z ${goes_on_from} ]] || exp_name+=_after_$(basename "${goes_on_from}")
     exp_name=s2t_${exp_name//[^A-Za-z0-9._-]/_}
 fi
+[[ -n ${init_from} || ${extend_vocab} == false ]] ||
+    die "--extend_vocab: not used, there is no --init_from; leave it out"
+((ngpu == 0 || nproc == 1)) ||
+    die "--nproc ${nproc}: not used with --ngpu ${ngpu}, a process for each GPU; leave it out"
 model=()
 if [[ -n ${download_model} ]]; then
+    [[ -z ${init_from}${goes_on_from}${trainer} && ${#set[@]} -eq 0 ]] ||
+        die "--init_from, --goes_on_from, --trainer, --set and --stats_window are of a" \
+            "training, and with --download_model there is none; leave them out"
     skip_stages+=" 5 10 11"
     model=(--model "${download_model}")
     exp_name=${download_model}
@@ -277,7 +284,9 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     stage_11=("${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}"
         "${stats_dir}" "${config}" --
         "${start[@]}" "${train[@]}" --set "ngpu=${gpus}" "${init[@]}" "${set[@]}")
-    if [[ ${dry_run} == false ]] && ! is_current "${stage_11[@]}"; then
+    wanted=
+    [[ ${dry_run} == true ]] || wanted=$(unfinished "${stage_11[@]}")
+    if [[ -n ${wanted} ]]; then
         # asked before a byte is written in a folder with weights
         [[ -z $(find -L "${exp}" -name '*.pth' -o -name '*.ckpt' 2>/dev/null) ]] ||
             run_command "${train[@]}" --dry_run --set "ngpu=${ngpu}" "${init[@]}" \

@@ -1,6 +1,7 @@
 """The shell: options, the stage driver with stand-in stages, both recipes, set-up."""
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from powsm.files.current import VERSIONS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("egs2/*/s2t1"))
@@ -156,6 +159,9 @@ from pathlib import Path
 name, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
 if name == "powsm":
     name, *arguments = arguments
+if name == "current":  # which no stand-in can answer
+    real = [sys.executable, "-m", "powsm.cli.main"]
+    os.execv(sys.executable, [*real, *sys.argv[1:]])
 options = dict(zip(arguments[::2], arguments[1::2]))
 if "--dry_run" in arguments:  # which writes nothing
     sys.exit(os.environ.get("REFUSE"))
@@ -323,14 +329,12 @@ def test_changed_program_runs_nothing(finished):
 
 
 def test_raised_version_runs_its_stage_alone(finished):
-    common = finished.folder / "scripts/common.sh"
-    text = common.read_text().replace("[10]=1", "[10]=2")
-    assert text != common.read_text()
-    scripts = finished.folder / "scripts"  # a link to those of the repository
-    folder = scripts.resolve()
-    scripts.unlink()
-    shutil.copytree(folder, scripts)
-    common.write_text(text)
+    for stage, folder in ((10, "s2t_stats_raw"), (11, "s2t_train_small_bpe30")):
+        record = finished.folder / f"exp/{folder}/.done_{stage}"
+        found = json.loads(record.read_text())
+        assert found["version"] == VERSIONS[f"stage {stage}"]
+        if stage == 10:
+            record.write_text(json.dumps(found | {"version": found["version"] - 1}))
     finished("--stage", "10", "--stop_stage", "11")
     assert finished.calls() == ["stats"]
 

@@ -41,6 +41,7 @@ VERBS = {
         "cost": ("cost", "what the stages of a recipe cost with these settings"),
         "ranks": ("stages.ranks", "run a command as several processes of this machine"),
         "submit": ("submit", "run a command as Slurm jobs and wait for them"),
+        "current": ("stages.current", "whether a stage's command need not run again"),
     },
 }
 

@@ -7,7 +7,8 @@ make a corpus be read again: who changes what a stage writes raises its version 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ VERSIONS = {
     "tokens": 1,  # stage 5
     "decoded": 1,  # stage 12: what a profile says of a set
     "aligned": 1,  # stage 12: when it was said
+    # stages that the shell looks after: see `powsm current`
+    "stage 2": 1,  # the data report
+    "stage 5": 1,  # vocabulary and weights of another model
+    "stage 10": 1,  # statistics
+    "stage 11": 1,  # a training
 }
 
 
@@ -40,6 +46,24 @@ def states(files: Iterable[Path]) -> dict[str, list[int]]:
     """
     status = {Path(file).name: Path(file).stat() for file in files}
     return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
+
+
+def states_below(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Path -> [bytes, time of change in ns] of files, and of all in folders.
+
+    Links are followed; hidden files and folders, and what is not there, are left out.
+    """
+    status = {path: path.stat() for top in paths for path in sorted(_files(Path(top)))}
+    return {str(path): [s.st_size, s.st_mtime_ns] for path, s in status.items()}
+
+
+def _files(top: Path) -> Iterator[Path]:
+    if top.is_file():
+        yield top
+    for place, folders, files in os.walk(top, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place, name) for name in files if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
 
 
 def write_record(
@@ -59,10 +83,19 @@ def write_record(
         result: what `read_record` is to give back, as JSON.
     """
     sizes = {str(f.relative_to(path.parent)): f.stat().st_size for f in sorted(outputs)}
-    record = {**_key(stage, made_from), "outputs": sizes, "result": result}
     with atomic_write(path) as file:
-        json.dump(record, file, ensure_ascii=False, indent=1)
-        file.write("\n")
+        file.write(record_text(stage, made_from, sizes, result) + "\n")
+
+
+def record_text(
+    stage: str,
+    made_from: Mapping[str, object],
+    sizes: Mapping[str, int],
+    result: object = True,
+) -> str:
+    """What `write_record` writes; `sizes` are those of the outputs by their names."""
+    record = {**_key(stage, made_from), "outputs": sizes, "result": result}
+    return json.dumps(record, ensure_ascii=False, indent=1)
 
 
 def read_record(path: Path, stage: str, made_from: Mapping[str, object]) -> Any:

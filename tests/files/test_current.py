@@ -1,5 +1,8 @@
 """What is up to date, and what makes it stale."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from powsm.files import current
@@ -8,6 +11,7 @@ from powsm.files.current import (
     is_current,
     read_record,
     states,
+    states_below,
     write_record,
 )
 
@@ -85,3 +89,17 @@ def test_contents_and_states(tmp_path):
     assert states([file]) == {"a": [3, file.stat().st_mtime_ns]}
     with pytest.raises(FileNotFoundError):
         states([tmp_path / "b"])
+
+
+def test_states_below_are_of_files_in_folders_that_are_there(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/.hidden").mkdir()
+    for name in ("a/b/one", "a/.two", "a/.hidden/three", "four"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    found = states_below(tmp_path / name for name in ("link", "four", "absent"))
+    assert [Path(path).name for path in found] == ["one", "four"]
+    assert [size for size, _ in found.values()] == [7, 4]
+    (tmp_path / "a/b/one").write_text("changed")  # of another time
+    os.utime(tmp_path / "a/b/one", (1, 1))
+    assert states_below([tmp_path / "link"])[str(tmp_path / "link/b/one")][1] == 10**9

@@ -10,5 +10,6 @@ score_exp   stage 13: rates
 report      stage 13: RESULTS.md, pictures, page
 pack        stage 14
 upload      stage 15
+current     stages 2, 5, 10 and 11: whether their command need not run again
 ranks       stages 11 and 12 as several processes of this machine
 """

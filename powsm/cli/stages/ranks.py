@@ -6,10 +6,12 @@ all of them, and they are waited for.
 
 import argparse
 
+from powsm.cli.options import whole
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--n", type=int, required=True, help="processes; one for each GPU")
+    add("--n", type=whole(1), required=True, help="processes; one for each GPU")
     what = {"metavar": "-- PROGRAM ARGUMENT...", "help": "what each of them runs"}
     add("program", nargs=argparse.REMAINDER, **what)
 
@@ -19,6 +21,6 @@ def run(options: argparse.Namespace) -> int:
     from powsm.errors import PowsmError
 
     program = options.program[1:] if options.program[:1] == ["--"] else options.program
-    if options.n < 1 or not program:
-        raise PowsmError("expected --n of 1 or more, and a program behind --")
+    if not program:
+        raise PowsmError("expected a program behind --")
     return launch(program, options.n)
