@@ -11,7 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import whole
+from powsm.cli.options import number, refuse_unused, whole
 from powsm.cli.run import run_command
 from powsm.corpora.ipapack import (
     REPOSITORIES,
@@ -37,13 +37,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--nj", type=whole(1), default=8, help="files at once")
     add(
         "--tries",
-        type=int,
+        type=whole(1),
         default=Patience.tries,
         help="of each file, in a row that bring nothing new",
     )
     add(
         "--first_pause",
-        type=float,
+        type=number(),
         default=Patience.first_pause_s,
         help="seconds after the first try; doubled after each",
     )
@@ -85,6 +85,18 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    refuse_unused(
+        args,
+        *("source", "repositories", "tries", "first_pause"),
+        why="--verify fetches nothing",
+        unless=not args.verify,
+    )
+    refuse_unused(
+        args,
+        "source",
+        why="--repositories takes its place",
+        unless=not args.repositories,
+    )
     (verify if args.verify else fetch)(args)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from powsm.cli.cost import cost_rows
-from powsm.cli.options import add_shared, whole
+from powsm.cli.options import add_shared, refuse_unused, whole
 from powsm.cli.stages.train import look
 from powsm.errors import PowsmError
 
@@ -56,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    refuse_unused(options, "tiny", why="there is no --gpu", unless=options.gpu)
     if options.gpu:
         return measure_gpu(options.config, is_tiny=options.tiny)
     from powsm.cluster import checks

@@ -15,7 +15,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import add_shared, whole
+from powsm.cli.options import add_shared, refuse_unused, whole
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from powsm.corpora.sources.bring import as_asked, bring
 
+    has_tier = options.tier is not None
+    refuse_unused(options, "ipa_tier", why="there is no --tier", unless=has_tier)
+    why = f"all go to {options.split}"
+    refuse_unused(options, "seed", why=why, unless=options.split is None)
     asked = as_asked(
         options.lang,
         g2p=options.g2p,

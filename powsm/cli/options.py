@@ -76,6 +76,26 @@ def number(
     return read
 
 
+def refuse_unused(
+    options: argparse.Namespace, *names: str, why: str, unless: bool = False
+) -> None:
+    """Refuse options that were given and that nothing would read.
+
+    Args:
+        options: of `run_command`, which says what was given.
+        names: of the options, without their hyphens.
+        why: what makes them useless, as "there is no --tier".
+        unless: they are read after all.
+
+    Raises:
+        PowsmError: names those that were given.
+    """
+    given = [f"--{name}" for name in names if name in options.given]
+    if given and not unless:
+        them = "it" if len(given) == 1 else "them"
+        raise PowsmError(f"{' '.join(given)}: not used, {why}; leave {them} out")
+
+
 def add_shared(parser: argparse.ArgumentParser, *names: str, **changes) -> None:
     """Add options of `SHARED`; `changes` hold for all that are named."""
     for name in names:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from powsm.cli.options import MODEL, add_shared
+from powsm.cli.options import MODEL, add_shared, refuse_unused
 from powsm.cli.run import run_verb
 from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from powsm.report.paper.spec import Table, TestSet
 
 log = logging.getLogger(__name__)
+
+ROLES = ("seen", "unseen", "words", "g2p")  # of the sets of a claim
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     conf = "with decode_*.yaml and tables/"
     add("--conf", type=Path, default=Path("conf"), help=conf)
     add_shared(parser, "--device")
-    for role in ("seen", "unseen", "words", "g2p"):
+    for role in ROLES:
         add(f"--{role}", nargs="+", metavar="SET", help="sets of --claims of that kind")
     incomplete = "make smaller sets of copies that lack parts of their corpus"
     add("--allow_incomplete", action="store_true", help=incomplete)
@@ -114,6 +116,11 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
 def run(options: argparse.Namespace) -> None:
     from powsm.report.paper.spec import SETS_FILE, load_sets, load_table
 
+    why = "sets by their role are of --claims"
+    refuse_unused(options, *ROLES, why=why, unless=options.claims)
+    why = "claims are of models that were trained as the paper says"
+    of_tables = ("any_training", "baseline")
+    refuse_unused(options, *of_tables, why=why, unless=not options.claims)
     sets = load_sets(options.conf / "tables" / SETS_FILE)
     models = models_of(options)
     if options.claims:

@@ -45,7 +45,8 @@ def run_command(
 ) -> None:
     """Parse the options of a command and run it, then end the process if it failed.
 
-    `run` gets what was parsed, and as `command` the line that would do it again.
+    `run` gets what was parsed, as `command` the line that would do it again, and as
+    `given` the names of the options that are in it.
 
     Args:
         name: what errors call it, as `powsm score` or `prepare_data.py`.
@@ -65,11 +66,24 @@ def run_command(
     add_options(parser)
     parser.set_defaults(command=shlex.join([*name.split(), *arguments]))
     options = parser.parse_args(arguments)
+    options.given = _given(parser, arguments)
     set_up_log()
     with _leaving_ranks(), _stopping_at_signals():
         status = _run(name, run, options)
         if status:
             raise SystemExit(status)
+
+
+def _given(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
+    """Names of the options that the arguments hold, whatever their value."""
+    defaults = [(action, action.default) for action in parser._actions]
+    for action, _ in defaults:
+        action.default = argparse.SUPPRESS
+    try:
+        return set(vars(parser.parse_args(arguments)))
+    finally:
+        for action, default in defaults:
+            action.default = default
 
 
 def _run(name: str, run: Callable, options: argparse.Namespace) -> int | str:

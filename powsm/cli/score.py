@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from powsm.cli.options import number
+from powsm.cli.options import number, refuse_unused
 from powsm.files.transcripts import (
     HYP_FIELDS,
     REF_FIELDS,
@@ -72,6 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    refuse_useless(options)
     unit = "speaker" if options.utt2spk else "utterance"
     scored = dict(score(options))
     labels = read_transcripts(options.by) if options.by else None
@@ -96,6 +97,22 @@ def run(options: argparse.Namespace) -> None:
         for side, lost in (("hyp", scores.unknown_hyp), ("ref", scores.unknown_ref)):
             if kinds := lost.by_kind():
                 print(f"{side}: {lost.n_characters:,} characters, in no phone: {kinds}")
+
+
+def refuse_useless(options: argparse.Namespace) -> None:
+    """Refuse what none of the metrics that are asked for would read."""
+    asked = set(options.metric)
+    of_phones = ("cleaning", "phone_map", "hyp_phone_map", "max_unknown_rate")
+    reads_phones = bool(asked & {*PHONE_RATES, "FER"})
+    why = f"{' '.join(options.metric)} reads no phones"
+    refuse_unused(options, *of_phones, why=why, unless=reads_phones)
+    why = f"{' '.join(options.metric)} reads no words"
+    refuse_unused(options, "text_policy", why=why, unless=bool(asked & {*TEXT_RATES}))
+    why = "languages are scored by those of --ref"
+    refuse_unused(options, "langs", why=why, unless=not asked <= {*LID_RATES})
+    why = "--cleaning prism asks for no rate"
+    is_strict = options.cleaning != "prism"
+    refuse_unused(options, "max_unknown_rate", why=why, unless=is_strict)
 
 
 def print_json(records: list[dict], scored: Mapping[str, Scores]) -> None:
@@ -131,8 +148,12 @@ def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
         hyp_fields = (options.hyp_field,)
     if options.ref_field:
         ref_fields = (options.ref_field,)
-    hyp = read_transcripts(options.hyp, hyp_fields)
-    ref = read_transcripts(options.ref, ref_fields)
+    hyp = read_transcripts(
+        options.hyp, hyp_fields, wants_fields=bool(options.hyp_field)
+    )
+    ref = read_transcripts(
+        options.ref, ref_fields, wants_fields=bool(options.ref_field)
+    )
     langs = read_transcripts(options.langs) if options.langs else None
     speakers = read_transcripts(options.utt2spk) if options.utt2spk else None
     phone_options = {

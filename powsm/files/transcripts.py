@@ -25,7 +25,9 @@ class TranscriptError(PowsmError):
     """A file or text that cannot be read; the message says where and what to do."""
 
 
-def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[str, str]:
+def read_transcripts(
+    path: Path, fields: Sequence[str] = TEXT_FIELDS, *, wants_fields: bool = False
+) -> dict[str, str]:
     """Read `utt_id -> text` from Kaldi text, JSONL, CSV, TSV or sclite's trn.
 
     CSV, TSV and trn are known by their extension, JSONL by its first character, and
@@ -41,15 +43,16 @@ def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[st
         fields: names of the transcript in JSONL and CSV; the first that is there
             counts. A list of words or phones is joined by spaces. The id is the first
             of `ID_FIELDS`.
+        wants_fields: refuse a file that has none, as plain text.
 
     Raises:
-        TranscriptError: no such field, an id given twice, bad JSON, a row of another
-            length than its header, something that is no text, an empty file.
+        TranscriptError: no such field, or none, an id given twice, bad JSON, a row of
+            another length than its header, something that is no text, an empty file.
         FileNotFoundError: no such file.
     """
     path = Path(path)
     transcripts: dict[str, str] = {}
-    for where, utt_id, text in _read_rows(path, fields):
+    for where, utt_id, text in _read_rows(path, fields, wants_fields):
         if utt_id in transcripts:
             raise TranscriptError(f"{where}: {utt_id!r} is given twice; keep one")
         transcripts[utt_id] = text.strip()
@@ -58,7 +61,9 @@ def read_transcripts(path: Path, fields: Sequence[str] = TEXT_FIELDS) -> dict[st
     return transcripts
 
 
-def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+def _read_rows(
+    path: Path, fields: Sequence[str], wants_fields: bool
+) -> Iterator[tuple[str, str, str]]:
     """Yield (where, id, text) of each transcript."""
     try:
         # "\n" alone ends a line: a transcript may hold U+2028 and its like
@@ -72,11 +77,16 @@ def _read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, st
                 where = f"{path}:{number}"
                 if not line.strip():
                     continue
+                first = first or line.lstrip()[0]
+                if wants_fields and (path.suffix.lower() == _TRN or first not in "[{"):
+                    raise TranscriptError(
+                        f"{where}: plain text, which has no field {' '.join(fields)}; "
+                        "name none, or give JSONL, CSV or TSV"
+                    )
                 if path.suffix.lower() == _TRN:
                     if not line.startswith(";;"):  # sclite's comments
                         yield where, *_parse_trn(line, where)
                     continue
-                first = first or line.lstrip()[0]
                 if first == "[":
                     raise TranscriptError(
                         f"{where}: a JSON list, expected an object a line (JSONL)"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from powsm.audio import CHANNELS, SAMPLE_RATE
 from powsm.audio_files import printable
+from powsm.cli.options import refuse_unused
 from powsm.cli.recordings.paths import (
     Faults,
     RecordingsError,
@@ -87,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
             "write NAME.txt beside each"
         )
     to_stdout = options.format is None and options.out is None
+    why = "no file is written without --format or --out"
+    refuse_unused(options, "force", why=why, unless=not to_stdout)
     targets: dict[Source, Path] = {}
     if not to_stdout:
         if options.out is not None:
@@ -121,6 +124,10 @@ def _g2p(options: argparse.Namespace) -> str:
     if options.phones is not None and options.g2p not in (None, "none"):
         raise PowsmError(f"--phones is IPA, of which --g2p {options.g2p} makes nothing")
     g2p = options.g2p or ("none" if options.phones is not None else "model")
+    why = "the phones are not the model's"
+    refuse_unused(options, "profile", why=why, unless=g2p == "model")
+    why = "phones that are given need no language"
+    refuse_unused(options, "lang", why=why, unless=g2p != "none")
     voice_for(g2p, options.lang)
     if options.profile is not None:
         from powsm.decode.profile import find_profile, for_task

@@ -12,6 +12,7 @@ import sys
 
 from powsm.audio import CHANNELS
 from powsm.audio_files import printable
+from powsm.cli.options import whole
 from powsm.cli.recordings.paths import (
     Faults,
     add_model,
@@ -28,14 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="+", metavar="PATH", help="recording, folder, or -")
     add_model(parser)
     add("--languages", nargs="+", default=[], help="choose among these; default: all")
-    add("--n_best", type=int, default=1, help="languages that are shown")
+    add("--n_best", type=whole(1), default=1, help="languages that are shown")
     mixed = [channel for channel in CHANNELS if channel != "each"]
     add("--channel", choices=mixed, default="mix", help="of several (default: mix)")
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.n_best < 1:
-        raise PowsmError(f"--n_best {options.n_best}: expected 1 or more")
     from powsm.languages import lang_code
 
     among = [lang_code(name) or name for name in options.languages]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from powsm.audio import CHANNELS, SAMPLE_RATE, WINDOW_S
 from powsm.audio_files import printable
+from powsm.cli.options import number, refuse_unused
 from powsm.cli.recordings.paths import (
     Faults,
     RecordingsError,
@@ -31,10 +32,15 @@ from powsm.cli.recordings.paths import (
     targets_of,
     text_of,
 )
-from powsm.decode.recordings.result import ENDINGS, check_format, render
+from powsm.decode.recordings.result import (
+    ENDINGS,
+    WITH_SLASHES,
+    check_format,
+    render,
+)
 from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write
-from powsm.tasks import TASKS
+from powsm.tasks import PHONES, TASKS, tasks_writing
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +66,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="do again what is done")
     add("--slashes", action="store_true", help="phones as tokens: /p//a/")
     add("--trim_silence", action="store_true", help="at both ends; default: keep it")
-    add("--window_s", type=float, default=WINDOW_S, help="seconds encoded at once")
-    add("--overlap_s", type=float, default=4.0, help="seconds that windows share")
+    length = {"type": number(above=True)}
+    add("--window_s", **length, default=WINDOW_S, help="seconds encoded at once")
+    add("--overlap_s", **length, default=4.0, help="seconds that windows share")
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,11 @@ def run(options: argparse.Namespace) -> None:
             "beside each"
         )
     to_stdout = options.format is None and options.out is None
+    why = "no file is written without --format or --out"
+    refuse_unused(options, "force", why=why, unless=not to_stdout)
+    why = f"{options.task} as {form} has no text of phones"
+    has_phones = options.task in tasks_writing(PHONES) and form in WITH_SLASHES
+    refuse_unused(options, "slashes", why=why, unless=has_phones)
     targets: dict[Source, Path] = {}
     if not to_stdout:
         if options.out is not None:

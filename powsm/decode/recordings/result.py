@@ -23,6 +23,7 @@ ENDINGS = {
     "srt": ".srt",
     "eaf": ".eaf",
 }
+WITH_SLASHES = ("txt", "json", "jsonl")  # phones as tokens, where asked for
 ALIGNED_FORMS = ("textgrid", "csv", "eaf", "ctm", "json")  # of words and phones
 _PHONE = re.compile(r"/([^/\s]+)/")  # in slashed text
 _PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
