@@ -20,6 +20,7 @@ from powsm.prepare.filters import (
     check_languages,
     languages_named,
 )
+from powsm.prepare.index import build_index
 from powsm.prepare.judge import LABELS, default_labels
 from powsm.prepare.subset import SUBSET_HOURS
 from powsm.tasks import TASKS
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
     for dset in sets:
         with naming(args.dump / dset):
             outcome = prepare_set(args.data / dset, args.dump / dset, settings, args.nj)
+            build_index(args.dump / dset)  # which no rank of a training waits for then
         if outcome is None:
             log.info("%s: current, nothing to do", dset)
             continue

@@ -127,24 +127,50 @@ def level_db(speech: "np.ndarray") -> float:
     >>> round(level_db(np.concatenate([0.1 * tone, 0 * tone])), 1)  # power 0.01 / 2
     -23.0
     """
+    return _level_of(_powers(speech))
+
+
+def gain_to_level(
+    parts: Iterable["np.ndarray"], target_db: float = LEVEL_DB
+) -> "np.float32":
+    """The factor that makes speech as loud as `target_db`, or as its peak allows.
+
+    Args:
+        parts: the speech, in parts of whole seconds but for the last.
+        target_db: see `level_db`.
+    """
     import numpy as np
 
-    n = len(speech) // _LEVEL_FRAME * _LEVEL_FRAME
-    frames = speech[:n].reshape(-1, _LEVEL_FRAME) if n else speech[None]
-    power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / frames.shape[1]
-    if not power.any():
-        return float("-inf")
-    return float(10 * np.log10(power[power >= power.max() / 1000].mean()))
+    powers, peak = [], 0.0
+    for part in parts:
+        powers.append(_powers(part))
+        peak = max(peak, float(np.abs(part).max()))
+    if not peak:
+        return np.float32(1)
+    gain = 10 ** ((target_db - _level_of(np.concatenate(powers))) / 20)
+    return np.float32(min(gain, 0.99 / peak))
 
 
 def at_level(speech: "np.ndarray", target_db: float = LEVEL_DB) -> "np.ndarray":
     """Speech made as loud as `target_db`, or as its highest peak allows."""
+    return speech * gain_to_level([speech], target_db)
+
+
+def _powers(speech: "np.ndarray") -> "np.ndarray":
+    """Mean power of each stretch of 25 ms; a rest that is shorter is left out."""
     import numpy as np
 
-    if not speech.any():
-        return speech
-    gain = 10 ** ((target_db - level_db(speech)) / 20)
-    return speech * np.float32(min(gain, 0.99 / np.abs(speech).max()))
+    n = len(speech) // _LEVEL_FRAME * _LEVEL_FRAME
+    frames = speech[:n].reshape(-1, _LEVEL_FRAME) if n else speech[None]
+    return np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / frames.shape[1]
+
+
+def _level_of(power: "np.ndarray") -> float:
+    import numpy as np
+
+    if not power.any():
+        return float("-inf")
+    return float(10 * np.log10(power[power >= power.max() / 1000].mean()))
 
 
 def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
@@ -156,8 +182,8 @@ def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
     n_named = len(_announced_quiet)
     if n_named <= _MOST_QUIET:
         log.warning(
-            "%s: its level is %.0f dB, speech is near %.0f; results will be worse, "
-            "raise its level%s",
+            "%s: its level is %.0f dB, speech is near %.0f; results will be worse "
+            "without level: usual in the decode profile%s",
             printable(location),
             level,
             LEVEL_DB,
@@ -211,6 +237,22 @@ def _check_values(speech: "np.ndarray", location: str) -> "np.ndarray":
             "[-1, 1]; integers were written as floats: divide them by 32768 (16 bit)"
         )
     return speech
+
+
+def n_channels_of(location: str, data: bytes | None = None) -> int:
+    """Channels of a recording, of which no more than the beginning is decoded.
+
+    Args:
+        location, data: see `speech_blocks`.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    source = AudioRef.parse(location).path if data is None else data
+    with mapped(source, location) as bytes_of_file:
+        _, blocks = decode_blocks(bytes_of_file, location)
+        first = next(iter(blocks), None)
+        return 1 if first is None else first.shape[1]
 
 
 def n_samples_of(location: str) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
-from powsm.decode.longform import CTCFrames, ctc_frames
+from powsm.decode.longform import CTCFrames, Speech, ctc_frames
 from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
@@ -41,13 +41,13 @@ class AlignError(PowsmError):
 
 
 def align(
-    recogniser: Recogniser, speech: Tensor, phones: Sequence[str] | None = None
+    recogniser: Recogniser, speech: Speech, phones: Sequence[str] | None = None
 ) -> list[Segment]:
     """When each phone is said.
 
     Args:
         recogniser: a model with its tokenizer.
-        speech: (n_samples,) at 16 kHz, of any length.
+        speech: (n_samples,) at 16 kHz, of any length, or a recording.
         phones: what is said, as `powsm.phones.normaliser` segments it; None takes what
             the CTC head says. Length marks are kept in the result, and not looked for
             in the sound:

@@ -177,9 +177,10 @@ def _read_and_decode(
     good, speech, records = [], [], []
     is_padded = profile.window == "published"
     shortest = 1 if is_padded else FrameGrid.of(recogniser.model).min_samples()
+    is_levelled = profile.level == "usual"
     for item in batch:
         try:
-            samples = read_speech(item.audio, min_samples=shortest)
+            samples = read_speech(item.audio, shortest, is_levelled=is_levelled)
             speech.append(samples)
             good.append(item)
         except (AudioError, OSError) as err:

@@ -21,7 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from powsm.audio import HOP_LENGTH, SAMPLE_RATE, WINDOW_S, AudioError, speech_blocks
+from powsm.audio import (
+    HOP_LENGTH,
+    SAMPLE_RATE,
+    WINDOW_S,
+    AudioError,
+    gain_to_level,
+    speech_blocks,
+)
 from powsm.audio_files import printable
 from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
@@ -36,7 +43,7 @@ BATCH_S = 100.0  # seconds of windows encoded at once, as in a decode profile
 TRIM_DB = 40  # below the loudest part: silence
 PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
 _TRIM_FRAME = 400  # samples, 25 ms
-_TRIM_HOPS = 10_000  # hops of a stretch that is measured at once
+_STRETCH = 10_000 * HOP_LENGTH  # samples that are measured at once
 
 
 class LongFormError(PowsmError):
@@ -304,6 +311,49 @@ class Recording:
         return torch.from_numpy(np.frombuffer(data, np.float32).copy())
 
 
+class Stretch:
+    """A part of a recording that is read when it is asked for.
+
+    Args:
+        speech: the recording.
+        begin, end: samples of it.
+        gain: the factor of every sample.
+    """
+
+    def __init__(self, speech: Recording, begin: int, end: int, gain: float = 1.0):
+        self._speech, self._begin, self._n_samples = speech, begin, end - begin
+        self._gain = gain
+
+    def __len__(self) -> int:
+        return self._n_samples
+
+    def __getitem__(self, stretch: slice) -> Tensor:
+        begin, end, _ = stretch.indices(self._n_samples)
+        read = self._speech[self._begin + begin : self._begin + end]
+        return read if self._gain == 1 else read * self._gain
+
+
+Speech = Tensor | Recording | Stretch
+
+
+def stretch_of(speech: Speech, begin: int, end: int) -> Speech:
+    """Samples [begin, end); of a recording they are not read yet."""
+    return (
+        speech[begin:end] if isinstance(speech, Tensor) else Stretch(speech, begin, end)
+    )
+
+
+def at_usual_level(speech: Speech) -> Speech:
+    """Speech as loud as most is recorded, or as its highest peak allows."""
+    gain = gain_to_level(
+        speech[begin : begin + _STRETCH].numpy()
+        for begin in range(0, len(speech), _STRETCH)
+    )
+    if isinstance(speech, Tensor):
+        return speech * gain
+    return Stretch(speech, 0, len(speech), float(gain))
+
+
 def cut_at_pauses(
     path: Sequence[int], blank: int, most: int, pause: int | None = None
 ) -> list[tuple[int, int]]:
@@ -360,7 +410,7 @@ def _cut_long(path: Sequence[int], blank: int, most: int) -> list[tuple[int, int
     return [*pieces, (start, len(path))]
 
 
-def trim_silence(speech: Tensor) -> tuple[Tensor, float]:
+def trim_silence(speech: Speech) -> tuple[Speech, float]:
     """Cut off the silence before and after the sound of a recording.
 
     Silence is what stays `TRIM_DB` below the loudest 25 ms.
@@ -375,12 +425,11 @@ def trim_silence(speech: Tensor) -> tuple[Tensor, float]:
     if len(speech) < _TRIM_FRAME:
         return speech, 0.0
     # a stretch at a time: all frames at once would take seven times the recording
-    stretch = _TRIM_HOPS * HOP_LENGTH
     power = torch.cat(
         [
             part.unfold(0, _TRIM_FRAME, HOP_LENGTH).square().mean(-1)
-            for begin in range(0, len(speech) - _TRIM_FRAME + 1, stretch)
-            if len(part := speech[begin : begin + stretch + _TRIM_FRAME - HOP_LENGTH])
+            for begin in range(0, len(speech) - _TRIM_FRAME + 1, _STRETCH)
+            if len(part := speech[begin : begin + _STRETCH + _TRIM_FRAME - HOP_LENGTH])
             >= _TRIM_FRAME
         ]
     )
@@ -388,4 +437,4 @@ def trim_silence(speech: Tensor) -> tuple[Tensor, float]:
     first, last = int(sound[0]), int(sound[-1])
     begin = first * HOP_LENGTH
     end = last * HOP_LENGTH + _TRIM_FRAME if last + 1 < len(power) else len(speech)
-    return speech[begin:end], begin / SAMPLE_RATE
+    return stretch_of(speech, begin, end), begin / SAMPLE_RATE

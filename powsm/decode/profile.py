@@ -25,6 +25,7 @@ from powsm.vocabulary.phone_sets import (
 )
 
 # the prompted tasks, and what predicts the prompt of each
+LEVELS = ("own", "usual")  # of recordings, as they are heard
 _SEARCHES = ("search", "first_search")  # keys that hold options of a search
 FIRST_PASS = {t.name: t.first_pass for t in TASKS.values() if t.is_prompted}
 # what the CTC head says, whatever it is asked: phones without a prompt
@@ -104,6 +105,7 @@ class Profile:
             `none`.
         audio: what g2p and p2g hear: their `own` audio, or `silence` of its length.
         window: `own` length, or `published`: padded with silence to 20 s.
+        level: `own`, or `usual`: every recording made as loud as most are.
         dtype: `float32`, or `bfloat16` for the matrix products.
         batch_seconds: most seconds of audio, padding included, in a batch.
         search: options of `SearchOptions`. With `decode: ctc` only
@@ -121,6 +123,7 @@ class Profile:
     prev: str = "gold"
     audio: str = "own"
     window: str = "own"
+    level: str = "own"
     dtype: str = "float32"
     batch_seconds: float = 100.0
     search: SearchOptions = SearchOptions()
@@ -132,6 +135,7 @@ class Profile:
             "prev": ("gold", "predicted", "none"),
             "audio": ("own", "silence"),
             "window": ("own", "published"),
+            "level": LEVELS,
             "dtype": ("float32", "bfloat16"),
         }
         for name, valid in choices.items():
@@ -315,6 +319,8 @@ class Profile:
         settings = asdict(self)
         if self.first_search is None:
             del settings["first_search"]  # as profiles were before they had it
+        if self.level == "own":
+            del settings["level"]
         text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -372,12 +378,13 @@ def for_task(
     *,
     has_text: bool = False,
     phones: str | tuple[str, ...] | None = None,
+    level: str | None = None,
 ) -> Profile:
     """A profile as it decodes one task, and its own self where nothing is changed.
 
     Args:
         has_text: a prompt that is given takes the place of one that is predicted.
-        phones: see `Profile.phones`.
+        phones, level: see `Profile`; None: as the profile has it.
 
     Raises:
         DecodeError: the profile cannot do the task, or phones were named for words.
@@ -387,6 +394,8 @@ def for_task(
         changes["tasks"] = (task,)
     if phones is not None:
         changes["phones"] = phones
+    if level is not None:
+        changes["level"] = level
     if has_text and profile.prev != "gold":
         changes |= {"prev": "gold", "first_search": None}
     return replace(profile, **changes) if changes else profile

@@ -2,10 +2,9 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
-from torch import Tensor
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.decode.align import AlignError, align, read_segments
@@ -16,9 +15,11 @@ from powsm.decode.longform import (
     PAUSE_S,
     CTCFrames,
     LongFormError,
-    Recording,
+    Speech,
+    at_usual_level,
     ctc_frames_of_all,
     cut_at_pauses,
+    stretch_of,
 )
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
@@ -45,7 +46,7 @@ class Job:
     """
 
     utt_id: str
-    speech: Tensor | Recording
+    speech: Speech
     lang_sym: str = UNKNOWN_LANG_SYM
     text_prev: str = NA_SYM
     start_s: float = 0.0
@@ -120,6 +121,8 @@ def transcribe(
         raise LongFormError(
             f"{task} gives no phones to align; times are for {' '.join(PHONE_TASKS)}"
         )
+    if profile.level == "usual":
+        jobs = [replace(job, speech=at_usual_level(job.speech)) for job in jobs]
     records = [
         {
             "utt_id": job.utt_id,
@@ -201,7 +204,7 @@ def _pieces(
     return [
         Job(
             f"{job.utt_id}-{number:06d}",
-            job.speech[begin:end],
+            stretch_of(job.speech, begin, end),
             job.lang_sym,
             job.text_prev,
             job.start_s + begin / SAMPLE_RATE,
@@ -226,7 +229,7 @@ def _decode_pieces(
         id(parts[record["utt_id"]]): record
         for batch in cut_batches(todo, profile)
         for record in decode_batch(
-            recogniser, profile, task, batch, [parts[i.utt_id].speech for i in batch]
+            recogniser, profile, task, batch, [parts[i.utt_id].speech[:] for i in batch]
         )
     }
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from powsm.decode.longform import (
     LongFormError,
     Recording,
+    Stretch,
+    at_usual_level,
     ctc_frames,
     cut_at_pauses,
     trim_silence,
@@ -151,3 +153,20 @@ def test_trimming_measures_long_recordings_in_stretches():
     trimmed, start_s = trim_silence(torch.cat([quiet, loud, quiet]))
     assert start_s == pytest.approx(125, abs=0.03)
     assert len(trimmed) == pytest.approx(3_000_000, abs=800)
+
+
+def test_a_recording_is_trimmed_and_made_louder_as_its_tensor_is(tmp_path):
+    tone = 0.003 * torch.sin(torch.arange(1_700_000) / 5)  # more than is read at once
+    speech = torch.cat([torch.zeros(8_000), tone, torch.zeros(8_000)])
+    soundfile.write(tmp_path / "a.wav", speech.numpy(), 16_000, subtype="FLOAT")
+    recording = Recording(str(tmp_path / "a.wav"))
+    trimmed, start_s = trim_silence(recording)
+    expected, begins_s = trim_silence(speech)
+    assert start_s == begins_s and isinstance(trimmed, Stretch)
+    assert torch.equal(trimmed[:], expected)
+    assert torch.equal(trimmed[1_000:2_000], expected[1_000:2_000])
+    louder = at_usual_level(recording)
+    assert isinstance(louder, Stretch) and len(louder) == len(speech)
+    assert torch.allclose(louder[:], at_usual_level(speech), atol=1e-6)
+    assert float(louder[20_000:40_000].square().mean()) == pytest.approx(0.01, 0.01)
+    assert not at_usual_level(torch.zeros(500)).any()

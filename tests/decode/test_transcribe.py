@@ -5,13 +5,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import soundfile
 import torch
 from ctc_stand_in import BLANK, A, P, speech_of, stand_in
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.align import align
-from powsm.decode.longform import LongFormError
+from powsm.decode.longform import LongFormError, Recording, Stretch
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import SearchOptions
@@ -166,3 +167,32 @@ def test_a_text_prompts_a_recording_of_a_window_and_no_longer_one(recogniser):
     assert transcribe_all(recogniser, profile, "p2g", [job])[0]["pieces"]
     with pytest.raises(LongFormError, match="talk: the text of 1.0 s cannot be cut"):
         transcribe_all(recogniser, profile, "p2g", [job], window_s=0.9)
+
+
+def test_pieces_of_a_recording_are_read_when_they_are_decoded(recogniser, tmp_path):
+    """So that hours take the memory of a batch."""
+    speech = 0.1 * torch.randn(5 * 16_000, generator=torch.Generator().manual_seed(0))
+    soundfile.write(tmp_path / "a.wav", speech.numpy(), 16_000, subtype="FLOAT")
+    recording = Recording(str(tmp_path / "a.wav"))
+    profile = Profile("decode_a", search=SEARCH)
+    how = {"window_s": 2.0, "overlap_s": 0.5}
+    said = transcribe(recogniser, profile, "pr", recording, **how)
+    assert said == transcribe(recogniser, profile, "pr", speech, **how)
+    assert len(said["pieces"]) > 1
+    path = torch.zeros(120, dtype=torch.long)
+    job = Job("u", recording)
+    parts = _pieces(recogniser, job, SimpleNamespace(path=path), 32_000)
+    assert len(parts) > 1 and all(isinstance(part.speech, Stretch) for part in parts)
+
+
+def test_quiet_recordings_are_made_louder_where_the_profile_says_so(recogniser):
+    speech = 0.1 * torch.randn(32_000, generator=torch.Generator().manual_seed(0))
+    usual = replace(CTC, level="usual")
+    scores = {
+        (profile.level, gain): transcribe(recogniser, profile, "pr", speech * gain)
+        for profile in (CTC, usual)
+        for gain in (1.0, 0.01)
+    }
+    assert usual.digest() != CTC.digest()
+    loud, quiet = scores["usual", 1.0]["score"], scores["usual", 0.01]["score"]
+    assert quiet == pytest.approx(loud, abs=0.01)

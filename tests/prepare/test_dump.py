@@ -3,6 +3,7 @@
 import errno
 import json
 import random
+import runpy
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from powsm.files.datadir import EXAMPLE_FILES, DataDirError, validate
 from powsm.phones.unknown import UnknownSymbolsError
 from powsm.prepare.dump import DONE_FILE, Settings, prepare_set
 from powsm.prepare.filters import Limits
+from powsm.prepare.index import build_index
 from powsm.prepare.judge import corpus_of
 from powsm.tasks import PUBLISHED_TASKS
 
@@ -42,6 +44,19 @@ def small(tmp_path):
         "asterisk_f_ina": {},
     }
     return make_data_dir(tmp_path / "data" / "train", rows)
+
+
+def test_stage_4_leaves_the_index_that_training_reads(small, tmp_path, monkeypatch):
+    """So that no rank waits for one."""
+    arguments = ["--data", tmp_path / "data", "--dump", tmp_path / "dump"]
+    monkeypatch.setattr(sys, "argv", ["prepare_dump.py", *map(str, arguments)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    record = tmp_path / "dump/train/.index/stamp.json"
+    before = record.stat()
+    assert build_index(tmp_path / "dump/train") == record.parent
+    assert record.stat() == before, "it was current"
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert record.stat() == before, "and a set that is current keeps it"
 
 
 def test_files_hold_exactly_the_published_format(small, tmp_path):

@@ -32,6 +32,7 @@ from powsm.cli.recordings.paths import (
     targets_of,
     text_of,
 )
+from powsm.decode.profile import LEVELS
 from powsm.decode.recordings.result import (
     ENDINGS,
     WITH_SLASHES,
@@ -67,6 +68,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--slashes", action="store_true", help="phones as tokens: /p//a/")
     add("--trim_silence", action="store_true", help="at both ends; default: keep it")
     length = {"type": number(above=True)}
+    level = "own, or usual: make quiet recordings louder; default: as the profile says"
+    add("--level", choices=LEVELS, help=level)
     add("--window_s", **length, default=WINDOW_S, help="seconds encoded at once")
     add("--overlap_s", **length, default=4.0, help="seconds that windows share")
 
@@ -135,7 +138,11 @@ def _check_question(options: argparse.Namespace) -> None:
     profile = find_profile(asked) if asked else default_profile(options.task)
     phones = phone_set(options.phones) if options.phones else None
     options.profile = for_task(
-        profile, options.task, has_text=options.text is not None, phones=phones
+        profile,
+        options.task,
+        has_text=options.text is not None,
+        phones=phones,
+        level=options.level,
     )
 
 
@@ -212,7 +219,10 @@ def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
         try:
             parts = list(_channels(options, source, targets.get(source)))
             for part in parts:
-                long_enough(part.speech, model.min_samples, str(source.path))
+                long_enough(
+                    *(part.speech, model.min_samples, str(source.path)),
+                    is_levelled=options.profile.level == "usual",
+                )
         except PowsmError as err:
             faults.add(err)
         else:
@@ -223,7 +233,7 @@ def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
 def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
     import torch
 
-    from powsm.audio import read_audio
+    from powsm.audio import n_channels_of, read_audio
     from powsm.decode.longform import Recording
 
     data = read_stdin() if source.is_stdin else None
@@ -233,16 +243,19 @@ def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
         speech = Recording(location, options.channel, data)
         yield _Part(source, _shown(source), speech, target)
         return
-    channels = read_audio(location, "each", data)
-    if len(channels) == 1:
-        yield _Part(source, _shown(source), torch.from_numpy(channels[0]), target)
+    n_channels = n_channels_of(location, data)
+    if n_channels == 1:
+        yield _Part(source, _shown(source), Recording(location, None, data), target)
         return
-    numbered = [str(number) for number in range(1, len(channels) + 1)]
-    sides = list(zip(_SIDES if len(channels) == 2 else numbered, channels, strict=True))
+    sides: list[tuple[str, Recording | torch.Tensor]]
+    if n_channels == 2:
+        sides = [(side, Recording(location, side, data)) for side in _SIDES]
+    else:  # of a meeting, which is in memory as a whole
+        channels = enumerate(read_audio(location, "each", data), 1)
+        sides = [(str(n), torch.from_numpy(samples.copy())) for n, samples in channels]
     # the file of the first is written last: where it is, the others are, too
-    for side, samples in sides if target is None else sides[::-1]:
+    for side, speech in sides if target is None else sides[::-1]:
         own = None if target is None else _of_channel(target, side)
-        speech = torch.from_numpy(samples.copy())
         yield _Part(source, f"{_shown(source)} {side}", speech, own)
 
 
@@ -278,7 +291,7 @@ def _answers(options, model, question, group: list[_Part], faults: Faults) -> li
                 text = text_of(part.source, ".txt")
             speech, start_s = part.speech, 0.0
             if options.trim_silence:
-                speech, start_s = trim_silence(speech[:])
+                speech, start_s = trim_silence(speech)
             name = part.source.name
             jobs.append(model.job(question, name, speech, text, start_s))
             ready.append(part)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
+from powsm.files.lock import owned
 from powsm.files.whole import sha256_file
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ ATTEMPTS = 4  # tries of a download before giving up
 FIRST_WAIT_S = 2.0  # doubled after each failure
 
 # "'URI' FILE SIZE SHA256:HEX", the line of `apt-get --print-uris`
+_FETCHING = ".download-"  # names of folders that a download is in
 _URI_LINE = re.compile(r"'[^']+' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<hash>\w{64})")
 
 
@@ -107,7 +109,10 @@ def _download(
 ) -> dict[str, Path]:
     """Download into a temporary folder, verify, move into place."""
     names = [p.name for p in packages]
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
+    with (
+        owned(folder),
+        tempfile.TemporaryDirectory(dir=_swept(folder), prefix=_FETCHING) as temporary,
+    ):
         offers = _offers(names, temporary)
         for package in packages:
             if offers[package.name] != package:
@@ -146,6 +151,13 @@ def _download(
             paths[package.name] = folder / package.file_name
             os.replace(got, paths[package.name])
     return paths
+
+
+def _swept(folder: Path) -> Path:
+    """The folder without what killed downloads left; only for who owns it."""
+    for left in folder.glob(f"{_FETCHING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return folder
 
 
 def _offers(names: Sequence[str], cwd: str) -> dict[str, Package]:

@@ -138,6 +138,7 @@ class Model:
                 channel=channel,
                 min_samples=self.min_samples,
                 name=name,
+                is_levelled=question.profile.level == "usual",
             )
             if isinstance(one, str | Path):
                 name = Path(one).stem

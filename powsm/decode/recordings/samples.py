@@ -31,6 +31,7 @@ def speech_of(
     channel: str | None = "mix",
     min_samples: int,
     name: str = "audio",
+    is_levelled: bool = False,
 ) -> Tensor | Recording:
     """Speech as a model hears it, of whatever holds it.
 
@@ -42,6 +43,8 @@ def speech_of(
         channel: `mix`, `left` or `right`; None refuses several channels.
         min_samples: the shortest that the model encodes.
         name: for errors, where `audio` is no path.
+        is_levelled: it will be brought to the usual level, so that a quiet one is no
+            matter.
 
     Raises:
         AudioError: it cannot be used; says why.
@@ -68,13 +71,17 @@ def speech_of(
             f"{name}: {type(audio).__name__}, expected a path, a file opened as 'rb', "
             "or samples as a NumPy array or tensor"
         )
-    return long_enough(speech, min_samples, name)
+    return long_enough(speech, min_samples, name, is_levelled=is_levelled)
 
 
 def long_enough(
-    speech: Tensor | Recording, min_samples: int, name: str
+    speech: Tensor | Recording,
+    min_samples: int,
+    name: str,
+    *,
+    is_levelled: bool = False,
 ) -> Tensor | Recording:
-    """The same speech; one that is far too quiet is logged.
+    """The same speech; one that is far too quiet is logged, unless it gets a level.
 
     Raises:
         AudioError: it is shorter than `min_samples`.
@@ -84,7 +91,8 @@ def long_enough(
             f"{printable(name)}: {len(speech) / SAMPLE_RATE:.3f} s is too short to "
             f"encode; the model needs {min_samples / SAMPLE_RATE:.3f} s"
         )
-    warn_if_quiet(speech[: _QUIET_S * SAMPLE_RATE].numpy(), name)
+    if not is_levelled:
+        warn_if_quiet(speech[: _QUIET_S * SAMPLE_RATE].numpy(), name)
     return speech
 
 

@@ -6,18 +6,18 @@ interval leaves open is undecided, and what cannot be tested says why.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from powsm.errors import PowsmError
 from powsm.formatting import markdown_table
 from powsm.report.paper.fill import Score, System, fill
-from powsm.report.paper.spec import Query, Table
+from powsm.report.paper.spec import Query, Table, check_record
 from powsm.score.rates import Scores
-from powsm.settings import load_yaml
+from powsm.settings import fits, load_yaml
 from powsm.tasks import PHONES, plain_task
 
 CLAIMS_FILE = "claims.yaml"
@@ -64,6 +64,16 @@ class Claim:
     untested: str = ""
 
 
+class _SideKeys(TypedDict):
+    profile: str
+    task: str
+
+
+class _ClaimsKeys(TypedDict):
+    sets: Mapping
+    claims: Sequence
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a claim for one experiment, or for a pair of them.
@@ -90,16 +100,22 @@ def load_claims(path: Path) -> tuple[list[Claim], dict[str, tuple[str, ...]]]:
         The claims in order, and the sets of each role.
 
     Raises:
-        ClaimError: an unknown key or role.
+        ClaimError: an unknown role.
+        TableError: an unknown key, or a value of another type.
     """
     record = load_yaml(path)
-    known = {f.name for f in fields(Claim)}
-    roles = {name: tuple(sets) for name, sets in record["sets"].items()}
+    check_record(record, _ClaimsKeys, str(path))
+    roles = {}
+    for name, sets in record["sets"].items():
+        if not fits(sets, list[str]):
+            raise ClaimError(f"{path}: sets: {name}: {sets!r}, expected a list")
+        roles[name] = tuple(sets)
     claims = []
     for raw in record["claims"]:
-        if unknown := sorted(set(raw) - known):
-            raise ClaimError(f"{path}: {raw.get('name')}: unknown {' '.join(unknown)}")
+        check_record(raw, Claim, f"{path}: a claim", {"name", "statement", "source"})
         claim = Claim(**raw)
+        for side in filter(None, (claim.first, claim.second)):
+            check_record(side, _SideKeys, f"{path}: {claim.name}")
         if claim.role and claim.role not in roles:
             raise ClaimError(
                 f"{path}: {claim.name}: role {claim.role!r}, expected one of "

@@ -1,9 +1,9 @@
 """Descriptions of published tables, `conf/tables/*.yaml`, checked when read."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, get_type_hints
 
 from powsm.errors import PowsmError
 from powsm.phones.alphabets import phone_maps
@@ -199,24 +199,75 @@ class TestSet:
 
 
 _SETTINGS = ("metric", "task", "profile", "prompt")
-_TABLE_KEYS = {"title", "paper", "source", "cleaning", "references", "training"}
-_TABLE_KEYS |= {"columns", "rows", *_SETTINGS}
-_COLUMN_KEYS = {"name", "set", "lang", "mean_of", *_SETTINGS}
-_ROW_KEYS = {"name", "cells", "ours", "training", "baseline", "blank", "why"}
-_ROW_KEYS |= {"phone_map"}
 
 
-def _check_keys(
-    record: object, known: set[str], required: set[str], where: str
-) -> None:
+class _Settings(TypedDict, total=False):
+    """What a table, a column or a row of ours may set."""
+
+    metric: str
+    task: str
+    profile: str
+    prompt: str
+
+
+class _TableKeys(_Settings):
+    title: str
+    paper: str
+    source: NotRequired[str]
+    cleaning: NotRequired[str]
+    references: NotRequired[str]
+    training: NotRequired[Mapping]
+    columns: Sequence
+    rows: Sequence
+
+
+class _ColumnKeys(_Settings):
+    name: str
+    set: NotRequired[str]
+    lang: NotRequired[str]
+    mean_of: NotRequired[Sequence[str]]
+
+
+class _RowKeys(TypedDict):
+    name: str
+    cells: Mapping
+    ours: NotRequired[Mapping]
+    training: NotRequired[Mapping]
+    baseline: NotRequired[str]
+    blank: NotRequired[Mapping]
+    why: NotRequired[str]
+    phone_map: NotRequired[str]
+
+
+class _CellKeys(TypedDict):
+    value: str
+    source: NotRequired[str]
+
+
+def check_record(record: object, kind: type, where: str, required=frozenset()) -> None:
+    """Refuse a mapping with other keys or other types of values than it may have.
+
+    Args:
+        record: as YAML gave it.
+        kind: a TypedDict, which says what is required, or a dataclass.
+        where: file and place, for messages.
+        required: keys of a dataclass that must be there.
+
+    Raises:
+        TableError: names place, keys and what was expected.
+    """
+    known = get_type_hints(kind)
     if not isinstance(record, dict):
-        raise TableError(f"{where}: found {record!r}, expected a mapping")
-    unknown, missing = set(record) - known, required - set(record)
+        raise TableError(f"{where}: found {record!r}, expected 'key: value' lines")
+    required = getattr(kind, "__required_keys__", required)
+    unknown, missing = set(record) - set(known), required - set(record)
     if unknown or missing:
         raise TableError(
-            f"{where}: unknown {sorted(unknown)}, missing {sorted(missing)}; "
+            f"{where}: unknown {sorted(map(str, unknown))}, missing {sorted(missing)}; "
             f"known are {' '.join(sorted(known))}"
         )
+    if faults := type_faults(kind, record):
+        raise TableError(f"{where}: {'; '.join(faults)}")
 
 
 def load_table(path: Path) -> Table:
@@ -229,7 +280,7 @@ def load_table(path: Path) -> Table:
     """
     path = Path(path)
     record = load_yaml(path, values_as_text=True)
-    _check_keys(record, _TABLE_KEYS, {"title", "paper", "columns", "rows"}, str(path))
+    check_record(record, _TableKeys, str(path))
     columns = tuple(_column(raw, path) for raw in record["columns"])
     names = [column.name for column in columns]
     for column in columns:
@@ -268,7 +319,7 @@ def load_table(path: Path) -> Table:
 
 
 def _column(raw: Any, path: Path) -> Column:
-    _check_keys(raw, _COLUMN_KEYS, {"name"}, f"{path}: a column")
+    check_record(raw, _ColumnKeys, f"{path}: a column")
     if ("set" in raw) == ("mean_of" in raw):
         raise TableError(f"{path}: column {raw['name']!r} needs set or mean_of")
     return Column(
@@ -283,7 +334,7 @@ def _column(raw: Any, path: Path) -> Column:
 def _row(
     raw: Any, columns: list[str], source: str, training: Mapping | None, path: Path
 ) -> Row:
-    _check_keys(raw, _ROW_KEYS, {"name", "cells"}, f"{path}: a row")
+    check_record(raw, _RowKeys, f"{path}: a row")
     where = f"{path}: row {raw['name']!r}"
     if unknown := set(raw["cells"]) - set(columns):
         raise TableError(f"{where}: cells of unknown columns {sorted(unknown)}")
@@ -291,13 +342,15 @@ def _row(
     for name, cell in raw["cells"].items():
         if not isinstance(cell, dict):
             cell = {"value": cell}
-        _check_keys(cell, {"value", "source"}, {"value"}, f"{where}, {name}")
+        check_record(cell, _CellKeys, f"{where}, {name}")
         cells[name] = Cell(cell["value"], cell.get("source", source))
         try:
             _ = cells[name].value
         except ValueError as err:
             raise TableError(f"{where}, {name}: {err}; leave a blank cell out") from err
     blank = raw.get("blank", {})
+    if not all(isinstance(reason, str) for reason in blank.values()):
+        raise TableError(f"{where}: blank: expected a reason by column")
     if unknown := set(blank) - set(columns):
         raise TableError(f"{where}: blank: unknown columns {sorted(unknown)}")
     ours = raw.get("ours")
@@ -321,7 +374,7 @@ def _row(
         )
     if ours is None:
         return row
-    _check_keys(ours, set(_SETTINGS), set(), f"{where}, ours")
+    check_record(ours, _Settings, f"{where}, ours")
     if training := raw.get("training", training):
         read = read_training(training, path.parent.parent, where)
         row = replace(row, training=read)
@@ -336,11 +389,8 @@ def load_sets(path: Path) -> dict[str, TestSet]:
     """
     record = load_yaml(path)
     sets = {}
-    known = {field.name for field in fields(TestSet)}
     for name, raw in record.items():
-        _check_keys(raw, known, {"hours", "access"}, f"{path}: {name}")
-        if faults := type_faults(TestSet, raw):
-            raise TableError(f"{path}: {name}: {'; '.join(faults)}")
+        check_record(raw, TestSet, f"{path}: {name}", {"hours", "access"})
         known_part = {"langs": tuple(raw.get("langs", ()))}
         sets[name] = TestSet(**raw | known_part | {"access": raw["access"].strip()})
         if sets[name].part_of and sets[name].part_of not in record:

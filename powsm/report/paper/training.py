@@ -7,14 +7,20 @@ length of training is another row, or none.
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Required, TypedDict, get_type_hints
 
 from powsm.errors import PowsmError
 from powsm.files.whole import read_json
 from powsm.model.find import GOES_ON_FILE
-from powsm.settings import apply_overrides, load_with_base, load_yaml
+from powsm.settings import (
+    apply_overrides,
+    load_with_base,
+    load_yaml,
+    type_faults,
+)
 from powsm.tasks import PUBLISHED_TASKS, TASKS
 
 # settings that make a model another one, with what ESPnet and we take without them
@@ -41,7 +47,31 @@ _DEFINING = {
     "max_epoch": 40,
 }
 SHOWN = 4  # differences named in a reason
-_KEYS = {"config", "plan", "variant", "set", "subset", "text_policy"}
+
+
+class _Keys(TypedDict, total=False):
+    config: str
+    plan: str
+    variant: str
+    set: Sequence[str]
+    subset: str
+    text_policy: str
+
+
+class _VariantKeys(TypedDict, total=False):
+    """What is read here of a variant of an ablation plan, which has more."""
+
+    name: Required[str]
+    set: Sequence[str] | None
+    subset: str
+    goes_on_from: str | None
+
+
+class _PlanKeys(TypedDict, total=False):
+    config: Required[str]
+    set: Sequence[str] | None
+    subset: str
+    variants: Required[Sequence[Mapping]]
 
 
 class TrainingError(PowsmError):
@@ -231,12 +261,17 @@ def read_training(raw: Mapping, folder: Path, where: str) -> Training:
     Raises:
         TrainingError: an unknown key, no such file or variant.
     """
-    if unknown := sorted(set(raw) - _KEYS):
+    known = get_type_hints(_Keys)
+    if unknown := sorted(set(raw) - set(known)):
         raise TrainingError(
             f"{where}, training: unknown {' '.join(unknown)}; known are "
-            f"{' '.join(sorted(_KEYS))}"
+            f"{' '.join(sorted(known))}"
         )
+    if faults := type_faults(_Keys, raw):
+        raise TrainingError(f"{where}, training: {'; '.join(faults)}")
     if "plan" in raw:
+        if not (folder / raw["plan"]).is_file():
+            raise TrainingError(f"{where}, training: no plan {folder / raw['plan']}")
         return _of_plan(folder / raw["plan"], raw.get("variant", ""), where)
     config = raw.get("config", "")
     if not (folder / config).is_file():
@@ -249,6 +284,9 @@ def read_training(raw: Mapping, folder: Path, where: str) -> Training:
 def _of_plan(path: Path, name: str, where: str) -> Training:
     """The training of a variant of an ablation plan."""
     plan = load_yaml(path)
+    _check(plan, _PlanKeys, str(path))
+    for row in plan["variants"]:
+        _check(row, _VariantKeys, f"{path}: a variant")
     variants = {row["name"]: row for row in plan["variants"]}
     if name not in variants:
         raise TrainingError(
@@ -265,6 +303,14 @@ def _of_plan(path: Path, name: str, where: str) -> Training:
         goes_on_from=_of_plan(path, before, where) if before else None,
         name=re.sub(r"[^A-Za-z0-9.]+", "_", f"{path.stem} {name}"),
     )
+
+
+def _check(record: Mapping, kind: type, where: str) -> None:
+    """Refuse a part of a plan that lacks what is read, or has it of another type."""
+    missing = sorted(kind.__required_keys__ - set(record))
+    faults = [f"no {' '.join(missing)}"] if missing else []
+    if faults := faults + type_faults(kind, record):
+        raise TrainingError(f"{where}: {'; '.join(faults)}")
 
 
 def why_not(name: str, differences: list[str]) -> str:

@@ -22,8 +22,10 @@ from powsm_command import POWSM
 from powsm.cli.main import main
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
 from powsm.corpora.evaluation.part import PartError, is_part_current, write_part
+from powsm.errors import PowsmError
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.report.paper import render
+from powsm.report.paper.claims import load_claims
 from powsm.report.paper.fill import (
     Filled,
     Score,
@@ -48,6 +50,7 @@ from powsm.report.paper.spec import (
     load_sets,
     load_table,
 )
+from powsm.report.paper.training import TrainingError
 from powsm.score.metrics import score_lid, score_phones
 from powsm.score.rates import Scores
 from powsm.score.results import read_results
@@ -167,12 +170,31 @@ def test_table_4_has_the_published_numbers():
         ("name: Absent, set: test_absent", "name: Absent", "needs set or mean_of"),
         ("profile: ctc_greedy\n", "", "has no 'profile'"),
         ("rows:", "rows: []\nroes:", r"unknown \['roes'\]"),
+        ("title: Tones", "title: [Tones]", r"title is \['Tones'\], expected text"),
+        ("rows:", "rows: 3\nx:", "unknown"),
+        ("columns:", "columns: {a: 1}\n_:", "unknown"),
+        ("- {name: Tone, set: test_tone}", "- 3", "a column: found '3', expected"),
+        ("name: Tone, set: test_tone", "name: Tone, set: [a]", "set is .* text"),
+        ("mean_of: [Tone, Absent]", "mean_of: Tone", "mean_of is 'Tone', .* a list"),
+        ("- {name: Theirs, cells: {Tone: 12.50}}", "- Theirs", "a row: found 'Theirs'"),
+        ("cells: {Tone: 12.50}", "cells: [12.50]", "cells is .* 'key: value'"),
+        ("cells: {Tone: 12.50}", "cells: {Tone: [1]}", "Theirs', Tone: value is"),
+        ("ours: {}", "ours: {metric: [PFER]}", "ours: metric is"),
+        ("ours: {}", "ours: 3", "ours is '3', expected 'key: value' lines"),
+        ("ours: {}", "ours: {}, training: all", "training is 'all'"),
+        ("ours: {}", "ours: {}, training: {set: a}", "training: set is 'a'"),
+        (
+            "ours: {}",
+            "ours: {}, training: {plan: a.yaml}",
+            "training: no plan",
+        ),
+        ("ours: {}", "ours: {}, blank: {Tone: [a]}", "blank: expected a reason"),
     ],
 )
 def test_faulty_description_is_refused(tmp_path, old, new, message):
     path = tmp_path / "table_x.yaml"
     path.write_text(SMALL_TABLE.replace(old, new, 1))
-    with pytest.raises(TableError, match=message):
+    with pytest.raises((TableError, TrainingError), match=message):
         load_table(path)
 
 
@@ -606,3 +628,30 @@ def test_faulty_phone_set_is_refused(tmp_path, files, message):
     with pytest.raises(PhoneSetError, match=message):
         write_phone_set(folder, tmp_path / "dump/test_x")
     assert not (tmp_path / "dump/test_x").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("claims: []", r"missing \['sets'\]"),
+        ("sets: 3\nclaims: []", "sets is 3, expected 'key: value' lines"),
+        ("sets: {seen: a}\nclaims: []", "sets: seen: 'a', expected a list"),
+        ("sets: {}\nclaims: {a: 1}", "claims is .* expected a list"),
+        ("sets: {}\nclaims: [3]", "a claim: found 3, expected 'key: value' lines"),
+        ("sets: {}\nclaims: [{name: a}]", r"missing \['source', 'statement'\]"),
+        (
+            "sets: {}\nclaims: [{name: a, statement: b, source: c, below: x}]",
+            "below is 'x', expected a number",
+        ),
+        (
+            "sets: {}\nclaims: [{name: a, statement: b, source: c, first: {task: pr}}]",
+            r"a: unknown \[\], missing \['profile'\]",
+        ),
+    ],
+)
+def test_faulty_claims_are_refused(tmp_path, text, message):
+    path = tmp_path / "claims.yaml"
+    path.write_text(text)
+    with pytest.raises(PowsmError, match=message) as refused:
+        load_claims(path)
+    assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
