@@ -31,7 +31,7 @@ DOORS = {
     # stock_check is a process of its own, with nothing but stock ESPnet
     "espnet2": {"model", "decode", "train", "publish.stock_check"},
     "lightning": {"train"},
-    "lhotse": {"corpora"},
+    "lhotse": {"corpora", "train.augment.apply"},
     "submitit": {"cluster"},
     "panphon": {"phones"},
     "huggingface_hub": {"hub"},

@@ -132,7 +132,8 @@ def check_trained(variant: "Variant", exp: Path, before: dict) -> None:
         PowsmError: settings, data or the training before differ.
     """
     from powsm.report import ablation
-    from powsm.train.record import has_weights, origin
+    from powsm.train.experiment.go_on import origin
+    from powsm.train.experiment.record import has_weights
 
     changed = ablation.changed_settings(before, variant.settings)
     faults = [f"was trained with other {' '.join(changed)}"] if changed else []

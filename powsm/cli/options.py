@@ -29,6 +29,7 @@ SHARED = {
     "--token_dir": {"type": Path, "required": True, "help": "of stage 5"},
     "--stats": {"type": Path, "help": "stage 10's folder, or a feats_stats.npz"},
     "--set": {
+        "action": "extend",
         "nargs": "*",
         "default": [],
         "metavar": "KEY.SUB=VALUE",

@@ -30,6 +30,7 @@ class Batch:
         example_ctc: (E,) row numbers of `text_ctc`; None means one target a recording,
             the same for all its examples.
         utt_ids: of the U recordings; empty where nobody asks for them.
+        done: what augmentation did to recordings, a name for each time.
         layout: what follows from the integers above; None lets the model make it.
     """
 
@@ -44,6 +45,7 @@ class Batch:
     example_audio: torch.Tensor | None = None
     example_ctc: torch.Tensor | None = None
     utt_ids: Sequence[str] = ()
+    done: Sequence[str] = ()
     layout: Layout | None = None
 
     def __post_init__(self) -> None:

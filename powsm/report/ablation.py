@@ -19,7 +19,7 @@ from powsm.score.results import task_title
 from powsm.settings import ConfigError, load_yaml
 from powsm.tasks import DECODED_TASKS, TASKS
 from powsm.train.config import load
-from powsm.train.record import MAY_CHANGE
+from powsm.train.experiment.go_on import MAY_CHANGE
 from powsm.vocabulary.code_points import PREFIX as CODE_POINTS
 
 _KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}

@@ -5,7 +5,9 @@ The unit is the utterance: its audio is read and encoded once, and all its examp
 """
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from powsm.files.compiled import jit
 
 PLAN_VERSION = 2  # to be raised when a pass with the same options becomes another one
 _POOL = 100_000  # utterances shuffled together before they are sorted by length
+_OF_SPEED = 1  # number of the draw of speeds, independent of the order
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,60 @@ def _cut(lengths: np.ndarray, most: int, most_rows: int) -> np.ndarray:
     return cuts[: n + 1].copy()
 
 
+class Key(NamedTuple):
+    """An utterance of a batch, as the data set is asked for it.
+
+    Args:
+        utt: its number.
+        total: samples after padding with silence.
+        lead: samples of that silence that stand before the speech.
+        speed: how many times as fast it is spoken.
+        draw: number of the pass, and how often the utterance came in it before; None
+            where the recording is taken as it is.
+    """
+
+    utt: int
+    total: int
+    lead: int
+    speed: float = 1.0
+    draw: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What augmentation is to be drawn from, for the utterances of a pass.
+
+    Attributes:
+        pass_number: of the pass.
+        speed: how many times as fast each is spoken, float32.
+        before: how often each came in the pass before, int32.
+    """
+
+    pass_number: int
+    speed: np.ndarray
+    before: np.ndarray
+
+    @classmethod
+    def of(
+        cls, utts: np.ndarray, speeds: Sequence[float], seed: int, pass_number: int
+    ) -> "Draws":
+        """For utterance numbers in the order in which they were shuffled."""
+        rng = np.random.default_rng([seed, pass_number, _OF_SPEED])
+        factors = np.array([1.0, *speeds], np.float32)
+        speed = factors[rng.integers(factors.size, size=utts.size)]
+        order = np.argsort(utts, kind="stable")
+        same = utts[order]
+        first = np.searchsorted(same, same)  # where each utterance's own begin
+        before = np.empty(utts.size, np.int32)
+        before[order] = np.arange(utts.size) - first
+        return cls(pass_number, speed, before)
+
+    def samples(self, n_samples: np.ndarray) -> np.ndarray:
+        """Samples of each at its speed, where it had `n_samples`; int32."""
+        rate = np.rint(self.speed.astype(np.float64) * SAMPLE_RATE).astype(np.int64)
+        return (-(-n_samples.astype(np.int64) * SAMPLE_RATE // rate)).astype(np.int32)
+
+
 @dataclass(frozen=True)
 class PassPlan:
     """All batches of one pass over the data, the same on every rank.
@@ -138,6 +195,7 @@ class PassPlan:
         lead: samples of that silence before the speech.
         bounds: batch b is `utts[bounds[order[b]] : bounds[order[b] + 1]]`.
         order: the order in which the batches are taken.
+        draws: for augmentation; None where recordings are taken as they are.
     """
 
     utts: np.ndarray
@@ -145,17 +203,23 @@ class PassPlan:
     lead: np.ndarray
     bounds: np.ndarray
     order: np.ndarray
+    draws: Draws | None = None
 
     def __len__(self) -> int:
         return self.order.size
 
-    def batch(self, b: int) -> list[tuple[int, int, int]]:
-        """Batch number `b`: (utterance number, total samples, lead samples)."""
+    def batch(self, b: int) -> list[Key]:
+        """Batch number `b`."""
         start, end = self.bounds[self.order[b]], self.bounds[self.order[b] + 1]
-        return [
-            (int(self.utts[i]), int(self.total[i]), int(self.lead[i]))
-            for i in range(start, end)
-        ]
+        return [self._key(i) for i in range(start, end)]
+
+    def _key(self, i: int) -> Key:
+        key = Key(int(self.utts[i]), int(self.total[i]), int(self.lead[i]))
+        if self.draws is None:
+            return key
+        draw = (self.draws.pass_number, int(self.draws.before[i]))
+        # to the digits that a factor has in a configuration
+        return key._replace(speed=round(float(self.draws.speed[i]), 6), draw=draw)
 
 
 def sample_languages(
@@ -196,6 +260,7 @@ def plan_pass(
     options: BatchOptions,
     pass_number: int,
     langs: np.ndarray | None = None,
+    speeds: Sequence[float] | None = None,
 ) -> PassPlan:
     """Make the batches of pass `pass_number`; a pure function of its arguments.
 
@@ -209,6 +274,8 @@ def plan_pass(
         options: how batches are made.
         pass_number: from 0.
         langs: a number for each utterance's language (n,), for `language_temperature`.
+        speeds: of `augment`, beside the speed that recordings have; None where they are
+            taken as they are. The order stays the same.
 
     Raises:
         PowsmError: an utterance alone is longer than `batch_seconds`.
@@ -216,12 +283,7 @@ def plan_pass(
     rng = np.random.default_rng([options.seed, pass_number])
     n = len(n_samples)
     most = int(options.batch_seconds * SAMPLE_RATE)
-    if n == 0 or n_samples.max() > most:
-        longest = 0 if n == 0 else n_samples.max() / SAMPLE_RATE
-        raise PowsmError(
-            f"batch_seconds is {options.batch_seconds}, the longest of {n} utterances "
-            f"has {longest:.1f} s; raise batch_seconds or lower max_duration in stage 4"
-        )
+    _check_longest(n_samples, min([1.0, *(speeds or ())]), options.batch_seconds)
     # int32 throughout: with 8 million utterances every array counts
     if options.language_temperature == 1.0:
         utts = rng.permutation(n).astype(np.int32)
@@ -229,6 +291,10 @@ def plan_pass(
         utts = sample_languages(n_samples, langs, options.language_temperature, rng)
         n = utts.size
     total = np.asarray(n_samples)[utts].astype(np.int32)
+    draws = None
+    if speeds is not None:
+        draws = Draws.of(utts, speeds, options.seed, pass_number)
+        total = draws.samples(total)
     window = max(min(int(options.window_s * SAMPLE_RATE), most), 0)
     padded = rng.random(n) < options.window_share
     silence = rng.random(n) * (np.maximum(window - total, 0) + 1)
@@ -238,11 +304,24 @@ def plan_pass(
     for start in range(0, n, _POOL):
         pool = slice(start, start + _POOL)
         by_length = np.argsort(total[pool], kind="stable")
-        for values in (utts, total, lead):
+        drawn = () if draws is None else (draws.speed, draws.before)
+        for values in (utts, total, lead, *drawn):
             values[pool] = values[pool][by_length]
     bounds = _cut(total, most, _most_rows(total, options))
     order = _order(np.diff(bounds), options.update_batches, rng)
-    return PassPlan(utts, total, lead, bounds, order)
+    return PassPlan(utts, total, lead, bounds, order, draws)
+
+
+def _check_longest(n_samples: np.ndarray, slowest: float, seconds: float) -> None:
+    n = len(n_samples)
+    longest_s = 0 if n == 0 else n_samples.max() / SAMPLE_RATE / slowest
+    if n == 0 or longest_s > seconds:
+        slow = f" at speed {slowest:g}" if slowest < 1 else ""
+        raise PowsmError(
+            f"batch_seconds is {seconds}, the longest of {n} utterances has "
+            f"{longest_s:.1f} s{slow}; raise batch_seconds or lower max_duration in "
+            "stage 4"
+        )
 
 
 def _most_rows(total: np.ndarray, options: BatchOptions) -> int:

@@ -22,6 +22,7 @@ from powsm.train.faults import faults
 OUR_KEYS = (
     "iterator",
     "batch_conf",
+    "augment",
     "tasks",
     "ctc_target",
     "ema_decay",
@@ -74,6 +75,13 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         action=NestedDictAction,
         default={},
         help="powsm.train.batches.BatchOptions, for iterator utterances",
+    )
+    group.add_argument(
+        "--augment",
+        action=NestedDictAction,
+        default={},
+        help="powsm.train.augment.settings.Augment: speed, noise and reverberation of "
+        "recordings of training; none by default",
     )
     group.add_argument(
         "--tasks",

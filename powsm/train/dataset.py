@@ -1,5 +1,6 @@
 """Utterances with audio and tokens, and batches made of them."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -8,13 +9,21 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from powsm.audio import n_encoder_frames
 from powsm.errors import PowsmError
 from powsm.model.batch import Batch
+from powsm.model.espnet_tasks import CTC_ONLY_MODELS
+from powsm.model.s2t_ctc import N_PREFIX
 from powsm.prepare.index import ExampleIndex
-from powsm.tasks import NO_TIME_SYM, PHONES, TASKS, task_of, tasks_writing
-from powsm.train.batches import BatchOptions, PassPlan, plan_pass
+from powsm.settings import ConfigError
+from powsm.tasks import NA_SYM, NO_TIME_SYM, PHONES, TASKS, task_of, tasks_writing
+from powsm.train.augment.apply import Augmenter, at_speed
+from powsm.train.batches import BatchOptions, Key, PassPlan, plan_pass
+from powsm.vocabulary import code_points
+from powsm.vocabulary.tokenizer import Tokenizer
 
 IGNORE_ID = -1  # padding of token ids, as in ESPnet's collate function
+TOO_FAST = "left at its speed, for its phones"  # of an utterance, beside what was done
 CTC_TARGETS = (
     "phones",
     "phones_with_length",
@@ -22,6 +31,54 @@ CTC_TARGETS = (
     "code_points_with_length",
     "text",
 )
+
+
+def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
+    """ESPnet's S2T text preprocessing: strings of an example to int64 token ids.
+
+    The tokens are those of `S2TPreprocessor`, or `S2TCTCPreprocessor` for a model
+    without a decoder, but for `<unk>` as the language of a prompt, which ESPnet cuts
+    into characters.
+
+    Raises:
+        ConfigError: the settings drop prompts or times at random.
+    """
+    is_ctc_only = args.model in CTC_ONLY_MODELS
+    keys = ("text_prev_apply_prob",) + (() if is_ctc_only else ("time_apply_prob",))
+    for key in keys:
+        value = dict(args.preprocessor_conf).get(key, 0.5)
+        if value != 1.0:
+            raise ConfigError(
+                f"preprocessor_conf.{key} is {value}; g2p and p2g need their prompt, "
+                "and the data hold no times: set it to 1.0, as the paper does"
+            )
+    tokenizer = Tokenizer(args.bpemodel, args.token_list)
+    encode = {
+        "text": tokenizer.encode_target,
+        "text_prev": tokenizer.encode,
+        "text_ctc": tokenizer.encode,
+    }
+    if args.ctc_target.startswith(code_points.PREFIX):
+        if dict(args.model_conf).get("ctc_vocab") == "phones":
+            raise ConfigError(
+                f"ctc_target {args.ctc_target} needs more tokens than phones; leave "
+                "model_conf.ctc_vocab out"
+            )
+        encode["text_ctc"] = code_points.CodePoints(tokenizer.token_list).encode
+
+    def encode_example(example: dict[str, str]) -> dict[str, np.ndarray]:
+        ids = {
+            name: np.array(encode[name](text), np.int64)
+            for name, text in example.items()
+        }
+        if is_ctc_only:
+            # language and task begin both targets, and no `▁` precedes a lone <na>
+            ids["text_ctc"] = np.concatenate([ids["text"][:N_PREFIX], ids["text_ctc"]])
+            if example["text_prev"] == NA_SYM:
+                ids["text_prev"] = ids["text_prev"][1:]
+        return ids
+
+    return encode_example
 
 
 class UtteranceDataset(Dataset):
@@ -36,6 +93,7 @@ class UtteranceDataset(Dataset):
             `phones_with_length`; `code_points` of either, which `encode` makes of them;
             or `text`: of each example what its decoder says, phones for pr and g2p,
             orthography for asr and p2g (the paper's figure 2).
+        augment: what is done to recordings; None takes them as they are.
     """
 
     def __init__(
@@ -44,6 +102,7 @@ class UtteranceDataset(Dataset):
         encode: Callable[[dict[str, str]], dict[str, np.ndarray]],
         tasks: Sequence[str] | None = None,
         ctc_target: str = "phones",
+        augment: Augmenter | None = None,
     ):
         if ctc_target not in CTC_TARGETS:
             raise PowsmError(
@@ -52,6 +111,7 @@ class UtteranceDataset(Dataset):
         self.ctc_target = ctc_target
         self.index = index
         self.encode = encode
+        self.augment = augment
         self.tasks = None if tasks is None else frozenset(tasks)
 
     @cached_property
@@ -82,26 +142,47 @@ class UtteranceDataset(Dataset):
         if utts is not None:
             samples = samples[utts]
         langs = None if options.language_temperature == 1.0 else self._langs
-        plan = plan_pass(samples, options, pass_number, langs)
+        speeds = None if self.augment is None else self.augment.settings.speed
+        plan = plan_pass(samples, options, pass_number, langs, speeds)
         return plan if utts is None else replace(plan, utts=utts[plan.utts])
 
-    def __getitem__(self, key: tuple[int, int, int]) -> dict:
-        utt, total, lead = key
-        speech = self.index.speech(utt)
-        padded = np.zeros(max(total, lead + speech.size), np.float32)
-        padded[lead : lead + speech.size] = speech
-        rows = self._with_ctc_targets(self.index.examples(utt))
+    def __getitem__(self, key: Key | tuple[int, int, int]) -> dict:
+        key = Key(*key)
+        utt_id = self.index.utt_id(key.utt)
+        rows = self._with_ctc_targets(self.index.examples(key.utt))
         if self.tasks is not None:
             rows = [r for r in rows if task_of(r["id"]) in self.tasks]
         tokens = [
             self.encode({k: v for k, v in row.items() if k != "id"}) for row in rows
         ]
+        speech, done = self.index.speech(key.utt), []
+        if key.draw is not None:
+            speech, done = self._augmented(speech, utt_id, key, tokens)
+        padded = np.zeros(max(key.total, key.lead + speech.size), np.float32)
+        padded[key.lead : key.lead + speech.size] = speech
         return {
-            "utt_id": self.index.utt_id(utt),
+            "utt_id": utt_id,
             "example_ids": [row["id"] for row in rows],
             "speech": padded,
             "examples": tokens,
+            "done": done,
         }
+
+    def _augmented(
+        self, speech: np.ndarray, utt_id: str, key: Key, tokens: Sequence[dict]
+    ) -> tuple[np.ndarray, list[str]]:
+        """The speech that is learned from, and the names of what was done to it."""
+        done = []
+        if key.speed != 1.0:
+            faster = at_speed(speech, key.speed)
+            n_frames = n_encoder_frames(max(key.total, key.lead + faster.size))
+            if n_frames >= max(_ctc_frames(row["text_ctc"]) for row in tokens):
+                speech = faster
+                done.append(f"speed {key.speed:g}")
+            else:
+                done.append(TOO_FAST)
+        speech, more = self.augment(speech, utt_id, key.draw)
+        return speech, done + more
 
     def _with_ctc_targets(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
         said = {
@@ -122,6 +203,11 @@ class UtteranceDataset(Dataset):
             elif self.ctc_target == "text":
                 row["text_ctc"] = said[task_of(row["id"])]
         return rows
+
+
+def _ctc_frames(target: np.ndarray) -> int:
+    """Encoder frames that a CTC target needs: a blank stands between equal tokens."""
+    return target.size + int((target[1:] == target[:-1]).sum())
 
 
 def _pad(arrays: Sequence[np.ndarray], value: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,4 +265,5 @@ def collate(items: Sequence[dict]) -> Batch:
         example_audio=torch.repeat_interleave(torch.arange(len(items)), n_examples),
         example_ctc=(torch.tensor(example_ctc) if len(targets) > len(items) else None),
         utt_ids=[item["utt_id"] for item in items],
+        done=[what for item in items for what in item["done"]],
     )

@@ -13,6 +13,7 @@ from powsm.audio import SAMPLE_RATE
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
 from powsm.settings import fits, hint_name, is_number, nearest
 from powsm.tasks import TASKS
+from powsm.train.augment import settings as augmentation
 from powsm.train.batches import BatchOptions
 
 
@@ -334,8 +335,10 @@ def faults(config: Mapping, parser: argparse.ArgumentParser) -> list[str]:
         config: settings of a training YAML, its base and overrides in place.
         parser: that knows every key, `powsm.train.config.get_parser`.
     """
+    augment = config.get("augment") or {}
     return [
         *_key_faults(config, parser),
+        *(augmentation.faults(augment) if isinstance(augment, Mapping) else ()),
         *_conf_faults(config),
         *_range_faults(config),
         *_shape_faults(config),

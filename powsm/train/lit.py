@@ -26,26 +26,25 @@ goes through the same steps as one that was not.
 
 import argparse
 import logging
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import torch
-from espnet2.layers.utterance_mvn import UtteranceMVN
 from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
 from powsm.model.batch import Batch
 from powsm.model.build import choose_kernels, compile_layers
-from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.espnet_tasks import task_of_model
 from powsm.model.layout import LayoutMaker
-from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel, set_language_dropout
+from powsm.model.s2t_ctc import PowsmCtcModel, set_language_dropout
 from powsm.prepare.index import ExampleIndex
-from powsm.tasks import NA_SYM, TASKS
+from powsm.train.augment.apply import Augmenter
+from powsm.train.augment.settings import Augment
 from powsm.train.batches import PLAN_VERSION, BatchOptions
-from powsm.train.dataset import UtteranceDataset, collate
+from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 from powsm.train.loader import UtteranceLoader
 from powsm.train.memory import (
     StatSums,
@@ -53,61 +52,11 @@ from powsm.train.memory import (
     UpdateInParts,
     mean_gradients,
 )
-from powsm.train.validation import Validation
-from powsm.vocabulary import code_points
-from powsm.vocabulary.tokenizer import Tokenizer
+from powsm.train.validation import Shown, Validation
 
 log = logging.getLogger(__name__)
 
 MAX_BAD_STEPS = 20  # in a row, before a run stops itself
-
-
-def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
-    """ESPnet's S2T text preprocessing: strings of an example to int64 token ids.
-
-    The tokens are those of `S2TPreprocessor`, or `S2TCTCPreprocessor` for a model
-    without a decoder, but for `<unk>` as the language of a prompt, which ESPnet cuts
-    into characters.
-
-    Raises:
-        TrainingError: the settings drop prompts or times at random.
-    """
-    is_ctc_only = args.model in CTC_ONLY_MODELS
-    keys = ("text_prev_apply_prob",) + (() if is_ctc_only else ("time_apply_prob",))
-    for key in keys:
-        value = dict(args.preprocessor_conf).get(key, 0.5)
-        if value != 1.0:
-            raise TrainingError(
-                f"preprocessor_conf.{key} is {value}; g2p and p2g need their prompt, "
-                "and the data hold no times: set it to 1.0, as the paper does"
-            )
-    tokenizer = Tokenizer(args.bpemodel, args.token_list)
-    encode = {
-        "text": tokenizer.encode_target,
-        "text_prev": tokenizer.encode,
-        "text_ctc": tokenizer.encode,
-    }
-    if args.ctc_target.startswith(code_points.PREFIX):
-        if dict(args.model_conf).get("ctc_vocab") == "phones":
-            raise TrainingError(
-                f"ctc_target {args.ctc_target} needs more tokens than phones; leave "
-                "model_conf.ctc_vocab out"
-            )
-        encode["text_ctc"] = code_points.CodePoints(tokenizer.token_list).encode
-
-    def encode_example(example: dict[str, str]) -> dict[str, np.ndarray]:
-        ids = {
-            name: np.array(encode[name](text), np.int64)
-            for name, text in example.items()
-        }
-        if is_ctc_only:
-            # language and task begin both targets, and no `▁` precedes a lone <na>
-            ids["text_ctc"] = np.concatenate([ids["text"][:N_PREFIX], ids["text_ctc"]])
-            if example["text_prev"] == NA_SYM:
-                ids["text_prev"] = ids["text_prev"][1:]
-        return ids
-
-    return encode_example
 
 
 class LitPowsm(LitESPnetModel):
@@ -139,6 +88,7 @@ class LitPowsm(LitESPnetModel):
         self._seen: list[tuple[list[str], torch.Tensor]] = []  # in this update
         self._validation = Validation(self.model, self.args.ctc_target)
         self.valid_metrics: dict[str, float] = {}
+        self.valid_shown: list[Shown] = []
         self._datasets: dict[str, UtteranceDataset] = {}
         self._passes: dict = {}  # what they are of, and their "updates"
         self._resumed: dict | None = None  # a checkpoint, until its loops are restored
@@ -148,11 +98,13 @@ class LitPowsm(LitESPnetModel):
     def dataset(self, mode: str) -> UtteranceDataset:
         """The `train` or `valid` data, opened once."""
         if mode not in self._datasets:
+            augment = Augment.of(self.args.augment) if mode == "train" else None
             self._datasets[mode] = UtteranceDataset(
                 ExampleIndex(self.folders[mode]),
                 text_encoder(self.args),
                 self.args.tasks,
                 self.args.ctc_target,
+                augment and Augmenter(augment, self.args.seed),
             )
         return self._datasets[mode]
 
@@ -182,6 +134,8 @@ class LitPowsm(LitESPnetModel):
             "utterances": len(n_samples),
             "samples": int(n_samples.sum()),
         }
+        if (augment := self.dataset("train").augment) is not None:
+            made_of["speeds"] = list(augment.settings.speed)
         if self._passes.get("made_of") != made_of:
             self._passes = {"made_of": made_of, "updates": []}
         return self._passes["updates"]
@@ -223,8 +177,6 @@ class LitPowsm(LitESPnetModel):
             self._resumed = None
         if self.args.compile:
             self._compile()
-        if self.trainer.is_global_zero:
-            self._announce()
 
     def _compile(self) -> None:
         """Compile the layers, where that works and is worth it."""
@@ -269,30 +221,6 @@ class LitPowsm(LitESPnetModel):
             for key in counts:  # "completed" is one behind while a checkpoint is made
                 counts[key] += more
 
-    def _announce(self) -> None:
-        options = self.batch_options
-        index = self.dataset("train").index
-        plan = self.dataset("train").plan(options, 0)
-        log.info(
-            "%.1f M parameters; %d utterances, %.1f h; a pass is %d batches of up to "
-            "%.0f s; an update is %d batches: %d rank(s) on %s x %d accumulated; "
-            "tasks: %s",
-            sum(p.numel() for p in self.model.parameters()) / 1e6,
-            len(index),
-            index.n_samples.sum() / SAMPLE_RATE / 3600,
-            len(plan),
-            options.batch_seconds,
-            options.update_batches,
-            self.trainer.world_size,
-            self.device.type,
-            self.trainer.accumulate_grad_batches,
-            " ".join(self.args.tasks or TASKS),
-        )
-        if options.window_share and isinstance(self.model.normalize, UtteranceMVN):
-            log.warning(
-                "utterance_mvn normalises silence too; use global_mvn with padding"
-            )
-
     # ------------------------------------------------------------------ steps
 
     def seed_step(self, step: int, part: int = 0) -> None:
@@ -304,6 +232,7 @@ class LitPowsm(LitESPnetModel):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count while the lengths are on the CPU: a GPU would be waited for."""
         self.audio_seconds = float(batch.speech_lengths.sum()) / SAMPLE_RATE
+        self.padded_seconds = batch.speech.numel() / SAMPLE_RATE
         self.n_examples = batch.n_examples
         self._stat_weights = self.model.stat_weights(self._sums.names, batch.text)
         return batch
@@ -443,4 +372,5 @@ class LitPowsm(LitESPnetModel):
     def on_validation_epoch_end(self) -> None:
         # each rank has the same figures
         self.valid_metrics = self._validation.figures(self.trainer.world_size)
+        self.valid_shown = self._validation.shown()
         self.log_dict({f"valid/{k}": v for k, v in self.valid_metrics.items()})

@@ -15,7 +15,6 @@ import os
 import socket
 import sys
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -30,7 +29,6 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from powsm.cluster.ranks import meet
 from powsm.errors import PowsmError
@@ -54,16 +52,13 @@ from powsm.train.config import (
     stock_config,
     with_data,
 )
+from powsm.train.experiment.go_on import go_on_from
+from powsm.train.experiment.record import check_experiment, has_weights, keep_record
 from powsm.train.lit import LitPowsm
 from powsm.train.loader import handing_over
+from powsm.train.logged import Logged, loggers
 from powsm.train.memory import BatchFinder, RankStrategy, TrainingError
 from powsm.train.progress import Bar, Clock, Watchdog
-from powsm.train.record import (
-    check_experiment,
-    go_on_from,
-    has_weights,
-    keep_record,
-)
 from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -84,34 +79,6 @@ def _freeze(model: torch.nn.Module, prefixes: Iterable[str]) -> None:
             )
         for p in frozen:
             p.requires_grad = False
-
-
-def _loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
-    """TensorBoard always; Weights & Biases where ESPnet's `use_wandb` asks for it."""
-    loggers: list[Logger] = [TensorBoardLogger(exp, name="tensorboard", version="")]
-    if args.use_wandb and int(os.environ.get("RANK", "0")) == 0:
-        kept = exp / "wandb_id"  # a resumed training goes on in the same run
-        run_id = args.wandb_id or uuid.uuid4().hex[:8]
-        if kept.exists():
-            run_id = kept.read_text()
-        try:
-            loggers.append(
-                WandbLogger(
-                    save_dir=exp,
-                    project=args.wandb_project or "powsm",
-                    name=args.wandb_name or exp.name,
-                    entity=args.wandb_entity,
-                    id=run_id,
-                )
-            )
-        except ModuleNotFoundError as err:
-            raise TrainingError(
-                "use_wandb is true, but the package wandb is not installed: install it "
-                "beside this one (pip install wandb), or set use_wandb to false"
-            ) from err
-        with atomic_write(kept) as file:
-            file.write(run_id)
-    return loggers
 
 
 def train_experiment(
@@ -328,7 +295,7 @@ def _callbacks(
     )
     # the averages' on_validation_epoch_end comes after that of `models`, see there
     return [
-        *(*finder, clock, models, *averaging, *bar, Watchdog()),
+        *(*finder, clock, models, *averaging, *bar, Watchdog(), Logged(clock)),
         *(resumable, LearningRateMonitor()),
     ]
 
@@ -367,7 +334,7 @@ def _trainer(
         use_distributed_sampler=False,
         log_every_n_steps=10,
         callbacks=callbacks,
-        logger=_loggers(args, exp),
+        logger=loggers(args, exp),
         enable_progress_bar=any(isinstance(c, Bar) for c in callbacks),
         enable_model_summary=False,
     )

@@ -22,8 +22,9 @@ from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS
 from powsm.model.find import keep_normaliser
+from powsm.settings import ConfigError
 from powsm.train import config
-from powsm.train.record import check_experiment, keep_record
+from powsm.train.experiment.record import check_experiment, keep_record
 from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ def look(
     Nothing is written.
 
     Raises:
-        ConfigError: a token list with faults.
+        ConfigError: a token list with faults, or a setting of our own loop.
         ExperimentError: the experiment was trained with something else.
     """
     config.check_tokens(token_dir / "tokens.txt")
@@ -184,6 +185,11 @@ def look(
 def stock_settings(args) -> dict:
     """The settings of ESPnet's own parser, changed where its loop cannot follow."""
     settings = config.stock_config(args)
+    if asked := [key for key in ("augment",) if settings["powsm"].get(key)]:
+        raise ConfigError(
+            f"only our own loop reads {' '.join(asked)}: remove it, or train with "
+            "--trainer powsm"
+        )
     log.info("not used by ESPnet's loop: %s", settings["powsm"])
     parser = stock_task(settings["model"]).get_parser()
     stock_keys = {action.dest for action in parser._actions}

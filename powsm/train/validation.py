@@ -1,7 +1,9 @@
 """What validation says of a model: losses by task, and phone errors of greedy CTC."""
 
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +15,16 @@ from powsm.model.s2t_ctc import N_PREFIX, PowsmCtcModel
 from powsm.score.distance import PhonePairs
 from powsm.vocabulary import code_points
 from powsm.vocabulary.phone_sets import phones_of_tokens
+
+N_SHOWN = 5  # recordings whose hypotheses are shown
+
+
+class Shown(NamedTuple):
+    """A recording of the validation data, what was heard and what was said."""
+
+    utt_id: str
+    hyp: str
+    ref: str
 
 
 class Validation:
@@ -31,6 +43,7 @@ class Validation:
         self._sums: dict[str, float] = defaultdict(float)
         self._weights: dict[str, int] = defaultdict(int)
         self._phones: dict[str, list] = defaultdict(list)  # by language
+        self._shown: dict[int, Shown] = {}
 
     def add(
         self,
@@ -98,6 +111,18 @@ class Validation:
         for utt_id, hyp, ref, n in rows:
             pair = (self._phones_of(hyp.tokens), self._phones_of(ref[:n]))
             self._phones[utt_id.rpartition("_")[2]].append(pair)
+            self._show(utt_id, *pair)
+
+    def _show(self, utt_id: str, hyp: list[str], ref: list[str]) -> None:
+        """Keep it where its id is among the first by checksum: as good as drawn."""
+        shown = Shown(utt_id, " ".join(hyp), " ".join(ref))
+        self._shown[zlib.crc32(utt_id.encode())] = shown
+        if len(self._shown) > N_SHOWN:
+            del self._shown[max(self._shown)]
+
+    def shown(self) -> list[Shown]:
+        """A few recordings of this rank, the same every time, sorted by utt_id."""
+        return sorted(self._shown.values())
 
     def _phones_of(self, token_ids: Iterable[int]) -> list[str]:
         """Phones that the CTC head says, or is taught."""

@@ -15,7 +15,7 @@ import pytest
 from powsm_command import POWSM, run_verb
 
 from powsm.cli.main import VERBS, main
-from powsm.cli.options import device, share
+from powsm.cli.options import add_shared, device, share
 from powsm.cli.run import run_command
 from powsm.cli.run import run_verb as run_verb_apart
 from powsm.errors import PowsmError
@@ -251,3 +251,12 @@ def test_memory_of_a_gpu_is_set_up_before_anything_asks_for_it(monkeypatch, thei
     main(["--version"])
     expected = None if theirs else "expandable_segments:True"
     assert os.environ.pop("PYTORCH_ALLOC_CONF", None) == expected
+
+
+def test_settings_may_be_given_by_several_options():
+    """The first ones were dropped, and nothing said so."""
+    parser = argparse.ArgumentParser()
+    add_shared(parser, "--set")
+    given = parser.parse_args(["--set", "a=1", "--set", "b=2", "c=3"])
+    assert given.overrides == ["a=1", "b=2", "c=3"]
+    assert parser.parse_args([]).overrides == []

@@ -1,5 +1,7 @@
 """Batches: every utterance once, of like length, in an order that is known."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -24,14 +26,14 @@ def test_a_pass_holds_every_utterance_once_within_the_limit():
     assert sorted(utterances(plan)) == list(range(1000))
     for b in range(len(plan)):
         batch = plan.batch(b)
-        assert len(batch) * max(total for _, total, _ in batch) <= 60 * SECOND
+        assert len(batch) * max(key.total for key in batch) <= 60 * SECOND
 
 
 def test_batches_hold_utterances_of_like_length():
     lengths = random_lengths()
     plan = plan_pass(lengths, BatchOptions(batch_seconds=60), 0)
     padded = sum(
-        len(plan.batch(b)) * max(t for _, t, _ in plan.batch(b))
+        len(plan.batch(b)) * max(key.total for key in plan.batch(b))
         for b in range(len(plan))
     )
     # sorted by length, padding is a few per cent; unsorted batches would waste a third
@@ -52,7 +54,7 @@ def test_silence_up_to_the_window_counts_as_length():
     plan = plan_pass(lengths, options, 0)
     grown = 0
     for b in range(len(plan)):
-        for utt, total, lead in plan.batch(b):
+        for utt, total, lead, *_ in plan.batch(b):
             assert lengths[utt] <= total <= max(20 * SECOND, lengths[utt])
             assert 0 <= lead <= total - lengths[utt]
             grown += total > lengths[utt]
@@ -143,3 +145,18 @@ def test_any_number_of_ranks_shares_an_update_of_the_same_length(
     options = BatchOptions(batch_seconds=67, update_batches=8).shared_by(ranks)
     assert options.update_batches == batches
     assert options.batch_seconds == pytest.approx(seconds)
+
+
+def test_without_augmentation_batches_are_those_of_before_there_was_any():
+    lengths = (np.arange(400) * 7919 % 300 + 20) * 800
+    digest = hashlib.sha256()
+    for options in (
+        BatchOptions(batch_seconds=60, update_batches=4, seed=3),
+        BatchOptions(batch_seconds=60, window_share=0.3, language_temperature=2.0),
+    ):
+        for number in (0, 3):
+            plan = plan_pass(lengths, options, number, np.arange(400) % 3)
+            keys = [key for b in range(len(plan)) for key in plan.batch(b)]
+            assert {(key.speed, key.draw) for key in keys} == {(1.0, None)}
+            digest.update(repr([tuple(key)[:3] for key in keys]).encode())
+    assert digest.hexdigest()[:16] == "1912be810efc3ff8"

@@ -19,10 +19,9 @@ from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError, apply_overrides
 from powsm.train import config
 from powsm.train.checkpoints import newest_checkpoint
-from powsm.train.dataset import UtteranceDataset, collate
+from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 from powsm.train.faults import faults
-from powsm.train.lit import LitPowsm, text_encoder
-from powsm.train.memory import TrainingError
+from powsm.train.lit import LitPowsm
 
 
 @pytest.fixture(scope="module")
@@ -231,5 +230,5 @@ def test_settings_of_the_published_kinds_pass():
 def test_prompts_that_are_dropped_at_random_are_refused(corpus, tmp_path):
     conf = CTC_SETTINGS["preprocessor_conf"] | {"text_prev_apply_prob": 0.5}
     args = make_args(corpus / "tokens", tmp_path, CTC_SETTINGS, preprocessor_conf=conf)
-    with pytest.raises(TrainingError, match=r"text_prev_apply_prob is 0.5"):
+    with pytest.raises(ConfigError, match=r"text_prev_apply_prob is 0.5"):
         text_encoder(args)

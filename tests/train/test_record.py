@@ -1,5 +1,6 @@
 """An experiment is what it was trained on: refused by name, with nothing written."""
 
+import functools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from dump_builder import make_dump
@@ -21,8 +23,9 @@ from powsm.train.checkpoints import (
     checkpoints,
     newest_checkpoint,
 )
+from powsm.train.experiment.go_on import GoOnError, origin
+from powsm.train.experiment.record import ExperimentError
 from powsm.train.memory import TrainingError
-from powsm.train.record import ExperimentError, GoOnError, origin
 
 CHANGES = {
     "normalize": "global_mvn",
@@ -133,6 +136,7 @@ REFUSED = {
     "tasks not set, now ['pr']": ["tasks=[pr]"],
     "ctc_target phones, now text": ["ctc_target=text"],
     "stats_window own, now published": ["stats_window=published"],
+    "augment.speed not set, now [0.9]": ["augment.speed=[0.9]"],
     "batch_conf: 6 s of audio an update, now 9": ["batch_conf.update_batches=3"],
     "batch_conf.language_temperature not set, now 2.0": [
         "batch_conf.language_temperature=2.0"
@@ -153,6 +157,21 @@ def test_what_differs_is_named_and_nothing_is_written(recipe, named):
     assert named.rstrip() in message and "\n" not in message
     assert "--exp_name" in message and "max_epoch upwards" in message
     assert content(recipe / "exp") == before
+
+
+def test_other_noise_in_the_folder_is_named(recipe):
+    """Which recording is drawn follows from the names and lengths of all of them."""
+    noise = recipe / "noise"
+    noise.mkdir()
+    write_noise = functools.partial(soundfile.write, samplerate=16_000)
+    write_noise(noise / "fan.wav", np.full(800, 0.1))
+    augment = f"augment={{noise: {{folder: {noise}, prob: 1}}}}"
+    go_on(recipe, augment, exp="noisy")
+    (noise / "fan.wav").touch()
+    go_on(recipe, augment, exp="noisy")
+    write_noise(noise / "rain.wav", np.full(800, 0.1))
+    with pytest.raises(ExperimentError, match=rf"something else: noise \({noise}\)"):
+        go_on(recipe, augment, exp="noisy")
 
 
 def test_several_differences_are_named_at_once(recipe):

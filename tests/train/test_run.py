@@ -29,12 +29,13 @@ from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
 from powsm.train import checkpoints
 from powsm.train.checkpoints import ResumableCheckpoint, newest_checkpoint
-from powsm.train.dataset import UtteranceDataset, collate
-from powsm.train.lit import LitPowsm, text_encoder
+from powsm.train.dataset import UtteranceDataset, collate, text_encoder
+from powsm.train.lit import LitPowsm
 from powsm.train.loader import UtteranceLoader
+from powsm.train.logged import loggers
 from powsm.train.memory import TrainingError
 from powsm.train.progress import Clock
-from powsm.train.run import _loggers, train
+from powsm.train.run import train
 from powsm.vocabulary.phone_sets import is_phone
 
 ROOT = Path(__file__).parents[2]
@@ -395,7 +396,7 @@ def test_text_becomes_the_tokens_of_espnets_preprocessor(corpus, tmp_path):
 def test_random_loss_of_prompts_is_refused(corpus, tmp_path):
     conf = SETTINGS["preprocessor_conf"] | {"text_prev_apply_prob": 0.5}
     args = make_args(corpus / "tokens", tmp_path, preprocessor_conf=conf)
-    with pytest.raises(TrainingError, match="text_prev_apply_prob is 0.5"):
+    with pytest.raises(ConfigError, match="text_prev_apply_prob is 0.5"):
         text_encoder(args)
 
 
@@ -591,8 +592,8 @@ def test_wandb_goes_on_in_the_same_run(corpus, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr("powsm.train.run.WandbLogger", lambda **conf: made.append(conf))
     args = make_args(corpus / "tokens", tmp_path, use_wandb=True)
-    _loggers(args, tmp_path)
-    _loggers(args, tmp_path)
+    loggers(args, tmp_path)
+    loggers(args, tmp_path)
     first, second = made
     assert first == second and first["id"]
     assert (first["project"], first["name"]) == ("powsm", tmp_path.name)

@@ -17,8 +17,7 @@ from powsm.model.s2t import PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import load_with_base
 from powsm.train.batches import BatchOptions, plan_pass
-from powsm.train.dataset import UtteranceDataset, collate
-from powsm.train.lit import text_encoder
+from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 
 ROOT = Path(__file__).parents[2]
 # The longest of an update: 16 utterances of one length (where padding differs, ESPnet's

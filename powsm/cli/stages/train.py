@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int | None:
 
 def check(options: argparse.Namespace, settings: dict) -> None:
     """Refuse a name that is too long, and what the loop that is asked for cannot."""
-    from powsm.train.record import check_name
+    from powsm.train.experiment.record import check_name
 
     check_name(options.exp)
     if options.goes_on_from and (options.trainer or trainer_of(settings)) == "espnet":

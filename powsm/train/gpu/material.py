@@ -16,7 +16,7 @@ from powsm.model.build import build
 from powsm.settings import apply_overrides, load_with_base
 from powsm.tasks import examples
 from powsm.train import config
-from powsm.train.lit import text_encoder
+from powsm.train.dataset import text_encoder
 from powsm.vocabulary.extend import NewTokens, extend_pieces
 from powsm.vocabulary.symbols import phone_symbols, special_symbols
 from powsm.vocabulary.train import train_sentencepiece, write_tokenizer
