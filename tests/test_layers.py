@@ -31,6 +31,7 @@ DOORS = {
     # stock_check is a process of its own, with nothing but stock ESPnet
     "espnet2": {"model", "decode", "train", "publish.stock_check"},
     "lightning": {"train"},
+    "loralib": {"train.parts.adapters"},
     "lhotse": {"corpora", "train.augment.apply"},
     "submitit": {"cluster"},
     "panphon": {"phones"},

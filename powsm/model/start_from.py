@@ -22,8 +22,9 @@ from powsm.vocabulary.train import write_tokenizer
 
 WEIGHTS_FILE = "init.pth"
 STATS_FILE = "feats_stats.npz"
+ADDED_FILE = "added_tokens.txt"  # by extending the vocabulary, a token a line
 # parameters with a row (0) or a column (1) for each token
-_TOKEN_AXIS = {
+TOKEN_AXIS = {
     "decoder.embed.0.weight": 0,
     "decoder.output_layer.weight": 0,
     "decoder.output_layer.bias": 0,
@@ -80,7 +81,7 @@ def regrow(
         for token in new
     ]
     grown = dict(state)
-    for name, axis in _TOKEN_AXIS.items():
+    for name, axis in TOKEN_AXIS.items():
         if name not in state:
             continue
         rows = state[name].movedim(axis, 0)
@@ -126,6 +127,9 @@ def start_from(source: str, dump_set: Path, out: Path, *, extend_vocab: bool) ->
     state = regrow(read_weights(files.weights_file), old, tokens)
     nlsyms = [t for t in tokens[2:-3] if t[0] == "<" and t[-1] == ">" and len(t) > 2]
     write_tokenizer(out, bpe_model, nlsyms)
+    known = frozenset(old)
+    with atomic_write(out / ADDED_FILE) as file:
+        file.writelines(f"{token}\n" for token in tokens if token not in known)
     with atomic_write(out / WEIGHTS_FILE, "wb") as file:
         torch.save(state, file)
     if files.stats_file is not None:
@@ -133,6 +137,23 @@ def start_from(source: str, dump_set: Path, out: Path, *, extend_vocab: bool) ->
             file.write(files.stats_file.read_bytes())
     verb = "added" if extend_vocab else "not in its vocabulary"
     return f"{files.describe()}; {len(tokens)} tokens, {verb}: {new.describe()}"
+
+
+def added_tokens(init_param: str) -> list[str]:
+    """What `start_from` added to the vocabulary beside weights; nothing elsewhere.
+
+    Raises:
+        CheckpointError: it does not say so, being of an earlier version.
+    """
+    path = Path(init_param)
+    if path.name != WEIGHTS_FILE:
+        return []
+    if not path.with_name(ADDED_FILE).exists():
+        raise CheckpointError(
+            f"{path.parent}: no {ADDED_FILE} says which tokens are new; remove the "
+            "folder and run stage 5 again"
+        )
+    return read_token_list(path.with_name(ADDED_FILE))
 
 
 def load_initial(model: torch.nn.Module, init_param: str) -> None:

@@ -25,6 +25,7 @@ from powsm.files.whole import atomic_write, read_json_lines, sweep_files
 from powsm.train import loader
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import TrainingError
+from powsm.train.parts.adapters import merged_state
 from powsm.train.progress import Clock
 
 log = logging.getLogger(__name__)
@@ -291,7 +292,7 @@ class EpochModels(L.Callback):
         after this callback, takes its own away again at this moment."""
         if trainer.is_global_zero:
             path = self.exp / f"{trainer.current_epoch + 1}epoch.pth"
-            save_whole(module.model.state_dict(), path)
+            save_whole(merged_state(module.model), path)
 
     def on_validation_end(self, trainer: L.Trainer, module: LitPowsm) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:

@@ -23,6 +23,7 @@ OUR_KEYS = (
     "iterator",
     "batch_conf",
     "augment",
+    "lora",
     "tasks",
     "ctc_target",
     "ema_decay",
@@ -77,13 +78,6 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         help="powsm.train.batches.BatchOptions, for iterator utterances",
     )
     group.add_argument(
-        "--augment",
-        action=NestedDictAction,
-        default={},
-        help="powsm.train.augment.settings.Augment: speed, noise and reverberation of "
-        "recordings of training; none by default",
-    )
-    group.add_argument(
         "--tasks",
         nargs="+",
         default=None,
@@ -116,8 +110,27 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         help="mean and variance are those of clips at their own length, or padded with "
         "silence to speech_length, as published",
     )
+    _add_comforts(group)
     _add_how_it_runs(group)
     return parser
+
+
+def _add_comforts(group: argparse._ArgumentGroup) -> None:
+    """Options that change nothing where they are not given."""
+    group.add_argument(
+        "--augment",
+        action=NestedDictAction,
+        default={},
+        help="powsm.train.augment.settings.Augment: speed, noise and reverberation of "
+        "recordings of training; none by default",
+    )
+    group.add_argument(
+        "--lora",
+        action=NestedDictAction,
+        default={},
+        help="powsm.train.parts.adapters.Lora: train adapters of this rank and what "
+        "--extend_vocab added, and nothing else; none by default",
+    )
 
 
 def _add_how_it_runs(group: argparse._ArgumentGroup) -> None:

@@ -15,6 +15,7 @@ from powsm.settings import fits, hint_name, is_number, nearest
 from powsm.tasks import TASKS
 from powsm.train.augment import settings as augmentation
 from powsm.train.batches import BatchOptions
+from powsm.train.parts import adapters
 
 
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
@@ -335,10 +336,11 @@ def faults(config: Mapping, parser: argparse.ArgumentParser) -> list[str]:
         config: settings of a training YAML, its base and overrides in place.
         parser: that knows every key, `powsm.train.config.get_parser`.
     """
-    augment = config.get("augment") or {}
+    augment, lora = (config.get(key) or {} for key in ("augment", "lora"))
     return [
         *_key_faults(config, parser),
         *(augmentation.faults(augment) if isinstance(augment, Mapping) else ()),
+        *(adapters.faults(lora) if lora and isinstance(lora, Mapping) else ()),
         *_conf_faults(config),
         *_range_faults(config),
         *_shape_faults(config),

@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from powsm.errors import PowsmError
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.model.find import keep_normaliser
-from powsm.model.start_from import load_initial
+from powsm.model.start_from import added_tokens, load_initial
 from powsm.prepare.index import build_index
 from powsm.settings import ConfigError
 from powsm.train.checkpoints import (
@@ -43,6 +43,7 @@ from powsm.train.checkpoints import (
     EpochModels,
     ResumableCheckpoint,
     checkpoint_to_resume,
+    newest_checkpoint,
     remove_broken_off,
 )
 from powsm.train.config import (
@@ -58,27 +59,12 @@ from powsm.train.lit import LitPowsm
 from powsm.train.loader import handing_over
 from powsm.train.logged import Logged, loggers
 from powsm.train.memory import BatchFinder, RankStrategy, TrainingError
+from powsm.train.parts.adapters import Lora, add_adapters
+from powsm.train.parts.freeze import check_ctc_alone, freeze
 from powsm.train.progress import Bar, Clock, Watchdog
 from powsm.vocabulary.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-
-def _freeze(model: torch.nn.Module, prefixes: Iterable[str]) -> None:
-    """ESPnet's `freeze_param`: parameters of these names, or below them, stay."""
-    for prefix in prefixes:
-        frozen = [
-            p
-            for name, p in model.named_parameters()
-            if name == prefix or name.startswith(prefix + ".")
-        ]
-        if not frozen:
-            parts = " ".join(name for name, _ in model.named_children())
-            raise TrainingError(
-                f"freeze_param {prefix}: no parameter has that name; its parts: {parts}"
-            )
-        for p in frozen:
-            p.requires_grad = False
 
 
 def train_experiment(
@@ -187,11 +173,15 @@ def train(
     with _telling_what_makes_no_model():
         module = LitPowsm(args, train_folder, valid_folder)
         module.dataset("train")  # whose prompts may not be left out
-    checkpoint = checkpoint_to_resume(exp, module.model)
-    if checkpoint is None:
+    if newest_checkpoint(exp) is None:
         for init_param in args.init_param:
             load_initial(module.model, init_param)
-    _freeze(module.model, args.freeze_param)
+    if lora := Lora.of(args.lora):
+        add_adapters(module.model, lora, added_tokens(args.init_param[0]))
+    checkpoint = checkpoint_to_resume(exp, module.model)
+    freeze(module.model, args.freeze_param)
+    if args.ctc_only_updates:
+        check_ctc_alone(module.model)
     module.batch_options = module.batch_options.shared_by(world_size)
     if _is_first():
         remove_broken_off(exp)
@@ -247,6 +237,11 @@ def _check(args: argparse.Namespace) -> None:
         raise TrainingError(
             "iterator: published is ESPnet's own sampler with one row per example; "
             "train with --trainer espnet, or set iterator=utterances"
+        )
+    if args.lora and not args.init_param:
+        raise ConfigError(
+            "lora trains adapters of a trained model: name it with --init_from, or "
+            "init_param"
         )
     if unread := not_read(args):
         raise ConfigError(

@@ -185,7 +185,7 @@ def look(
 def stock_settings(args) -> dict:
     """The settings of ESPnet's own parser, changed where its loop cannot follow."""
     settings = config.stock_config(args)
-    if asked := [key for key in ("augment",) if settings["powsm"].get(key)]:
+    if asked := [key for key in ("augment", "lora") if settings["powsm"].get(key)]:
         raise ConfigError(
             f"only our own loop reads {' '.join(asked)}: remove it, or train with "
             "--trainer powsm"
