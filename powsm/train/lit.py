@@ -5,8 +5,8 @@ The path of one update, in order:
 1. `batches.plan_pass` has said which utterances make which batch, from (seed, pass)
    alone: the same on every rank, and after a break.
 2. `loader.UtteranceLoader` takes those of this rank and update from the plan, and its
-   processes read them: `dataset.UtteranceDataset` for audio and token ids,
-   `dataset.collate` for a `model.batch.Batch`.
+   processes read them: `dataset.UtteranceDataset` for audio, augmented where asked,
+   and token ids, `dataset.collate` for a `model.batch.Batch`.
 3. `on_before_batch_transfer` counts examples while lengths are on the CPU;
    `on_train_batch_start` seeds the step from (seed, step, rank), sets the CTC weight.
 4. `training_step` runs `model.s2t.PowsmModel`: encoder and CTC head once for each
