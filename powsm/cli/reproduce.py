@@ -292,10 +292,10 @@ def systems_for(
         names += [item.query.set for item in planned]
     for row, folder in outputs_of(options.outputs, table):
         queries = table.queries_of(row)
-        prepare(
-            plan_queries(queries, None, options.dump, sets, os.environ), sets, options
-        )
-        systems.append(system_of_outputs(row, folder, options.dump, table))
+        planned = plan_queries(queries, None, options.dump, sets, os.environ)
+        prepare(planned, sets, options)
+        absent = {item.query.set: item.why_not for item in planned}
+        systems.append(system_of_outputs(row, folder, options.dump, table, absent))
         names += [query.set for query in queries]
     return systems, size_faults(names, options.dump, sets)
 

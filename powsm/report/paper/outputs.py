@@ -8,7 +8,7 @@ says whether a file is of the system at all, and what that cleaning makes of its
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -40,12 +40,14 @@ class FileScores:
         dump: `dump/raw`.
         table: says how phones are read and which references count.
         phone_map: of its units; empty: they are not checked.
+        absent: why a set is not there, by set.
     """
 
     folder: Path
     dump: Path
     table: Table
     phone_map: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, query: Query) -> Scores | str:
         """Scores of a set.
@@ -57,7 +59,8 @@ class FileScores:
         if TASKS.get(query.task) is None or TASKS[query.task].writes != PHONES:
             return "files are scored for phones alone"
         if not (self.dump / query.set).is_dir():
-            return f"set not found: {self.dump / query.set}"
+            missing = f"set not found: {self.dump / query.set}"
+            return self.absent.get(query.set) or missing
         found = sorted(self.folder.glob(f"{query.set}.*"))
         if not found:
             return f"no file {self.folder / query.set}.*"
@@ -135,9 +138,11 @@ def outputs_of(given: Iterable[str], table: Table) -> list[tuple[Row, Path]]:
     return list(pairs.values())
 
 
-def system_of_outputs(row: Row, folder: Path, dump: Path, table: Table) -> System:
-    """The system of a row, by its outputs."""
-    scores = FileScores(folder, dump, table, row.phone_map)
+def system_of_outputs(
+    row: Row, folder: Path, dump: Path, table: Table, absent: Mapping[str, str]
+) -> System:
+    """The system of a row, by its outputs; `absent` as in `FileScores`."""
+    scores = FileScores(folder, dump, table, row.phone_map, absent)
     incomplete = frozenset(
         query.set
         for query in table.queries_of(row)

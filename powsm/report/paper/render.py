@@ -141,8 +141,9 @@ def markdown(table: Table, cells: Sequence[Filled]) -> str:
         parts.append(
             "`agrees`: the published number lies in our interval; `undecided`: it "
             "does, but the interval is wider than the number itself. Published numbers "
-            "have no interval of their own. `chance` is the PFER of the same outputs "
-            "against other utterances' references of like length."
+            "have no interval of their own."
+            + " `chance` is the PFER of the same outputs against other utterances' "
+            "references of like length." * ("chance" in header)
         )
     else:
         parts.append("No cell of ours could be filled.")
@@ -159,7 +160,8 @@ def markdown(table: Table, cells: Sequence[Filled]) -> str:
         parts.append(
             "\n".join(f"- {r}, {c}: {source}" for (r, c), source in other.items())
         )
-    return "\n\n".join(parts) + "\n"
+    # a row called <unk> is no tag
+    return "\n\n".join(parts).replace("<", r"\<") + "\n"
 
 
 def _reasons(cells: Sequence[Filled]) -> str:

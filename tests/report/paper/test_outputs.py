@@ -54,7 +54,7 @@ def test_row_of_another_system_is_filled_from_its_files(place, capsys):
     assert reproduce(place, f"Allosaurus={place / 'allo'}") == 0
     said = capsys.readouterr().out
     assert f"| Allosaurus: {place / 'allo'} | 0.00 |  |" in said
-    assert "set not found" in said  # the other column
+    assert "(Absent): set not found: " in said  # the other column
     assert "--outputs 'ZIPA, large=FOLDER' takes its outputs" in said
     assert "POWSM:" not in said.partition("## Paper")[0]
 

@@ -300,6 +300,18 @@ def test_markdown_has_grid_comparison_and_reasons(small_table):
     assert row.endswith("| undecided |") and "| +1.3" in row
 
 
+def test_markdown_shows_rows_that_are_called_as_symbols_are(small_table):
+    rows = tuple(replace(row, name=f"<{row.name}>") for row in small_table.rows)
+    table = replace(small_table, rows=rows)
+    text = render.markdown(table, fill(table, [System("exp", tone_scores)]))
+    assert r"| \<Theirs> |" in text and "<" not in text.replace(r"\<", "")
+    assert "`chance` is" in text
+    other = replace(table, settings={**table.settings, "metric": "PER"})
+    assert "`chance` is" not in render.markdown(
+        other, fill(other, [System("exp", tone_scores)])
+    )
+
+
 def test_csv_has_a_line_a_cell(small_table):
     cells = fill(small_table, [MINI])
     rows = list(csv.DictReader(io.StringIO(render.to_csv(small_table, cells))))
