@@ -13,6 +13,7 @@ The modules:
     forced          the likeliest CTC path that says given labels, in little memory
     longform        recordings of any length: windows for CTC, pieces cut at pauses
     profile         decode profiles: `conf/decode_*.yaml` names all that moves a score
+    pronunciation   how well given phones were said
     recogniser      a trained model with its tokenizer: encoding, prompts, languages
     recordings      a model in hand: recordings in, results out
     search          batched attention decoding with a cache and joint CTC scores

@@ -2,6 +2,7 @@
 
     segments = align(recogniser, speech)                    # its own phones
     segments = align(recogniser, speech, ("p", "ɔ", "m"))   # these phones
+    segments = align(recogniser, speech, ("p", "ɔ"), gop=True)   # and how well said
     powsm.decode.align_files.write_textgrid(path, segments, duration_s=2.5)
 
 The CTC head says a phone in few frames, often one, and blank in between. A phone is
@@ -11,6 +12,7 @@ Times come from the model's own frame grid (`powsm.model.frames`).
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +26,8 @@ from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 from powsm.tasks import WORD_START
+from powsm.vocabulary.nearest import nearest_phones
+from powsm.vocabulary.phone_sets import is_phone
 
 _SYMBOL = re.compile(r"<[^<>\s]+>")  # a language, a task: no phone
 
@@ -41,7 +45,12 @@ class AlignError(PowsmError):
 
 
 def align(
-    recogniser: Recogniser, speech: Speech, phones: Sequence[str] | None = None
+    recogniser: Recogniser,
+    speech: Speech,
+    phones: Sequence[str] | None = None,
+    *,
+    gop: bool = False,
+    nearest: bool = False,
 ) -> list[Segment]:
     """When each phone is said.
 
@@ -52,24 +61,65 @@ def align(
             the CTC head says. Length marks are kept in the result, and not looked for
             in the sound:
             the head is taught none.
+        gop: judge how well each phone was said; all columns of phones are kept then,
+            24 kB a frame of 6,000.
+        nearest: let the nearest phone by features stand for one that the model lacks.
 
     Returns:
         One segment a phone, in order, none overlapping. It is empty when the head
         says nothing.
 
     Raises:
-        AlignError: no phones, phones that the model does not know, or more than fit.
+        AlignError: no phones, phones that the model does not know, or more than fit;
+            no phones that could be judged.
         LongFormError: the audio is too short to encode.
     """
-    blank = recogniser.model.blank_id
     if phones is None:
+        if gop:
+            raise AlignError("how well phones are said is of given ones; give them")
         return read_segments(recogniser, ctc_frames(recogniser, speech), len(speech))
-    names, ids = _targets(recogniser, phones)
-    columns = [blank, *sorted(set(ids))]
+    targets = _targets(recogniser, phones, nearest)
+    tokens = recogniser.tokenizer.token_list
+    all_phones = [n for n, token in enumerate(tokens) if is_phone(token)] if gop else []
+    wanted = [*all_phones, *targets.ids]
+    columns = list(dict.fromkeys([recogniser.model.blank_id, *wanted]))
+    column_of = {token: column for column, token in enumerate(columns)}
+    labels = [column_of[token] for token in targets.ids]
     frames = ctc_frames(recogniser, speech, columns)
-    path, scores = _force(frames.columns, [columns.index(i) for i in ids])
+    path, scores = _force(frames.columns, labels)
     spans = _spans(path, scores, blank=0)
-    return _segments(recogniser, names, spans, len(frames), len(speech))
+    found = _segments(recogniser, targets.names, spans, len(frames), len(speech))
+    found = [
+        replace(segment, nearest=other)
+        for segment, other in zip(found, targets.nearest, strict=True)
+    ]
+    if not gop:
+        return found
+    names = [_phone_of(tokens[n]) for n in all_phones]
+    return _judged(found, frames.columns, labels, spans, names)
+
+
+def _judged(
+    segments: Sequence[Segment],
+    log_probs: Tensor,
+    labels: Sequence[int],
+    spans: Sequence[tuple[int, int, int, float]],
+    names: Sequence[str],
+) -> list[Segment]:
+    """Segments with how well they were said; the first label, `▁`, has none."""
+    from powsm.decode.pronunciation.goodness import LEFT_OUT, goodness  # has numba
+
+    places = [(start, end) for _, start, end, _ in spans]
+    of_labels = goodness(log_probs.numpy(), labels, places, len(names))
+    return [
+        replace(
+            segment,
+            gop=round(of.gop, 4),
+            gop_free=round(of.gop_free, 4),
+            rival=LEFT_OUT if of.rival is None else names[of.rival],
+        )
+        for segment, of in zip(segments, of_labels[1:], strict=True)
+    ]
 
 
 def read_segments(
@@ -124,33 +174,45 @@ def _phone_of(token: str) -> str:
     return token.strip("/") or token
 
 
-def _targets(
-    recogniser: Recogniser, phones: Sequence[str]
-) -> tuple[list[str], list[int]]:
-    """(names, token ids) to align; training puts `▁` before the first phone."""
+@dataclass(frozen=True)
+class _Targets:
+    """What is aligned.
+
+    Attributes:
+        names, ids: (L,) tokens with their names; training puts `▁` before the phones.
+        nearest: (L - 1,) of each phone what stands for it; None: it does itself.
+    """
+
+    names: list[str]
+    ids: list[int]
+    nearest: list[str | None]
+
+
+def _targets(recogniser: Recogniser, phones: Sequence[str], nearest: bool) -> _Targets:
     # half a second, which what the head says itself does not need
     from powsm.phones.normaliser import strip_suprasegmentals
 
     known = recogniser.tokenizer.token_ids
-    names, ids = [WORD_START], [known[WORD_START]]
-    unknown = []
-    for phone in phones:
-        # a break mark alone has no sound
-        for bare in strip_suprasegmentals((phone,)):
-            token = f"/{bare}/"
-            if token not in known:
-                unknown.append(phone)
-                continue
-            names.append(phone)
-            ids.append(known[token])
-    if unknown:
-        raise AlignError(
-            f"the model has no token for {' '.join(sorted(set(unknown)))}; write these "
-            "phones as ones of its token list, as the normaliser segments it"
-        )
-    if len(ids) == 1:
+    # a break mark alone has no sound
+    said = [(p, bare) for p in phones for bare in strip_suprasegmentals((p,))]
+    if not said:
         raise AlignError("no phones to align; leave them out to hear the model's own")
-    return names, ids
+    unknown = {bare: phone for phone, bare in said if f"/{bare}/" not in known}
+    stand_in: dict[str, str] = {}
+    if nearest and unknown:
+        names = [_phone_of(token) for token in known if is_phone(token)]
+        stand_in = nearest_phones(unknown, names)
+    if missing := {phone for bare, phone in unknown.items() if bare not in stand_in}:
+        raise AlignError(
+            f"the model has no token for {' '.join(sorted(missing))}; write these "
+            "phones as ones of its token list, as the normaliser segments it"
+            + ("" if nearest else ", or let the nearest stand for them (--nearest)")
+        )
+    return _Targets(
+        [WORD_START, *(phone for phone, _ in said)],
+        [known[t] for t in (WORD_START, *(f"/{stand_in.get(b, b)}/" for _, b in said))],
+        [stand_in.get(bare) for _, bare in said],
+    )
 
 
 def _force(log_probs: Tensor, targets: list[int]) -> tuple[Tensor, Tensor]:

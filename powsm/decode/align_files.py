@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from powsm.audio_files import printable
@@ -27,12 +28,30 @@ class Segment:
         phone: as given, or as the CTC head says it.
         start, end: seconds from the start of the recording.
         confidence: mean probability of the phone over the frames that say it, 0 to 1.
+        nearest: the model's phone that stands for it, where it lacks the phone.
+        gop, gop_free, rival: where they were asked for, how well it was said, and what
+            fits best in its place (`-`: nothing); see
+            `powsm.decode.pronunciation.goodness`.
     """
 
     phone: str
     start: float
     end: float
     confidence: float
+    nearest: str | None = None
+    gop: float | None = None
+    gop_free: float | None = None
+    rival: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """What is known of it, by name.
+
+        >>> Segment("p", 0.1, 0.2, 0.9).row()
+        {'phone': 'p', 'start': 0.1, 'end': 0.2, 'confidence': 0.9}
+        """
+        return {
+            name: value for name, value in asdict(self).items() if value is not None
+        }
 
 
 def write_textgrid(path: Path, segments: Sequence[Segment], duration_s: float) -> None:
@@ -187,7 +206,7 @@ def write_json(path: Path, alignments: Mapping[str, Sequence[Segment]]) -> None:
     """Write one JSON object a line: `utt_id` and its `segments`."""
     with atomic_write(path) as file:
         for utt_id, segments in alignments.items():
-            row = {"utt_id": utt_id, "segments": [asdict(s) for s in segments]}
+            row = {"utt_id": utt_id, "segments": [s.row() for s in segments]}
             line = json.dumps(row, ensure_ascii=False)
             if not line.isascii() and printable(line) != line:
                 line = json.dumps(row)  # a name that is not UTF-8

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -278,4 +278,4 @@ def _align_part(
 
 def _shifted(segment: Segment, by_s: float) -> dict:
     times = {"start": segment.start + by_s, "end": segment.end + by_s}
-    return asdict(segment) | {name: round(time, 4) for name, time in times.items()}
+    return segment.row() | {name: round(time, 4) for name, time in times.items()}

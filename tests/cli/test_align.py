@@ -255,3 +255,60 @@ def test_model_without_a_decoder_is_told_the_language(here, tmp_path, caplog):
     assert heard.phones == ()
     with pytest.raises(PowsmError, match="talk: 0 phones are said for the 1 words"):
         powsm.align_words(model, "talk.wav", "pa", lang="ita")
+
+
+def test_gop_is_in_every_file_and_the_worst_phones_are_told(here, align, model, caplog):
+    for name in "ab":
+        put(f"in/{name}.wav", seed=ord(name))
+        Path(f"in/{name}.txt").write_text("pa tat")
+    caplog.set_level("INFO")
+    how = ("--gop", "--g2p", "none", "in")
+    align("--out", "o", *how)
+    assert "10 phones judged; the worst said of 3:" in caplog.text
+    rows = list(csv.DictReader(Path("o/worst.tsv").open(), delimiter="\t"))
+    assert {row["phone"]: row["n"] for row in rows} == {"p": "2", "a": "4", "t": "4"}
+    free = [float(row["gop_free"]) for row in rows]
+    assert free == sorted(free)
+    segments = model.align("in/a.wav", "pa tat", gop=True)
+    tiers = tiers_of("o/a.TextGrid")
+    expected = ["words", "phones", "confidence", "gop", "gop_free", "rival"]
+    assert list(tiers) == expected
+    for name in ("gop", "gop_free"):
+        said = [e.label for e in tiers[name] if e.label]
+        assert said == [f"{getattr(s, name):.2f}" for s in segments]
+    assert [e.label for e in tiers["rival"] if e.label] == [s.rival for s in segments]
+    align("--format", "csv", *how)
+    align("--format", "json", *how)
+    rows = list(csv.DictReader(Path("in/a.csv").open()))
+    assert [row["gop"] for row in rows] == ["", "", *(str(s.gop) for s in segments)]
+    phones = json.loads(Path("in/a.json").read_text())["tiers"]["phones"]
+    assert [row["gop_free"] for row in phones] == [s.gop_free for s in segments]
+    assert "gop" not in json.loads(Path("in/a.json").read_text())["tiers"]["words"][0]
+
+
+@pytest.mark.parametrize(
+    "how", [(), ("--format", "ctm"), ("--format", "ctm", "--out", "o")]
+)
+def test_ctm_has_no_place_for_gop(here, align, how):
+    put("talk.wav")
+    message = refused(align, "--gop", "--phones", "pat", *how, "talk.wav")
+    assert "--gop: lines of CTM have no place" in message
+
+
+def test_nearest_phones_are_said_and_marked(here, align, caplog):
+    for name in "ab":
+        put(f"{name}.wav")
+        Path(f"{name}.txt").write_text("pa dad")
+    how = ("--g2p", "none", "--out", "o")
+    assert "no token for d; " in refused(align, *how, "a.wav")
+    align(*how, "--nearest", "a.wav", "b.wav")
+    assert "a.wav: 2 of 5 phones have no token: d by t (2)" in caplog.text
+    assert "2 recordings: 4 of 10 phones have no token: d by t (4)" in caplog.text
+    tiers = tiers_of("o/a.TextGrid")
+    assert [e.label for e in tiers["phones"] if e.label] == list("padad")
+    marks = [tuple(e) for e in tiers["nearest"] if e.label]
+    places = [tuple(e)[:2] for e in tiers["phones"] if e.label == "d"]
+    assert marks == [(*place, "t") for place in places]
+    align(*how, "--nearest", "--force", "--format", "csv", "a.wav")
+    rows = list(csv.DictReader(Path("o/a.csv").open()))
+    assert [row["nearest"] for row in rows] == ["", "", "", "", "t", "", "t"]

@@ -97,7 +97,7 @@ def test_times_of_a_long_recording_are_those_of_its_path():
     speech = speech_of([P, BLANK, A, A, BLANK] * 60)
     asked = {"window_s": 3, "overlap_s": 1}
     record = transcribe(stand_in(), CTC, "pr", speech, with_times=True, **asked)
-    expected = [vars(segment) for segment in align(stand_in(), speech)]
+    expected = [segment.row() for segment in align(stand_in(), speech)]
     assert record["segments"] == expected
     later = transcribe(
         stand_in(), CTC, "pr", speech, with_times=True, start_s=10, **asked

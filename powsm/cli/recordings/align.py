@@ -4,6 +4,7 @@
     powsm align --text "a possum" --lang eng talk.wav    # words
     powsm align --out aligned corpus/                    # a text beside each recording
     powsm align --tier utterance --format eaf --out aligned corpus/
+    powsm align --gop --out aligned corpus/              # and how well each is said
 
 Without --phones and --text each recording has its words in NAME.lab or NAME.txt beside
 it, or in a tier of NAME.TextGrid or NAME.eaf, whose segments are aligned one by one.
@@ -13,12 +14,18 @@ Words become phones as the model hears them (at most 20 s in one go), or by
 With --format or --out each recording has a file of its own, with the tiers words,
 phones and confidence; without, CTM lines of the phones come on standard output. Done
 ones are skipped. What cannot be aligned is named, and the status is then 1.
+
+--gop adds the tiers gop and gop_free, in nats, and rival: below 0 another phone, the
+rival, fits better. The phones of all recordings, the worst first, go to OUT/worst.tsv.
+With --nearest, a phone that the model lacks is aligned by its nearest one by features,
+which is said, and marked in the tier nearest.
 """
 
 import argparse
 import logging
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,10 +52,12 @@ from powsm.files.whole import atomic_write
 
 if TYPE_CHECKING:
     from powsm.corpora.evaluation.textgrid import Interval
+    from powsm.decode.align_files import Segment
 
 log = logging.getLogger(__name__)
 
 _TEXTS = (".lab", ".txt")  # as the Montreal Forced Aligner names them
+_SHOWN = 10  # phones of the report that are logged
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +73,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--lang", default="unk", help="code or name; unk (default); espeak needs one")
     add("--profile", help="decode profile of the model's g2p; default: joint")
     mixed = [channel for channel in CHANNELS if channel != "each"]
+    add("--gop", action="store_true", help="judge how well each phone is said")
+    nearest = "by the nearest phone, where the model lacks one"
+    add("--nearest", action="store_true", help=nearest)
     add("--channel", choices=mixed, default="mix", help="of several (default: mix)")
     add("--format", choices=ALIGNED_FORMS, help="of the files; default: textgrid")
     add("--out", type=Path, help="folder for them; default: beside each recording")
@@ -90,6 +102,11 @@ def run(options: argparse.Namespace) -> None:
     to_stdout = options.format is None and options.out is None
     why = "no file is written without --format or --out"
     refuse_unused(options, "force", why=why, unless=not to_stdout)
+    if options.gop and (to_stdout or options.format == "ctm"):
+        raise PowsmError(
+            "--gop: lines of CTM have no place for how well a phone is said; give "
+            "--format textgrid, csv, eaf or json, or --out"
+        )
     targets: dict[Source, Path] = {}
     if not to_stdout:
         if options.out is not None:
@@ -206,10 +223,11 @@ def _align_all(
     from powsm.decode.recordings.words import Reader
 
     reader = Reader(model, g2p, options.lang, options.profile)
+    phones: list[Segment] = []
     is_quiet = True if sys.stdout.isatty() or not sys.stderr.isatty() else None
     for source, what in tqdm(said.items(), desc="align", unit="file", disable=is_quiet):
         try:
-            aligned = _align(reader, options.channel, source, what)
+            aligned = _align(reader, options, source, what)
         except PowsmError as err:
             faults.add(err)
             continue
@@ -225,9 +243,40 @@ def _align_all(
                 f"{len(what.stretches)} segments are not aligned: "
                 + "; ".join(aligned.faults)
             )
+        if options.gop or options.nearest:
+            phones += aligned.tiers["phones"]
+            _say_nearest(printable(source.path), aligned.tiers["phones"])
+    if options.nearest and len(said) > 1:
+        _say_nearest(f"{len(said)} recordings", phones)
+    if options.gop:
+        _report(phones, options.out)
 
 
-def _align(reader, channel: str, source: Source, said: _Said):
+def _say_nearest(where: str, phones: "list[Segment]") -> None:
+    """Log which phones the model lacks, and what stands for them."""
+    lacking = Counter((s.phone, s.nearest) for s in phones if s.nearest is not None)
+    if lacking:
+        log.warning(
+            "%s: %d of %d phones have no token: %s",
+            *(where, lacking.total(), len(phones)),
+            ", ".join(f"{p} by {by} ({n})" for (p, by), n in lacking.most_common()),
+        )
+
+
+def _report(phones: "list[Segment]", out: Path | None) -> None:
+    """Log the phones said worst; all go to `worst.tsv` where there is a place."""
+    from powsm.decode.pronunciation.worst import worst_phones, worst_tsv
+
+    scores = worst_phones(phones)
+    log.info("%d phones judged; the worst said of %d:", len(phones), len(scores))
+    for line in worst_tsv(scores[:_SHOWN]).splitlines():
+        log.info("%s", line)
+    if out is not None and scores:
+        with atomic_write(out / "worst.tsv") as file:
+            file.write(worst_tsv(scores))
+
+
+def _align(reader, options: argparse.Namespace, source: Source, said: _Said):
     from powsm.corpora.evaluation.textgrid import Interval
     from powsm.decode.longform import Recording
     from powsm.decode.recordings.aligned import align_recording
@@ -236,9 +285,10 @@ def _align(reader, channel: str, source: Source, said: _Said):
     data = read_stdin() if source.is_stdin else None
     # a name of the form of a place in an archive is a name here
     location = os.path.join(".", source.path) if data is None else "-"
-    speech = Recording(location, channel, data)
+    speech = Recording(location, options.channel, data)
     long_enough(speech, reader.model.min_samples, str(source.path))
     stretches = said.stretches
     if said.text is not None:
         stretches = [Interval(0.0, len(speech) / SAMPLE_RATE, said.text)]
-    return align_recording(reader, source.name, speech, stretches, said.tier)
+    how = {"gop": options.gop, "nearest": options.nearest}
+    return align_recording(reader, source.name, speech, stretches, said.tier, **how)

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from powsm.decode.recordings.words import Reader, Word
 from powsm.errors import PowsmError
 
 WORDS, PHONES, CONFIDENCE = "words", "phones", "confidence"
+NEAREST, GOP, GOP_FREE, RIVAL = "nearest", "gop", "gop_free", "rival"
+_EXTRA = (NEAREST, GOP, GOP_FREE, RIVAL)  # of a phone, each only where there is one
+_OWN_TIERS = (WORDS, PHONES, CONFIDENCE, *_EXTRA)
 _SLACK_S = 0.05  # seconds that an annotator's last boundary may lie behind the end
 
 
@@ -57,11 +60,11 @@ class Aligned:
             return self._csv()
         if form == "json":
             return self._json()
-        sure = [
-            Segment(f"{s.confidence:.2f}", s.start, s.end, s.confidence)
-            for s in self.tiers[PHONES]
-        ]
-        tiers = {**self.tiers, CONFIDENCE: sure}
+        tiers = {**self.tiers}
+        for tier in (CONFIDENCE, *_EXTRA):
+            said = [s for s in self.tiers[PHONES] if getattr(s, tier) is not None]
+            if said or tier == CONFIDENCE:
+                tiers[tier] = [replace(s, phone=_shown(s.row()[tier])) for s in said]
         if form == "eaf":
             return eaf(tiers)
         return textgrid(tiers, self.duration_s, name)
@@ -69,11 +72,13 @@ class Aligned:
     def _csv(self) -> str:
         file = StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("tier", "start_s", "end_s", "label", "confidence"))
+        rows = [s.row() for s in self.tiers[PHONES]]
+        extra = [name for name in _EXTRA if any(name in row for row in rows)]
+        writer.writerow(("tier", "start_s", "end_s", "label", "confidence", *extra))
         for tier, segments in self.tiers.items():
-            writer.writerows(
-                (tier, s.start, s.end, s.phone, s.confidence) for s in segments
-            )
+            for row in (s.row() for s in segments):
+                known = (row[k] for k in ("start", "end", "phone", "confidence"))
+                writer.writerow((tier, *known, *(row.get(name) for name in extra)))
         return file.getvalue()
 
     def _json(self) -> str:
@@ -82,12 +87,7 @@ class Aligned:
             "duration_s": round(self.duration_s, 4),
             "tiers": {
                 tier: [
-                    {
-                        "label": s.phone,
-                        "start": s.start,
-                        "end": s.end,
-                        "confidence": s.confidence,
-                    }
+                    {"label" if k == "phone" else k: v for k, v in s.row().items()}
                     for s in segments
                 ]
                 for tier, segments in self.tiers.items()
@@ -106,6 +106,8 @@ def align_words(
     g2p: str = "model",
     rate: int = SAMPLE_RATE,
     channel: str | None = "mix",
+    gop: bool = False,
+    nearest: bool = False,
 ) -> Aligned:
     """When each word and phone of a text is said, as `powsm align` finds it.
 
@@ -115,6 +117,7 @@ def align_words(
         text: words, or IPA with spaces between words.
         lang: code or name of the language.
         g2p: how words become phones: `model`, `espeak`, or `none` for IPA.
+        gop, nearest: see `powsm.decode.recordings.model.Model.align`.
 
     Raises:
         AudioError: the recording cannot be read or used.
@@ -125,7 +128,8 @@ def align_words(
     speech = speech_of(audio, **how)
     name = Path(audio).stem if isinstance(audio, str | Path) else "audio"
     stretch = Interval(0.0, len(speech) / SAMPLE_RATE, text)
-    return align_recording(Reader(model, g2p, lang), name, speech, [stretch])
+    how = {"gop": gop, "nearest": nearest}
+    return align_recording(Reader(model, g2p, lang), name, speech, [stretch], **how)
 
 
 def align_recording(
@@ -134,6 +138,9 @@ def align_recording(
     speech: Tensor | Recording,
     stretches: Sequence[Interval],
     tier: str | None = None,
+    *,
+    gop: bool = False,
+    nearest: bool = False,
 ) -> Aligned:
     """Align what is said in stretches of a recording.
 
@@ -144,6 +151,7 @@ def align_recording(
         stretches: what is said from when to when, in order.
         tier: name of the tier that holds them, which the result keeps; None: the text
             is of the whole recording.
+        gop, nearest: see `powsm.decode.recordings.model.Model.align`.
 
     Raises:
         PowsmError: nothing could be aligned; says why of the first stretch.
@@ -161,7 +169,12 @@ def align_recording(
         try:
             if isinstance(its_words, PowsmError):
                 raise its_words
-            found = _align(reader, speech[begin:end], its_words)
+            if begin == end:
+                raise PowsmError("lies behind the end of the recording")
+            said_phones = [p for word in its_words for p in word.phones]
+            found = reader.model.align_phones(
+                speech[begin:end], said_phones, gop=gop, nearest=nearest
+            )
         except PowsmError as err:
             first = first or err
             where = f"{stretch.start_s:.3f} to {stretch.end_s:.3f} s"
@@ -174,7 +187,7 @@ def align_recording(
         raise PowsmError(f"{printable(name)}: {first or 'no text to align'}")
     tiers: dict[str, Sequence[Segment]] = {}
     if tier is not None:
-        own = tier if tier not in (WORDS, PHONES, CONFIDENCE) else f"{tier} (given)"
+        own = f"{tier} (given)" if tier in _OWN_TIERS else tier
         tiers[own] = [
             Segment(s.label, s.start_s, min(s.end_s, duration_s), 1.0)
             for s in stretches
@@ -196,15 +209,13 @@ def _span(stretch: Interval, n_samples: int) -> tuple[int, int]:
     return min(begin, n_samples), min(end, n_samples)
 
 
-def _align(reader: Reader, speech, words: Sequence[Word]) -> list[Segment]:
-    if not len(speech):
-        raise PowsmError("lies behind the end of the recording")
-    return reader.model.align_phones(speech, [p for word in words for p in word.phones])
-
-
 def _moved(segment: Segment, by_s: float, end_s: float) -> Segment:
     start, end = segment.start + by_s, min(segment.end + by_s, end_s)
-    return Segment(segment.phone, round(start, 4), round(end, 4), segment.confidence)
+    return replace(segment, start=round(start, 4), end=round(end, 4))
+
+
+def _shown(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def _words(words: Sequence[Word], phones: Sequence[Segment]) -> list[Segment]:

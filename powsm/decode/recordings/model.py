@@ -156,12 +156,17 @@ class Model:
         *,
         rate: int = SAMPLE_RATE,
         channel: str | None = "mix",
+        gop: bool = False,
+        nearest: bool = False,
     ) -> list[Segment]:
-        """When each phone is said.
+        """When each phone is said, and where asked how well.
 
         Args:
             audio, rate, channel: see `transcribe`.
             phones: what is said, as IPA text or phones; None: what the CTC head says.
+            gop: judge each phone, see `powsm.decode.pronunciation.goodness`.
+            nearest: let the nearest phone by features stand for one that the model
+                lacks; the segment's `nearest` names it.
 
         Raises:
             AlignError: phones that the model does not know, or more than fit.
@@ -169,7 +174,8 @@ class Model:
         """
         if phones is not None:
             phones = self.ipa(phones if isinstance(phones, str) else " ".join(phones))
-        return self.align_phones(self._speech(audio, rate, channel), phones)
+        speech = self._speech(audio, rate, channel)
+        return self.align_phones(speech, phones, gop=gop, nearest=nearest)
 
     def emissions(
         self,
@@ -295,11 +301,16 @@ class Model:
         return {code: round(float(prob), 6) for code, prob in ranked}
 
     def align_phones(
-        self, speech: Tensor | Recording, phones: Sequence[str] | None
+        self,
+        speech: Tensor | Recording,
+        phones: Sequence[str] | None,
+        *,
+        gop: bool = False,
+        nearest: bool = False,
     ) -> list[Segment]:
         """See `align`; of speech as `speech_of` gives it, and phones as of `ipa`."""
         with self._turn():
-            return align(self.recogniser, speech, phones)
+            return align(self.recogniser, speech, phones, gop=gop, nearest=nearest)
 
     def ipa(self, text: str, lang: str | None = None) -> tuple[str, ...]:
         """Phones of IPA in the form of training; they may be between slashes.

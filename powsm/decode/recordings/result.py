@@ -188,7 +188,7 @@ def _record(result: Result, slashes: bool) -> dict:
         "phones": list(result.phones),
         "score": result.score,
         "duration_s": round(result.duration_s, 4),
-        "segments": [asdict(segment) for segment in result.segments],
+        "segments": [segment.row() for segment in result.segments],
         "pieces": [asdict(piece) for piece in result.pieces],
         "profile": result.profile,
         "weights": result.weights,
