@@ -109,6 +109,15 @@ class Batch:
             layout=None,
         )
 
+    def twice(self) -> Self:
+        """Every recording, target and example a second time, behind the first."""
+        more = {"example_audio": self.n_recordings, "example_ctc": len(self.text_ctc)}
+        both = {
+            name: torch.cat([x, x + more.get(name, 0)])
+            for name, x in self.tensors().items()
+        }
+        return replace(self, **both, utt_ids=(*self.utt_ids,) * 2, layout=None)
+
     def first_ctc_targets(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The first CTC target of each recording: (U, n_tokens) and lengths (U,)."""
         if self.example_ctc is None:

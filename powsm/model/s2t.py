@@ -23,8 +23,8 @@ from powsm.errors import PowsmError
 from powsm.model import features
 from powsm.model.batch import Batch
 from powsm.model.cross_entropy import smoothed_cross_entropy
+from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.layout import Layout, LayoutMaker
-from powsm.model.phone_ctc import PhoneLinear
 from powsm.tasks import TASKS
 
 
@@ -65,7 +65,7 @@ class PowsmModel(ESPnetS2TModel):
             the cost, for comparison.
         ctc_weight_range: draw the CTC weight of every batch evenly from between
             these two; the trainer does, from a counter.
-        ctc_vocab: `all` tokens, or `phones`: see `powsm.model.phone_ctc`.
+        ctc_vocab: `all` tokens, or `phones`: see `powsm.model.ctc_heads`.
         **kwargs: those of `ESPnetS2TModel`.
     """
 
@@ -242,7 +242,7 @@ class PowsmModel(ESPnetS2TModel):
         labels = layout.ctc_labels
         head = self.ctc.ctc_lo
         if isinstance(head, PhoneLinear):
-            logits, labels = head.compact(hidden), head.rows(labels)
+            logits, labels = head.compact(hidden), head.columns.rows(labels)
         else:
             logits = head(hidden)
         log_probs = _at_least_float32(logits.transpose(0, 1).log_softmax(2))

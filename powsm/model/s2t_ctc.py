@@ -23,9 +23,11 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.amp import autocast
 
 from powsm.errors import PowsmError
-from powsm.languages import UNKNOWN_LANG_SYM
+from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.batch import Batch
-from powsm.tasks import TASKS
+from powsm.model.ctc_heads import Head, PhoneColumns, disagreement
+from powsm.tasks import TASKS, WORD_START
+from powsm.vocabulary.symbols import special_symbols
 
 N_PREFIX = 2  # positions before the frames: language and task
 
@@ -36,6 +38,12 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     Args:
         share_features: False computes features and subsampling again for each example,
             as the published recipe does, with SpecAugment drawn for each.
+        consistency_weight: above 0 every update hears its recordings twice, under masks
+            drawn anew, and each head is also taught to say the same of both (CR-CTC,
+            arXiv 2410.05101); see `disagreement`. 0 is off.
+        interctc_vocab: `all`, or `phones`: heads between that are taught phones speak
+            blank, `<unk>`, phones and what stands before them alone, and condition the
+            blocks after them by these. They share the weights of the last head.
         **kwargs: those of `ESPnetS2TCTCModel`.
 
     Attributes:
@@ -46,7 +54,14 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     ctc_weight = 1.0  # there is no decoder
     lang_apply_prob = 1.0
 
-    def __init__(self, *args, share_features: bool = True, **kwargs):
+    def __init__(
+        self,
+        *args,
+        share_features: bool = True,
+        consistency_weight: float = 0.0,
+        interctc_vocab: str = "all",
+        **kwargs,
+    ):
         kwargs.setdefault("report_cer", False)
         kwargs.setdefault("report_wer", False)
         super().__init__(*args, **kwargs)
@@ -58,6 +73,20 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
                 f"{heads} CTC heads: those of interctc_layer_idx and the last"
             )
         self.share_features = share_features
+        self.consistency_weight = consistency_weight
+        if consistency_weight > 0 and self.specaug is None:
+            raise PowsmError(
+                f"consistency_weight is {consistency_weight}, but without specaug both "
+                "views of a recording are the same; set one of the two"
+            )
+        self.phones: PhoneColumns | None = None
+        if interctc_vocab not in ("all", "phones"):
+            raise PowsmError(
+                f"interctc_vocab is {interctc_vocab!r}, expected all or phones"
+            )
+        if interctc_vocab == "phones":
+            before = special_symbols(LANGUAGES, None)
+            self.phones = PhoneColumns(self.token_list, also={*before, WORD_START})
         self._task_ids = {
             task: self.token_list.index(f"<{task}>")
             for task in TASKS
@@ -85,8 +114,12 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             Loss averaged over the E examples, statistics, and E as the weight.
         """
         batch = Batch.of({"speech": speech} | tensors)
+        n_examples = batch.n_examples
         if prefix is None:
             prefix = self._prefix(batch.text)
+        is_consistent = self.training and self.consistency_weight > 0
+        if is_consistent:
+            batch, prefix = batch.twice(), torch.cat([prefix, prefix])
         heads, lengths = self._heads(
             *(batch.speech, batch.speech_lengths),
             *(batch.text_prev, batch.text_prev_lengths),
@@ -100,24 +133,34 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         # the order of ctc_asr_only: intermediate heads as they come, then the last
         phones_only = self._phones_only(len(heads))
         losses = [
-            self._head_losses(hidden, logits, lengths, *targets[is_phones])
-            for (_, hidden, logits), is_phones in zip(heads, phones_only, strict=True)
+            self._head_losses(head, lengths, *targets[is_phones])
+            for head, is_phones in zip(heads, phones_only, strict=True)
         ]
         means = [each.sum() / max(int(valid.sum()), 1) for each, valid in losses]
         stats = {
-            f"loss_interctc_layer{layer}": loss.detach()
-            for (layer, _, _), loss in zip(heads[:-1], means[:-1], strict=True)
+            f"loss_interctc_layer{head.block}": loss.detach()
+            for head, loss in zip(heads[:-1], means[:-1], strict=True)
         }
-        loss = means[-1]
-        stats["loss_ctc"] = loss.detach()
+        stats["loss_ctc"] = means[-1].detach()
         stats |= self._task_losses(*losses[-1], batch.text)
-        if self.interctc_weight != 0.0 and len(means) > 1:
-            intermediate = sum(means[:-1]) / (len(means) - 1)
+        loss = self._over_heads(means)
+        if is_consistent:
+            each = [disagreement(head.logits, lengths).mean() for head in heads]
+            consistency = self._over_heads(each)
+            stats["loss_consistency"] = consistency.detach()
+            loss = loss + self.consistency_weight * consistency
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, n_examples), loss.device)
+
+    def _over_heads(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What a loss of each head is together, that of the last block coming last."""
+        *between, loss = values
+        if self.interctc_weight != 0.0 and between:
+            intermediate = sum(between) / len(between)
             loss = (1 - self.interctc_weight) * loss + (
                 self.interctc_weight * intermediate
             )
-        stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, batch.n_examples), loss.device)
+        return loss
 
     def _prefix(self, text: torch.Tensor) -> torch.Tensor:
         """Language and task (E, 2) of targets; in training some languages are withheld.
@@ -136,7 +179,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     def stat_names(self) -> list[str]:
         """Every statistic that a batch may have."""
         layers = getattr(self.encoder, "interctc_layer_idx", ())
-        names = ["loss", "loss_ctc"]
+        names = ["loss", "loss_ctc", "loss_consistency"]
         names += [f"loss_interctc_layer{layer}" for layer in layers]
         return names + [f"loss_{task}" for task in self._task_ids]
 
@@ -172,8 +215,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
 
     def _head_losses(
         self,
-        hidden: torch.Tensor,
-        logits: torch.Tensor,
+        head: Head,
         lengths: torch.Tensor,
         target: torch.Tensor,
         target_lengths: torch.Tensor,
@@ -181,8 +223,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         """CTC loss of each example, zero where there is no target.
 
         Args:
-            hidden: (E, T, D) what the head reads.
-            logits: (E, T, V) its scores without dropout.
+            head: of E examples.
             lengths: (E,) positions of each row, the prefix included.
             target: (E, L) token ids, -1 as padding; a row with `<na>` has none.
 
@@ -190,16 +231,20 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             Losses (E,), and which examples have a target (E,).
         """
         valid = (target != self.na).all(1)
+        logits = head.logits
         if not valid.any():
             return logits.sum((1, 2)) * 0.0, valid
         if self.ctc.dropout_rate > 0:
-            logits = self.ctc.ctc_lo(F.dropout(hidden, p=self.ctc.dropout_rate))
+            hidden = F.dropout(head.hidden, p=self.ctc.dropout_rate)
+            logits = Head.of(0, hidden, self.ctc.ctc_lo, head.columns).logits
         if not valid.all():
             logits, lengths, target, target_lengths = (
                 x[valid] for x in (logits, lengths, target, target_lengths)
             )
         log_probs = logits.transpose(0, 1).log_softmax(2).float()
         labels = target[target != self.ignore_id]
+        if head.columns is not None:
+            labels = head.columns.rows(labels)
         losses = self.ctc.ctc_loss(log_probs, labels, lengths, target_lengths)
         if len(losses) < len(valid):
             rows = valid.nonzero()[:, 0]
@@ -238,13 +283,8 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             speech, speech_lengths, text_prev, text_prev_lengths, prefix, example_audio
         )
         first = 0 if with_prefix else N_PREFIX
-        return (
-            {
-                layer: logits[:, first:].float().log_softmax(-1)
-                for layer, _, logits in heads
-            },
-            lengths - first,
-        )
+        scores = {head.block: head.log_probs()[:, first:] for head in heads}
+        return scores, lengths - first
 
     def _heads(
         self,
@@ -254,8 +294,8 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         text_prev_lengths: torch.Tensor,
         prefix: torch.Tensor,
         example_audio: torch.Tensor,
-    ) -> tuple[list[tuple[int, torch.Tensor, torch.Tensor]], torch.Tensor]:
-        """(block, hidden, logits) of each CTC head, and positions of each row (E,)."""
+    ) -> tuple[list[Head], torch.Tensor]:
+        """Every CTC head, the last block's behind the others, and positions (E,)."""
         prompt = text_prev.masked_fill(text_prev == self.ignore_id, self.eos)
         memory, memory_lens, _ = self.prompt_encoder(
             self.pos_enc(self.embed(prompt)), text_prev_lengths
@@ -279,16 +319,19 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         mask = (columns < lengths[:, None])[:, None, :]
 
         encoder = self.encoder
-        heads = []
+        layers = encoder.interctc_layer_idx
+        phones_only = self._phones_only(len(layers) + 1)
+        heads: list[Head] = []
         for number, layer in enumerate(encoder.encoders, 1):
             x, mask = layer(x, mask, memory=memory, memory_mask=memory_mask)
-            if number in encoder.interctc_layer_idx:
-                logits = self.ctc.ctc_lo(x)
-                heads.append((number, x, logits))
+            if number in layers:
+                columns = self.phones if phones_only[len(heads)] else None
+                head = Head.of(number, x, self.ctc.ctc_lo, columns)
+                heads.append(head)
                 if encoder.interctc_use_conditioning:
-                    x = x + encoder.conditioning_layer(F.softmax(logits, dim=-1))
+                    x = x + head.condition(encoder.conditioning_layer)
         x = encoder.after_norm(x)
-        heads.append((len(encoder.encoders), x, self.ctc.ctc_lo(x)))
+        heads.append(Head.of(len(encoder.encoders), x, self.ctc.ctc_lo))
         return heads, lengths
 
     def _features(

@@ -45,7 +45,11 @@ _MODEL_KEYS = (
     "ctc_weight_range",
     "ctc_vocab",
     "share_features",
+    "consistency_weight",
+    "interctc_vocab",
 )
+# with which no model of ESPnet's holds the parameters, or reads them the same way
+_NOT_STOCK = {"ctc_vocab": "phones", "interctc_vocab": "phones"}
 
 
 # what our loop reads, beside the parts of the model; ESPnet's parser knows many more
@@ -247,8 +251,8 @@ def stock_config(args: argparse.Namespace) -> dict:
     """The settings as stock ESPnet reads them, ours kept apart under `powsm`.
 
     The model becomes `espnet` or `espnet_ctc`: the parameters are the same, so
-    ESPnet's inference loads the experiment without this package. With `ctc_vocab:
-    phones` it stays `powsm`, which stock ESPnet refuses by name.
+    ESPnet's inference loads the experiment without this package. With heads over phones
+    alone it stays `powsm` or `powsm_ctc`, which stock ESPnet refuses by name.
     """
     config = dict(vars(args))
     config.pop("config", None)
@@ -258,9 +262,9 @@ def stock_config(args: argparse.Namespace) -> dict:
     ours["model_conf"] = {
         key: model_conf.pop(key) for key in _MODEL_KEYS if key in model_conf
     }
-    if ours["model_conf"].get("ctc_vocab") == "phones":
-        model_conf["ctc_vocab"] = "phones"
-    else:
+    kept = {k: v for k, v in ours["model_conf"].items() if _NOT_STOCK.get(k) == v}
+    model_conf |= kept
+    if not kept:
         is_ctc_only = config["model"] in CTC_ONLY_MODELS
         config["model"] = "espnet_ctc" if is_ctc_only else "espnet"
     config["model_conf"] = model_conf

@@ -8,6 +8,8 @@ import torch
 from espnet2.s2t.espnet_ctc_model import ESPnetS2TCTCModel
 
 from powsm.errors import PowsmError
+from powsm.model.batch import Batch
+from powsm.model.ctc_heads import disagreement
 from powsm.model.s2t_ctc import PowsmCtcModel, PowsmCtcTask
 
 TOKENS = (
@@ -19,7 +21,7 @@ TASK_IDS = {"asr": 4, "g2p": 6, "p2g": 7, "pr": 5}
 NA = 2
 
 
-def build(model="powsm_ctc", *, model_conf=None, encoder_conf=None):
+def build(model="powsm_ctc", *, model_conf=None, encoder_conf=None, **changes):
     """A model with four blocks, heads after the first and third, and a prompt."""
     settings = {
         "token_list": TOKENS,
@@ -70,7 +72,7 @@ def build(model="powsm_ctc", *, model_conf=None, encoder_conf=None):
         }
         | (model_conf or {}),
         "init": "xavier_uniform",
-    }
+    } | changes
     torch.manual_seed(0)
     return PowsmCtcTask.build_model(argparse.Namespace(**settings))
 
@@ -226,3 +228,152 @@ def test_longest_recording_does_not_read_the_others():
 def test_network_that_it_does_not_know_is_refused(changes, message):
     with pytest.raises(PowsmError, match=message):
         build(**changes)
+
+
+# ------------------------------------------------------------ beyond the papers
+
+# masks of every width, so that two views of a recording differ
+MASKS = {
+    "specaug": "specaug",
+    "specaug_conf": {"num_freq_mask": 2, "num_time_mask": 10}
+    | {"apply_time_warp": False, "time_mask_width_ratio_range": [0.0, 0.2]},
+}
+
+
+def gradients(model):
+    return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+
+def test_views_without_masks_cost_nothing_and_learn_what_one_learns():
+    ours, _ = make_batches(without_text=(1, 6))
+    plain, twice = build(), build(model_conf={"consistency_weight": 3.0}, **MASKS)
+    twice.load_state_dict(plain.state_dict())
+    twice.specaug = None
+    for model in (plain, twice):
+        model.double()
+    ours["speech"] = ours["speech"].double()
+    (one, stats, n), (two, twice_stats, n_twice) = plain(**ours), twice(**ours)
+    assert "loss_consistency" not in stats
+    assert twice_stats["loss_consistency"].item() == pytest.approx(0.0, abs=1e-6)
+    assert two.item() == pytest.approx(one.item(), rel=1e-6)
+    assert n.item() == n_twice.item() == 8
+    one.backward(), two.backward()
+    expected = gradients(plain)
+    for name, grad in gradients(twice).items():
+        torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_consistency_is_that_of_every_head_weighted_as_its_loss():
+    ours, _ = make_batches()
+    losses = {}
+    for weight in (0.5, 1.5):
+        model = build(model_conf={"consistency_weight": weight}, **MASKS)
+        torch.manual_seed(5)  # the same masks
+        loss, stats, _ = model(**ours)
+        plain = 0.2 * stats["loss_ctc"] + 0.4 * (
+            stats["loss_interctc_layer1"] + stats["loss_interctc_layer3"]
+        )
+        assert loss.item() == pytest.approx(
+            (plain + weight * stats["loss_consistency"]).item(), rel=1e-5
+        )
+        losses[weight] = (plain.item(), stats["loss_consistency"].item())
+    assert losses[0.5] == losses[1.5] and losses[0.5][1] > 1e-3
+    torch.manual_seed(5)
+    batch = Batch.of({k: v for k, v in ours.items() if not k.startswith("prefix")})
+    batch, prefix = batch.twice(), ours["prefix"].repeat(2, 1)
+    heads, lengths = model._heads(
+        *(batch.speech, batch.speech_lengths, batch.text_prev),
+        *(batch.text_prev_lengths, prefix, batch.example_audio),
+    )
+    one, three, last = (disagreement(h.logits, lengths).mean().item() for h in heads)
+    assert losses[0.5][1] == pytest.approx(0.2 * last + 0.4 * (one + three), rel=1e-5)
+
+
+def test_both_views_are_told_the_same_language():
+    ours, _ = make_batches()
+    ours = {k: v for k, v in ours.items() if not k.startswith("prefix")}
+    model = build(model_conf={"consistency_weight": 1.0}, **MASKS)
+    model.lang_apply_prob, model.specaug = 0.5, None
+    for seed in range(3):
+        torch.manual_seed(seed)
+        assert model(**ours)[1]["loss_consistency"].item() < 1e-4
+
+
+def test_evaluation_hears_a_recording_once():
+    ours, _ = make_batches()
+    plain, twice = (
+        build(**MASKS),
+        build(model_conf={"consistency_weight": 1.0}, **MASKS),
+    )
+    twice.load_state_dict(plain.state_dict())
+    (one, stats, _), (two, twice_stats, _) = plain.eval()(**ours), twice.eval()(**ours)
+    assert torch.equal(one, two) and stats.keys() == twice_stats.keys()
+
+
+@pytest.mark.parametrize("weight", [None, 0.0])
+def test_switches_that_are_off_change_no_bit(weight):
+    """The masks, too, are those of a model that knows neither switch."""
+    ours, _ = make_batches()
+    off = {} if weight is None else {"consistency_weight": 0.0, "interctc_vocab": "all"}
+    torch.manual_seed(0)
+    model, plain = build(model_conf=off, **MASKS), build(**MASKS)
+    found = []
+    for each in (model, plain):
+        torch.manual_seed(7)
+        loss = each(**ours)[0]
+        loss.backward()
+        found.append((loss, gradients(each)))
+    (one, grads), (two, expected) = found
+    assert torch.equal(one, two) and grads.keys() == expected.keys()
+    assert all(torch.equal(grads[name], expected[name]) for name in grads)
+
+
+def silenced(model):
+    """Words and <eos> say nothing."""
+    with torch.no_grad():
+        model.ctc.ctc_lo.bias[[10, 11, 15, 16, 17]] = -1e4
+    return model
+
+
+def test_heads_of_phones_alone_equal_heads_whose_other_tokens_never_speak():
+    """All heads learn phones here, so that the last says no other token either."""
+    ours, _ = make_batches()
+    conf = {"ctc_asr_only": [True, True, True]}
+    some = build(model_conf=conf | {"interctc_vocab": "phones"})
+    whole = build(model_conf=conf)
+    assert some.state_dict().keys() == whole.state_dict().keys()
+    whole.load_state_dict(some.state_dict())
+    silenced(some), silenced(whole)
+    ours["text_ctc"][ours["text_ctc"] == 9] = 13
+    one, two = some(**ours)[0], whole(**ours)[0]
+    assert one.item() == pytest.approx(two.item(), rel=1e-6)
+    one.backward(), two.backward()
+    expected = gradients(whole)
+    for name, grad in gradients(some).items():
+        torch.testing.assert_close(grad, expected[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_heads_of_phones_alone_leave_the_last_head_all_tokens():
+    ours, _ = make_batches()
+    model = build(model_conf={"interctc_vocab": "phones"}).eval()
+    names = ("speech", "speech_lengths", "text_prev", "text_prev_lengths", "prefix")
+    with torch.no_grad():
+        heads, _ = model.heads(*(ours[n] for n in names), ours["example_audio"])
+    totals = {block: scores.exp().sum(-1) for block, scores in heads.items()}
+    for total in totals.values():
+        torch.testing.assert_close(total, torch.ones_like(total))
+    words = [10, 11]  # a and b
+    assert (heads[1][..., words] < -1e3).all()
+    assert (heads[3][..., words] > -1e3).all() and (heads[4][..., words] > -1e3).all()
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"consistency_weight": 0.2}, "without specaug both views"),
+        ({"interctc_vocab": "words"}, "expected all or phones"),
+    ],
+)
+def test_switches_that_make_no_sense(conf, message):
+    with pytest.raises(PowsmError, match=message):
+        build(model_conf=conf)

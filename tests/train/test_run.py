@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny_model import SETTINGS, make_args, make_corpus
 
 from powsm.decode.recogniser import Recogniser
-from powsm.model.phone_ctc import PhoneLinear
+from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
@@ -565,14 +565,14 @@ def test_average_of_weights_leaves_the_rows_of_the_phones_alone(
     validated = []
 
     def recorded(self, batch, batch_idx):
-        validated.append(self.model.ctc.ctc_lo.kept.tolist())
+        validated.append(self.model.ctc.ctc_lo.columns.kept.tolist())
         step(self, batch, batch_idx)
 
     monkeypatch.setattr(LitPowsm, "validation_step", recorded)
     conf = SETTINGS["model_conf"] | {"ctc_vocab": "phones"}
     run(corpus, tmp_path, ema_decay=0.9995, model_conf=conf)
     tokens = (corpus / "tokens/tokens.txt").read_text().splitlines()
-    expected = PhoneLinear(1, tokens).kept.tolist()
+    expected = PhoneLinear(1, tokens).columns.kept.tolist()
     assert len(validated) >= 2
     assert all(kept == expected for kept in validated)
 

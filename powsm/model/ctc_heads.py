@@ -1,0 +1,137 @@
+"""CTC heads: what they speak, all tokens or phones alone, and how far two are apart.
+
+Of 40,002 tokens a head of phones is taught 6,368; the rest of its weights, 25 M in the
+published model, never learn to speak. The scores of a head over blank and phones alone
+are laid out over all tokens again, so whatever reads CTC scores works unchanged. Stock
+ESPnet cannot load it.
+"""
+
+from collections.abc import Container, Sequence
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+
+from powsm.vocabulary.phone_sets import is_phone
+
+_NEVER = -1e4  # logit of a token that is not in the head; its probability is 0
+
+
+class PhoneColumns(torch.nn.Module):
+    """Which of all tokens a head of phones speaks: blank, `<unk>`, phones, and more.
+
+    Args:
+        tokens: all tokens of the model; blank is the first.
+        also: further tokens, those of them that the model has.
+    """
+
+    def __init__(self, tokens: Sequence[str], also: Container[str] = ()):
+        super().__init__()
+        kept = [0] + [
+            i
+            for i, token in enumerate(tokens)
+            if token == "<unk>" or is_phone(token) or token in also
+        ]
+        row_of = torch.full((len(tokens),), kept.index(tokens.index("<unk>")))
+        row_of[kept] = torch.arange(len(kept))
+        self.n_tokens = len(tokens)
+        self.register_buffer("kept", torch.tensor(kept), persistent=False)
+        self.register_buffer("row_of", row_of, persistent=False)
+
+    def spread(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of all tokens (..., V) from those of the head's own."""
+        out = logits.new_full((*logits.shape[:-1], self.n_tokens), _NEVER)
+        return out.index_copy(-1, self.kept, logits)
+
+    def rows(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """The head's columns of token ids; a token without one is `<unk>`."""
+        return self.row_of[token_ids]
+
+
+class PhoneLinear(torch.nn.Linear):
+    """The last layer of a CTC head, with rows for blank, `<unk>` and the phones.
+
+    Args:
+        size: width of the encoder.
+        tokens: all tokens of the model; blank is the first.
+    """
+
+    def __init__(self, size: int, tokens: Sequence[str]):
+        columns = PhoneColumns(tokens)
+        super().__init__(size, len(columns.kept))
+        self.columns = columns
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of all tokens (..., V) from hidden states (..., D)."""
+        return self.columns.spread(self.compact(hidden))
+
+    def compact(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of the head's own rows."""
+        return super().forward(hidden)
+
+
+class Head(NamedTuple):
+    """A CTC head over a batch of E examples.
+
+    Attributes:
+        block: number of the encoder block that it reads.
+        hidden: (E, T, D) what it reads.
+        logits: (E, T, V) its scores without dropout.
+        columns: which tokens they are of; None is all.
+    """
+
+    block: int
+    hidden: torch.Tensor
+    logits: torch.Tensor
+    columns: PhoneColumns | None
+
+    @classmethod
+    def of(
+        cls,
+        block: int,
+        hidden: torch.Tensor,
+        layer: torch.nn.Linear,
+        columns: PhoneColumns | None = None,
+    ) -> Self:
+        """Let a layer of all tokens, or some of its rows, read hidden states."""
+        if columns is None:
+            return cls(block, hidden, layer(hidden), None)
+        weight, bias = layer.weight[columns.kept], layer.bias[columns.kept]
+        return cls(block, hidden, F.linear(hidden, weight, bias), columns)
+
+    def condition(self, layer: torch.nn.Linear) -> torch.Tensor:
+        """(E, T, D) what the head says, for the blocks after it."""
+        said = F.softmax(self.logits, dim=-1)
+        if self.columns is None:
+            return layer(said)
+        return F.linear(said, layer.weight[:, self.columns.kept], layer.bias)
+
+    def log_probs(self) -> torch.Tensor:
+        """(E, T, V) of all tokens."""
+        logits = self.logits.float()
+        if self.columns is not None:
+            logits = self.columns.spread(logits)
+        return logits.log_softmax(-1)
+
+
+def disagreement(logits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """How far two views of an example are apart: symmetric KL divergence, in nats.
+
+    Half of KL(b || a) + KL(a || b), added up over the positions, where each view is
+    drawn to the other as it stands: no gradient goes through what is aimed at.
+
+    Args:
+        logits: (2E, T, V), the second view of the E examples behind the first.
+        lengths: (2E,) positions of each row; the rest does not count.
+
+    Returns:
+        (E,), at least 0.
+
+    Source: the consistency loss of CR-CTC (Yao et al., arXiv 2410.05101, section 3.1).
+    """
+    log_probs = logits.float().log_softmax(-1)
+    aims = log_probs.detach().roll(len(log_probs) // 2, 0)
+    apart = F.kl_div(log_probs, aims, reduction="none", log_target=True).sum(-1)
+    columns = torch.arange(apart.size(1), device=apart.device)
+    apart = apart.masked_fill(columns >= lengths[:, None], 0.0).sum(1)
+    return sum(apart.chunk(2)) / 2
