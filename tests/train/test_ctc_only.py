@@ -15,6 +15,7 @@ import yaml
 from espnet2.train.preprocessor import S2TCTCPreprocessor
 from tiny_model import CTC_SETTINGS, make_args, make_corpus
 
+from powsm.decode.recogniser import Recogniser
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError, apply_overrides
 from powsm.train import config
@@ -105,6 +106,34 @@ def test_two_ranks_train_to_the_weights_of_one(corpus, finished, tmp_path):
     for one, two in zip(*figures, strict=True):
         for key in ("loss", "loss_ctc", "loss_pr", "per_ctc", "pfer_ctc"):
             assert two[key] == pytest.approx(one[key], rel=1e-4), key
+
+
+def test_levers_train_together_and_stock_refuses_heads_of_phones(corpus, tmp_path):
+    switches = {"consistency_weight": 0.2, "interctc_vocab": "phones"}
+    masks = {"apply_time_warp": False, "time_mask_width_ratio_range": [0.0, 0.1]}
+    run(
+        *command(
+            *(corpus, tmp_path),
+            model_conf=CTC_SETTINGS["model_conf"] | switches,
+            specaug="specaug",
+            specaug_conf=masks | {"num_time_mask": 2},
+            max_epoch=1,
+        )
+    )
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert stored["model"] == "powsm_ctc"
+    assert stored["model_conf"]["interctc_vocab"] == "phones"
+    assert stored["powsm"]["model_conf"] == switches
+    model = Recogniser.load(tmp_path).model
+    assert model.phones is not None and model.consistency_weight == 0.0
+    stock = "import sys; from espnet2.tasks.s2t_ctc import S2TTask as T; "
+    stock += "T.build_model_from_file(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", stock, str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and "powsm_ctc" in done.stderr.splitlines()[-1]
 
 
 def test_stock_loop_trains_it(corpus, tmp_path):
