@@ -20,7 +20,6 @@ from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import Searcher
-from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.tasks import DECODED_TASKS, LID, NA_SYM, parse_output, task_of
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
 
@@ -180,6 +179,21 @@ def _keep_languages(
             }
 
 
+def _keep_blocks(
+    recogniser: Recogniser,
+    blocks: Sequence[int],
+    records: list[dict],
+    heads: dict[int, torch.Tensor],
+    lens: torch.Tensor,
+) -> None:
+    """Put what further heads say, by the number of their block, into records."""
+    tokens, blank = recogniser.tokenizer.tokens, recogniser.model.blank_id
+    for block in blocks:
+        found = ctc_greedy(heads[block], lens, blank=blank)
+        for record, hyp in zip(records, found, strict=True):
+            record.setdefault("blocks", {})[str(block)] = _text(hyp, tokens)
+
+
 def _with_hypotheses(
     recogniser: Recogniser,
     profile: Profile,
@@ -209,15 +223,11 @@ def _decode_by_ctc(
     Language, task and prompt enter its encoder, so that a language that is detected and
     a prompt that is predicted take an encoder pass of their own.
     """
-    unprompted = [NA_SYM] * len(batch)
     if task == LID or profile.lang == "detected":
-        # as in training: a task, and no language
-        unknown = [UNKNOWN_LANG_SYM] * len(batch)
         asked = "pr" if task == LID else task
-        scores = recogniser.ctc_scores(
-            speech, unknown, asked, unprompted, profile.window
+        detected = recogniser.languages_of(
+            speech, profile.window, profile.languages, asked
         )
-        detected = recogniser.detect_languages(*scores, profile.languages)
         _keep_languages(records, detected, task)
     if task == LID:
         return records
@@ -226,8 +236,12 @@ def _decode_by_ctc(
     def read(
         task: str, texts: list[str], barred: Sequence[int], options: SearchOptions
     ) -> list[list[CTCHypothesis]]:
-        scores = recogniser.ctc_scores(speech, langs, task, texts, profile.window)
-        return _read_ctc(recogniser, options, barred, *scores)
+        heads, lens = recogniser.ctc_heads(
+            speech, langs, task, texts, profile.window, profile.blocks
+        )
+        # of the last pass that there is: a prompt that is predicted takes one before
+        _keep_blocks(recogniser, profile.blocks, records, heads, lens)
+        return _read_ctc(recogniser, options, barred, heads[max(heads)], lens)
 
     texts = [item.text_prev for item in batch]
     hypotheses = _read_prompted(recogniser, profile, task, records, texts, read)

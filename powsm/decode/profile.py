@@ -104,6 +104,8 @@ class Profile:
             model itself `predicted` from the same audio (asr for g2p, pr for p2g), or
             `none`.
         audio: what g2p and p2g hear: their `own` audio, or `silence` of its length.
+        blocks: of a model without a decoder, further CTC heads that are read in the
+            same pass, by their best path: what stands after these encoder blocks.
         window: `own` length, or `published`: padded with silence to 20 s.
         level: `own`, or `usual`: every recording made as loud as most are.
         dtype: `float32`, or `bfloat16` for the matrix products.
@@ -122,6 +124,7 @@ class Profile:
     phones: str | tuple[str, ...] = "all"
     prev: str = "gold"
     audio: str = "own"
+    blocks: tuple[int, ...] = ()
     window: str = "own"
     level: str = "own"
     dtype: str = "float32"
@@ -218,6 +221,10 @@ class Profile:
             DecodeError: names the task or setting, and the reason.
         """
         if has_decoder:
+            if self.blocks:
+                raise self._error(
+                    "blocks is for models without a decoder; leave it out"
+                )
             others = [task for task in self.tasks if task not in CTC_TASKS]
             if self.decode == "ctc" and others:
                 raise self._error(
@@ -276,7 +283,7 @@ class Profile:
             faults += [f"{name}: {f}" for f in type_faults(SearchOptions, search)]
         if faults:
             raise DecodeError(f"{path}: {'; '.join(faults)}")
-        for key in ("tasks", "languages"):
+        for key in ("tasks", "languages", "blocks"):
             if key in settings:
                 settings[key] = tuple(settings[key])
         if "phones" in settings:
@@ -321,6 +328,8 @@ class Profile:
             del settings["first_search"]  # as profiles were before they had it
         if self.level == "own":
             del settings["level"]
+        if not self.blocks:
+            del settings["blocks"]
         text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -331,6 +340,7 @@ SHIPPED = {
     for profile in (
         Profile("decode_ctc_greedy", decode="ctc"),
         Profile("decode_attention", tasks=("pr", "asr", "g2p", "p2g")),
+        Profile("decode_ctc_tasks", decode="ctc", tasks=("pr", "asr", "g2p", "p2g")),
         Profile(
             "decode_joint",
             decode="joint",
@@ -341,8 +351,13 @@ SHIPPED = {
 }
 
 
-def default_profile(task: str) -> Profile:
-    """How a task is decoded when nobody says how: phones by CTC, else the decoder."""
+def default_profile(task: str, has_decoder: bool = True) -> Profile:
+    """How a task is decoded when nobody says how: phones by CTC, else the decoder.
+
+    A model without one does all tasks by CTC.
+    """
+    if not has_decoder:
+        return SHIPPED["ctc_tasks"]
     return SHIPPED["ctc_greedy" if task in CTC_TASKS else "attention"]
 
 

@@ -113,18 +113,28 @@ class Recogniser:
         """Whether there is no decoder: language, task and prompt enter the encoder."""
         return isinstance(self.model, PowsmCtcModel)
 
+    @property
+    def finds_language(self) -> bool:
+        """Whether training taught it to."""
+        return not self.is_ctc_only or self.model.lang_apply_prob < 1.0
+
     def check(self, profile: Profile) -> None:
         """Refuse a profile that this model cannot do.
 
         Raises:
             DecodeError: see `Profile.check_model`.
         """
-        finds_language = not self.is_ctc_only or self.model.lang_apply_prob < 1.0
         profile.check_model(
-            has_decoder=not self.is_ctc_only, finds_language=finds_language
+            has_decoder=not self.is_ctc_only, finds_language=self.finds_language
         )
+        if profile.blocks and (
+            unknown := sorted(set(profile.blocks) - set(self.model.head_blocks))
+        ):
+            raise DecodeError(
+                f"block {unknown[0]} has no CTC head; those of this model are after "
+                f"blocks {' '.join(map(str, self.model.head_blocks))}"
+            )
 
-    @torch.inference_mode()
     def ctc_scores(
         self,
         speech: Sequence[torch.Tensor],
@@ -132,9 +142,22 @@ class Recogniser:
         task: str,
         texts: Sequence[str],
         window: str = "own",
-        block: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a head of a model without a decoder says.
+        """What the last head of a model without a decoder says; see `ctc_heads`."""
+        heads, n_positions = self.ctc_heads(speech, langs, task, texts, window)
+        return heads[max(heads)], n_positions
+
+    @torch.inference_mode()
+    def ctc_heads(
+        self,
+        speech: Sequence[torch.Tensor],
+        langs: Sequence[str],
+        task: str,
+        texts: Sequence[str],
+        window: str = "own",
+        blocks: Sequence[int] = (),
+    ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+        """What the heads of a model without a decoder say, in one pass.
 
         Args:
             speech: tensors (n_samples,), 16 kHz.
@@ -142,12 +165,12 @@ class Recogniser:
             task: `pr asr g2p p2g`.
             texts: the prompt of each, or `<na>`.
             window: see `encode`.
-            block: of the head; None is the last. Those before it say phones or text,
-                as `ctc_asr_only` in training had it.
+            blocks: of further heads than the last. They say phones or text, as
+                `ctc_asr_only` in training had it.
 
         Returns:
-            Log-probabilities (B, N_PREFIX + T, V), and numbers of positions (B,). Two
-            positions of language and task come before the frames.
+            By block, log-probabilities (B, N_PREFIX + T, V); and numbers of positions
+            (B,). Two positions of language and task come before the frames.
 
         Raises:
             DecodeError: the model has no token for a language, or no such head.
@@ -167,14 +190,39 @@ class Recogniser:
             torch.tensor([len(ids) for ids in prompts]).to(self.device),
             torch.tensor(prefix).to(self.device),
             with_prefix=True,
+            blocks=blocks,
         )
-        block = max(heads) if block is None else block
-        if block not in heads:
+        return heads, n_positions
+
+    def languages_of(
+        self,
+        speech: Sequence[torch.Tensor],
+        window: str = "own",
+        among: Sequence[str] = (),
+        task: str = "pr",
+    ) -> list[list[tuple[str, float]]]:
+        """Languages of recordings, as `detect_languages` gives them.
+
+        Args:
+            speech, window: see `encode`.
+            among: see `detect_languages`.
+            task: what a model without a decoder is asked meanwhile.
+
+        Raises:
+            DecodeError: the model was not taught to find languages, or has no token for
+                one of them.
+        """
+        if not self.is_ctc_only:
+            return self.detect_languages(*self.encode(speech, window), among)
+        if not self.finds_language:
             raise DecodeError(
-                f"block {block} has no CTC head; those of this model are after blocks "
-                f"{' '.join(map(str, heads))}"
+                "finding the language is nothing that this model was taught: it was "
+                "told that of every example (lang_apply_prob: 1.0); name it, or train "
+                "with lang_apply_prob below 1"
             )
-        return heads[block], n_positions
+        # as in training: a task, and no language
+        asked = ([UNKNOWN_LANG_SYM] * len(speech), task, [NA_SYM] * len(speech))
+        return self.detect_languages(*self.ctc_scores(speech, *asked, window), among)
 
     def _ids(self, symbols: Sequence[str]) -> list[int]:
         ids = self.tokenizer.token_ids

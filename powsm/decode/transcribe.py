@@ -106,8 +106,8 @@ def transcribe(
     Returns:
         A record each, as a line of `hyp.jsonl`. `pieces` has the text of each piece
         that the decoder heard with its `start_s` and `end_s`; `segments` each phone
-        with its times, if asked for. A piece whose phones do not fit its audio has no
-        segments, and that is logged.
+        with its times, if asked for; `blocks` what further heads say. A piece whose
+        phones do not fit its audio has no segments, and that is logged.
 
     Raises:
         LongFormError: see `ctc_frames_of_all` and `Job.check_prompt`; times of a task
@@ -247,7 +247,8 @@ def _joined(
     for part, record in zip(parts, heard, strict=True):
         times = {"start_s": part.start_s, "end_s": part.start_s + part.seconds}
         piece = {name: round(time_s, 4) for name, time_s in times.items()}
-        pieces.append(piece | {k: record[k] for k in ("lang_sym", "text")})
+        kept = ("lang_sym", "text", "blocks")
+        pieces.append(piece | {k: record[k] for k in kept if k in record})
         if with_times:
             aligned = _align_part(recogniser, part, record["tokens"])
             segments += [_shifted(segment, part.start_s) for segment in aligned]
@@ -260,7 +261,17 @@ def _joined(
         "lang_sym": pieces[0]["lang_sym"],
         "pieces": pieces,
     }
+    if blocks := [piece["blocks"] for piece in pieces if "blocks" in piece]:
+        joined["blocks"] = {
+            block: _glued([texts[block] for texts in blocks]) for block in blocks[0]
+        }
     return joined | ({"segments": segments} if with_times else {})
+
+
+def _glued(texts: Sequence[str]) -> str:
+    """Phones between slashes one behind the other, words with spaces."""
+    said = [text for text in texts if text]
+    return ("" if all(text.startswith("/") for text in said) else " ").join(said)
 
 
 def _align_part(

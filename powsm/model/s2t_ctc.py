@@ -8,7 +8,7 @@ gradients equal ESPnet's on separate rows (tests/model/test_s2t_ctc.py), and the
 parameters carry ESPnet's names, so weights move both ways.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -66,7 +66,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         kwargs.setdefault("report_wer", False)
         super().__init__(*args, **kwargs)
         _check_encoder(self.encoder)
-        heads = len(getattr(self.encoder, "interctc_layer_idx", ())) + 1
+        heads = len(self.head_blocks)
         if self.interctc_weight != 0.0 and len(self.ctc_asr_only) != heads:
             raise PowsmError(
                 f"ctc_asr_only has {len(self.ctc_asr_only)} entries, but there are "
@@ -176,11 +176,16 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         return prefix
 
     @property
+    def head_blocks(self) -> tuple[int, ...]:
+        """Blocks with a CTC head after them, the last included."""
+        encoder = self.encoder
+        return (*encoder.interctc_layer_idx, len(encoder.encoders))
+
+    @property
     def stat_names(self) -> list[str]:
         """Every statistic that a batch may have."""
-        layers = getattr(self.encoder, "interctc_layer_idx", ())
         names = ["loss", "loss_ctc", "loss_consistency"]
-        names += [f"loss_interctc_layer{layer}" for layer in layers]
+        names += [f"loss_interctc_layer{block}" for block in self.head_blocks[:-1]]
         return names + [f"loss_{task}" for task in self._task_ids]
 
     def stat_weights(self, stats: Iterable[str], text: torch.Tensor) -> dict[str, int]:
@@ -263,8 +268,9 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         example_audio: torch.Tensor | None = None,
         *,
         with_prefix: bool = False,
+        blocks: Container[int] | None = None,
     ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
-        """Scores of every CTC head.
+        """Scores of the CTC heads.
 
         Arguments are those of `forward`, and
 
@@ -272,10 +278,11 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             with_prefix: keep the two positions of language and task, which come before
                 the frames. CTC is taught over all of them, so what a head says is read
                 from all; times are those of the frames.
+            blocks: heads that are wanted beside the last; None is all.
 
         Returns:
-            Block number -> log-probabilities (E, T, V), the last block included; and
-            the number of positions of each example (E,).
+            Block -> log-probabilities (E, T, V), that of the last at the end; and the
+            number of positions of each example (E,).
         """
         if example_audio is None:
             example_audio = torch.arange(speech.size(0), device=speech.device)
@@ -283,7 +290,11 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             speech, speech_lengths, text_prev, text_prev_lengths, prefix, example_audio
         )
         first = 0 if with_prefix else N_PREFIX
-        scores = {head.block: head.log_probs()[:, first:] for head in heads}
+        scores = {
+            head.block: head.log_probs()[:, first:]
+            for head in heads
+            if blocks is None or head is heads[-1] or head.block in blocks
+        }
         return scores, lengths - first
 
     def _heads(
@@ -319,12 +330,11 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         mask = (columns < lengths[:, None])[:, None, :]
 
         encoder = self.encoder
-        layers = encoder.interctc_layer_idx
-        phones_only = self._phones_only(len(layers) + 1)
+        phones_only = self._phones_only(len(self.head_blocks))
         heads: list[Head] = []
         for number, layer in enumerate(encoder.encoders, 1):
             x, mask = layer(x, mask, memory=memory, memory_mask=memory_mask)
-            if number in layers:
+            if number in encoder.interctc_layer_idx:
                 columns = self.phones if phones_only[len(heads)] else None
                 head = Head.of(number, x, self.ctc.ctc_lo, columns)
                 heads.append(head)

@@ -1,5 +1,7 @@
 """Decoding by a model without a decoder, against stock ESPnet on the same weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,14 @@ from tiny_model import CTC_SETTINGS, make_corpus, make_experiment
 
 from powsm.decode.align import align
 from powsm.decode.batch import decode_batch, items, read_speech
+from powsm.decode.ctc_paths import ctc_greedy
 from powsm.decode.profile import DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.model import Model
 from powsm.decode.transcribe import Job, transcribe
+from powsm.model.find import find_model
 from powsm.model.s2t_ctc import N_PREFIX
+from powsm.tasks import parse_output
 
 TASKS = ("pr", "asr", "g2p", "p2g")
 GREEDY = Profile("ctc_tasks", decode="ctc", tasks=TASKS)
@@ -123,13 +129,46 @@ def test_heads_before_the_last_are_read_by_block(recogniser):
     speech = [torch.randn(8000, generator=torch.Generator().manual_seed(0)) * 0.1]
     asked = (speech, ["<eng>"], "asr", ["<na>"])
     last, n = recogniser.ctc_scores(*asked)
-    named, _ = recogniser.ctc_scores(*asked, block=3)
-    between, _ = recogniser.ctc_scores(*asked, block=2)
-    assert torch.equal(last, named) and not torch.equal(last, between)
+    alone, _ = recogniser.ctc_heads(*asked)
+    both, _ = recogniser.ctc_heads(*asked, blocks=(2,))
+    assert list(alone) == [3] and list(both) == [2, 3]
+    assert torch.equal(last, alone[3]) and torch.equal(last, both[3])
+    assert not torch.equal(last, both[2])
     # 51 spectrogram frames give (51 - 3) // 2 + 1 = 25 and then 12, after two symbols
     assert last.size(1) == int(n) == N_PREFIX + 12
-    with pytest.raises(DecodeError, match="block 1 has no CTC head; .* blocks 2 3"):
-        recogniser.ctc_scores(*asked, block=1)
+
+
+def test_two_heads_are_read_in_one_pass(recogniser, corpus, monkeypatch):
+    """What a chain hears first is not in it: the block is of the pass that answers."""
+    passes = []
+    heads = type(recogniser.model).heads
+
+    def counted(self, *args, **kwargs):
+        passes.append(kwargs["blocks"])
+        return heads(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(recogniser.model), "heads", counted)
+    profile = replace(GREEDY, blocks=(2,))
+    assert profile.digest() != GREEDY.digest()
+    batch, speech, records = decode(recogniser, profile, "asr", corpus / "dump/dev")
+    assert passes == [(2,)]
+    plain = decode(recogniser, GREEDY, "asr", corpus / "dump/dev")[2]
+    assert [r["tokens"] for r in records] == [r["tokens"] for r in plain]
+    langs = [item.lang_sym for item in batch]
+    asked = (speech, langs, "asr", ["<na>"] * len(batch))
+    scores, lens = recogniser.ctc_heads(*asked, blocks=(2,))
+    found = ctc_greedy(scores[2], lens, blank=recogniser.model.blank_id)
+    for record, hyp in zip(records, found, strict=True):
+        tokens = recogniser.tokenizer.tokens(hyp.tokens)
+        assert record["blocks"] == {"2": parse_output(tokens).text}
+    assert any(r["blocks"]["2"] != r["text"] for r in records)
+    chain = Profile("x", decode="ctc", tasks=("p2g",), prev="predicted", blocks=(2,))
+    records = decode(recogniser, chain, "p2g", corpus / "dump/dev")[2]
+    prompts = [record["text_prev"] for record in records]
+    scores, lens = recogniser.ctc_heads(*(speech, langs, "p2g", prompts), blocks=(2,))
+    found = ctc_greedy(scores[2], lens, blank=recogniser.model.blank_id)
+    said = [recogniser.tokenizer.tokens(hyp.tokens) for hyp in found]
+    assert [r["blocks"]["2"] for r in records] == [parse_output(t).text for t in said]
 
 
 # ----------------------------------------------------------- what it cannot do
@@ -145,6 +184,7 @@ def test_heads_before_the_last_are_read_by_block(recogniser):
         ),
         (Profile("x", decode="ctc", tasks=("lid",)), "told the language of every"),
         (Profile("x", decode="ctc", lang="detected"), "lang: detected is nothing"),
+        (replace(GREEDY, blocks=(1,)), "block 1 has no CTC head; .* blocks 2 3"),
     ],
 )
 def test_what_it_was_not_taught_is_refused_with_the_reason(
@@ -165,6 +205,23 @@ def test_language_that_was_taught_is_found(corpus, tmp_path):
         assert record["text"] in taught.languages()
         total = np.exp(list(record["languages"].values())).sum()
         assert total == pytest.approx(1.0, abs=1e-3)  # of the two that it knows
+    model = Model(find_model(tmp_path / "exp"), taught)
+    (first, *_), record = speech, records[0]
+    heard = model.languages(first)
+    assert next(iter(heard)) == record["text"].strip("<>")
+    assert model(first, lang="auto").lang == record["text"].strip("<>")
+
+
+def test_model_in_hand_does_every_task_by_ctc_without_being_told(exp, recogniser):
+    model = Model(find_model(exp), recogniser)
+    speech = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    for task, text in (("pr", None), ("asr", None), ("g2p", "ba"), ("p2g", "ba")):
+        result = model(speech, task=task, lang="ita", text=text)
+        assert result.slashed and result.blocks == {}
+    result = model(speech, task="asr", profile=replace(GREEDY, blocks=(2,)))
+    assert list(result.blocks) == [2] and '"blocks": {"2": ' in result.to("jsonl")
+    with pytest.raises(DecodeError, match="finding the language is nothing that this"):
+        model.languages(speech)
 
 
 # --------------------------------------------------------------- long audio
@@ -179,6 +236,12 @@ def test_long_recording_is_decoded_in_pieces_and_phones_have_times(recogniser):
     assert len(pieces) > 1 and pieces[0]["start_s"] == 0.0
     assert pieces[-1]["end_s"] == pytest.approx(60_000 / 16_000)
     assert record["text"] == "".join(piece["text"] for piece in pieces)
+    two = replace(GREEDY, blocks=(2,))
+    (heard,) = transcribe(recogniser, two, "pr", [job], window_s=2.0, overlap_s=0.5)
+    parts = [piece["blocks"]["2"] for piece in heard["pieces"]]
+    assert len(parts) == len(pieces) and "".join(heard["blocks"]["2"].split()) == (
+        "".join("".join(parts).split())
+    )
     segments = align(recogniser, speech)
     assert all(not s.phone.startswith("<") for s in segments)
     assert all(0 <= s.start < s.end <= 60_000 / 16_000 for s in segments)

@@ -57,7 +57,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--task", choices=TASKS, default="pr", help="pr: phones (default); asr: words")
     add("--lang", default="unk", help="code or name; unk (default), or auto")
     add("--text", help="what g2p or p2g reads; default: NAME.txt beside each recording")
-    how = "name or file of a decode profile; default: ctc_greedy, for words attention"
+    how = "name or file of a decode profile; default: ctc_greedy, for words attention, "
+    how += "of a model without a decoder ctc_tasks"
     add("--profile", help=how)
     phones = "only these: a list, a language of training, a file, a CSV (of a folder)"
     add("--phones", help=phones)
@@ -135,6 +136,7 @@ def _check_question(options: argparse.Namespace) -> None:
         raise PowsmError(f"--text: {options.task} reads none; leave it out")
     parse_lang(options.lang)
     asked = options.profile
+    options.is_asked = asked is not None  # else the model says which
     profile = find_profile(asked) if asked else default_profile(options.task)
     phones = phone_set(options.phones) if options.phones else None
     options.profile = for_task(
@@ -188,7 +190,11 @@ def _transcribe(
 
     model = load_model(options)
     question = model.question(
-        options.task, options.lang, options.profile, has_text=options.text is not None
+        options.task,
+        options.lang,
+        options.profile if options.is_asked else None,
+        options.phones,
+        has_text=options.text is not None,
     )
     names = len(sources) > 1 or options.channel == "each"
     with tqdm(

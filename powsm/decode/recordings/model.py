@@ -105,7 +105,8 @@ class Model:
                 hears it.
             text: what g2p (words) and p2g (IPA) read; of a list, one each.
             profile: how to decode, or the name or file of it; default: the best path
-                of the CTC head for phones, the decoder alone and greedy for words.
+                of the CTC head for phones, the decoder alone and greedy for words; of a
+                model without a decoder, the best path for both.
             phones: let only these phones out: a list, a language of training, or a
                 file or folder, see `powsm.decode.profile.phone_set`.
             times: whether phones come with their times.
@@ -292,8 +293,8 @@ class Model:
         sums: dict[str, float] = {}
         for begin in begins:
             with self._turn(), torch.inference_mode():
-                encoded = self.recogniser.encode([speech[begin : begin + window]])
-                (found,) = self.recogniser.detect_languages(*encoded, among)
+                stretch = [speech[begin : begin + window]]
+                (found,) = self.recogniser.languages_of(stretch, among=among)
             for symbol, log_prob in found:
                 code = symbol.strip("<>")
                 sums[code] = sums.get(code, 0.0) + np.exp(log_prob) / len(begins)

@@ -66,7 +66,7 @@ class Question:
             raise PowsmError(f"text: {task} reads none; leave it out")
         code = parse_lang(lang)
         if profile is None:
-            profile = default_profile(task)
+            profile = default_profile(task, has_decoder)
         elif not isinstance(profile, Profile):
             profile = find_profile(profile)
         if isinstance(phones, str):

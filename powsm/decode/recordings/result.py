@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import StringIO
 
 from powsm.audio_files import printable
@@ -56,6 +56,8 @@ class Result:
         task: `pr asr g2p p2g`.
         slashed: the text in the form of the tokens, `/p//ɔ/`, as in `hyp.jsonl`.
         profile, weights: digests of how it was decoded, and of the model.
+        blocks: what CTC heads after other encoder blocks say, by number of the block,
+            where the profile asks for them.
     """
 
     text: str
@@ -70,6 +72,7 @@ class Result:
     slashed: str
     profile: str
     weights: str
+    blocks: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Mapping, duration_s: float) -> "Result":
@@ -96,6 +99,7 @@ class Result:
             slashed=slashed,
             profile=record["profile"],
             weights=record["weights"],
+            blocks={int(n): plain(x) for n, x in record.get("blocks", {}).items()},
         )
 
     def __str__(self) -> str:
@@ -193,6 +197,8 @@ def _record(result: Result, slashes: bool) -> dict:
         "profile": result.profile,
         "weights": result.weights,
     }
+    if result.blocks:
+        record["blocks"] = {str(block): text for block, text in result.blocks.items()}
     if not result.phones and TASKS[result.task].writes != PHONES:
         del record["phones"], record["segments"]
     return record
