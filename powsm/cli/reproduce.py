@@ -167,7 +167,7 @@ def planned_of(
         rows = [row for row in table.rows if other.is_of(row)]
         return plan(table, model.exp, options.dump, sets, os.environ, rows)
     trained = trained_of(model.exp, model.source)
-    rows = table.rows_of(trained) if trained and not options.any_training else None
+    rows = table.rows_of(trained, options.any_training) if trained else None
     if rows is None and not options.any_training:
         rows = [row for row in table.rows if row.training is None]
     return plan(table, model.exp, options.dump, sets, os.environ, rows)

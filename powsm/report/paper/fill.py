@@ -130,6 +130,12 @@ class System:
         )
         return bool(row.baseline) and len(set(names)) == 1
 
+    def could_fill(self, row: Row) -> bool:
+        """Whether it may stand in a row of another training, and can be decoded so."""
+        is_known = row.training is not None and self.trained is not None
+        is_other = is_known and not row.training.is_of_kind(self.trained)
+        return self.any_training and not is_other
+
     def differences(self, row: Row) -> list[str]:
         """What keeps the model from being the row's; empty if it is."""
         if row.baseline or self.baseline or self.row:
@@ -179,7 +185,7 @@ def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
             if not differences[s.name] and (row.ours is not None or s.is_of(row))
         ]
         if row.ours is not None:
-            own += [s for s in systems if differences[s.name] and s.any_training]
+            own += [s for s in systems if differences[s.name] and s.could_fill(row)]
         if not own:
             why = _why_nobody(row, differences)
             cells += [

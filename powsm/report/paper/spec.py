@@ -153,13 +153,17 @@ class Table:
             if not column.mean_of and column.name not in row.blank
         ]
 
-    def rows_of(self, model: Trained) -> list[Row]:
-        """The rows that a model of this training fills."""
+    def rows_of(self, model: Trained, any_training: bool = False) -> list[Row]:
+        """The rows that a model of this training fills, or could if it were another."""
         return [
             row
             for row in self.rows
             if row.ours is not None
-            and (row.training is None or not row.training.differences(model))
+            and (
+                row.training is None
+                or (any_training and row.training.is_of_kind(model))
+                or not row.training.differences(model)
+            )
         ]
 
 

@@ -40,12 +40,18 @@ _DEFINING = {
     "model_conf.ctc_weight": 0.5,
     "model_conf.ctc_weight_range": None,
     "model_conf.ctc_vocab": "all",
+    "model_conf.interctc_weight": 0.0,
+    "model_conf.interctc_vocab": "all",
+    "model_conf.ctc_asr_only": None,
+    "model_conf.consistency_weight": 0.0,
+    "preprocessor_conf.lang_apply_prob": None,
     "ctc_target": "phones",
     "optim_conf.lr": None,
     "scheduler_conf.warmup_steps_list": None,
     "scheduler_conf.warmup_lr_list": None,
     "max_epoch": 40,
 }
+_WITHOUT_DECODER = "e_branchformer_ctc"
 SHOWN = 4  # differences named in a reason
 
 
@@ -147,6 +153,12 @@ class Training:
     def facts(self) -> dict[str, object]:
         """What defines it; a row that names no tasks has the published ones."""
         return facts(self.settings(), PUBLISHED_TASKS)
+
+    def is_of_kind(self, model: Trained) -> bool:
+        """Whether both have a decoder, or neither: one profile is for both."""
+        encoders = (self.settings().get("encoder"), model.settings.get("encoder"))
+        first, second = (encoder == _WITHOUT_DECODER for encoder in encoders)
+        return first == second
 
     def differences(self, model: Trained) -> list[str]:
         """What makes a model another training than this; empty if nothing does."""

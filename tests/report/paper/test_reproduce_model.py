@@ -1,6 +1,7 @@
 """A table of the paper filled with a model from the Hub."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from dump_builder import make_dump
 from powsm_command import POWSM
 from published_model import files_of, make_published
-from tiny_model import make_tokens
+from tiny_model import CTC_SETTINGS, make_experiment, make_tokens
 
 ROOT = Path(__file__).parents[3]
 TABLE = """\
@@ -63,3 +64,35 @@ def test_model_of_the_hub_fills_our_column(recipe, hub):
     assert len(decoded.read_text().splitlines()) == 3
     row = next(x for x in said.splitlines() if x.startswith("| ours: espnet_powsm"))
     assert float(row.split("|")[2]) > 0 and row.split("|")[3].strip() == ""
+
+
+def test_row_of_the_model_without_a_decoder_is_filled_by_such_models_alone(recipe):
+    """Of the two rows of PRiSM's table that are ours."""
+    folder = recipe / "dump/raw/test_tusom2021"
+    make_dump(folder, [0.6, 0.9], seed=3)
+    shutil.copy(folder / "ref.ipa", folder / "ref.raw.ipa")
+    tokens = recipe / "tokens"
+    made = {
+        "with": make_experiment(recipe / "with", tokens),
+        "without": make_experiment(recipe / "without", tokens, base=CTC_SETTINGS),
+    }
+    profiles = {"with": "decode_prism", "without": "decode_ctc_paper"}
+    rows = {"with": "POWSM", "without": "POWSM-CTC"}
+    for kind, exp in made.items():
+        command = [*POWSM, "reproduce", "--table", "prism3", "--exp", str(exp)]
+        command += ["--device", "cpu", "--conf", str(ROOT / "conf")]
+        how = {"cwd": recipe, "capture_output": True, "text": True}
+        done = subprocess.run(command, **how)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert not list(exp.glob("decode_*"))  # nothing that no row would show
+        assert "exp is another training: encoder_conf.output_size is 16, not" in (
+            done.stdout
+        )
+        done = subprocess.run([*command, "--any_training"], **how)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert [path.name for path in exp.glob("decode_*")] == [profiles[kind]]
+        filled = [
+            x for x in done.stdout.splitlines() if x.startswith("| ") and ": exp" in x
+        ]
+        assert len(filled) == 1 and filled[0].startswith(f"| {rows[kind]}: exp")
+        assert float(filled[0].split("|")[8]) > 0
