@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,21 @@ from dump_builder import make_dump
 from hub_server import TOKEN, sha256
 from huggingface_hub import constants
 from powsm_command import POWSM
-from published_model import WEIGHTS, files_of, make_full_size, make_published
+from published_model import (
+    CTC_WEIGHTS,
+    WEIGHTS,
+    files_of,
+    make_full_size,
+    make_published,
+)
 from tiny_model import make_tokens
 
 from powsm.decode.batch import Item, decode_batch
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.model import load
 from powsm.decode.search import SearchOptions
+from powsm.errors import PowsmError
 from powsm.model import find
 from powsm.model.find import CheckpointError, find_model
 
@@ -164,10 +173,87 @@ def test_transfer_that_breaks_is_no_model(filled):
         find_model("espnet/powsm")
 
 
-@pytest.mark.skipif(
+@pytest.mark.parametrize("weights", CTC_WEIGHTS)
+def test_model_without_a_decoder_does_four_tasks_by_tag(
+    client, tokens, tmp_path, weights
+):
+    """Under both names that its weights are known by, parameters as released."""
+    root = make_published(tmp_path / "powsm_ctc", tokens, weights=weights)
+    client.add_repo("espnet/powsm_ctc", files_of(root), repo_type="model")
+    by_tag, by_folder = load("espnet/powsm_ctc"), load(root)
+    assert by_tag.files.source.startswith("espnet/powsm_ctc@")
+    assert by_tag.files.weights_file.name == Path(weights).name
+    for task, text in (("pr", None), ("asr", None), ("g2p", "ba"), ("p2g", "ba")):
+        asked = {"task": task, "lang": "ita", "text": text}
+        said = by_tag(SPEECH.numpy(), **asked)
+        assert said.slashed and said == by_folder(SPEECH.numpy(), **asked), task
+    with pytest.raises(PowsmError, match="told that of every example"):
+        by_tag.languages(SPEECH.numpy())
+    state = torch.load(root / weights, weights_only=True)
+    state["embed_proj.biases"] = state.pop("embed_proj.bias")
+    state["encoder.conditioning_layer.weight"] = torch.zeros(16, 3)
+    torch.save(state, root / weights)
+    client.add_repo("a/b", files_of(root), repo_type="model")
+    with pytest.raises(CheckpointError) as refused:
+        load("a/b")
+    for fault in (
+        "embed_proj.bias is missing",
+        "embed_proj.biases is left over",
+        "encoder.conditioning_layer.weight has shape (16, 3), the configuration wants",
+    ):
+        assert fault in str(refused.value)
+
+
+FULL_SIZE = pytest.mark.skipif(
     "POWSM_FULL_SIZE" not in os.environ,
     reason="a minute of CPU, 5 GB of memory and 4 GB of disk: set POWSM_FULL_SIZE=1",
 )
+
+FOUR_TASKS = """\
+import json, powsm, resource
+from powsm.errors import PowsmError
+model = powsm.load("espnet/powsm_ctc", device="cpu")
+for task, text in (("pr", None), ("asr", None), ("g2p", "ba"), ("p2g", "ba")):
+    how = {"task": task, "lang": "eng", "text": text, "times": False}
+    print(json.dumps([task, model("speech.wav", **how).slashed]))
+try:
+    model.languages("speech.wav")
+except PowsmError as err:
+    print(json.dumps(["lid", str(err)]))
+print(json.dumps(["kilobytes", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+@FULL_SIZE
+def test_full_size_model_without_a_decoder_does_four_tasks_by_tag(
+    hub, tokens, tmp_path
+):
+    """425.6 M parameters, 40,002 tokens, old parameter names: 1.7 GB over HTTP."""
+    (weights, _) = CTC_WEIGHTS
+    root = make_full_size(tmp_path / "powsm_ctc", tokens, weights)
+    state = torch.load(root / weights, weights_only=True, mmap=True)
+    learned = [v for k, v in state.items() if not k.startswith(("frontend", "normal"))]
+    assert round(sum(value.numel() for value in learned) / 1e5) == 4256
+    assert state["ctc.ctc_lo.bias"].shape == (40_002,)
+    del state, learned
+    hub.add_repo("espnet/powsm_ctc", files_of(root), repo_type="model")
+    (root / weights).unlink()
+    soundfile.write(tmp_path / "speech.wav", SPEECH.numpy(), 16_000)
+    done = subprocess.run(
+        [sys.executable, "-c", FOUR_TASKS],
+        **{"cwd": tmp_path, "env": os.environ | hub.env | {"HF_HOME": str(tmp_path)}},
+        **{"capture_output": True, "text": True},
+    )
+    sha256.cache_clear()
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = dict(map(json.loads, done.stdout.splitlines()))
+    assert all(said[task] for task in ("pr", "asr", "g2p", "p2g"))
+    assert "lang_apply_prob: 1.0" in said["lid"]
+    assert said["kilobytes"] < 6_000_000
+    print(said["kilobytes"])  # pytest -s shows it
+
+
+@FULL_SIZE
 def test_full_size_model_decodes_by_tag(hub, tokens, tmp_path):
     """350 M parameters, 40,002 tokens, old parameter names: 1.4 GB over HTTP."""
     root = make_full_size(tmp_path / "powsm", tokens)
