@@ -66,10 +66,11 @@ def test_index_is_built_and_read_by_workers(load, tmp_path):
     assert {"first_batch_s", "worker_private_mib"} <= result.keys()
 
 
-def test_training_step_equals_stock(load, tmp_path):
+@pytest.mark.parametrize("sizes", ["QUICK", "CTC_QUICK"])
+def test_training_step_equals_stock(load, tmp_path, sizes):
     bench = load("train_step")
     bench.register_with_espnet()
-    size = bench.QUICK[0]
+    size = getattr(bench, sizes)[0]
     loss, grad = bench.check(size, bench.make_data(tmp_path, size))
     assert loss < 1e-4 and grad < 1e-3
 
@@ -108,3 +109,10 @@ def test_stages_that_are_killed_or_run_twice_write_the_same_bytes():
         for stage in (1, 4)
         for way in ("killed", "two at once", "shell killed")
     ]
+
+
+def test_decoding_without_a_decoder_equals_stock(load, tmp_path):
+    result = load("decode_ctc_only").measure(tmp_path, 2, [1, 2])
+    assert result["identical"] == 1.0 and result["n_tokens"] > 5
+    for ratio in ("ratio_best_path", "ratio_beam", "ratio_attention"):
+        assert result[ratio].keys() == {1, 2}

@@ -18,8 +18,9 @@ thread, so other work on the machine does not count:
   loss_rel_diff  of one batch with dropout and SpecAug off, padded and not, the larger
   grad_rel_diff  of the worst parameter: norm of the difference / norm of the gradient
 
-The models are conf/train_powsm.yaml with fewer and narrower blocks; PyTorch's attention
-takes the place of flash-attn, for both.
+The models are conf/train_powsm.yaml, or with --ctc_only conf/train_powsm_ctc.yaml,
+with fewer and narrower blocks; PyTorch's attention takes the place of flash-attn, for
+both. Of one without a decoder `ours` shares features and subsampling, not the encoder.
 """
 
 import argparse
@@ -36,12 +37,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from espnet2.tasks.s2t import S2TTask
+from espnet2.tasks import s2t, s2t_ctc
 from espnet2.train.distributed_utils import DistributedOption
 from scipy.stats import beta
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
-from powsm.model.s2t import PowsmTask
+from powsm.model.batch import Batch
+from powsm.model.espnet_tasks import task_of_model
+from powsm.model.s2t_ctc import N_PREFIX
 from powsm.model.start_from import NewTokens, extend_pieces
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import load_yaml
@@ -49,16 +52,63 @@ from powsm.tasks import examples
 from powsm.train import config
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset
+from powsm.train.lit import text_encoder
 from powsm.train.loader import UtteranceLoader
 from powsm.train.stock import ESPNET_TYPE, register_with_espnet
 from powsm.vocabulary.symbols import phone_symbols, special_symbols
-from powsm.vocabulary.tokenizer import Tokenizer
 from powsm.vocabulary.train import train_sentencepiece, write_tokenizer
 
-CONFIG = Path(__file__).parents[2] / "conf/train_powsm.yaml"
+CONF = Path(__file__).parents[2] / "conf"
 PHONES_PER_S, PIECES_PER_S = 10.8, 3.5
 PHONES = "a e i o u ə ɛ ɔ ɪ ʊ p b t d k ɡ m n ŋ f v s z ʃ ʒ x h l r j w".split()
 ROWS_PER_BATCH = 16  # published: 64 over four GPUs
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model of the papers, as stock ESPnet has it and as we do."""
+
+    config: Path
+    task: type  # ESPnet's
+    stock: str
+    ours: str
+    parts: tuple[str, str]
+
+    def settings(self, size: "Size") -> dict[str, dict]:
+        """Its parts at another size."""
+        wide, width = 4 * size.width, size.width
+        common = {"attention_heads": size.heads, "linear_units": wide}
+        encoder = {"output_size": width, "cgmlp_linear_units": wide}
+        encoder |= common | {"num_blocks": size.blocks}
+        if self is POWSM:
+            return {
+                "encoder_conf": encoder,
+                "decoder_conf": common | {"num_blocks": size.blocks},
+            }
+        # heads and cross-attention stand where they do in 18 blocks
+        encoder["interctc_layer_idx"] = [size.blocks * n // 18 for n in (4, 8, 10, 14)]
+        encoder["use_cross_attention"] = [n % 3 == 2 for n in range(size.blocks)]
+        prompt = {"output_size": 2 * width // 3 // 8 * 8, "linear_units": 2 * width}
+        return {
+            "encoder_conf": encoder,
+            "promptencoder_conf": {"attention_heads": size.heads} | prompt,
+        }
+
+
+POWSM = Kind(
+    CONF / "train_powsm.yaml",
+    s2t.S2TTask,
+    "espnet",
+    "powsm",
+    ("encoder_conf", "decoder_conf"),
+)
+POWSM_CTC = Kind(
+    CONF / "train_powsm_ctc.yaml",
+    s2t_ctc.S2TTask,
+    "espnet_ctc",
+    "powsm_ctc",
+    ("encoder_conf", "promptencoder_conf"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +121,17 @@ class Size:
     n_tokens: int
     n_utts: int
     batch_seconds: float = 40.0
+    kind: Kind = POWSM
 
 
 SIZES = [Size(144, 4, 4, 8_000, 12), Size(256, 4, 6, 8_000, 8)]
 # three recordings alone do not fill a batch of like lengths: no batch takes all three
 QUICK = [Size(64, 4, 2, 1_000, 3, 20.0), Size(96, 4, 2, 1_000, 3, 20.0)]
+CTC_SIZES = [
+    Size(144, 4, 9, 8_000, 4, kind=POWSM_CTC),
+    Size(272, 4, 9, 8_000, 4, kind=POWSM_CTC),
+]
+CTC_QUICK = [Size(32, 4, 9, 1_000, 3, 20.0, kind=POWSM_CTC)]
 FULL = [Size(768, 12, 9, 40_000, 1)]  # one step: four rows, 7.4 s
 
 
@@ -136,31 +192,23 @@ def make_data(folder: Path, size: Size) -> Path:
 
 
 def settings(
-    size: Size, folder: Path, *, model: str, dropout: bool
+    size: Size, folder: Path, *, ours: bool, dropout: bool
 ) -> argparse.Namespace:
     """The published settings at another size."""
-    wide, width = 4 * size.width, size.width
+    kind = size.kind
+    model = kind.ours if ours else kind.stock
     attention = {"use_flash_attn": False, "use_sdpa": True}
-    encoder = {
-        "output_size": width,
-        "attention_heads": size.heads,
-        "cgmlp_linear_units": wide,
-        "linear_units": wide,
-        "num_blocks": size.blocks,
-    }
-    decoder = {
-        "attention_heads": size.heads,
-        "linear_units": wide,
-        "num_blocks": size.blocks,
-    }
-    values = load_yaml(CONFIG)
-    values["encoder_conf"] |= encoder | attention
-    values["decoder_conf"] |= decoder | attention
+    values = load_yaml(kind.config)
+    for part, conf in kind.settings(size).items():
+        values[part] |= conf | attention
     if not dropout:
         values |= {"specaug": None, "specaug_conf": {}}
-        for part in ("encoder_conf", "decoder_conf"):
+        rates = ("dropout_rate", "positional_dropout_rate", "attention_dropout_rate")
+        for part in kind.parts:
             conf = values[part]
             conf |= {key: 0.0 for key in conf if key.endswith("dropout_rate")}
+        if kind is POWSM_CTC:  # whose prompt encoder has ESPnet's own
+            values["promptencoder_conf"] |= dict.fromkeys(rates, 0.0)
     files = [
         [str(folder / "wav.scp"), "speech", ESPNET_TYPE],
         [str(folder / "text.prev"), "text_prev", "text"],
@@ -193,37 +241,31 @@ def build(task: type, args: argparse.Namespace, like: torch.nn.Module | None = N
     return model
 
 
-def as_rows(batch: dict) -> dict:
+def as_rows(batch: dict, kind: Kind) -> dict:
     """Our batch as one row an example, ESPnet's layout."""
-    batch = dict(batch)
-    audio = batch.pop("example_audio")
-    for name in ("speech", "text_ctc"):
-        batch[name] = batch[name][audio]
-        batch[f"{name}_lengths"] = batch[f"{name}_lengths"][audio]
-    return batch
+    batch = {k: v for k, v in batch.items() if not k.startswith("prefix")}
+    rows = Batch.of(batch).row_for_each_example().tensors()
+    del rows["example_audio"]
+    if kind is POWSM_CTC:
+        rows["prefix"] = rows["text"][:, :N_PREFIX]
+        rows["prefix_lengths"] = torch.full_like(rows["text_lengths"], N_PREFIX)
+    return rows
 
 
-def stock_batches(args: argparse.Namespace, *, train: bool = True):
+def stock_batches(args: argparse.Namespace, kind: Kind, *, train: bool = True):
     """What the stock loop trains on: its sampler, preprocessor and collate function."""
     np.random.seed(0)
     random.seed(0)
     if not train:  # no random silence: all rows of an utterance are the same audio
         args = argparse.Namespace(**vars(args))
         args.preprocessor_conf = args.preprocessor_conf | {"speech_init_silence": 0}
-    factory = S2TTask.build_iter_factory(args, DistributedOption(), "train")
+    factory = kind.task.build_iter_factory(args, DistributedOption(), "train")
     for _, batch in factory.build_iter(1, shuffle=False):
         yield batch
 
 
 def our_batches(args: argparse.Namespace, folder: Path, size: Size):
-    tokenizer = Tokenizer(args.bpemodel, args.token_list)
-
-    def encode(example: dict[str, str]) -> dict[str, np.ndarray]:
-        ids = {key: tokenizer.encode(text) for key, text in example.items()}
-        ids["text"] = tokenizer.encode_target(example["text"])
-        return {key: np.array(value, np.int64) for key, value in ids.items()}
-
-    dataset = UtteranceDataset(ExampleIndex(folder), encode)
+    dataset = UtteranceDataset(ExampleIndex(folder), text_encoder(args))
     options = BatchOptions(batch_seconds=size.batch_seconds)
     for batch in UtteranceLoader(dataset, options):
         yield batch.tensors()
@@ -246,17 +288,20 @@ def seconds_an_example(model: torch.nn.Module, batches, n_batches: int | None) -
     return (time.process_time() - start) / n_examples
 
 
-def differences(mine: torch.nn.Module, stock: torch.nn.Module, batch: dict):
+def differences(
+    mine: torch.nn.Module, stock: torch.nn.Module, batch: dict, kind: Kind
+) -> tuple[float, float]:
     """Relative difference of the loss, and of the worst parameter's gradient."""
     losses = []
-    for model, data in ((mine, batch), (stock, as_rows(batch))):
+    for model, data in ((mine, batch), (stock, as_rows(batch, kind))):
         model.train()
         model.zero_grad()
         loss = model(**{key: value.clone() for key, value in data.items()})[0]
         loss.backward()
         losses.append(float(loss.detach()))
     grads = [(a.grad, b.grad) for a, b in zip(
-        mine.parameters(), stock.parameters(), strict=True)]  # fmt: skip
+        mine.parameters(), stock.parameters(), strict=True)
+        if b.grad is not None]  # fmt: skip
     # where the true gradient is zero (keys' biases) both hold rounding errors
     rms = max(float(b.norm() / b.numel() ** 0.5) for _, b in grads)
     worst = max(
@@ -268,32 +313,36 @@ def differences(mine: torch.nn.Module, stock: torch.nn.Module, batch: dict):
 
 def check(size: Size, folder: Path) -> tuple[float, float]:
     """Agreement on a batch at its own lengths and on one padded to the window."""
-    args = settings(size, folder, model="espnet", dropout=False)
-    stock = build(S2TTask, args)
-    mine = settings(size, folder, model="powsm", dropout=False)
-    mine = build(PowsmTask, mine, like=stock)
+    kind = size.kind
+    args = settings(size, folder, ours=False, dropout=False)
+    stock = build(kind.task, args)
+    mine = settings(size, folder, ours=True, dropout=False)
+    mine = build(task_of_model(kind.ours), mine, like=stock)
     unpadded = next(iter(our_batches(args, folder, size)))
-    padded = next(iter(stock_batches(args, train=False)))
+    padded = next(iter(stock_batches(args, kind, train=False)))
     padded.pop("utt_id", None)
     n = len(padded["text"])
     padded["example_audio"] = torch.arange(n) // 4  # the four tasks come together
-    for name in ("speech", "speech_lengths", "text_ctc", "text_ctc_lengths"):
+    padded["example_ctc"] = torch.arange(n)
+    for name in ("speech", "speech_lengths"):
         padded[name] = padded[name][::4]
-    found = [differences(mine, stock, batch) for batch in (unpadded, padded)]
+    found = [differences(mine, stock, batch, kind) for batch in (unpadded, padded)]
     return max(loss for loss, _ in found), max(grad for _, grad in found)
 
 
 def measure(size: Size, folder: Path, n_batches: int | None) -> dict:
-    args = settings(size, folder, model="espnet", dropout=True)
-    mine_args = settings(size, folder, model="powsm", dropout=True)
-    stock = build(S2TTask, args)
-    seconds = {"published": seconds_an_example(stock, stock_batches(args), n_batches)}
-    rows = map(as_rows, our_batches(args, folder, size))
+    kind = size.kind
+    args = settings(size, folder, ours=False, dropout=True)
+    mine_args = settings(size, folder, ours=True, dropout=True)
+    stock = build(kind.task, args)
+    published = stock_batches(args, kind)
+    seconds = {"published": seconds_an_example(stock, published, n_batches)}
+    rows = (as_rows(batch, kind) for batch in our_batches(args, folder, size))
     seconds["rows"] = seconds_an_example(stock, rows, n_batches)
     n_parameters = sum(p.numel() for p in stock.parameters())
     lengths = ExampleIndex(folder).n_samples
     del stock
-    mine = build(PowsmTask, mine_args)
+    mine = build(task_of_model(kind.ours), mine_args)
     batches = our_batches(args, folder, size)
     seconds["ours"] = seconds_an_example(mine, batches, n_batches)
     return {
@@ -322,13 +371,22 @@ def main() -> None:
         help="one step of the published 350 M parameters, without the comparison of "
         "gradients; 20 GB of memory",
     )
+    parser.add_argument(
+        "--ctc_only", action="store_true", help="the model without a decoder"
+    )
     args = parser.parse_args()
+    if args.full and args.ctc_only:
+        parser.error("--full is for the model with a decoder")
     logging.disable(logging.WARNING)
     sys.stdout, stdout = sys.stderr, sys.stdout  # ESPnet prints
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     register_with_espnet()
-    sizes = QUICK if args.quick else FULL if args.full else SIZES
+    sizes = CTC_SIZES if args.ctc_only else SIZES
+    if args.quick:
+        sizes = CTC_QUICK if args.ctc_only else QUICK
+    elif args.full:
+        sizes = FULL
     results, agreement = [], []
     compared = [] if args.full else sizes[:1] if args.quick else sizes
     for size in sizes:

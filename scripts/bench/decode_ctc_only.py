@@ -1,0 +1,182 @@
+#!/usr/bin/env python
+"""Speed of decoding without a decoder: here, by stock ESPnet, and by our other model.
+
+Prints one JSON line. Phone recognition of noise whose durations follow IPAPack++'s
+(mean 7.4 s), by conf/train_mini_ctc.yaml and conf/train_mini.yaml with random weights,
+which are spread so that they say much. `rtf` holds seconds a second of audio, by the
+number of recordings that are decoded together:
+
+  stock best path    `Speech2Text.best_path`, which takes one recording at a time
+  stock prefix beam  `Speech2Text` and its `batch_decode`: 5 wide, in the 20 s window
+  best path          here, at true lengths
+  prefix beam        the same, 5 wide
+  decoder alone      the model with a decoder, greedy, as many tokens as phones are said
+
+  ratio_best_path    stock's best path, one at a time / ours
+  ratio_beam         stock's prefix beam / ours, like batch with like
+  ratio_attention    decoder alone / best path
+  identical          share of recordings whose best path, all in one batch, is stock's
+
+On one CPU thread, in seconds of the process: other work on the machine does not count.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from decode import seconds_and_result
+from espnet2.bin.s2t_inference import Speech2Text
+from train_step import PHONES_PER_S, Size, make_data
+
+from powsm.audio import SAMPLE_RATE
+from powsm.decode.batch import Item, decode_batch, items, read_speech
+from powsm.decode.profile import Profile, SearchOptions
+from powsm.decode.recogniser import Recogniser
+from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.train import config
+
+CONF = Path(__file__).parents[2] / "conf"
+BEAM = 5
+TASK = "pr"
+
+
+def make_experiment(folder: Path, tokens: Path, config_file: Path) -> Path:
+    """An experiment with random weights that never stop to speak."""
+    folder.mkdir()
+    settings = config.load(config_file) | {"normalize": "utterance_mvn"}
+    settings = config.with_data(settings, token_dir=tokens, stats=None)
+    args = config.parse(settings, folder / "settings.yaml")
+    torch.manual_seed(0)
+    model = task_of_model(args.model).build_model(args)
+    with torch.no_grad():
+        model.ctc.ctc_lo.weight *= 30
+        model.ctc.ctc_lo.bias[0] += 0.5
+        if args.model not in CTC_ONLY_MODELS:
+            model.decoder.output_layer.weight *= 4
+            model.decoder.output_layer.bias[[0, model.eos]] -= 1000
+    torch.save(model.state_dict(), folder / "valid.x.ave.pth")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.stock_config(args)))
+    return folder
+
+
+def ours(
+    recogniser: Recogniser, search: SearchOptions, todo: list, size: int
+) -> list[dict]:
+    """Records of recordings, so many at a time, longest first."""
+    how = "ctc" if recogniser.is_ctc_only else "attention"
+    profile = Profile("bench", decode=how, tasks=(TASK,), search=search)
+    records = []
+    for first in range(0, len(todo), size):
+        batch, speech = zip(*todo[first : first + size], strict=True)
+        records += decode_batch(recogniser, profile, TASK, batch, speech)
+    return records
+
+
+def stock_beam(stock: Speech2Text, todo: list, size: int) -> list:
+    """The same by stock, which has a call of its own for one."""
+    asked = {"lang_sym": "<eng>", "task_sym": f"<{TASK}>"}
+    if size == 1:
+        return [stock(speech, **asked) for _, speech in todo]
+    found = []
+    for first in range(0, len(todo), size):
+        speech = [speech for _, speech in todo[first : first + size]]
+        found += stock.batch_decode(speech, **asked)
+    return found
+
+
+def best_paths(stock: Speech2Text, todo: list) -> list[list[str]]:
+    """Tokens of stock's best path."""
+    asked = {"lang_sym": "<eng>", "task_sym": f"<{TASK}>"}
+    return [stock.best_path(speech, **asked)[0][1] for _, speech in todo]
+
+
+def measure(folder: Path, n_utts: int, sizes: Sequence[int]) -> dict:
+    """Speeds of all ways on the same recordings.
+
+    Args:
+        folder: an empty one.
+        n_utts: recordings.
+        sizes: of batches; rows of `rtf`.
+    """
+    data = make_data(folder, Size(0, 0, 0, 600, n_utts))
+    rows: list[tuple[Item, torch.Tensor]] = [
+        (item, read_speech(item.audio, 960))
+        for item in sorted(items(data, TASK), key=lambda i: -i.n_samples)
+    ]
+    audio_s = sum(len(speech) for _, speech in rows) / SAMPLE_RATE
+    without = make_experiment(
+        folder / "without", data / "tokens", CONF / "train_mini_ctc.yaml"
+    )
+    with_decoder = make_experiment(
+        folder / "with", data / "tokens", CONF / "train_mini.yaml"
+    )
+    stock = Speech2Text(
+        without / "config.yaml",
+        without / "valid.x.ave.pth",
+        bpemodel=str(data / "tokens/bpe.model"),
+        beam_size=BEAM,
+    )
+    ctc, attention = Recogniser.load(without), Recogniser.load(with_decoder)
+    n_tokens = round(PHONES_PER_S * audio_s / n_utts)
+    as_many = SearchOptions(maxlenratio=-n_tokens)
+    ways: dict[str, Callable] = {
+        "best path": lambda n: ours(ctc, SearchOptions(), rows, n),
+        "prefix beam": lambda n: ours(ctc, SearchOptions(beam_size=BEAM), rows, n),
+        "decoder alone": lambda n: ours(attention, as_many, rows, n),
+        "stock prefix beam": lambda n: stock_beam(stock, rows, n),
+    }
+    ours(ctc, SearchOptions(), rows[-1:], 1)  # warm up
+    seconds, expected = seconds_and_result(lambda: best_paths(stock, rows))
+    rtf: dict[str, dict[int, float]] = {"stock best path": {1: seconds / audio_s}}
+    for name, way in ways.items():
+        timed = {n: seconds_and_result(lambda n=n, way=way: way(n)) for n in sizes}
+        rtf[name] = {n: seconds / audio_s for n, (seconds, _) in timed.items()}
+        if name == "best path":
+            said = [record["tokens"] for record in timed[max(sizes)][1]]
+    same = [a == b for a, b in zip(said, expected, strict=True)]
+    ours_s = rtf["best path"]
+    ratios = {
+        "ratio_best_path": {n: rtf["stock best path"][1] / ours_s[n] for n in sizes},
+        "ratio_beam": {
+            n: rtf["stock prefix beam"][n] / rtf["prefix beam"][n] for n in sizes
+        },
+        "ratio_attention": {n: rtf["decoder alone"][n] / ours_s[n] for n in sizes},
+    }
+    rounded = {k: {n: round(x, 1) for n, x in v.items()} for k, v in ratios.items()}
+    return rounded | {
+        "identical": sum(same) / len(same),
+        "rtf": {k: {n: round(x, 4) for n, x in v.items()} for k, v in rtf.items()},
+        "n_utts": n_utts,
+        "audio_s": round(audio_s, 1),
+        "n_tokens": round(sum(map(len, said)) / n_utts, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="3 recordings, 1 and 2")
+    parser.add_argument("--n_utts", type=int, default=32)
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32])
+    args = parser.parse_args()
+    if args.quick:
+        args.n_utts, args.batch_sizes = 3, [1, 2]
+    logging.disable(logging.WARNING)
+    sys.stdout, stdout = sys.stderr, sys.stdout  # ESPnet prints
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(Path(folder), args.n_utts, args.batch_sizes)
+    print(json.dumps(result), file=stdout)
+
+
+if __name__ == "__main__":
+    main()
