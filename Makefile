@@ -11,8 +11,8 @@ help:  ## list the targets
 env:  ## make or update .venv
 	@scripts/setup_env.sh
 
-mini: env  ## train, decode and score on a small real corpus: 20 to 35 min on two cores
-	egs2/mini_ipapack/s2t1/run.sh --align true
+mini: env  ## train, decode and score on a small real corpus: 30 to 50 min on two cores
+	egs2/mini_ipapack/s2t1/run_ctc.sh --align true
 
 test: env  ## run the tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
