@@ -144,7 +144,6 @@ OURS = {"iterator", "log_interval"}  # which loader reads the files; what is log
 # version of 70 epochs, which the name of the released weights says
 NOT_OF_CTC = (
     "decoder",
-    "preprocessor_conf.fs",
     "preprocessor_conf.notime_symbol",
     "preprocessor_conf.time_apply_prob",
     "preprocessor_conf.first_time_symbol",
