@@ -217,7 +217,7 @@ class Recogniser:
         if not self.finds_language:
             raise DecodeError(
                 "finding the language is nothing that this model was taught: it was "
-                "told that of every example (lang_apply_prob: 1.0); name it, or train "
+                "given that of every example (lang_apply_prob: 1.0); name it, or train "
                 "with lang_apply_prob below 1"
             )
         # as in training: a task, and no language

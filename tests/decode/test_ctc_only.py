@@ -182,7 +182,7 @@ def test_two_heads_are_read_in_one_pass(recogniser, corpus, monkeypatch):
             Profile("x", decode="joint", search=SearchOptions(ctc_weight=0.3)),
             "this one has none",
         ),
-        (Profile("x", decode="ctc", tasks=("lid",)), "told the language of every"),
+        (Profile("x", decode="ctc", tasks=("lid",)), "given the language of every"),
         (Profile("x", decode="ctc", lang="detected"), "lang: detected is nothing"),
         (replace(GREEDY, blocks=(1,)), "block 1 has no CTC head; .* blocks 2 3"),
     ],

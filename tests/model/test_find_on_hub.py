@@ -187,7 +187,7 @@ def test_model_without_a_decoder_does_four_tasks_by_tag(
         asked = {"task": task, "lang": "ita", "text": text}
         said = by_tag(SPEECH.numpy(), **asked)
         assert said.slashed and said == by_folder(SPEECH.numpy(), **asked), task
-    with pytest.raises(PowsmError, match="told that of every example"):
+    with pytest.raises(PowsmError, match="given that of every example"):
         by_tag.languages(SPEECH.numpy())
     state = torch.load(root / weights, weights_only=True)
     state["embed_proj.biases"] = state.pop("embed_proj.bias")

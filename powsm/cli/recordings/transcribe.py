@@ -32,7 +32,14 @@ from powsm.cli.recordings.paths import (
     targets_of,
     text_of,
 )
-from powsm.decode.profile import LEVELS
+from powsm.decode.profile import (
+    LEVELS,
+    Profile,
+    default_profile,
+    find_profile,
+    for_task,
+    phone_set,
+)
 from powsm.decode.recordings.result import (
     ENDINGS,
     WITH_SLASHES,
@@ -129,21 +136,24 @@ def run(options: argparse.Namespace) -> None:
 
 def _check_question(options: argparse.Namespace) -> None:
     """What is wrong without a model being loaded for it."""
-    from powsm.decode.profile import default_profile, find_profile, for_task, phone_set
     from powsm.decode.recordings.question import parse_lang
 
     if options.text is not None and not TASKS[options.task].is_prompted:
         raise PowsmError(f"--text: {options.task} reads none; leave it out")
     parse_lang(options.lang)
     asked = options.profile
-    options.is_asked = asked is not None  # else the model says which
+    options.is_asked = asked is not None  # else it depends on the model as well
     profile = find_profile(asked) if asked else default_profile(options.task)
-    phones = phone_set(options.phones) if options.phones else None
-    options.profile = for_task(
+    options.profile = _for_question(profile, options)
+
+
+def _for_question(profile: Profile, options: argparse.Namespace) -> Profile:
+    """A profile as the options have it decode."""
+    return for_task(
         profile,
         options.task,
         has_text=options.text is not None,
-        phones=phones,
+        phones=phone_set(options.phones) if options.phones else None,
         level=options.level,
     )
 
@@ -189,12 +199,11 @@ def _transcribe(
     from tqdm import tqdm
 
     model = load_model(options)
+    if model.recogniser.is_ctc_only and not options.is_asked:
+        profile = default_profile(options.task, has_decoder=False)
+        options.profile = _for_question(profile, options)
     question = model.question(
-        options.task,
-        options.lang,
-        options.profile if options.is_asked else None,
-        options.phones,
-        has_text=options.text is not None,
+        options.task, options.lang, options.profile, has_text=options.text is not None
     )
     names = len(sources) > 1 or options.channel == "each"
     with tqdm(
