@@ -35,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="given",
         help=f"{g2p}or the texts are IPA (none)",
     )
+    add("--human", action="store_true", help="people heard it and wrote the IPA")
     add("--tier", help="of TextGrids and EAFs, with the words")
     add("--ipa_tier", help="and with their IPA")
     add("--split", choices=("train", "dev", "test"), help="put all into this one")
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
         ipa_tier=options.ipa_tier,
         split=options.split,
         seed=options.seed,
+        human=options.human,
     )
     corpus = bring(options.source, options.name, options.downloads, asked)
     parts = ", ".join(
@@ -68,6 +70,11 @@ def run(options: argparse.Namespace) -> None:
         " ".join(corpus.languages),
         parts,
     )
+    if not options.human and options.g2p != "espeak":
+        log.info(
+            "its IPA is taken for a program's, which gets the paper's allophones in "
+            "English; --human says that people heard and wrote it"
+        )
     for step in next_steps(options.name, corpus.hours, corpus.languages):
         log.info("next: %s", step)
 

@@ -35,6 +35,7 @@ from powsm.corpora.utterance import (
 from powsm.errors import PowsmError
 from powsm.files.audio_places import location_in_shard
 from powsm.languages import DROPPED_LANGUAGES, UNKNOWN_LANGUAGE, lang_code
+from powsm.settings import load_yaml
 
 DURATION_TOLERANCE_S = 0.025  # between a cut and its recording; lhotse allows the same
 
@@ -138,6 +139,16 @@ def _check_name(corpus: str, folder: Path) -> None:
         folder,
         corpus,
     )
+
+
+def is_imported_human(shard: Shard) -> bool:
+    """Whether the corpus of a shard was imported as one that people transcribed.
+
+    Raises:
+        ConfigError: its `corpus.yaml` is no YAML.
+    """
+    about = shard.cuts.parents[1] / ABOUT
+    return about.is_file() and load_yaml(about).get("labels") == "human"
 
 
 def read_shard(shard: Shard, drops: Counter[str]) -> Iterator[Utterance]:

@@ -36,6 +36,7 @@ from powsm.prepare.filters import (
 )
 from powsm.prepare.judge import (
     LABELS,
+    human_corpora,
     judge,
     label_files,
     labels_of_set,
@@ -64,6 +65,7 @@ class Settings:
     seed: int = 42
     tasks: tuple[str, ...] = tuple(TASKS)
     labels: str = "original"  # of train and dev
+    human: tuple[str, ...] = ()  # corpora of the set, see `human_corpora`
 
     def __post_init__(self):
         if len(set(self.tasks)) < len(self.tasks):
@@ -76,6 +78,8 @@ class Settings:
             only = sorted(self.limits.only_languages)
             values["limits"]["only_languages"] = only
         values["tasks"] = sorted(self.tasks)
+        if not self.human:
+            del values["human"]
         return values
 
 
@@ -127,7 +131,7 @@ def prepare_set(
     """
     data_dir, dump_dir = Path(data_dir), Path(dump_dir)
     labels = labels_of_set(data_dir.name, settings.labels)
-    settings = replace(settings, labels=labels)
+    settings = replace(settings, labels=labels, human=human_corpora(data_dir))
     files = label_files(labels)
     chunks = plan_chunks(data_dir, files)
     with owned(dump_dir):
@@ -297,19 +301,19 @@ def _prepare_chunk(
             limits=limits,
             policy=settings.policy,
             text_policy=settings.text_policy,
+            human=settings.human,
         )
         if not judged.is_human:
             unknown.add(utt_id, ipa, judged.segments)
         if judged.reason:
             counts.drop(judged.reason, utt_id)
             continue
-        text = judged.text
-        outputs = (judged.phones, judged.ctc_phones, text)
+        outputs = (judged.phones, judged.ctc_phones, judged.text)
         rows = examples(utt_id, lang, *outputs, settings.tasks)
         if not rows:
             counts.drop("no_text", utt_id)
             continue
-        counts.keep(utt_id, n_samples, bool(text))
+        counts.keep(utt_id, n_samples, bool(judged.text))
         values = {
             "wav.scp": audio,
             "text.ctc": rows[0].text_ctc,
@@ -319,9 +323,9 @@ def _prepare_chunk(
         }
         _add_examples(columns, rows, values)
         if "ref.ipa" in columns:
-            columns["ref.ipa"] += _line(utt_id, judged.reference(ipa))
-            columns[RAW_REFERENCES] += _line(utt_id, ipa)
-            columns["ref.text"] += _line(utt_id, text)
+            references = (judged.reference(ipa), ipa, judged.text)
+            for name, value in zip(REFERENCE_FILES, references, strict=True):
+                columns[name] += _line(utt_id, value)
     for name, column in columns.items():
         _part(work_dir, chunk, name).write_bytes(column)
     return outcome

@@ -3,15 +3,19 @@
 What an utterance's labels come to, and why it is left out if it is.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from powsm.corpora.table import CORPORA, corpus_row
 from powsm.files.datadir import CLEAN_LABELS, UTTERANCE_FILES
+from powsm.files.whole import read_json
 from powsm.phones.normaliser import Normaliser, Segmentation, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
 from powsm.phones.slashed import to_slashed
 from powsm.prepare.filters import Limits, audio_drop_reason, phones_drop_reason
+from powsm.prepare.merge import SUMMARY
 
 # The file of each kind of labels: as the corpus has them, or IPAPack++'s simplified
 LABELS = {"original": "text.ipa", "clean": CLEAN_LABELS}
@@ -37,6 +41,13 @@ def labels_of_set(dset: str, labels: str) -> str:
     ('clean', 'original')
     """
     return "original" if dset.startswith("test") else labels
+
+
+def human_corpora(data_dir: Path) -> tuple[str, ...]:
+    """The corpora of a set that were imported as transcribed by people."""
+    path = data_dir / SUMMARY
+    record = read_json(path, "run stage 1 again") if path.is_file() else {}
+    return tuple(record.get("human", ()))
 
 
 def label_files(labels: str) -> list[str]:
@@ -79,6 +90,7 @@ def judge(
     limits: Limits,
     policy: str = "strict",
     text_policy: str = "powsm_fix",
+    human: Collection[str] = (),
 ) -> Judged:
     """Judge one utterance of `data/`.
 
@@ -89,8 +101,10 @@ def judge(
         limits: those of its set, `Limits.for_set`.
         policy: of phones.
         text_policy: of the orthography.
+        human: corpora that people transcribed, beside those of the table.
     """
-    is_human = corpus_row(corpus_of(utt_id)).labels == "human"
+    corpus = corpus_of(utt_id)
+    is_human = corpus in human or corpus_row(corpus).labels == "human"
     normaliser = normaliser_of(policy, not is_human)
     segments = normaliser.segment(ipa, lang)
     phones = segments.phones

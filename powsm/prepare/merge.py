@@ -20,7 +20,7 @@ from typing import Self
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
-from powsm.corpora.shar import Shard, ShardError
+from powsm.corpora.shar import Shard, ShardError, is_imported_human
 from powsm.corpora.table import set_name
 from powsm.files.current import is_current, write_record
 from powsm.files.datadir import (
@@ -121,6 +121,8 @@ def _merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummar
             )
         record = _record(name, summary, shards, parts)
         made_from = {"parts": _digest([[s.name, asdict(parts[s])] for s in shards])}
+        if "human" in record:
+            made_from["human"] = record["human"]
         with owned(data / name):  # stage 3 writes there as well
             done = data / PARTS / f"{name}.merged"
             files = [*_FILES, SUMMARY]
@@ -152,8 +154,10 @@ def _record(
         for shard in shards
         if parts[shard].error is not None
     ]
+    human = sorted({shard.corpus for shard in shards if is_imported_human(shard)})
     return {
         "set": name,
+        **({"human": human} if human else {}),  # corpora that people transcribed
         **asdict(summary),
         "n_shards": len(shards),
         "bad_shards": bad_shards,

@@ -15,6 +15,8 @@ from powsm_command import run_verb
 
 from powsm.corpora.shar import find_shards
 from powsm.decode.align_files import Segment, eaf, textgrid
+from powsm.prepare.audit.counts import audit_set
+from powsm.prepare.dump import Settings, prepare_set
 from powsm.prepare.merge import merge_parts
 from powsm.prepare.shards import make_parts
 
@@ -283,6 +285,36 @@ def test_what_was_imported_is_said(recordings, tmp_path, monkeypatch, caplog):
     assert not caplog.messages  # it is known, though in no table
 
 
+@pytest.mark.parametrize("options", [(), ("--human",)], ids=["program", "people"])
+def test_labels_by_people_are_kept_as_they_are(
+    options, recordings, tmp_path, monkeypatch, caplog
+):
+    """Of a program English gets flaps and aspiration; a person wrote what was heard."""
+    source = as_folder(recordings, tmp_path / "source")
+    (source / "u0.ipa").write_text("ˈtiː", encoding="utf-8")
+    spaceless = [ipa.replace(" ", "") for *_, ipa in SAID[1:]]
+    caplog.set_level(logging.INFO)
+    monkeypatch.chdir(tmp_path)
+    run_verb("import", source, "mine", "--lang", "eng", "--split", "test", *options)
+    shards = find_shards(Path("downloads"))
+    merge_parts(make_parts(shards, Path("data")), Path("data"))
+    data, dump = Path("data/test_mine"), Path("dump/test_mine")
+    prepare_set(data, dump, Settings())
+    with open(dump / "ref.ipa", encoding="utf-8") as file:
+        said = dict(line.split(" ", 1) for line in file)
+    text = (dump / "text").read_text().splitlines()
+    pr = next(line for line in text if line.startswith("mine_u0_eng_pr "))
+    people = bool(options)
+    assert said["mine_u0_eng"] == ("ˈtiː\n" if people else "/tʰ//iː/\n")
+    assert pr.endswith("/t//iː/" if people else "/tʰ//iː/")
+    assert ("taken for a program's" in caplog.text) is not people
+    # the data report judges alike: what no program wrote counts as no fault of one
+    n_characters = audit_set(data).unknown.n_characters
+    assert n_characters == (0 if people else sum(map(len, ("ˈtiː", *spaceless))))
+    about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
+    assert about["labels"] == ("human" if people else "g2p")
+
+
 def test_splits_of_the_source_are_kept(recordings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = as_folder(recordings, tmp_path / "source")
@@ -344,6 +376,10 @@ BAD = {
             "mine",
         ],
         "a.arrow: no Arrow stream",
+    ),
+    "espeak is no person": (
+        lambda s: [s, "mine", "--lang", "ita", "--g2p", "espeak", "--human"],
+        "no person's",
     ),
     "few texts": (lambda s: [_one_text(s), "mine", "--lang", "ita"], "1 different"),
 }

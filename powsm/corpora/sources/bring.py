@@ -58,6 +58,7 @@ class Asked:
         ipa_tier: and with their IPA.
         split: put all into this one; None: as the source says, else by texts.
         seed: of the split by texts.
+        human: people heard the recordings and wrote the IPA.
     """
 
     lang: str | None = None
@@ -66,6 +67,7 @@ class Asked:
     ipa_tier: str | None = None
     split: str | None = None
     seed: int = 0
+    human: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def bring(source: Path, name: str, downloads: Path, asked: Asked) -> Brought:
     languages = tuple(sorted({clip.language for _, clip in clips}))
     about = {
         "name": name,
-        "labels": "g2p" if asked.g2p == "espeak" else "as the source has them",
+        "labels": "human" if asked.human else "g2p",
         "languages": list(languages),
         "hours": {split: round(value, 4) for split, value in hours.items()},
         "utterances": {split: len(part) for split, part in splits.items()},
@@ -297,10 +299,12 @@ def as_asked(lang: str | None, **how) -> Asked:
     """What is asked, with the language looked up and espeak-ng's voice for it.
 
     Raises:
-        SourceError: no such language.
+        SourceError: no such language, or labels of people by a program.
         EspeakError: espeak-ng does not read it.
     """
     asked = Asked(lang=lang, **how)
+    if asked.human and asked.g2p == "espeak":
+        raise SourceError("IPA by espeak is no person's; leave out --human or --g2p")
     if lang is None:
         return asked
     code = lang_code(lang)

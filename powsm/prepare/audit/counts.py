@@ -5,7 +5,7 @@ work on a set, and memory does not grow with it.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +21,13 @@ from powsm.files.whole import read_json
 from powsm.languages import TABLE
 from powsm.phones.unknown import Unknown
 from powsm.prepare.filters import Counts, Limits, is_ctc_feasible
-from powsm.prepare.judge import corpus_of, judge, label_files, labels_of_set
+from powsm.prepare.judge import (
+    corpus_of,
+    human_corpora,
+    judge,
+    label_files,
+    labels_of_set,
+)
 from powsm.tasks import examples
 
 N_EXTREMES = 5  # slowest and fastest utterances remembered a language
@@ -190,7 +196,7 @@ def audit_set(data_dir: Path, nj: int = 1, labels: str = "original") -> SetStats
     labels = labels_of_set(dset, labels)
     stats = SetStats(labels=labels)
     chunks = plan_chunks(data_dir, label_files(labels))
-    work = partial(audit_chunk, dset=dset)
+    work = partial(audit_chunk, dset=dset, human=human_corpora(Path(data_dir)))
     parts = map_in_order(work, chunks, nj)
     bar = {"total": len(chunks), "unit": "chunk", "disable": None}
     for part in tqdm(parts, desc=f"audit {dset}", **bar):
@@ -198,8 +204,8 @@ def audit_set(data_dir: Path, nj: int = 1, labels: str = "original") -> SetStats
     return stats
 
 
-def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
-    """The counts of one chunk; runs in a worker."""
+def audit_chunk(chunk: Chunk, *, dset: str, human: Collection[str] = ()) -> SetStats:
+    """The counts of one chunk; runs in a worker. `human` is as of `judge`."""
     stats = SetStats()
     limits = Limits().for_set(dset)
     for utt_id, audio, text, ipa, lang, speaker, samples in read_rows(chunk):
@@ -219,7 +225,13 @@ def audit_chunk(chunk: Chunk, *, dset: str) -> SetStats:
             stats.filtered.drop("no_ipa", utt_id)
             continue
         judged = judge(
-            utt_id, ipa=ipa, text=text, lang=lang, n_samples=n_samples, limits=limits
+            utt_id,
+            ipa=ipa,
+            text=text,
+            lang=lang,
+            n_samples=n_samples,
+            limits=limits,
+            human=human,
         )
         if not judged.is_human:
             stats.unknown.add(utt_id, ipa, judged.segments)
