@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -193,6 +194,44 @@ def test_words_are_said_as_the_model_hears_them(here, align, model):
     heard = model("talk.wav", **how)
     lines = align("--text", "pa", "--lang", "ita", "talk.wav")
     assert tuple(line.split()[4] for line in lines) == heard.phones != ()
+
+
+def test_words_of_a_long_recording_are_heard_in_pieces(here, model, monkeypatch):
+    """More than the model hears at once: cut between words, and none is lost."""
+    speech = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, 60 * 16_000))
+    words = [f"pa{n}" for n in range(12)]
+    heard = [  # 5 s each, half of which is a pause
+        Segment(phone, 5 * n + k, 5 * n + k + 1.25, 1.0)
+        for n in range(12)
+        for k, phone in ((0, "p"), (1.25, "a"))
+    ]
+    monkeypatch.setattr(model, "align_phones", lambda *asked: heard)
+    asked = []
+
+    def answer(question, jobs, **how):
+        asked.extend(jobs)
+        results = model_answer(question, jobs, **how)
+        said = [tuple("pa" * len(job.text_prev.split())) for job in jobs]
+        return [
+            replace(result, phones=phones)
+            for result, phones in zip(results, said, strict=True)
+        ]
+
+    model_answer = model.answer
+    monkeypatch.setattr(model, "answer", answer)
+    (found,) = Reader(model).read([" ".join(words)], [speech.float()])
+    assert [word.text for word in found] == words
+    assert {word.phones for word in found} == {("p", "a")}
+    assert len(asked) > 2 and all(job.seconds <= 20 for job in asked)
+    assert sum(job.seconds for job in asked) < 60  # no more than the words and pauses
+
+
+def test_word_that_no_piece_holds_is_named(model, monkeypatch):
+    speech = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, 30 * 16_000))
+    heard = [Segment("p", 0.0, 1.0, 1.0), Segment("a", 1.0, 29.0, 1.0)]
+    monkeypatch.setattr(model, "align_phones", lambda *asked: heard)
+    (fault,) = Reader(model).read(["pa"], [speech.float()])
+    assert "'pa' would take 30 s; is it the text of this recording?" in str(fault)
 
 
 def test_english_of_espeak_has_the_allophones_of_training(model):

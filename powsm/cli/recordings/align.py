@@ -8,8 +8,8 @@
 
 Without --phones and --text each recording has its words in NAME.lab or NAME.txt beside
 it, or in a tier of NAME.TextGrid or NAME.eaf, whose segments are aligned one by one.
-Words become phones as the model hears them (at most 20 s in one go), or by
---g2p espeak; --g2p none says that the texts are IPA.
+Words become phones as the model hears them, or by --g2p espeak; --g2p none says that
+the texts are IPA.
 
 With --format or --out each recording has a file of its own, with the tiers words,
 phones and confidence; without, CTM lines of the phones come on standard output. Done

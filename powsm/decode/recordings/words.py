@@ -20,6 +20,7 @@ from powsm.decode.recordings.question import AUTO, UNKNOWN, parse_lang, voice_fo
 from powsm.errors import PowsmError
 from powsm.score.distance import PhonePairs
 
+_AROUND_S = 0.5  # seconds of a pause that are heard with the words beside it
 _WORD = regex.compile(r"[\w'’](?:.*[\w'’])?")  # \w holds combining marks here
 
 
@@ -91,33 +92,57 @@ class Reader:
     def _heard(
         self, texts: Sequence[str], speech: Sequence[Tensor]
     ) -> list[tuple[Word, ...] | PowsmError]:
-        """Words by the model's g2p, which hears the stretch."""
+        """Words by the model's g2p, which hears the stretch, a long one in pieces."""
         model = self.model
         by_head = Profile("decode_ctc", decode="ctc", tasks=("g2p",))
         default = by_head if model.recogniser.is_ctc_only else "joint"
         profile = self.profile or default
         question = model.question("g2p", self.lang, profile, has_text=True)
-        said: list[tuple[Word, ...] | PowsmError | None] = [None] * len(texts)
-        jobs = {}
+        said: list[tuple[Word, ...] | PowsmError] = [()] * len(texts)
+        asked, jobs = [], []
         for number, (text, stretch) in enumerate(zip(texts, speech, strict=True)):
             try:
-                words_of(text)
-                if (seconds := len(stretch) / SAMPLE_RATE) > WINDOW_S:
-                    raise WordsError(
-                        f"the model's g2p hears {WINDOW_S:g} s at most, this is "
-                        f"{seconds:.1f} s; align the segments of a tier, or take "
-                        "g2p espeak"
-                    )
-                jobs[number] = model.job(question, f"{text[:30]!r}", stretch, text)
+                pieces = self._in_reach(text, stretch)
+                name = f"{text[:30]!r}"
+                jobs += [
+                    model.job(question, name, part, words) for words, part in pieces
+                ]
+                asked += [(number, words_of(words)) for words, _ in pieces]
             except PowsmError as err:
                 said[number] = err
-        results = model.answer(question, list(jobs.values()), with_times=False)
-        for number, result in zip(jobs, results, strict=True):
-            words = words_of(texts[number])
-            said[number] = _or_error(
-                shared_out, words, result.phones, self._expected(words)
-            )
+        results = model.answer(question, jobs, with_times=False)
+        for (number, words), result in zip(asked, results, strict=True):
+            found = _or_error(shared_out, words, result.phones, self._expected(words))
+            if not isinstance(before := said[number], PowsmError):
+                is_error = isinstance(found, PowsmError)
+                said[number] = found if is_error else before + found
         return said
+
+    def _in_reach(self, text: str, speech: Tensor) -> list[tuple[str, Tensor]]:
+        """Pieces of a text with their sound, none longer than the model hears.
+
+        Which word is said when comes of what the CTC head hears of all.
+        """
+        words = words_of(text)
+        if len(speech) <= WINDOW_S * SAMPLE_RATE:
+            return [(text, speech)]
+        heard = self.model.align_phones(speech, None)
+        owned = shared_out(words, [s.phone for s in heard], self._expected(words))
+        ends = [sum(len(w.phones) for w in owned[: n + 1]) for n in range(len(owned))]
+        spans = [
+            (heard[end - len(word.phones)].start, heard[end - 1].end)
+            for word, end in zip(owned, ends, strict=True)
+        ]
+        pieces = []
+        for first, end, start_s, stop_s in runs_of_words(spans):
+            if stop_s - start_s > WINDOW_S:
+                raise WordsError(
+                    f"{words[first]!r} would take {stop_s - start_s:.0f} s; is it the "
+                    "text of this recording? Align the segments of a tier"
+                )
+            part = speech[int(start_s * SAMPLE_RATE) : int(stop_s * SAMPLE_RATE)]
+            pieces.append((" ".join(words[first:end]), part))
+        return pieces
 
     def _expected(self, words: Sequence[str]) -> list[tuple[str, ...]]:
         """What each word sounds like, roughly; empty where nobody knows."""
@@ -203,6 +228,44 @@ def shared_out(
         Word(word, tuple(phones[start:end]))
         for word, start, end in zip(words, bounds[:-1], bounds[1:], strict=True)
     )
+
+
+def runs_of_words(
+    spans: Sequence[tuple[float, float]], most_s: float = WINDOW_S
+) -> list[tuple[int, int, float, float]]:
+    """Runs of words that are said within `most_s` seconds, cut in the longest pauses.
+
+    Args:
+        spans: start and end of each word in seconds, in order.
+
+    Returns:
+        (first word, end, start, end in seconds) of each run, which together hold every
+        word. A run has a little of the pause around it, and is longer than `most_s`
+        only where one word is.
+
+    >>> runs_of_words([(0.0, 1.0), (1.0, 2.0), (3.0, 4.0), (4.2, 5.0)], most_s=4.0)
+    [(0, 2, 0.0, 2.5), (2, 4, 2.5, 5.5)]
+    """
+    n = len(spans)
+
+    def edge(word: int) -> tuple[float, float]:
+        """Where a run that ends before a word stops, and one from it on begins."""
+        before = spans[word - 1][1] if word else 0.0
+        after = spans[word][0] if word < n else before + 2 * _AROUND_S
+        half = min((after - before) / 2, _AROUND_S)
+        return before + half, after - half
+
+    runs, first = [], 0
+    while first < n:
+        start_s, end = edge(first)[1], first + 1
+        while end < n and edge(end + 1)[0] - start_s <= most_s:
+            end += 1
+        if end < n:
+            half = range((first + end) // 2 + 1, end + 1)
+            end = max(half, key=lambda word: spans[word][0] - spans[word - 1][1])
+        runs.append((first, end, start_s, edge(end)[0]))
+        first = end
+    return runs
 
 
 def _cuts_by_sound(
