@@ -38,6 +38,7 @@ DOORS = {
     "huggingface_hub": {"hub"},
     "soundfile": {"audio_files", "publish.stock_check"},
     "av": {"audio_files"},
+    "gradio": {"report.demo.server"},
 }
 
 

@@ -14,8 +14,6 @@ import sys
 from powsm.errors import PowsmError
 from powsm.formatting import code_points
 
-_SIGNS = {-1: "-", 1: "+"}
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -27,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from powsm.languages import lang_code
-    from powsm.phones.inventory import feature_table
+    from powsm.phones.inventory import signed_features
     from powsm.phones.normaliser import Normaliser
     from powsm.phones.slashed import to_slashed
 
@@ -45,15 +43,9 @@ def run(options: argparse.Namespace) -> int:
     if options.slashes:
         print(to_slashed(segmented.phones))
     else:
-        table = feature_table()
         for number, phone in enumerate(segmented.phones, 1):
-            (values,) = table.of([phone]).tolist()
-            features = " ".join(
-                _SIGNS[value] + name
-                for name, value in zip(table.names, values, strict=True)
-                if value
-            )
-            print(f"{number}\t{phone}\t{code_points(phone)}\t{features}")
+            row = (phone, code_points(phone), signed_features(phone))
+            print(number, *row, sep="\t")
     drops = [drop for drop in segmented.dropped if drop.kind != "space"]
     for drop in drops:
         shown = f"{drop.char!r} ({code_points(drop.char)})"

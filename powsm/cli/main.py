@@ -26,6 +26,7 @@ VERBS = {
         "transcribe": ("recordings.transcribe", "recordings to phones or words"),
         "align": ("recordings.align", "when each given word and phone is said"),
         "lid": ("recordings.lid", "which language is spoken"),
+        "demo": ("recordings.demo", "a page in the browser, for this machine"),
         "ipa": ("ipa", "IPA as phones, with features"),
         "import": ("import_corpus", "your own speech as a corpus to train on"),
         "info": ("info", "what a model is"),

@@ -180,6 +180,25 @@ class FeatureTable:
         return self.values[[self.index[phone] for phone in phones]]
 
 
+def signed_features(phone: str) -> str:
+    """The features that a phone has a value for, with their signs.
+
+    Raises:
+        UnknownPhoneError: it is not in the table.
+
+    >>> signed_features("p").split()[:4]
+    ['-syl', '-son', '+cons', '-cont']
+    """
+    table = feature_table()
+    (values,) = table.of([phone]).tolist()
+    signs = {-1: "-", 1: "+"}
+    return " ".join(
+        signs[value] + name
+        for name, value in zip(table.names, values, strict=True)
+        if value
+    )
+
+
 @cache
 def feature_table() -> FeatureTable:
     """The table of the installed PanPhon.

@@ -39,7 +39,7 @@ MAX_CLIPS = 100  # utterances with sound and spectrogram, of all sets together
 MAX_CLIP_BYTES = 10_000_000
 _HIDDEN_SETTINGS = {"token_list"}  # thousands of lines
 
-_TEMPLATE = ("report.html", "report.css", "report.js")
+_TEMPLATE = ("report.html", "report.css", "clip.js", "report.js")
 
 
 def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
@@ -309,18 +309,26 @@ def _differences(systems: Sequence[dict], phones: _Numbers) -> dict[str, str]:
 
 def render(data: dict) -> str:
     """The page, from `page_data`."""
-    html, css, script = (
-        files("powsm.report").joinpath(name).read_text(encoding="utf-8")
-        for name in _TEMPLATE
-    )
+    html, css, *scripts = map(part_of_page, _TEMPLATE)
+    return filled(html, data["name"], css, scripts, data)
+
+
+def part_of_page(name: str) -> str:
+    """The text of a file of this folder: HTML, CSS or JavaScript."""
+    return files("powsm.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def filled(
+    html: str, title: str, css: str, scripts: Sequence[str], data: Mapping
+) -> str:
+    """A page that holds all that it needs; its scripts find `data` as JSON."""
     # "</script>" and "<!--" must not occur inside a script element
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=str)
     text = text.replace("<", "\\u003c")
-    title = data["name"].replace("&", "&amp;").replace("<", "&lt;")
     for name, content in (
-        ("title", title),
+        ("title", title.replace("&", "&amp;").replace("<", "&lt;")),
         ("style", css),
-        ("script", script),
+        ("script", "\n".join(scripts)),
         ("data", text),
     ):
         html = html.replace(f"{{{{ {name} }}}}", content)

@@ -4,4 +4,5 @@ paths       recordings that a command is given, and where outputs go
 transcribe  recordings of any length
 align       when each given word and phone is said
 lid         the language of recordings
+demo        a page in the browser
 """
