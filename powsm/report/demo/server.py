@@ -126,7 +126,7 @@ def _page(gr, bench: Bench, folder: Path):
             gr.Markdown(_weak(bench))
         _wire(gr, bench, folder, recording, kept, shown, task, text, start)
         start.click(
-            lambda *asked: _answer(gr, bench, *asked),
+            lambda *asked: _answer(bench, *asked),
             [kept, task, lang, text, first, second],
             shown,
             api_name="transcribe",
@@ -144,15 +144,15 @@ def _wire(gr, bench, folder, recording, kept, shown, task, text, start) -> None:
     """What happens when a recording is there, and when a task is chosen."""
 
     def hear(location: str | None):
+        # the box is empty afterwards: its file is gone
         if location is None:
-            raise gr.Error("No recording came.", print_exception=False)
+            return None, None, _alert("no recording came")
         try:
             spoken = bench.hear(location)
         except PowsmError as err:
-            raise gr.Error(str(err), print_exception=False) from err
+            return None, None, _alert(err)
         finally:
             _remove(Path(location), folder)
-        # the box is empty again: its file is gone
         return spoken, None, _framed(heard_page(spoken, []))
 
     how = {"outputs": [kept, recording, shown], "api_name": "hear"}
@@ -166,10 +166,10 @@ def _wire(gr, bench, folder, recording, kept, shown, task, text, start) -> None:
     task.change(ask_for_text, task, text, api_visibility="private")
 
 
-def _answer(gr, bench: Bench, spoken: Spoken | None, *asked: str) -> str:
+def _answer(bench: Bench, spoken: Spoken | None, *asked: str) -> str:
     task, lang, text, first, second = asked
     if spoken is None:
-        raise gr.Error("First a recording: a file or the microphone.", duration=5)
+        return _alert("first a recording: a file, or the microphone")
     ways = [way for way in (first, second) if way != _NOTHING]
     try:
         heard = [
@@ -177,8 +177,12 @@ def _answer(gr, bench: Bench, spoken: Spoken | None, *asked: str) -> str:
             for way in dict.fromkeys(ways)
         ]
     except PowsmError as err:
-        raise gr.Error(str(err), print_exception=False) from err
+        return _alert(err)
     return _framed(heard_page(spoken, heard))
+
+
+def _alert(fault: object) -> str:
+    return f'<p role="alert">{html.escape(str(fault))}</p>'
 
 
 def _framed(page: str) -> str:
