@@ -15,7 +15,7 @@ const rounded = (value, digits = 1) => (value === null ? "undefined" : value.toF
 function withInterval(r) {
   const n = decimals(r.metric);
   if (r.value === null || r.low === null || r.high === null) return rounded(r.value, n);
-  return `${rounded(r.value, n)} [${rounded(r.low, n)}, ${rounded(r.high, n)}]`;
+  return `${rounded(r.value, n)} [${rounded(r.low, n)},\u00a0${rounded(r.high, n)}]`;
 }
 
 // What the menus show is in the address: #section&menu=value&...
@@ -96,6 +96,9 @@ function scale(metric, most) {
     return mark;
   }));
 }
+
+/** The metric whose scale a bar has: that of chance stands beside what it is chance of. */
+const scaleOf = (metric) => (metric === data.chance ? "PFER" : metric);
 
 const isHigherBetter = (metric) => data.higher_is_better.includes(metric);
 const betterFirst = (a, b) =>
@@ -181,21 +184,21 @@ function showResults() {
       (!chosen.lang || r.lang === chosen.lang) &&
       (!chosen.metric || (chosen.metric === "main" ? isMain(r) : r.metric === chosen.metric)));
     const most = {};
-    for (const metric of unique(rows.map((r) => r.metric))) {
-      most[metric] = largest(rows.filter((r) => r.metric === metric));
+    for (const scaled of unique(rows.map((r) => scaleOf(r.metric)))) {
+      most[scaled] = largest(rows.filter((r) => scaleOf(r.metric) === scaled));
     }
     const group = (r) => `${r.set} ${r.task} ${r.metric} ${r.lang}`;
     const groups = unique(rows.map(group));
     rows.sort((a, b) => groups.indexOf(group(a)) - groups.indexOf(group(b)) || betterFirst(a, b));
     const rivals = new Map(groups.map((g) => [g, rows.filter((r) => group(r) === g)]));
     const isBest = (r) => isMain(r) && r.metric !== data.chance && rivals.get(group(r)).length > 1 && rivals.get(group(r))[0] === r;
-    const beginsScale = (r, k) => k === 0 || rows[k - 1].metric !== r.metric;
+    const beginsScale = (r, k) => k === 0 || scaleOf(rows[k - 1].metric) !== scaleOf(r.metric);
     body.replaceChildren(...rows.map((r, k) =>
       el("tr", { class: [r.lang === "all" ? "pooled" : "", isBest(r) ? "best" : ""].join(" ").trim() || undefined },
         el("td", {}, `${taskName(r.task)}, ${r.system} `, isBest(r) ? el("span", { class: "mark" }, "★ best") : null, el("small", {}, r.lang === "all" ? r.set : `${r.set}, ${languageName(r.lang)}`)),
         el("td", {}, r.metric),
         el("td", { class: "number" }, withInterval(r)),
-        el("td", { class: "range" }, beginsScale(r, k) ? scale(r.metric, most[r.metric]) : null, bar(r, most[r.metric])),
+        el("td", { class: "range" }, beginsScale(r, k) ? scale(r.metric, most[scaleOf(r.metric)]) : null, bar(r, most[scaleOf(r.metric)])),
         el("td", { class: "number wide" }, r.n_utts.toLocaleString("en")),
         el("td", { class: "number wide" }, r.n_units.toLocaleString("en")))));
     count.textContent = `${rows.length} of ${data.results.length} scores`;

@@ -1,6 +1,7 @@
 """The report page in a real browser: it opens, filters and answers clicks."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -158,6 +159,29 @@ def test_page_fits_a_phone_and_paper(browser, report):
     tab.emulate_media(media="print")
     assert not tab.locator(".controls").first.is_visible()
     assert tab.locator("#results-table").is_visible()
+    tab.close()
+
+
+def test_bars_of_chance_share_the_scale_of_its_metric(opened):
+    tab, _ = opened
+    rows = tab.locator("#results-table tbody tr")
+    named = rows.evaluate_all("rows => rows.map((r) => r.cells[1].textContent)")
+    scaled = rows.evaluate_all("rows => rows.map((r) => !!r.querySelector('.scale'))")
+    assert named[:2] == ["PFER", "PFER_chance"] and scaled[:2] == [True, False]
+    # a bar is as long as its number
+    widths = rows.locator(".bar").evaluate_all("bars => bars.map((b) => b.style.width)")
+    values = rows.evaluate_all(
+        "rows => rows.map((r) => parseFloat(r.cells[2].innerText))"
+    )
+    shares = [float(width.strip("%")) for width in widths[:2]]
+    assert shares[0] / shares[1] == pytest.approx(values[0] / values[1], rel=0.01)
+
+
+def test_interval_is_not_broken_on_a_phone(browser, report):
+    tab = browser.new_page(viewport=PHONE)
+    tab.goto(report.as_uri())
+    text = tab.locator("#results-table td.number").first.text_content()
+    assert re.fullmatch(r"\S+ \[\S+,\u00a0\S+\]", text)
     tab.close()
 
 

@@ -4,15 +4,12 @@
 phone. The same data give the same bytes.
 """
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, n_encoder_frames
 from powsm.files.whole import atomic_write
-from powsm.formatting import code_points, markdown_table, ranked
+from powsm.formatting import code_points, ranked
 from powsm.languages import LANGUAGES, language_name
 from powsm.prepare.audit.counts import LangStats, SetStats, hours_of, pooled
 from powsm.prepare.audit.plots import (
@@ -22,21 +19,10 @@ from powsm.prepare.audit.plots import (
     plot_rates,
     plot_rates_by_language,
 )
+from powsm.prepare.audit.sections import Section, to_html, to_markdown
 
 STAGE_4_UTTS_PER_S = 5_000  # of one process; measured on generated manifests
 _N_SYMBOLS = 30  # rows of the unknown-symbol table
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: prose, then a table, then a picture; each may miss."""
-
-    title: str
-    text: str = ""
-    header: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    picture: str = ""  # file name of a PNG
-    caption: str = ""
 
 
 def write_report(
@@ -319,95 +305,3 @@ def size(n_bytes: int) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-# --- writing --------------------------------------------------------------------------
-
-
-def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The report as Markdown; pictures are links to files beside it."""
-    blocks = [f"# {title}"]
-    for section in sections:
-        blocks.append(f"## {section.title}")
-        if section.text:
-            blocks.append(section.text)
-        if section.picture:
-            blocks.append(f"![{section.caption}]({section.picture})")
-        if section.rows:
-            blocks.append(markdown_table(section.header, section.rows))
-        elif section.header:
-            blocks.append("Nothing found.")
-    return "\n\n".join(blocks) + "\n"
-
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto;
-  padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; white-space: nowrap;
-  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
-td:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
-code { background: var(--soft); padding: 0 .2em; border-radius: .2em; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
-figcaption { font-size: .85rem; opacity: .8; }
-nav a { margin-right: .8rem; white-space: nowrap; }
-""".strip()
-
-
-def to_html(
-    title: str, sections: Sequence[Section], pictures: Mapping[str, bytes]
-) -> str:
-    """The report as one page that needs no other file."""
-    links = " ".join(
-        f'<a href="#s{i}">{html.escape(section.title)}</a>'
-        for i, section in enumerate(sections)
-    )
-    body = "\n".join(
-        _html_section(f"s{i}", section, pictures) for i, section in enumerate(sections)
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n"
-        f"<body>\n<h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n{body}\n"
-        "</body>\n</html>\n"
-    )
-
-
-def _html_section(anchor: str, section: Section, pictures: Mapping[str, bytes]) -> str:
-    parts = [f'<h2 id="{anchor}">{html.escape(section.title)}</h2>']
-    if section.text:
-        parts.append(f"<p>{_html_inline(section.text)}</p>")
-    if section.picture:
-        data = base64.b64encode(pictures[section.picture]).decode("ascii")
-        caption = html.escape(section.caption)
-        parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
-    if section.rows:
-        head = "".join(f"<th>{_html_inline(cell)}</th>" for cell in section.header)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{_html_inline(cell)}</td>" for cell in row) + "</tr>"
-            for row in section.rows
-        )
-        parts.append(
-            f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
-            f"{rows}\n</tbody></table></div>"
-        )
-    elif section.header:
-        parts.append("<p>Nothing found.</p>")
-    return "\n".join(parts)
-
-
-def _html_inline(text: str) -> str:
-    """Escaped text; what is between backticks becomes code."""
-    pieces = html.escape(text).split("`")
-    if len(pieces) % 2 == 0:  # a backtick of the data, not a pair of ours
-        return "`".join(pieces)
-    return "".join(
-        f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)
-    )

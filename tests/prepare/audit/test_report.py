@@ -10,13 +10,8 @@ import pytest
 from datadir_builder import odd_one_out
 
 from powsm.prepare.audit.counts import audit_set, stage_1_record
-from powsm.prepare.audit.report import (
-    Section,
-    size,
-    to_html,
-    to_markdown,
-    write_report,
-)
+from powsm.prepare.audit.report import size, write_report
+from powsm.prepare.audit.sections import Section, to_html, to_markdown
 
 SCRIPT = Path(__file__).parents[3] / "local" / "data_report.py"
 
@@ -113,3 +108,10 @@ def test_section_without_rows_says_so():
 def test_size_has_a_unit():
     assert size(0) == "0 B"
     assert size(2_000_000_000_000) == "2.0 TB"
+
+
+def test_columns_of_numbers_are_set_to_the_right():
+    rows = (("a", "1,234", "5.6 %", "-"), ("7", "0.1", "-2 %", "3"))
+    page = to_html("T", [Section("S", header=tuple("wxyz"), rows=rows)], {})
+    assert page.count('<th class="n">') == 2 and page.count('<td class="n">') == 4
+    assert '<td>7</td><td class="n">0.1</td><td class="n">-2 %</td><td>3</td>' in page
