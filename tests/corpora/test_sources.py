@@ -22,7 +22,7 @@ from powsm.prepare.shards import make_parts
 
 # key, seconds, words, IPA; every text is another, so that train, dev and test have some
 SAID = (
-    ("u0", 1.0, "il gatto", "il ɡatto"),
+    ("u0", 1.000375, "il gatto", "il ɡatto"),  # 16,006 samples: no whole millisecond
     ("u1", 1.25, "la casa, bianca", "la kaza bjanka"),
     ("u2", 0.75, "un albero", "un albero"),
     ("u3", 1.5, 'due "cani"', "due kani"),

@@ -19,6 +19,7 @@ SPLITS = {
     "test": "test",
 }
 _SLACK_S = 0.05  # seconds that a stretch may go on after the end of its recording
+_ROUND = SAMPLE_RATE // 1000  # samples of the millisecond that ELAN rounds times to
 _PEAK = 32_768  # of 16 bits
 
 
@@ -55,6 +56,8 @@ class Item:
     def samples(self) -> np.ndarray:
         """int16 (n_samples,) at `SAMPLE_RATE`; channels are mixed.
 
+        A stretch that is all of a recording but for a millisecond is all of it.
+
         Raises:
             AudioError: it cannot be read, or the stretch lies outside.
         """
@@ -69,6 +72,8 @@ class Item:
                 f"{start / SAMPLE_RATE:.3f} to {end / SAMPLE_RATE:.3f} s is no stretch "
                 f"of a recording of {len(speech) / SAMPLE_RATE:.3f} s"
             )
+        if start <= _ROUND and abs(end - len(speech)) <= _ROUND:
+            start, end = 0, len(speech)
         speech = np.round(speech[start:end].astype(np.float64) * _PEAK)
         return np.clip(speech, -_PEAK, _PEAK - 1).astype(np.int16)
 

@@ -138,13 +138,12 @@ def _of_manifest(path: Path, match: re.Match, split: str | None):
             custom = supervision.custom or {}
             ipa = next(filter(None, map(custom.get, _IPA_FIELDS)), None)
             start = cut.start + supervision.start
-            whole = supervision.duration >= cut.recording.duration - 1e-3
             yield Item(
                 supervision.id,
                 where,
                 audio,
-                None if whole else start,
-                None if whole else start + supervision.duration,
+                start,
+                start + supervision.duration,
                 text=custom.get("orthographic") or supervision.text or "",
                 ipa=ipa,
                 lang=supervision.language,
