@@ -150,6 +150,8 @@ def test_server_hears_and_keeps_nothing(model, tmp_path):
     pytest.importorskip("gradio")
     path = put(tmp_path / "talk.wav", 1.5)
     long, big = put(tmp_path / "long.wav", 2.5), put(tmp_path / "big.wav", 5.0)
+    broken = str(tmp_path / "broken.wav")
+    Path(broken).write_bytes(Path(path).read_bytes()[:20] + b"no sound" * 20)
     before = os.environ.get("GRADIO_TEMP_DIR")
     with server.serving(
         Bench({"x": model}, max_s=2), port=free_port(), max_mb=0.1
@@ -167,6 +169,8 @@ def test_server_hears_and_keeps_nothing(model, tmp_path):
         assert left_in(folder) == []
         said = client.predict("g2p", *ask[1:], api_name="/transcribe")
         assert 'role="alert"' in said and "g2p reads a text prompt" in said
+        *_, said = client.predict(gradio_client.handle_file(broken), api_name="/hear")
+        assert '"alert">broken.wav: ' in said and str(folder) not in said
         *_, said = client.predict(gradio_client.handle_file(long), api_name="/hear")
         assert 'role="alert"' in said and "longer than the 2 s" in said
         with pytest.raises(Exception, match="413|size"):

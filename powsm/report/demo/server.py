@@ -150,7 +150,8 @@ def _wire(gr, bench, folder, recording, kept, shown, task, text, start) -> None:
         try:
             spoken = bench.hear(location)
         except PowsmError as err:
-            return None, None, _alert(err)
+            own_name = str(err).replace(location, Path(location).name)
+            return None, None, _alert(own_name)
         finally:
             _remove(Path(location), folder)
         return spoken, None, _framed(heard_page(spoken, []))
