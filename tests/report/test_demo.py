@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,4 +191,10 @@ def free_port():
 
 
 def left_in(folder):
-    return [path for path in folder.rglob("*") if path.is_file()]
+    """The files of a folder, once what is on its way out is gone."""
+    for _ in range(300):
+        left = [path for path in folder.rglob("*") if path.is_file()]
+        if not left:
+            break
+        time.sleep(0.1)
+    return left

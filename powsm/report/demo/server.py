@@ -1,14 +1,16 @@
 """The page of `powsm demo` by Gradio, served to this machine alone.
 
 Nothing is kept: a recording is taken from the disk into memory as soon as it is there,
-where it stays until another takes its place, the page is closed, or ten minutes have
-passed. Nothing is sent elsewhere: no statistics, no fonts, no link.
+and its file is removed two seconds later; in memory it stays until another takes its
+place, the page is closed, or ten minutes have passed. Nothing is sent elsewhere: no
+statistics, no fonts, no link.
 """
 
 import html
 import os
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from powsm.tasks import PHONES, TASKS, plain_task
 
 ADDRESS = "127.0.0.1"
 KEPT_S = 600  # seconds that a recording stays in memory
+_DRAWN_S = 2.0  # seconds in which the box may still ask for the file, to draw it
 _NOTHING = "nothing"  # instead of a second way
 _MOST_WAITING = 20  # requests in line
 _FONTS = ("system-ui", "Segoe UI", "Noto Sans", "DejaVu Sans", "sans-serif")
@@ -153,7 +156,9 @@ def _wire(gr, bench, folder, recording, kept, shown, task, text, start) -> None:
             own_name = str(err).replace(location, Path(location).name)
             return None, None, _alert(own_name)
         finally:
-            _remove(Path(location), folder)
+            remove = threading.Timer(_DRAWN_S, _remove, (Path(location), folder))
+            remove.daemon = True
+            remove.start()
         return spoken, None, _framed(heard_page(spoken, []))
 
     how = {"outputs": [kept, recording, shown], "api_name": "hear"}
