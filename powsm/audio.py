@@ -6,7 +6,7 @@ Where the bytes of an utterance lie is in `files.audio_places`, what they hold i
 
 import logging
 from collections.abc import Iterable, Iterator
-from math import gcd
+from math import gcd, isfinite
 from typing import TYPE_CHECKING
 
 from powsm.audio_files import (
@@ -181,14 +181,14 @@ def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
     _announced_quiet.add(location)
     n_named = len(_announced_quiet)
     if n_named <= _MOST_QUIET:
-        log.warning(
-            "%s: its level is %.0f dB, speech is near %.0f; results will be worse "
-            "without level: usual in the decode profile%s",
-            printable(location),
-            level,
-            LEVEL_DB,
-            " (others are not named)" if n_named == _MOST_QUIET else "",
+        fault = (
+            f"its level is {level:.0f} dB, speech is near {LEVEL_DB:.0f}; results will "
+            "be worse without level: usual in the decode profile"
+            if isfinite(level)
+            else "silence from beginning to end"
         )
+        more = " (others are not named)" if n_named == _MOST_QUIET else ""
+        log.warning("%s: %s%s", printable(location), fault, more)
 
 
 def _chosen(samples: "np.ndarray", channel: str | None, location: str) -> "np.ndarray":

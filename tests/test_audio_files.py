@@ -448,6 +448,12 @@ def test_level_is_that_of_what_is_said():
     assert not at_level(np.zeros(N, np.float32)).any()
 
 
+def test_silence_is_called_so(caplog, monkeypatch):
+    monkeypatch.setattr("powsm.audio._announced_quiet", set())
+    warn_if_quiet(np.zeros(N, np.float32), "empty.wav")
+    assert caplog.messages == ["empty.wav: silence from beginning to end"]
+
+
 def test_quiet_recordings_are_named_ten_times(caplog, monkeypatch):
     monkeypatch.setattr("powsm.audio._announced_quiet", set())
     warn_if_quiet(speech(), "usual.wav")
