@@ -157,7 +157,7 @@ def _fill(
     for key in _OF_THE_MACHINE:
         config.pop(key, None)
     config["preprocessor_conf"] = _with_no_times(config)
-    _keep_sdpa_apart(config)
+    _keep_kernels_apart(config)
     config["bpemodel"] = f"{token_dir}/bpe.model"
     _copy(files.bpe_model, folder / config["bpemodel"])
     counts = files.bpe_model.with_name(COUNTS_FILE)
@@ -196,10 +196,11 @@ def _fill(
     _write_sums(folder)
 
 
-def _keep_sdpa_apart(config: dict) -> None:
+def _keep_kernels_apart(config: dict) -> None:
     """Move `use_sdpa` to where no other reader looks: it chooses a kernel, no result.
 
-    Older ESPnets and the loader of PRiSM refuse the key.
+    Older ESPnets and the loader of PRiSM refuse the key. What they do not know and says
+    nothing is left out: `use_flash_attn: false` (202402), `brctc_*` (202310).
     """
     parts = []
     for part in ("encoder_conf", "decoder_conf", "promptencoder_conf"):
@@ -208,8 +209,14 @@ def _keep_sdpa_apart(config: dict) -> None:
         conf = dict(config[part])
         if conf.pop("use_sdpa", False):
             parts.append(part)
+        if not conf.get("use_flash_attn"):
+            conf.pop("use_flash_attn", None)
         config[part] = conf
     config["powsm"] = {**(config.get("powsm") or {}), "use_sdpa": parts}
+    ctc = dict(config.get("ctc_conf") or {})
+    if ctc.get("ctc_type") != "brctc":
+        kept = {k: v for k, v in ctc.items() if not k.startswith("brctc_")}
+        config["ctc_conf"] = kept
 
 
 def _write_sums(folder: Path) -> None:
