@@ -18,7 +18,7 @@ from powsm.audio import SAMPLE_RATE, resample
 from powsm.train.augment.noise import sources
 from powsm.train.augment.settings import Augment, Noise
 
-_N_ROOMS = 100  # that are made up: one takes as long as ten recordings
+_N_ROOMS = 100  # that are made up: one takes most of a second
 _OF_NOISE, _OF_REVERB = 1, 2  # numbers of the draws, each independent of the others
 
 
