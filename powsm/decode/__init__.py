@@ -17,5 +17,6 @@ The modules:
     recogniser      a trained model with its tokenizer: encoding, prompts, languages
     recordings      a model in hand: recordings in, results out
     search          batched attention decoding with a cache and joint CTC scores
+    timing          when phones begin and end, of the frames that say them
     transcribe      transcribe recordings of any length, where asked with times
 """

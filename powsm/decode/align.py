@@ -7,13 +7,13 @@
 
 The CTC head says a phone in few frames, often one, and blank in between. A phone is
 given the larger part of the blanks before it; many blanks are a pause.
-Times come from the model's own frame grid (`powsm.model.frames`).
+Times come from the model's own frame grid (`powsm.model.frames`), of 40 ms, and move to
+where the sound changes most near them (`powsm.decode.timing.change`).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
 from powsm.decode.longform import CTCFrames, Speech, ctc_frames
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.timing.blanks import intervals
+from powsm.decode.timing.change import finer_intervals
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 from powsm.tasks import WORD_START
@@ -30,14 +32,6 @@ from powsm.vocabulary.nearest import nearest_phones
 from powsm.vocabulary.phone_sets import is_phone
 
 _SYMBOL = re.compile(r"<[^<>\s]+>")  # a language, a task: no phone
-
-# Where phones begin and end around the frames that say them, in seconds. Chosen on
-# boundaries that people set, VoxAngeles, for three small models that agree: CTC says a
-# phone late (egs2/mini_ipapack/s2t1/RESULTS.md has what it gives on other languages).
-PAUSE_S = 0.16  # a longer stretch of blanks between two phones is a pause
-SHARE = 0.2  # of a shorter one, what belongs to the phone before it
-EARLIER_S = 0.01  # and by how much the boundary lies before that place
-BEFORE_S, AFTER_S = 0.05, 0.06  # blank that a phone takes at a pause or an edge
 
 
 class AlignError(PowsmError):
@@ -51,6 +45,7 @@ def align(
     *,
     gop: bool = False,
     nearest: bool = False,
+    finer: bool = True,
 ) -> list[Segment]:
     """When each phone is said.
 
@@ -64,6 +59,7 @@ def align(
         gop: judge how well each phone was said; all columns of phones are kept then,
             24 kB a frame of 6,000.
         nearest: let the nearest phone by features stand for one that the model lacks.
+        finer: move boundaries to where the sound changes most near them.
 
     Returns:
         One segment a phone, in order, none overlapping. It is empty when the head
@@ -77,7 +73,8 @@ def align(
     if phones is None:
         if gop:
             raise AlignError("how well phones are said is of given ones; give them")
-        return read_segments(recogniser, ctc_frames(recogniser, speech), len(speech))
+        frames = ctc_frames(recogniser, speech)
+        return read_segments(recogniser, frames, speech, finer=finer)
     targets = _targets(recogniser, phones, nearest)
     tokens = recogniser.tokenizer.token_list
     all_phones = [n for n, token in enumerate(tokens) if is_phone(token)] if gop else []
@@ -88,7 +85,7 @@ def align(
     frames = ctc_frames(recogniser, speech, columns)
     path, scores = _force(frames.columns, labels)
     spans = _spans(path, scores, blank=0)
-    found = _segments(recogniser, targets.names, spans, len(frames), len(speech))
+    found = _segments(recogniser, targets.names, spans, len(frames), speech, finer)
     found = [
         replace(segment, nearest=other)
         for segment, other in zip(found, targets.nearest, strict=True)
@@ -123,19 +120,20 @@ def _judged(
 
 
 def read_segments(
-    recogniser: Recogniser, frames: CTCFrames, n_samples: int
+    recogniser: Recogniser, frames: CTCFrames, speech: Speech, *, finer: bool = True
 ) -> list[Segment]:
     """When the CTC head says what it says.
 
     Args:
         recogniser: the model.
         frames: what `powsm.decode.longform.ctc_frames` read from a recording.
-        n_samples: of the recording.
+        speech: the recording.
+        finer: see `align`.
     """
     spans = _spans(frames.path, frames.scores, recogniser.model.blank_id)
     names = [recogniser.tokenizer.token_list[token] for token, *_ in spans]
     names = [_phone_of(name) for name in names]
-    return _segments(recogniser, names, spans, len(frames), n_samples)
+    return _segments(recogniser, names, spans, len(frames), speech, finer)
 
 
 def _segments(
@@ -143,7 +141,8 @@ def _segments(
     names: Sequence[str],
     spans: Sequence[tuple[int, int, int, float]],
     n_frames: int,
-    n_samples: int,
+    speech: Speech,
+    finer: bool,
 ) -> list[Segment]:
     """Segments of spans, which are named; `▁` and symbols as `<eng>` are no phones."""
     grid = FrameGrid.of(recogniser.model)
@@ -152,7 +151,7 @@ def _segments(
         for name, span in zip(names, spans, strict=True)
         if name != WORD_START and not _SYMBOL.fullmatch(name)
     ]
-    times = _intervals(
+    times = intervals(
         [(start, end) for _, (_, start, end, _) in kept],
         n_frames=n_frames,
         frame_s=grid.step / SAMPLE_RATE,
@@ -161,11 +160,14 @@ def _segments(
     def seconds(frame: float) -> float:
         # what lies before the first frame and after the last belongs to them
         if frame in (0, n_frames):
-            return 0.0 if frame == 0 else n_samples / SAMPLE_RATE
-        return round(grid.seconds(frame), 4)
+            return 0.0 if frame == 0 else len(speech) / SAMPLE_RATE
+        return grid.seconds(frame)
 
+    times = [(seconds(start), seconds(end)) for start, end in times]
+    if finer:
+        times = finer_intervals(times, speech)
     return [
-        Segment(name, seconds(start), seconds(end), round(confidence, 4))
+        Segment(name, round(start, 4), round(end, 4), round(confidence, 4))
         for (name, (*_, confidence)), (start, end) in zip(kept, times, strict=True)
     ]
 
@@ -252,27 +254,3 @@ def _spans(
         for token, n, end in zip(tokens.tolist(), counts.tolist(), ends, strict=True)
         if token != blank
     ]
-
-
-def _intervals(
-    spans: Sequence[tuple[int, int]], n_frames: int, frame_s: float
-) -> list[tuple[float, float]]:
-    """Spans [start, end) grown into the blanks around them, in frames.
-
-    >>> _intervals([(2, 3), (6, 7), (20, 21)], n_frames=30, frame_s=0.04)
-    [(0.75, 3.35), (3.35, 8.5), (18.75, 22.5)]
-    """
-    if not spans:
-        return []
-    before, after = BEFORE_S / frame_s, AFTER_S / frame_s
-    starts, ends = [max(0, spans[0][0] - before)], []
-    for (_, end), (start, _) in pairwise(spans):
-        gap = start - end
-        if gap * frame_s <= PAUSE_S:
-            ends.append(end + SHARE * gap - EARLIER_S / frame_s)
-            starts.append(ends[-1])
-        else:
-            ends.append(end + after)
-            starts.append(start - before)
-    ends.append(min(n_frames, spans[-1][1] + after))
-    return list(zip(starts, ends, strict=True))

@@ -181,7 +181,7 @@ def _read_path(
         "score": round(float(frames.scores.double().sum()), 4),
     }
     if with_times:
-        segments = read_segments(recogniser, frames, len(job.speech))
+        segments = read_segments(recogniser, frames, job.speech)
         read["segments"] = [_shifted(segment, job.start_s) for segment in segments]
     return read
 

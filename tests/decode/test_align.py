@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from powsm_command import run_verb
 from tiny_model import make_experiment, make_tokens
 
-from powsm.decode.align import AlignError, align
+from powsm.decode.align import AlignError
+from powsm.decode.align import align as align_finely
 from powsm.decode.dump_set import decode_set, merge
 from powsm.decode.longform import LongFormError
 from powsm.decode.profile import Profile
@@ -28,6 +30,9 @@ PATH = [BLANK, START, BLANK, P, BLANK, BLANK, A, A, BLANK, T]
 # audio, 10 * 0.04 + 0.03.
 TIMES = [("p", 0.08, 0.176), ("a", 0.176, 0.328), ("t", 0.328, 0.43)]
 CERTAIN = math.exp(8) / (math.exp(8) + 7)  # of 8 tokens
+
+
+align = partial(align_finely, finer=False)  # on the grid of the frames
 
 
 def times(segments):
@@ -92,11 +97,22 @@ def test_audio_too_short_to_encode_says_how_long_it_must_be():
 @given(st.lists(st.sampled_from([BLANK, P, A, T]), min_size=1, max_size=30))
 def test_segments_are_in_order_and_within_the_audio(path):
     speech = speech_of(path)
-    ends = [0.0]
-    for segment in align(stand_in(), speech):
-        assert ends[-1] <= segment.start < segment.end
-        ends.append(segment.end)
-    assert ends[-1] <= round(len(speech) / 16_000, 4)
+    for how in (align, align_finely):
+        ends = [0.0]
+        for segment in how(stand_in(), speech):
+            assert ends[-1] <= segment.start < segment.end
+            ends.append(segment.end)
+        assert ends[-1] <= round(len(speech) / 16_000, 4)
+
+
+def test_boundaries_move_to_where_the_sound_changes_and_stay_shared():
+    plain = align(stand_in(), speech_of(PATH), ("p", "a", "t"))
+    finer = align_finely(stand_in(), speech_of(PATH), ("p", "a", "t"))
+    assert [s.phone for s in finer] == [s.phone for s in plain]
+    assert finer[0].end == finer[1].start and finer[1].end == finer[2].start
+    assert times(finer) != times(plain)
+    for new, old in zip(finer, plain, strict=True):
+        assert abs(new.start - old.start) < 0.07 and abs(new.end - old.end) < 0.07
 
 
 def test_a_whole_model_aligns_its_reference(tmp_path):
