@@ -186,6 +186,7 @@ def make_speechocean762(root: Path) -> Path:
         scores[utt_id] = {"text": "LISA", "words": [word]}
         if utt_id != "000010015":
             write_wav(root / f"WAVE/SPEAKER0001/{utt_id}.WAV")
+    write_wav(root / "WAVE/SPEAKER0001/000010016.WAV")  # which nobody scored
     for part, utt_ids in (("train", ("000010012",)), ("test", ("000010011",))):
         (root / part).mkdir()
         lines = "".join(f"{utt_id}\t0001\n" for utt_id in utt_ids)

@@ -87,7 +87,11 @@ def _segments(
         raise CorpusError(f"{source}: neither Parquet files nor {missing}")
     known = read_alphabet(ALPHABET)
     chosen = _ids_of(source, part) if part else None
-    for utt_id, judged in _read_scores(score_files[0]):
+    scores = _read_scores(score_files[0])
+    if chosen is None:
+        for utt_id in sorted(audio.keys() - {utt_id for utt_id, _ in scores}):
+            left_out.add("no_transcript", utt_id)
+    for utt_id, judged in scores:
         symbols = [phone for word in judged["words"] for phone in heard(word)]
         should_be = {p for word in judged["words"] for p in _canonical(word)}
         if chosen is not None and utt_id not in chosen:

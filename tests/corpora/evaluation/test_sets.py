@@ -106,7 +106,7 @@ CASES = {
         "test_speechocean762",
         eval_corpora.make_speechocean762,
         {"text.good": {"000010011": "d i s"}, "text.raw": {"000010011": "D IY S"}},
-        "kept 1 of 5 utterances (no_audio=1 th=1 unclear_phone=2)",
+        "kept 1 of 6 utterances (no_audio=1 no_transcript=1 th=1 unclear_phone=2)",
     ),
     "speechocean762, test part": (
         "test_speechocean762_test",
@@ -429,6 +429,7 @@ LEFT_OUT = [
     ("epadb", "no_audio", "spkr103_4"),
     ("epadb", "unknown_label:QQ", "spkr103_3"),
     ("speechocean762", "th", "000010012"),
+    ("speechocean762", "no_transcript", "000010016"),
     ("speechocean762", "unclear_phone", "000010013"),
     ("tusom2021", "no_audio", "verbs9-1"),
     ("voxangeles", "no_audio", "bem-000-000"),
