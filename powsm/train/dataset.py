@@ -265,5 +265,5 @@ def collate(items: Sequence[dict]) -> Batch:
         example_audio=torch.repeat_interleave(torch.arange(len(items)), n_examples),
         example_ctc=(torch.tensor(example_ctc) if len(targets) > len(items) else None),
         utt_ids=[item["utt_id"] for item in items],
-        done=[what for item in items for what in item["done"]],
+        done=[what for item in items for what in item.get("done", ())],
     )
