@@ -116,3 +116,16 @@ def test_decoding_without_a_decoder_equals_stock(load, tmp_path):
     assert result["identical"] == 1.0 and result["n_tokens"] > 5
     for ratio in ("ratio_best_path", "ratio_beam", "ratio_attention"):
         assert result[ratio].keys() == {1, 2}
+
+
+def test_level_is_measured_with_and_without_the_switch(load, tmp_path):
+    from dump_builder import make_dump as make_train_dump
+    from experiment_builder import make_dump
+    from tiny_model import make_experiment, make_tokens
+
+    make_train_dump(tmp_path / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    exp = make_experiment(tmp_path, make_tokens(tmp_path / "train", tmp_path / "token"))
+    rows = list(load("level").measure(exp, make_dump(tmp_path), [1.0, 0.01]))
+    pfer = {(gain, level): scores.value("PFER") for gain, level, scores in rows}
+    assert len(pfer) == 4
+    assert pfer[1.0, "usual"] == pytest.approx(pfer[0.01, "usual"], abs=1.0)

@@ -97,17 +97,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(making, ignore_errors=True)
 
 
-def sweep_files(folder: Path, *, below: bool = True) -> None:
+def sweep_files(
+    folder: Path, *, below: bool = True, of: Collection[str] = ("",)
+) -> None:
     """Remove what killed processes left of `atomic_write` in a folder.
 
-    Only for who owns the folder: the file of a process at work would go as well.
+    Only for who owns the folder, or the files: those of a process at work would go as
+    well.
 
     Args:
         below: in the folders below it, too.
+        of: names of the files that were to be written; default: all.
     """
-    pattern = f".*{_TEMPORARY}"
-    for path in Path(folder).rglob(pattern) if below else Path(folder).glob(pattern):
-        path.unlink(missing_ok=True)
+    for name in of:
+        pattern = f".{glob.escape(name[:_SHOWN])}*{_TEMPORARY}"
+        search = Path(folder).rglob if below else Path(folder).glob
+        for path in search(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _sweep_folders(path: Path) -> None:

@@ -122,7 +122,8 @@ def _pack(
 ) -> Packed:
     weights_file = files.weights_file.resolve()
     with atomic_folder(exp / "packed") as folder:
-        sweep_files(exp, below=False)
+        # a training may be at work on other files
+        sweep_files(exp, below=False, of=[archive.name])
         model = load_model(files)
         state = current_names(read_weights(weights_file), model.state_dict())
         state = names_for_all(state)

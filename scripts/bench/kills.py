@@ -69,6 +69,7 @@ def commands(corpus: Path) -> dict[str, list[str]]:
     sets = f"--sets test_cv --device cpu --profiles {ROOT}/conf/decode_ctc_greedy.yaml"
     lines = {
         "1": f"prepare_data.py --downloads {corpus}",
+        "2": "data_report.py",
         "3": "copy_audio.py",
         "4": "prepare_dump.py",
         "5": f"tokens {tokens}",
@@ -77,6 +78,7 @@ def commands(corpus: Path) -> dict[str, list[str]]:
         "11": "train --config train.yaml --dump dump/raw --exp trained "
         f"--token_dir {token_dir}",
         "12": f"decode --exp exp --dump dump/raw {sets}",
+        "13": "score-exp --exp exp --dump dump/raw",
         "14": "pack --exp exp --dump dump/raw",
     }
     return {stage: line.split() for stage, line in lines.items()}
@@ -86,11 +88,13 @@ def load_libraries(stages: list[str]) -> None:
     """Import what stages take long to import, so that their forks need not."""
     modules = {
         "1": ("powsm.prepare.merge",),
+        "2": ("powsm.prepare.audit.report",),
         "4": ("powsm.prepare.dump",),
         "5": ("powsm.vocabulary.train",),
         "10": ("tiny_model", "powsm.train.stats"),
         "11": ("powsm.train.run",),
         "12": ("powsm.decode.recogniser",),
+        "13": ("powsm.score.results", "powsm.score.metrics"),
         "14": ("powsm.publish.pack",),
     }
     for stage in stages:
@@ -234,7 +238,7 @@ def main() -> None:
     )
     parser.add_argument("--tries", type=int, default=20, help="of each stage and way")
     parser.add_argument("--quick", action="store_true", help="see above")
-    stages = ["1", "3", "4", "5", "10", "11", "12", "14"]
+    stages = ["1", "2", "3", "4", "5", "10", "11", "12", "13", "14"]
     parser.add_argument("--stages", nargs="+", choices=stages, default=stages)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

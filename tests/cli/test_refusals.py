@@ -13,6 +13,7 @@ import re
 import runpy
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from experiment_builder import PHONES, make_dump, write_hyps
 from powsm_command import run_verb
 from shar_builder import make_cut, write_shard
 from tiny_model import SETTINGS, make_experiment, make_tokens
+
+from powsm.files.lock import owned
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -434,3 +437,25 @@ def test_table_of_what_a_run_ends_with_is_what_tests_see():
         assert int(status) == (
             2 if is_usage else 75 if line.startswith("no data") else 1
         )
+
+
+@pytest.mark.parametrize(
+    ("command", "held", "left"),
+    [
+        (SCORE, RESULTS, ("exp/.results.json.x.new", "exp/.results_by.csv.x.new")),
+        (REPORT, "exp/report", ("exp/.RESULTS.md.x.new", "exp/images/.a.png.x.new")),
+    ],
+)
+def test_stage_13_sweeps_its_own_and_is_refused_while_another_runs(
+    here, command, held, left
+):
+    of_a_training = here / "exp/.config.yaml.x.new"
+    for path in (*map(here.joinpath, left), of_a_training):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    assert call(command.split()) == (0, "")
+    assert [path for path in left if (here / path).exists()] == []
+    assert of_a_training.exists()
+    with ThreadPoolExecutor(1) as others, owned(here / held):
+        status, said = others.submit(call, command.split()).result()
+    assert status == 1 and "is being written by" in said

@@ -139,6 +139,14 @@ def test_sweep_files_takes_temporary_files_alone(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_sweep_files_leaves_those_of_others_where_names_are_given(tmp_path):
+    for name in (".a[1].json.x8.new", ".a1.json.x8.new", ".b.json.x8.new"):
+        (tmp_path / name).write_text("half")
+    sweep_files(tmp_path, below=False, of=["a[1].json", "c"])
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".a1.json.x8.new", ".b.json.x8.new"]
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"a": 1', b"\xff\xfe", b"[1] 2"])
 def test_damaged_json_names_file_and_remedy(tmp_path, damage):
     (tmp_path / "a.json").write_bytes(damage)

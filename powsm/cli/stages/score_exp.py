@@ -23,15 +23,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from powsm.score.results import RESULTS_FILE, score_experiment
+    from powsm.files.lock import owned
+    from powsm.files.whole import sweep_files
+    from powsm.score.results import PARTS_FILE, RESULTS_FILE, score_experiment
 
-    n_records = score_experiment(
-        options.exp,
-        options.dump,
-        cleaning=options.cleaning,
-        unit=options.unit,
-        corpus_of=_corpus_of,
-    )
+    with owned(options.exp / RESULTS_FILE):
+        sweep_files(options.exp, below=False, of=(RESULTS_FILE, PARTS_FILE))
+        n_records = score_experiment(
+            options.exp,
+            options.dump,
+            cleaning=options.cleaning,
+            unit=options.unit,
+            corpus_of=_corpus_of,
+        )
     log.info("%d records in %s", n_records, options.exp / RESULTS_FILE)
 
 

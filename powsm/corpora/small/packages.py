@@ -110,7 +110,7 @@ def _download(
     """Download into a temporary folder, verify, move into place."""
     names = [p.name for p in packages]
     with (
-        owned(folder),
+        owned(folder, wait=True),  # another corpus may need the same
         tempfile.TemporaryDirectory(dir=_swept(folder), prefix=_FETCHING) as temporary,
     ):
         offers = _offers(names, temporary)

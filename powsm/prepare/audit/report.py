@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, n_encoder_frames
-from powsm.files.whole import atomic_write
+from powsm.files.lock import owned
+from powsm.files.whole import atomic_write, sweep_files
 from powsm.formatting import code_points, ranked
 from powsm.languages import LANGUAGES, language_name
 from powsm.prepare.audit.counts import LangStats, SetStats, hours_of, pooled
@@ -59,13 +60,15 @@ def write_report(
         _audit(sets),
         _estimates(sets),
     ]
-    for name, data in pictures.items():
-        with atomic_write(folder / name, "wb") as file:
-            file.write(data)
-    with atomic_write(folder / "report.md") as file:
-        file.write(to_markdown("Data report", sections))
-    with atomic_write(folder / "index.html") as file:
-        file.write(to_html("Data report", sections, pictures))
+    with owned(folder):
+        sweep_files(folder)
+        for name, data in pictures.items():
+            with atomic_write(folder / name, "wb") as file:
+                file.write(data)
+        with atomic_write(folder / "report.md") as file:
+            file.write(to_markdown("Data report", sections))
+        with atomic_write(folder / "index.html") as file:
+            file.write(to_html("Data report", sections, pictures))
     return ["report.md", "index.html", *pictures]
 
 

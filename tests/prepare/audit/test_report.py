@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from datadir_builder import odd_one_out
 
+from powsm.files.lock import OwnedError, owned
 from powsm.prepare.audit.counts import audit_set, stage_1_record
 from powsm.prepare.audit.report import size, write_report
 from powsm.prepare.audit.sections import Section, to_html, to_markdown
@@ -33,6 +35,19 @@ def report(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert "train: valid, 33 utterances, 1 speakers, languages deu rus" in done.stderr
     return data / "report"
+
+
+def test_two_reports_do_not_meet_and_what_a_killed_one_left_is_gone(tmp_path):
+    odd_one_out(tmp_path / "train")
+    stats = {"train": audit_set(tmp_path / "train", 1, "original")}
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / ".report.md.x3.new").write_text("half")
+    write_report(folder, stats, {"train": {}})
+    assert not list(folder.glob(".*"))
+    with ThreadPoolExecutor(1) as others, owned(folder):
+        with pytest.raises(OwnedError):
+            others.submit(write_report, folder, stats, {"train": {}}).result()
 
 
 def test_markdown_tells_the_findings(report):
