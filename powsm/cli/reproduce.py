@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> None:
     why = "sets by their role are of --claims"
     refuse_unused(options, *ROLES, why=why, unless=options.claims)
     why = "claims are of models that were trained as the paper says"
-    of_tables = ("any_training", "baseline")
+    of_tables = ("any_training", "baseline", "outputs")
     refuse_unused(options, *of_tables, why=why, unless=not options.claims)
     sets = load_sets(options.conf / "tables" / SETS_FILE)
     models = models_of(options)

@@ -7,6 +7,7 @@ bounded, and the page says how many were left out.
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -325,14 +326,14 @@ def filled(
     # "</script>" and "<!--" must not occur inside a script element
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=str)
     text = text.replace("<", "\\u003c")
-    for name, content in (
-        ("title", title.replace("&", "&amp;").replace("<", "&lt;")),
-        ("style", css),
-        ("script", "\n".join(scripts)),
-        ("data", text),
-    ):
-        html = html.replace(f"{{{{ {name} }}}}", content)
-    return html
+    contents = {
+        "title": title.replace("&", "&amp;").replace("<", "&lt;"),
+        "style": css,
+        "script": "\n".join(scripts),
+        "data": text,
+    }
+    # in one go: what is filled in is no template
+    return re.sub(r"\{\{ (\w+) \}\}", lambda found: contents[found[1]], html)
 
 
 def write(experiment: Experiment, dump: Path, command: str) -> Path:

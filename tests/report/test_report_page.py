@@ -377,3 +377,10 @@ def test_headline_is_of_a_test_set(experiment, tmp_path):
     assert page.headline(both, tmp_path)["set"] == "test_tone"
     alone = dataclasses.replace(experiment, results=tuple(dev))
     assert page.headline(alone, tmp_path)["set"] == "dev"
+
+
+def test_page_takes_no_name_for_a_template(tmp_path):
+    name = "{{ data }} {{ style }} {{ nothing }}"
+    exp, dump = make_experiment(tmp_path, name=name)
+    html = page.render(page.page_data(read_experiment(exp), dump, "python x"))
+    assert f"<title>{name}</title>" in html
