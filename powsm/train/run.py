@@ -129,7 +129,17 @@ def look(
         folders = {"train_folder": train_folder, "valid_folder": valid_folder}
         check_experiment(args, exp=exp, **folders)
     Tokenizer(token_dir / "bpe.model", token_dir / "tokens.txt")  # which fit
+    if "RANK" not in os.environ:  # ranks look for theirs where they meet
+        _check_gpu(args)
     return args
+
+
+def _check_gpu(args: argparse.Namespace) -> None:
+    if args.ngpu > 0 and not torch.cuda.is_available():
+        raise TrainingError(
+            f"ngpu is {args.ngpu}, but PyTorch finds no GPU on {socket.gethostname()}: "
+            "see nvidia-smi, or set --ngpu 0 to train on the CPU"
+        )
 
 
 def train(
@@ -162,11 +172,8 @@ def train(
         build_index(folder)
     if world_size > 1:
         meet(cuda=args.ngpu > 0)
-    elif args.ngpu > 0 and not torch.cuda.is_available():
-        raise TrainingError(
-            f"ngpu is {args.ngpu}, but PyTorch finds no GPU on {socket.gethostname()}: "
-            "see nvidia-smi, or set --ngpu 0 to train on the CPU"
-        )
+    else:
+        _check_gpu(args)
     args.output_dir = str(exp)
     set_all_random_seed(args.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more

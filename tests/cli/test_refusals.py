@@ -228,6 +228,7 @@ CASES = [
     ({"stats.npz": b"text"}, MEANS, "stats.npz"),
     # --- an experiment that is trained
     ({}, f"{AGAIN} --set seed=2", "seed 1, now 2"),
+    ({}, f"{AGAIN} --dry_run --set ngpu=1", "PyTorch finds no GPU"),
     ({NORMALISER: b"{"}, AGAIN, f"{NORMALISER}: damaged"),
     ({NORMALISER: []}, AGAIN, f"{NORMALISER}: expected an object"),
     ({HISTORY: b"{"}, AGAIN, f"{HISTORY}:1: damaged"),
