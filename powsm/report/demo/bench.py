@@ -11,6 +11,7 @@ from powsm.decode.profile import SHIPPED, Profile, find_profile
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.question import AUTO, UNKNOWN
 from powsm.decode.recordings.result import Result
+from powsm.errors import PowsmError
 from powsm.files.text import read_text
 from powsm.languages import LANGUAGES, language_name
 from powsm.model.find import ModelFiles
@@ -59,11 +60,12 @@ class Bench:
             ways[before + USUAL] = (model, None)
             for asked in self.profiles or SHIPPED:
                 profile = find_profile(asked)
-                needs_decoder = profile.decode != "ctc"
-                if self.profiles or not (
-                    needs_decoder and model.recogniser.is_ctc_only
-                ):
-                    ways[before + profile.name.removeprefix("decode_")] = model, profile
+                if not self.profiles:
+                    try:
+                        model.recogniser.check(profile)
+                    except PowsmError:
+                        continue  # one that the model cannot do
+                ways[before + profile.name.removeprefix("decode_")] = model, profile
         return ways
 
     def tasks(self) -> list[tuple[str, str]]:
