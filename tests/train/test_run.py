@@ -590,7 +590,9 @@ def test_wandb_is_a_switch_and_says_when_it_is_missing(corpus, tmp_path, monkeyp
 
 def test_wandb_goes_on_in_the_same_run(corpus, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("powsm.train.run.WandbLogger", lambda **conf: made.append(conf))
+    monkeypatch.setattr(
+        "powsm.train.logged.WandbLogger", lambda **conf: made.append(conf)
+    )
     args = make_args(corpus / "tokens", tmp_path, use_wandb=True)
     loggers(args, tmp_path)
     loggers(args, tmp_path)
