@@ -3,10 +3,10 @@
 Shapes: B utterances, T frames, V vocabulary.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,52 +97,133 @@ def ctc_prefix_beam(
     log_probs = _masked(log_probs, blank, allowed)
     n_tokens = min(tokens_per_frame, log_probs.size(-1))
     best, ids = log_probs.topk(n_tokens, dim=-1)
-    blanks = log_probs[..., blank].double().cpu().tolist()
-    best, ids = best.double().cpu().tolist(), ids.tolist()
-    return [
-        _prefix_beam(blanks[b][:n], ids[b][:n], best[b][:n], blank, beam_size)
-        for b, n in enumerate(lens.tolist())
-    ]
+    blanks = log_probs[..., blank].double().cpu().numpy()
+    best, ids = best.double().cpu().numpy(), ids.cpu().numpy()
+    # the longest first, so that those under way are the first rows
+    lens = np.asarray(lens.tolist())
+    order = np.argsort(-lens, kind="stable")
+    beams = _PrefixBeams(len(order), beam_size, blank)
+    for t in range(int(lens.max(initial=0))):
+        going = order[: np.count_nonzero(lens > t)]
+        beams.read(blanks[going, t], ids[going, t], best[going, t])
+    found = dict(zip(order.tolist(), beams.hypotheses(), strict=True))
+    return [found[b] for b in range(len(order))]
 
 
-def _prefix_beam(
-    blanks: list[float],
-    ids: list[list[int]],
-    values: list[list[float]],
-    blank: int,
-    beam_size: int,
-) -> list[CTCHypothesis]:
-    """One utterance. A prefix is (parent prefix, token), made once, so that equal
-    prefixes are the same object and compare without walking along them."""
-    root = (None, -1)
-    interned: dict[tuple[int, int], tuple] = {}
-    # prefix id -> (prefix, log p ending in blank, log p ending in its last token)
-    beam = {id(root): (root, 0.0, _NEVER)}
-    for frame_blank, frame_ids, frame_values in zip(blanks, ids, values, strict=True):
-        grown: dict[int, list] = {}
+class _PrefixBeams:
+    """The prefixes of B utterances, K or fewer each, read frame by frame.
 
-        def add(prefix, by_blank, by_token, grown=grown):
-            entry = grown.setdefault(id(prefix), [prefix, _NEVER, _NEVER])
-            entry[1] = _log_add(entry[1], by_blank)
-            entry[2] = _log_add(entry[2], by_token)
+    A prefix has a number of its own, made once for each (parent, token), so that equal
+    prefixes have equal numbers. Sums and ties are those of a walk over the prefixes,
+    best first, and over the tokens of each.
+    """
 
-        for prefix, in_blank, in_token in beam.values():
-            total = _log_add(in_blank, in_token)
-            add(prefix, total + frame_blank, _NEVER)
-            for token, value in zip(frame_ids, frame_values, strict=True):
-                if token == blank or value == _NEVER:
-                    continue
-                source = total
-                if token == prefix[1]:
-                    add(prefix, _NEVER, in_token + value)
-                    source = in_blank
-                key = (id(prefix), token)
-                child = interned.setdefault(key, (prefix, token))
-                add(child, _NEVER, source + value)
-        ranked = sorted(grown.items(), key=lambda item: -_total(item[1]))
-        beam = {key: tuple(entry) for key, entry in ranked[:beam_size]}
-    hyps = sorted(beam.values(), key=_total, reverse=True)
-    return [CTCHypothesis(_spell(entry[0]), float(_total(entry))) for entry in hyps]
+    def __init__(self, n_utts: int, beam_size: int, blank: int):
+        shape = (n_utts, beam_size)
+        self._blank = blank
+        self._is_used = np.zeros(shape, bool)
+        self._node, self._parent, self._token = np.full((3, *shape), -1)
+        self._by_blank, self._by_token = np.full((2, *shape), _NEVER)
+        # the empty prefix, number 0 of each
+        self._is_used[:, 0], self._node[:, 0], self._by_blank[:, 0] = True, 0, 0.0
+        self._spelt: list[list[tuple[int, int]]] = [[(-1, -1)] for _ in range(n_utts)]
+        self._numbers: list[dict[tuple[int, int], int]] = [{} for _ in range(n_utts)]
+
+    def read(self, blanks: np.ndarray, ids: np.ndarray, values: np.ndarray) -> None:
+        """Go on by one frame of the first n utterances.
+
+        Args:
+            blanks: (n,) log-probability of the blank.
+            ids: (n, S) tokens that may extend a prefix, without repetition.
+            values: (n, S) their log-probabilities.
+        """
+        n, n_beams = len(ids), self._node.shape[1]
+        by_blank, by_token = self._by_blank[:n], self._by_token[:n]
+        token, is_used = self._token[:n], self._is_used[:n]
+        total = np.logaddexp(by_blank, by_token)
+        may_come = (ids != self._blank) & (values > _NEVER)
+        is_again = (ids[:, None] == token[..., None]) & may_come[:, None]
+        value = values[:, None]
+        # slot 0 of a prefix is itself; slot 1 + s is the longer one with token s
+        again = np.where(is_again, by_token[..., None] + value, _NEVER).max(-1)
+        source = np.where(is_again, by_blank[..., None], total[..., None])
+        longer = source + value
+        there = np.empty((n, n_beams, 1 + ids.shape[1]), bool)
+        there[..., 0] = is_used
+        there[..., 1:] = is_used[..., None] & may_come[:, None]
+        same_as = np.full(there.shape, -1)
+        same_as[..., 0] = np.arange(n_beams)
+        still = total + blanks[:, None]
+        self._merge(ids, may_come, longer, again, there, same_as)
+        sums = np.concatenate([np.empty((n, n_beams, 1)), longer], axis=-1)
+        own = np.logaddexp(still, again)
+        row = np.arange(n)[:, None, None]
+        sums = np.where(same_as >= 0, own[row, same_as], sums)
+        # NaN comes last, behind what is there with no probability
+        key = np.where(there, -sums, np.nan).reshape(n, -1)
+        best = np.argsort(key, axis=-1, kind="stable")[:, :n_beams]
+        self._choose(best, there, same_as, ids, longer, still, again)
+
+    def _merge(self, ids, may_come, longer, again, there, same_as) -> None:
+        """Let a longer prefix that is in the beam already be one with that one."""
+        n = len(ids)
+        node, parent = self._node[:n], self._parent[:n]
+        is_parent = (node[..., None] == parent[:, None]) & self._is_used[:n, None]
+        utt, k, j = np.nonzero(is_parent & self._is_used[:n, :, None])
+        hit = (ids[utt] == self._token[utt, j][:, None]) & may_come[utt]
+        is_hit = hit.any(-1)
+        utt, k, j, s = (x[is_hit] for x in (utt, k, j, hit.argmax(-1)))
+        again[utt, j] = np.logaddexp(again[utt, j], longer[utt, k, s])
+        # it stands where the walk comes upon it first
+        comes_before = k < j
+        there[utt, k, 1 + s] = comes_before
+        same_as[utt, k, 1 + s] = j
+        there[utt, j, 0] = ~comes_before
+
+    def _choose(self, best, there, same_as, ids, longer, still, again) -> None:
+        n, _, n_slots = there.shape
+        row = np.arange(n)[:, None]
+        k, slot = best // n_slots, best % n_slots
+        is_used = there[row, k, slot]
+        own = same_as[row, k, slot]
+        is_new = own < 0
+        s = slot - 1
+
+        def pick(old: np.ndarray, new) -> np.ndarray:
+            return np.where(is_new, new, old[row, own])
+
+        node = pick(self._node[:n], -1)
+        parent = pick(self._parent[:n], self._node[row, k])
+        token = pick(self._token[:n], ids[row, s])
+        by_blank = pick(still, _NEVER)
+        by_token = pick(again, longer[row, k, s])
+        for b, i in zip(*np.nonzero(is_new & is_used), strict=True):
+            spelt, numbers = self._spelt[b], self._numbers[b]
+            key = (int(parent[b, i]), int(token[b, i]))
+            node[b, i] = number = numbers.setdefault(key, len(spelt))
+            if number == len(spelt):
+                spelt.append(key)
+        for name, x in (("is_used", is_used), ("node", node), ("parent", parent),
+                        ("token", token), ("by_blank", by_blank),
+                        ("by_token", by_token)):  # fmt: skip
+            getattr(self, f"_{name}")[:n] = x
+
+    def hypotheses(self) -> list[list[CTCHypothesis]]:
+        totals = np.logaddexp(self._by_blank, self._by_token)
+        return [
+            [
+                CTCHypothesis(self._spell(b, int(self._node[b, k])), float(totals[b, k]))
+                for k in np.flatnonzero(is_used)
+            ]
+            for b, is_used in enumerate(self._is_used)
+        ]
+
+    def _spell(self, b: int, node: int) -> tuple[int, ...]:
+        tokens = []
+        while node > 0:
+            node, token = self._spelt[b][node]
+            tokens.append(token)
+        return tuple(reversed(tokens))
 
 
 def first_label_log_probs(
@@ -171,24 +252,6 @@ def first_label_log_probs(
     frames = torch.arange(log_probs.size(1), device=log_probs.device)
     outside = frames >= lens.to(log_probs.device)[:, None]
     return scores.masked_fill(outside[..., None], _NEVER).logsumexp(1)
-
-
-def _total(entry: Sequence) -> float:
-    return _log_add(entry[1], entry[2])
-
-
-def _log_add(a: float, b: float) -> float:
-    if a < b:
-        a, b = b, a
-    return a if b == _NEVER else a + math.log1p(math.exp(b - a))
-
-
-def _spell(prefix: tuple) -> tuple[int, ...]:
-    tokens = []
-    while prefix[0] is not None:
-        prefix, token = prefix
-        tokens.append(token)
-    return tuple(reversed(tokens))
 
 
 def _masked(log_probs: Tensor, blank: int, allowed: Tensor | None) -> Tensor:

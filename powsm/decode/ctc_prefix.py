@@ -12,14 +12,106 @@ C[t] the running sum of a token's log-probabilities,
 so a step is a handful of tensor operations over (utterance, hypothesis, frame). They
 run in float64: C reaches -10,000 nats, where float32 keeps three decimals.
 
-Shapes: B utterances, H hypotheses each, S candidate tokens, T frames, V vocabulary.
+A search looks at some tens of tokens a frame. Their scores are computed when they are
+asked for (`HeadColumns`), since a table of 40,002 tokens would take 80 MB for 20 s of
+audio, twice that while it is made. What scores the whole vocabulary has the table.
+
+Shapes: B utterances, H hypotheses each, S candidate tokens, T frames, V vocabulary, D
+model size.
 """
 
 import torch
 from torch import Tensor
 
+from powsm.model.ctc_heads import PhoneLinear
+
 LOG_ZERO = -1.0e10  # an impossible prefix; finite, so differences stay defined
 _NEVER = float("-inf")
+_CELLS = 1 << 27  # of a table of scores that exist at once
+
+
+class Table:
+    """Log-probabilities of all tokens, kept and not copied.
+
+    Args:
+        log_probs: (B, T, V).
+    """
+
+    def __init__(self, log_probs: Tensor):
+        self._log_probs = log_probs
+        self._probs: Tensor | None = None  # made at the first `sums`
+        self._rows = torch.arange(len(log_probs), device=log_probs.device)
+
+    def columns(self, ids: Tensor, n_frames: int) -> Tensor:
+        """(B, H, S) tokens -> (B, H, S, T) their log-probabilities, float64."""
+        rows = self._rows.view(-1, 1, 1)
+        return self._log_probs[:, :n_frames][rows, :, ids].double()
+
+    def sums(self, weights: Tensor) -> Tensor:
+        """(B, H, V) float64: probabilities of frames 1 on, weighted by (B, H, T-1)."""
+        if self._probs is None:
+            self._probs = self._log_probs.exp()
+        frames = slice(1, weights.size(-1) + 1)
+        weights = weights.to(self._probs.dtype)
+        each = zip(weights, self._rows.tolist(), strict=True)
+        return torch.stack([w @ self._probs[row, frames] for w, row in each]).double()
+
+    def first_frame(self) -> Tensor:
+        """(B, 1, V) float64 log-probabilities."""
+        return self._log_probs[self._rows, None, 0].double()
+
+    def best_path(self) -> Tensor:
+        """(B, T) the likeliest token of each frame."""
+        return self._log_probs.argmax(-1)
+
+    def keep(self, utterances: Tensor) -> None:
+        """Forget all utterances but these (indices into the present B)."""
+        self._rows = self._rows[utterances]
+
+
+class HeadColumns:
+    """Log-probabilities of a CTC head for the tokens that are asked for.
+
+    Args:
+        head: from D to V tokens.
+        memory: (B, T, D) encoder output.
+    """
+
+    def __init__(self, head: torch.nn.Linear, memory: Tensor):
+        self._head, self._memory = head, memory
+        is_compact = isinstance(head, PhoneLinear)
+        step = max(1, _CELLS // head.out_features)
+        norms, paths = [], []
+        for part in memory.flatten(0, 1).split(step):
+            logits = head.compact(part) if is_compact else head(part)
+            norms.append(logits.float().logsumexp(-1))
+            paths.append(logits.argmax(-1))
+        shape = memory.shape[:2]
+        self._norm = torch.cat(norms).view(shape)
+        path = torch.cat(paths).view(shape)
+        self._path = head.kept[path] if is_compact else path
+
+    def columns(self, ids: Tensor, n_frames: int) -> Tensor:
+        """See `Table.columns`."""
+        head = self._head
+        if isinstance(head, PhoneLinear):
+            weight, bias = head.columns(ids.flatten(1))
+        else:
+            weight, bias = head.weight[ids.flatten(1)], head.bias[ids.flatten(1)]
+        memory = self._memory[:, :n_frames].transpose(1, 2)
+        logits = torch.baddbmm(bias.unsqueeze(-1), weight, memory).float()
+        return (logits - self._norm[:, None, :n_frames]).double().unflatten(
+            1, ids.shape[1:]
+        )
+
+    def best_path(self) -> Tensor:
+        """See `Table.best_path`."""
+        return self._path
+
+    def keep(self, utterances: Tensor) -> None:
+        """See `Table.keep`."""
+        self._memory = self._memory[utterances]
+        self._norm = self._norm[utterances]
 
 
 class PrefixScorer:
@@ -29,24 +121,24 @@ class PrefixScorer:
     as `advance` selects.
 
     Args:
-        log_probs: (B, T, V) log-softmax output of the CTC head; kept, not copied.
+        scores: log-probabilities of the CTC head; `score_all` needs a `Table`.
         lens: (B,) true numbers of frames; frames beyond them are ignored.
         blank: token id of the CTC blank.
         eos: token id whose score is that of the prefix being the whole output.
     """
 
-    def __init__(self, log_probs: Tensor, lens: Tensor, *, blank: int, eos: int):
-        self._log_probs = log_probs
-        self._probs: Tensor | None = None  # made at the first score_all
+    def __init__(
+        self, scores: Table | HeadColumns, lens: Tensor, *, blank: int, eos: int
+    ):
+        self._scores = scores
         self._blank, self._eos = blank, eos
-        self._rows = torch.arange(len(log_probs), device=log_probs.device)
-        self._lens = lens.to(log_probs.device)
+        self._lens = lens
         self._set_frames()
-        blanks = log_probs[:, : self._n_frames, blank].double()
-        self._blank_sum = blanks.cumsum(-1)  # (B, T): all blank so far
+        blanks = lens.new_full((len(lens), 1, 1), blank)
+        self._blank_sum = self._columns(blanks)[:, 0, 0].cumsum(-1)  # (B, T): all blank so far
         self._r_blank = self._blank_sum.unsqueeze(1)  # (B, H, T) paths ending in blank
         self._r_sum = self._r_blank  # (B, H, T) and in any way
-        self._psi = log_probs.new_zeros(len(log_probs), 1, dtype=torch.float64)
+        self._psi = self._blank_sum.new_zeros(len(lens), 1)
         self._last: Tensor | None = None  # (B, H) last tokens, None before the first
         self._x_last: Tensor | None = None  # (B, H, T) their log-probabilities
 
@@ -73,21 +165,11 @@ class PrefixScorer:
 
     def score_all(self) -> Tensor:
         """The same for the whole vocabulary, (B, H, V), as one matrix product."""
-        if self._probs is None:
-            self._probs = self._log_probs.exp()
         before = self._before(self._r_sum)
         top = before.amax(-1, keepdim=True).clamp(min=LOG_ZERO)
-        weights = (before - top).exp().to(self._probs.dtype)
-        frames = slice(1, self._n_frames)
-        psi = torch.stack(
-            [
-                w @ self._probs[row, frames]
-                for w, row in zip(weights, self._rows.tolist(), strict=True)
-            ]
-        )
-        psi = psi.double().log() + top
+        psi = self._scores.sums((before - top).exp()).log() + top
         if self._last is None:
-            psi = torch.logaddexp(psi, self._log_probs[self._rows, None, 0].double())
+            psi = torch.logaddexp(psi, self._scores.first_frame())
         else:
             repeated = self._last.unsqueeze(-1)
             psi = psi.scatter(-1, repeated, self._repeat_score().unsqueeze(-1))
@@ -128,7 +210,7 @@ class PrefixScorer:
 
     def keep(self, utterances: Tensor) -> None:
         """Forget all utterances but these (indices into the present B)."""
-        self._rows = self._rows[utterances]
+        self._scores.keep(utterances)
         self._lens = self._lens[utterances]
         self._set_frames()
         frames = slice(0, self._n_frames)
@@ -148,8 +230,7 @@ class PrefixScorer:
 
     def _columns(self, ids: Tensor) -> Tensor:
         """(B, H, S) tokens -> (B, H, S, T) their log-probabilities, float64."""
-        rows = self._rows.view(-1, 1, 1)
-        return self._log_probs[:, : self._n_frames][rows, :, ids].double()
+        return self._scores.columns(ids, self._n_frames)
 
     def _before(self, r: Tensor) -> Tensor:
         """Paths up to frame t where frame t+1 can still emit, (B, H, T-1)."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from powsm.decode.beams import Beams, Hypothesis, Output, Reading
 from powsm.decode.cached_decoder import CachedDecoder, check_decoder
-from powsm.decode.ctc_prefix import PrefixScorer
+from powsm.decode.ctc_prefix import HeadColumns, PrefixScorer, Table
 from powsm.decode.profile import SearchOptions
 from powsm.errors import PowsmError
 from powsm.model.features import on_device
@@ -142,14 +142,14 @@ class Searcher:
         minlenratio: float,
     ) -> list[list[Hypothesis]]:
         options, model = self._options, self._model
-        decoder = scorer = log_probs = None
+        decoder = scorer = scores = None
         if options.ctc_weight < 1:
             decoder = CachedDecoder(model.decoder, memory, lens, prompts)
         if options.ctc_weight + options.ctc_length_bound > 0:
-            log_probs = F.log_softmax(model.ctc.ctc_lo(memory).float(), dim=-1)
+            scores = self._ctc_scores(memory)
         if options.ctc_weight > 0:
-            scorer = PrefixScorer(log_probs, lens, blank=model.blank_id, eos=model.eos)
-        limits = self._length_limits(lens, minlenratio, log_probs)
+            scorer = PrefixScorer(scores, lens, blank=model.blank_id, eos=model.eos)
+        limits = self._length_limits(lens, minlenratio, scores)
         outputs = [
             Output(maxlen, minlen, len(prompt), detects_end=options.maxlenratio == 0)
             for (maxlen, minlen), prompt in zip(limits, prompts, strict=True)
@@ -181,8 +181,14 @@ class Searcher:
             for output in outputs
         ]
 
+    def _ctc_scores(self, memory: Tensor) -> Table | HeadColumns:
+        head = self._model.ctc.ctc_lo
+        if self._is_pre_beam:
+            return HeadColumns(head, memory)
+        return Table(F.log_softmax(head(memory).float(), dim=-1))
+
     def _length_limits(
-        self, lens: Tensor, minlenratio: float, log_probs: Tensor | None
+        self, lens: Tensor, minlenratio: float, scores: Table | HeadColumns | None
     ) -> list[tuple[int, int]]:
         """(most, fewest) tokens of each utterance."""
         options = self._options
@@ -192,7 +198,8 @@ class Searcher:
         elif options.maxlenratio > 0:
             bounds = [max(1, int(options.maxlenratio * n)) for n in bounds]
         if options.ctc_length_bound > 0:
-            labels = _count_labels(log_probs, lens, self._model.blank_id)
+            path = scores.best_path()
+            labels = _count_labels(path, lens, self._model.blank_id)
             bounds = [
                 min(bound, int(options.ctc_length_bound * n) + BOUND_SLACK)
                 for bound, n in zip(bounds, labels, strict=True)
@@ -333,9 +340,8 @@ def _bar(scores: Tensor, always: Tensor, barred: Tensor | None) -> Tensor:
     return scores
 
 
-def _count_labels(log_probs: Tensor, lens: Tensor, blank: int) -> list[int]:
-    """Number of labels on the best CTC path of each utterance."""
-    path = log_probs.argmax(-1)
+def _count_labels(path: Tensor, lens: Tensor, blank: int) -> list[int]:
+    """Number of labels on the best CTC path (B, T) of each utterance."""
     before = F.pad(path, (1, 0), value=blank)[:, :-1]
     frame = torch.arange(path.size(1), device=path.device)
     is_label = (path != blank) & (path != before) & (frame < lens.unsqueeze(1))

@@ -7,6 +7,7 @@ import torch
 from ctc_sums import BLANK, all_outputs, random_log_probs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prefix_beam import prefix_beam
 
 from powsm.decode.ctc_paths import ctc_greedy, ctc_prefix_beam
 
@@ -74,3 +75,29 @@ def test_prefix_beam_allowed_bars_the_rest():
         random_log_probs(3), torch.tensor([5, 4]), blank=BLANK, allowed=allowed
     )
     assert all(set(h.tokens) <= {1} for utterance in hyps for h in utterance)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    lens=st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    n_tokens=st.integers(2, 6),
+    beam_size=st.integers(1, 8),
+    per_frame=st.integers(1, 6),
+    steps=st.sampled_from([2, 4, 1000]),
+)
+def test_prefix_beams_of_a_batch_are_those_one_by_one(
+    seed, lens, n_tokens, beam_size, per_frame, steps
+):
+    """To the last bit, ties included: few different scores make many of them."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lens), max(*lens, 1), n_tokens)
+    log_probs = -torch.randint(1, steps + 1, shape, generator=generator) / 2
+    is_never = torch.rand(shape, generator=generator) < 0.1
+    log_probs = log_probs.masked_fill(is_never, float("-inf"))
+    how = {"beam_size": beam_size, "tokens_per_frame": per_frame}
+    found = ctc_prefix_beam(log_probs, torch.tensor(lens), blank=BLANK, **how)
+    values, ids = log_probs.topk(min(per_frame, n_tokens), dim=-1)
+    for b, n in enumerate(lens):
+        rows = (x[b, :n].tolist() for x in (log_probs[..., BLANK], ids, values))
+        assert found[b] == prefix_beam(*rows, BLANK, beam_size)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from ctc_sums import BLANK, EOS, LABELS, all_outputs, random_log_probs
 
-from powsm.decode.ctc_prefix import LOG_ZERO, PrefixScorer
+from powsm.decode import ctc_prefix
+from powsm.decode.ctc_prefix import LOG_ZERO, HeadColumns, PrefixScorer, Table
+from powsm.model.ctc_heads import PhoneLinear
 
 
 def prefix_prob(outputs, prefix):
@@ -18,7 +20,7 @@ def test_prefix_scorer_equals_sum_over_paths(whole_vocabulary):
     log_probs = random_log_probs(0)
     lens = torch.tensor([5, 4])  # the second utterance is padded
     outputs = [all_outputs(x[:n]) for x, n in zip(log_probs, lens, strict=True)]
-    scorer = PrefixScorer(log_probs, lens, blank=BLANK, eos=EOS)
+    scorer = PrefixScorer(Table(log_probs), lens, blank=BLANK, eos=EOS)
     prefixes = [[()], [()]]  # per utterance, per hypothesis
     # two hypotheses: 1 2 2 (a repetition) and 2 1 1 in one utterance, crossed over in
     # the other, so that parents, repeats and order all matter
@@ -59,9 +61,8 @@ def test_prefix_scorer_equals_sum_over_paths(whole_vocabulary):
 
 
 def test_prefix_scorer_more_labels_than_frames_is_impossible():
-    scorer = PrefixScorer(
-        random_log_probs(1, 1, 2), torch.tensor([2]), blank=BLANK, eos=EOS
-    )
+    table = Table(random_log_probs(1, 1, 2))
+    scorer = PrefixScorer(table, torch.tensor([2]), blank=BLANK, eos=EOS)
     zero = torch.zeros(1, 1, dtype=torch.long)
     for token in (1, 2):
         ids = torch.tensor([[[token]]])
@@ -72,11 +73,32 @@ def test_prefix_scorer_more_labels_than_frames_is_impossible():
 def test_prefix_scorer_keep_forgets_the_other_utterances():
     log_probs, lens = random_log_probs(2, 3), torch.tensor([5, 3, 4])
     ids = torch.tensor([1, 2, EOS]).expand(3, 1, 3)
-    whole = PrefixScorer(log_probs, lens, blank=BLANK, eos=EOS)
-    part = PrefixScorer(log_probs, lens, blank=BLANK, eos=EOS)
+    whole = PrefixScorer(Table(log_probs), lens, blank=BLANK, eos=EOS)
+    part = PrefixScorer(Table(log_probs), lens, blank=BLANK, eos=EOS)
     for scorer in (whole, part):
         gains = scorer.score(ids)[..., 0]
         scorer.advance(torch.zeros(3, 1, dtype=torch.long), ids[..., 0], gains)
     part.keep(torch.tensor([1, 2]))
     assert torch.allclose(part.score(ids[1:]), whole.score(ids)[1:])
     assert torch.allclose(part.score_all(), whole.score_all()[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("of_phones", [False, True])
+def test_columns_of_a_head_are_those_of_its_table(of_phones, monkeypatch):
+    monkeypatch.setattr(ctc_prefix, "_CELLS", 20)  # some frames at a time
+    tokens = ["<blank>", "<unk>", "a", "/p/", "b", "/t/", "<eos>"]
+    torch.manual_seed(0)
+    head = PhoneLinear(8, tokens) if of_phones else torch.nn.Linear(8, len(tokens))
+    memory = torch.randn(3, 5, 8)
+    with torch.no_grad():
+        table = Table(head(memory).log_softmax(-1))
+        columns = HeadColumns(head, memory)
+        ids = torch.randint(0, len(tokens), (3, 2, 4))
+        for rows in (torch.arange(3), torch.tensor([2, 0])):
+            got, expected = columns.columns(ids[rows], 4), table.columns(ids[rows], 4)
+            assert got.shape == (len(rows), 2, 4, 4) and got.dtype == torch.float64
+            assert torch.allclose(got, expected, atol=2e-3 if of_phones else 1e-6)
+            if len(rows) == 3:
+                columns.keep(torch.tensor([2, 0]))
+                table.keep(torch.tensor([2, 0]))
+    assert torch.equal(HeadColumns(head, memory).best_path(), table.best_path())
