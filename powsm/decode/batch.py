@@ -69,10 +69,12 @@ def items(folder: Path, task: str) -> list[Item]:
     return found
 
 
-def cut_batches(todo: Sequence[Item], profile: Profile) -> list[list[Item]]:
-    """Batches by length, longest first, of at most `batch_seconds` with padding."""
+def cut_batches(
+    todo: Sequence[Item], profile: Profile, seconds: float
+) -> list[list[Item]]:
+    """Batches by length, longest first, of at most `seconds` with padding."""
     window = int(WINDOW_S * SAMPLE_RATE) if profile.window == "published" else 0
-    most = profile.batch_seconds * SAMPLE_RATE
+    most = seconds * SAMPLE_RATE
     batches: list[list[Item]] = []
     for item in sorted(todo, key=lambda i: (-i.n_samples, i.utt_id)):
         longest = max(batches[-1][0].n_samples if batches else 0, window)
@@ -156,8 +158,12 @@ def _decode(
             return records
         if profile.decode == "ctc":
             barred = barred_phones(recogniser, profile.phones)
-            log_probs = recogniser.model.ctc.log_softmax(memory).float()
-            found = _read_ctc(recogniser, profile.search, barred, log_probs, lens)
+            found = []
+            for log_probs in recogniser.ctc_tables(memory):
+                theirs = lens[len(found) : len(found) + len(log_probs)]
+                found += _read_ctc(
+                    recogniser, profile.search, barred, log_probs, theirs
+                )
         else:
             prompts = [item.text_prev for item in batch]
             found = _prompt_and_search(

@@ -5,6 +5,9 @@ all earlier tokens and of all encoder frames again, for every hypothesis. Here
 self-attention keys and values are kept per hypothesis, those of cross-attention per
 utterance, where they serve all its hypotheses. Weights are ESPnet's own modules.
 
+The cache grows by `_GROWTH` tokens, and attention reads all of it, so that the shapes
+of a step are those of the last one: what is not there yet is masked.
+
 Shapes: B utterances, H hypotheses each, N = B x H, L tokens so far, P longest prompt,
 T encoder frames, D model size, V vocabulary.
 """
@@ -20,7 +23,8 @@ from torch import Tensor
 from powsm.errors import PowsmError
 from powsm.model.features import on_device
 
-_GROWTH = 64  # tokens by which the cache grows when it is full
+_GROWTH = 64  # tokens by which the cache grows when it is full; it holds a multiple
+_NEVER = float("-inf")
 
 
 class CachedDecoder:
@@ -57,7 +61,7 @@ class CachedDecoder:
         ]  # fmt: skip
         frames = torch.arange(memory.size(1), device=memory.device)
         seen = frames < lens.to(memory.device).unsqueeze(1)
-        self._frame_mask = None if bool(seen.all()) else seen[:, None, None]
+        self._frame_bias = _bias(seen, memory.dtype)[:, None, None]
         self._prefill(memory, prompts)
 
     def _prefill(self, memory: Tensor, prompts: Sequence[Sequence[int]]) -> None:
@@ -67,25 +71,28 @@ class CachedDecoder:
         n_pads = [longest - len(prompt) for prompt in prompts]
         ids = [[0] * n + list(p) for n, p in zip(n_pads, prompts, strict=True)]
         self._n_pads = torch.tensor(n_pads, device=device)
-        self._is_padded = any(n_pads)
         self._n_tokens = 0
-        self._capacity = longest + _GROWTH
+        self._capacity = -(-(longest + 1) // _GROWTH) * _GROWTH
+        # zeros, since a weight of zero times what memory happens to hold may be NaN
         self._own = [
-            [memory.new_empty(len(prompts), layer.self_attn.h, self._capacity,
+            [memory.new_zeros(len(prompts), layer.self_attn.h, self._capacity,
                               layer.self_attn.d_k) for _ in "kv"]
             for layer in self._decoder.decoders
         ]  # fmt: skip
         position = torch.arange(longest, device=device)
         mask = position <= position.unsqueeze(1)  # (P, P) causal
-        if self._is_padded:
-            real = position >= self._n_pads.unsqueeze(1)
+        real = position >= self._n_pads.unsqueeze(1)
+        # (B, capacity) added to scores: what is not there is not seen
+        n_free = self._capacity - longest
+        self._bias = F.pad(_bias(real, memory.dtype), (0, n_free), value=_NEVER)
+        if any(n_pads):
             # a padding token sees itself, or its softmax would be empty
             own = torch.eye(longest, dtype=torch.bool, device=device)
             mask = (mask & real.unsqueeze(1)) | own
             mask = mask.unsqueeze(1)  # (B, 1, P, P)
         ids = torch.tensor(ids, device=device)
         places = (position - self._n_pads.unsqueeze(1)).clamp(min=0)
-        hidden = self._run(ids, places, mask)
+        hidden = self._run(ids, places, mask, longest)
         self.logits = self._decoder.output_layer(hidden[:, -1:])
 
     def feed(self, parents: Sequence[Sequence[int]], tokens: Tensor) -> None:
@@ -100,12 +107,9 @@ class CachedDecoder:
         self._reorder(parents)
         self._n_hyps = n_hyps
         places = (self._n_tokens - self._n_pads).repeat_interleave(n_hyps).unsqueeze(1)
-        n = self._n_tokens + 1
-        mask = None
-        if self._is_padded:
-            real = torch.arange(n, device=tokens.device) >= self._n_pads.unsqueeze(1)
-            mask = real.repeat_interleave(n_hyps, 0)[:, None, None]  # (N, 1, 1, L)
-        hidden = self._run(tokens.reshape(-1, 1), places, mask)
+        self._bias[:, self._n_tokens] = 0.0
+        bias = self._bias.repeat_interleave(n_hyps, 0)[:, None, None]
+        hidden = self._run(tokens.reshape(-1, 1), places, bias, self._capacity)
         self.logits = self._decoder.output_layer(hidden.view(n_utts, n_hyps, -1))
 
     def keep(self, utterances: Tensor) -> None:
@@ -116,13 +120,14 @@ class CachedDecoder:
         self._own = [[x[rows] for x in layer] for layer in self._own]
         self._cross = [(k[utterances], v[utterances]) for k, v in self._cross]
         self._n_pads = self._n_pads[utterances]
-        if self._frame_mask is not None:
-            self._frame_mask = self._frame_mask[utterances]
+        self._bias = self._bias[utterances]
+        self._frame_bias = self._frame_bias[utterances]
 
     def _reorder(self, parents: Sequence[Sequence[int]]) -> None:
         """Give each new hypothesis its parent's cache, and room for one more token."""
         if self._n_tokens == self._capacity:
             self._capacity += _GROWTH
+            self._bias = F.pad(self._bias, (0, _GROWTH), value=_NEVER)
             self._own = [[F.pad(x, (0, 0, 0, _GROWTH)) for x in layer]
                          for layer in self._own]  # fmt: skip
         n_hyps, device = self._n_hyps, self._n_pads.device
@@ -140,8 +145,11 @@ class CachedDecoder:
                 for x in layer:
                     x[into, :, used] = x[sources, :, used]
 
-    def _run(self, ids: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
-        """(N, l) new tokens at their places, through all layers -> (N, l, D)."""
+    def _run(self, ids: Tensor, places: Tensor, mask: Tensor, n_read: int) -> Tensor:
+        """(N, l) new tokens at their places, through all layers -> (N, l, D).
+
+        `mask`, bool or added, is over the first `n_read` places of the cache.
+        """
         embedding, positions = self._decoder.embed
         x = embedding(ids) * positions.xscale
         positions.extend_pe(x.new_empty(1, self._capacity))
@@ -157,7 +165,7 @@ class CachedDecoder:
             own[0][:, :, old:new] = _heads(attention.linear_k(x), attention, "k")
             own[1][:, :, old:new] = _heads(attention.linear_v(x), attention)
             query = _heads(attention.linear_q(x), attention, "q")
-            keys, values = own[0][:, :, :new], own[1][:, :, :new]
+            keys, values = own[0][:, :, :n_read], own[1][:, :, :n_read]
             x = residual + self._attend(attention, query, keys, values, mask)
             x = x if layer.normalize_before else layer.norm1(x)
 
@@ -167,7 +175,7 @@ class CachedDecoder:
             # the hypotheses of an utterance are the rows of one query matrix
             rows = x.view(len(cross[0]), -1, x.size(-1))
             query = _heads(attention.linear_q(rows), attention, "q")
-            seen = self._attend(attention, query, *cross, self._frame_mask)
+            seen = self._attend(attention, query, *cross, self._frame_bias)
             x = residual + seen.view_as(x)
             x = x if layer.normalize_before else layer.norm2(x)
 
@@ -179,10 +187,16 @@ class CachedDecoder:
 
     @staticmethod
     def _attend(
-        attention, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+        attention, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
         seen = F.scaled_dot_product_attention(query, keys, values, mask)
         return attention.linear_out(seen.transpose(1, 2).flatten(2))
+
+
+def _bias(is_seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to scores, made once for all layers."""
+    bias = torch.zeros(is_seen.shape, dtype=dtype, device=is_seen.device)
+    return bias.masked_fill(~is_seen, _NEVER)
 
 
 def _heads(x: Tensor, attention, norm: str = "") -> Tensor:

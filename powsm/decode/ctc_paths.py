@@ -212,14 +212,15 @@ class _PrefixBeams:
         totals = np.logaddexp(self._by_blank, self._by_token)
         return [
             [
-                CTCHypothesis(self._spell(b, int(self._node[b, k])), float(totals[b, k]))
+                CTCHypothesis(self._spell(b, k), float(totals[b, k]))
                 for k in np.flatnonzero(is_used)
             ]
             for b, is_used in enumerate(self._is_used)
         ]
 
-    def _spell(self, b: int, node: int) -> tuple[int, ...]:
+    def _spell(self, b: int, k: int) -> tuple[int, ...]:
         tokens = []
+        node = int(self._node[b, k])
         while node > 0:
             node, token = self._spelt[b][node]
             tokens.append(token)

@@ -27,7 +27,7 @@ from powsm.model.ctc_heads import PhoneLinear
 
 LOG_ZERO = -1.0e10  # an impossible prefix; finite, so differences stay defined
 _NEVER = float("-inf")
-_CELLS = 1 << 27  # of a table of scores that exist at once
+_CELLS = 1 << 26  # of a table of scores that exist at once
 
 
 class Table:
@@ -100,8 +100,10 @@ class HeadColumns:
             weight, bias = head.weight[ids.flatten(1)], head.bias[ids.flatten(1)]
         memory = self._memory[:, :n_frames].transpose(1, 2)
         logits = torch.baddbmm(bias.unsqueeze(-1), weight, memory).float()
-        return (logits - self._norm[:, None, :n_frames]).double().unflatten(
-            1, ids.shape[1:]
+        return (
+            (logits - self._norm[:, None, :n_frames])
+            .double()
+            .unflatten(1, ids.shape[1:])
         )
 
     def best_path(self) -> Tensor:
@@ -135,7 +137,8 @@ class PrefixScorer:
         self._lens = lens
         self._set_frames()
         blanks = lens.new_full((len(lens), 1, 1), blank)
-        self._blank_sum = self._columns(blanks)[:, 0, 0].cumsum(-1)  # (B, T): all blank so far
+        # (B, T): all blank so far
+        self._blank_sum = self._columns(blanks)[:, 0, 0].cumsum(-1)
         self._r_blank = self._blank_sum.unsqueeze(1)  # (B, H, T) paths ending in blank
         self._r_sum = self._r_blank  # (B, H, T) and in any way
         self._psi = self._blank_sum.new_zeros(len(lens), 1)

@@ -24,7 +24,7 @@ from powsm.decode.batch import (
     items,
     read_speech,
 )
-from powsm.decode.profile import DecodeError, Profile
+from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write, sweep_files
@@ -139,7 +139,7 @@ def _decode_part(
     """Append what is missing to a rank's part."""
     done = list(_finished(part))
     finished = {record["utt_id"] for record in done}
-    batches = cut_batches(todo, profile)[rank::world_size]
+    batches = _batches_of_rank(recogniser, profile, todo, rank, world_size)
     kept = {
         i.utt_id for b in batches if all(i.utt_id in finished for i in b) for i in b
     }
@@ -168,6 +168,23 @@ def _decode_part(
             passed,
             passed / max(seconds, 1e-9),
         )
+
+
+def _batches_of_rank(
+    recogniser: Recogniser,
+    profile: Profile,
+    todo: Sequence[Item],
+    rank: int,
+    world_size: int,
+) -> list[list[Item]]:
+    """The batches of one rank.
+
+    Who has which utterance does not depend on `auto`: another rank, or the run that
+    this one goes on from, may have a GPU of another size.
+    """
+    unit = BATCH_S if profile.batch_seconds == "auto" else profile.batch_seconds
+    mine = sum(cut_batches(todo, profile, unit)[rank::world_size], [])
+    return cut_batches(mine, profile, recogniser.batch_seconds(profile))
 
 
 def _read_and_decode(

@@ -30,6 +30,7 @@ from powsm.audio import (
     speech_blocks,
 )
 from powsm.audio_files import printable
+from powsm.decode.profile import BATCH_S
 from powsm.decode.recogniser import Recogniser
 from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM
@@ -39,7 +40,6 @@ from powsm.tasks import NA_SYM
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
 MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet
-BATCH_S = 100.0  # seconds of windows encoded at once, as in a decode profile
 TRIM_DB = 40  # below the loudest part: silence
 PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
 _TRIM_FRAME = 400  # samples, 25 ms
@@ -244,17 +244,21 @@ def _read_batch(
     if recogniser.is_ctc_only:  # which is asked for phones, of any language
         asked = ([UNKNOWN_LANG_SYM] * len(speech), "pr", [NA_SYM] * len(speech))
         log_probs, lens = recogniser.ctc_scores(speech, *asked)
-        log_probs, lens = log_probs[:, N_PREFIX:].clone(), lens - N_PREFIX
+        parts = [log_probs[:, N_PREFIX:].clone()]
+        lens = lens - N_PREFIX
     else:
         memory, lens = recogniser.encode(speech)
-        log_probs = recogniser.model.ctc.log_softmax(memory).float()
-    columns = log_probs[..., list(tokens)]
-    log_probs[..., list(barred)] = float("-inf")
-    scores, path = log_probs.max(dim=-1)
-    whole = CTCFrames(path.cpu(), scores.cpu(), columns.cpu())
+        parts = recogniser.ctc_tables(memory)
+    frames = []
+    for log_probs in parts:
+        columns = log_probs[..., list(tokens)]
+        log_probs[..., list(barred)] = float("-inf")
+        scores, path = log_probs.max(dim=-1)
+        whole = CTCFrames(path.cpu(), scores.cpu(), columns.cpu())
+        frames += zip(whole.path, whole.scores, whole.columns, strict=True)
     return [
-        CTCFrames(whole.path[row, :n], whole.scores[row, :n], whole.columns[row, :n])
-        for row, n in enumerate(lens.tolist())
+        CTCFrames(*(x[:n] for x in row))
+        for row, n in zip(frames, lens.tolist(), strict=True)
     ]
 
 

@@ -30,6 +30,7 @@ _SEARCHES = ("search", "first_search")  # keys that hold options of a search
 FIRST_PASS = {t.name: t.first_pass for t in TASKS.values() if t.is_prompted}
 # what the CTC head says, whatever it is asked: phones without a prompt
 CTC_TASKS = tuple(t for t in tasks_writing(PHONES) if not TASKS[t].is_prompted)
+BATCH_S = 100.0  # seconds of a batch, where nobody says and no GPU has room for more
 
 
 class DecodeError(PowsmError):
@@ -109,7 +110,8 @@ class Profile:
         window: `own` length, or `published`: padded with silence to 20 s.
         level: `own`, or `usual`: every recording made as loud as most are.
         dtype: `float32`, or `bfloat16` for the matrix products.
-        batch_seconds: most seconds of audio, padding included, in a batch.
+        batch_seconds: most seconds of audio, padding included, in a batch, or `auto`:
+            100 on a CPU, on a GPU what its free memory holds, up to 1,280.
         search: options of `SearchOptions`. With `decode: ctc` only
             `beam_size` and `nbest`; a beam above 1 sums paths that say the same.
         first_search: how the prompt is `predicted`, where not by `search`. A weight of
@@ -128,7 +130,7 @@ class Profile:
     window: str = "own"
     level: str = "own"
     dtype: str = "float32"
-    batch_seconds: float = 100.0
+    batch_seconds: float | str = "auto"
     search: SearchOptions = SearchOptions()
     first_search: SearchOptions | None = None
 
@@ -147,8 +149,9 @@ class Profile:
                     f"{name} is {getattr(self, name)!r}, expected one of "
                     f"{' '.join(valid)}"
                 )
-        if not self.batch_seconds > 0:
-            raise self._error(f"batch_seconds is {self.batch_seconds}, expected more")
+        size = self.batch_seconds
+        if size != "auto" and (isinstance(size, str) or not size > 0):
+            raise self._error(f"batch_seconds is {size}, expected more than 0, or auto")
         unknown = set(self.tasks) - set(DECODED_TASKS)
         if unknown or not self.tasks:
             raise self._error(
@@ -324,6 +327,8 @@ class Profile:
     def digest(self) -> str:
         """Short hash of all settings: two results with one digest compare."""
         settings = asdict(self)
+        if self.batch_seconds == "auto":
+            settings["batch_seconds"] = BATCH_S  # as profiles were before they had it
         if self.first_search is None:
             del settings["first_search"]  # as profiles were before they had it
         if self.level == "own":

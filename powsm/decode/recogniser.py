@@ -10,27 +10,42 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.decode.ctc_paths import first_label_log_probs
-from powsm.decode.profile import DecodeError, Profile
+from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.search import language_log_probs
 from powsm.files.whole import sha256_file
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.find import CheckpointError, ModelFiles, find_model
+from powsm.model.frames import FrameGrid
 from powsm.model.s2t_ctc import PowsmCtcModel
 from powsm.model.weights import load_model
 from powsm.tasks import NA_SYM, NO_TIME_SYM
 from powsm.vocabulary.code_points import PREFIX as CODE_POINTS
 from powsm.vocabulary.tokenizer import Tokenizer
 
+_MOST_S = 1280.0  # seconds of a batch: more gains nothing, and tables stay below 2^31
+_SHARE = 0.8  # of the memory that is free, for a batch
+_MIRRORED = 256  # samples behind a recording that a frame of it may hear
+_CELLS = 1 << 28  # of a table of CTC scores that exist at once
+
 
 def _padded(
     speech: Sequence[torch.Tensor], window: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Recordings as one batch (B, n_samples), and their lengths (B,)."""
+    """Recordings as one batch (B, n_samples), and their lengths (B,).
+
+    The end of a recording is mirrored behind it, as a centred spectrogram does with the
+    end of its input, so that the last frame hears what it hears without a batch.
+    """
     if window == "published":
         n = int(WINDOW_S * SAMPLE_RATE)
         speech = [torch.nn.functional.pad(s[:n], (0, n - len(s[:n]))) for s in speech]
     lengths = torch.tensor([len(s) for s in speech])
-    return torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True), lengths
+    padded = torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True)
+    for row, s in zip(padded, speech, strict=True):
+        behind = row[len(s) :][:_MIRRORED]
+        mirrored = s.flip(0)[1 : 1 + len(behind)]
+        behind[: len(mirrored)] = mirrored
+    return padded, lengths
 
 
 @dataclass(frozen=True)
@@ -68,11 +83,41 @@ class Recogniser:
         weights = sha256_file(files.weights_file)[:12]
         return cls(loaded, tokenizer, torch.device(device), weights)
 
+    def batch_seconds(self, profile: Profile) -> float:
+        """Most seconds of audio, padding included, in a batch.
+
+        Where the profile says `auto`, a GPU's free memory decides; when it is not
+        enough after all, batches are halved.
+        """
+        if profile.batch_seconds != "auto":
+            return profile.batch_seconds
+        if self.device.type != "cuda":
+            return BATCH_S
+        free, _ = torch.cuda.mem_get_info(self.device)
+        reserved = torch.cuda.memory_reserved(self.device)
+        free += reserved - torch.cuda.memory_allocated(self.device)
+        n_hyps = profile.search.beam_size
+        fits = _SHARE * free / bytes_a_second(self.model, n_hyps)
+        return max(WINDOW_S, min(fits, _MOST_S))
+
+    def ctc_tables(self, memory: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Log-probabilities of the CTC head, float32, some recordings at a time.
+
+        Args:
+            memory: (B, T, D) encoder output.
+
+        Returns:
+            (n, T, V) each, n small enough for the table over all tokens to be.
+        """
+        n_cells = memory.size(1) * len(self.model.token_list)
+        for part in memory.split(max(1, _CELLS // n_cells)):
+            yield self.model.ctc.log_softmax(part).float()
+
     @torch.inference_mode()
     def encode(
         self, speech: Sequence[torch.Tensor], window: str = "own"
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder output of recordings.
+        """Encoder output of recordings, of each as if it were alone.
 
         Args:
             speech: tensors (n_samples,), 16 kHz.
@@ -313,3 +358,32 @@ class Recogniser:
             [(symbols[i], row[i]) for i in best]
             for row, best in zip(log_probs.tolist(), order.tolist(), strict=True)
         ]
+
+
+def bytes_a_second(model: ESPnetS2TModel | PowsmCtcModel, n_hyps: int) -> float:
+    """Memory that a second of audio takes while it is decoded, beside the weights.
+
+    The convolutions of the encoder hold most, later keys and values of the decoder, as
+    many tokens as frames. Both count twice: for what is made of them, and for gaps.
+    Models without a decoder have a table of all tokens after every CTC head instead.
+
+    Args:
+        n_hyps: hypotheses of a search.
+    """
+    grid = FrameGrid.of(model)
+    rate, n_bands = SAMPLE_RATE / grid.hop, model.frontend.output_size()
+    n_numbers = rate * n_bands
+    for conv in model.encoder.embed.modules():
+        if isinstance(conv, torch.nn.Conv1d | torch.nn.Conv2d):
+            rate /= conv.stride[0]
+            if isinstance(conv, torch.nn.Conv2d):
+                n_bands = (n_bands - conv.kernel_size[1]) // conv.stride[1] + 1
+            else:
+                n_bands = 1
+            n_numbers += rate * n_bands * conv.out_channels
+    if isinstance(model, PowsmCtcModel):
+        n_numbers += 2 * rate * len(model.token_list)
+    else:
+        width = model.encoder.output_size()
+        n_numbers += rate * 2 * len(model.decoder.decoders) * width * (1 + n_hyps)
+    return 2 * 4 * n_numbers

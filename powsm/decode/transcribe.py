@@ -145,7 +145,7 @@ def transcribe(
         window_s=window_s,
         overlap_s=overlap_s,
         barred=barred,
-        batch_s=profile.batch_seconds,
+        batch_s=recogniser.batch_seconds(profile),
     )
     frames = dict(zip(read, paths, strict=True))
     if reads_path:
@@ -227,7 +227,7 @@ def _decode_pieces(
     ]
     return {
         id(parts[record["utt_id"]]): record
-        for batch in cut_batches(todo, profile)
+        for batch in cut_batches(todo, profile, recogniser.batch_seconds(profile))
         for record in decode_batch(
             recogniser, profile, task, batch, [parts[i.utt_id].speech[:] for i in batch]
         )

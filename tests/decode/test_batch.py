@@ -14,6 +14,7 @@ import yaml
 from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
+from powsm.decode import dump_set
 from powsm.decode.align import align
 from powsm.decode.batch import (
     cut_batches,
@@ -23,7 +24,7 @@ from powsm.decode.batch import (
 )
 from powsm.decode.dump_set import decode_set, merge
 from powsm.decode.profile import DecodeError, Profile
-from powsm.decode.recogniser import Recogniser
+from powsm.decode.recogniser import Recogniser, bytes_a_second
 from powsm.decode.search import Searcher, SearchOptions
 from powsm.model.find import CheckpointError, find_model
 from powsm.vocabulary.phone_sets import PhoneSetError
@@ -151,7 +152,7 @@ def test_a_detected_language_is_the_one_lid_hears(recogniser, corpus, tmp_path):
 
 
 def test_batches_are_cut_by_length(corpus):
-    batches = cut_batches(items(corpus / "test", "pr"), JOINT)
+    batches = cut_batches(items(corpus / "test", "pr"), JOINT, 2)
     for batch in batches:
         assert len(batch) * batch[0].n_samples <= 2 * 16_000 or len(batch) == 1
     lengths = [item.n_samples for batch in batches for item in batch]
@@ -166,7 +167,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     part = decode_set(recogniser, JOINT, "pr", corpus / "test", out)
     lines = part.read_text().splitlines(keepends=True)
     # killed in the second batch, in the middle of a line
-    first = len(cut_batches(items(corpus / "test", "pr"), JOINT)[0])
+    first = len(cut_batches(items(corpus / "test", "pr"), JOINT, 2)[0])
     part.write_text("".join(lines[:first]) + lines[first][:30])
     with pytest.raises(DecodeError, match="are missing"):
         join(recogniser, JOINT, corpus / "test", out)
@@ -188,6 +189,51 @@ def test_two_ranks_give_what_one_gives(recogniser, corpus, tmp_path):
         )
     two = join(recogniser, JOINT, corpus / "test", tmp_path / "two")
     assert two.read_bytes() == one
+
+
+@pytest.mark.parametrize("seconds", [(1.2, 4.0), (4.0, 1.2)])
+def test_ranks_whose_gpus_differ_share_a_set(
+    recogniser, corpus, tmp_path, monkeypatch, seconds
+):
+    profile = replace(CTC, batch_seconds="auto")
+    monkeypatch.setattr(dump_set, "BATCH_S", 1.2)  # so that there are units to share
+    one = decode(recogniser, profile, corpus, tmp_path / "one")
+    for rank, size in enumerate(seconds):
+        monkeypatch.setattr(Recogniser, "batch_seconds", lambda *_, size=size: size)
+        where = (corpus / "test", tmp_path / "two")
+        decode_set(recogniser, profile, "pr", *where, rank=rank, world_size=2)
+    two = join(recogniser, profile, *where)
+    texts = [[(r["utt_id"], r["text"]) for r in records(path)] for path in (one, two)]
+    assert texts[0] == texts[1]
+
+
+def test_a_recording_in_a_batch_is_encoded_as_if_alone(recogniser):
+    """The last frame would hear zeros, where alone it hears the end mirrored."""
+    generator = torch.Generator().manual_seed(0)
+    lens = [9_600, 17_600, 9_920, 8_000, 12_345]
+    speech = [torch.randn(n, generator=generator) / 10 for n in lens]
+    memory, n_frames = recogniser.encode(speech)
+    for row, n, samples in zip(memory, n_frames.tolist(), speech, strict=True):
+        (alone,), (n_alone,) = recogniser.model.encode(
+            samples[None], torch.tensor([len(samples)])
+        )
+        assert n == int(n_alone)
+        torch.testing.assert_close(row[:n], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_free_memory_decides_how_much_a_gpu_decodes_at_once(recogniser, monkeypatch):
+    profile = replace(JOINT, batch_seconds="auto")
+    assert recogniser.batch_seconds(profile) == 100
+    on_gpu = replace(recogniser, device=torch.device("cuda"))
+    each = bytes_a_second(recogniser.model, profile.search.beam_size)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 30 * each)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 10 * each)
+    for free, seconds in ((480, 400), (1, 20), (1e9, 1280)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, x=free: (x * each, 0))
+        assert on_gpu.batch_seconds(profile) == pytest.approx(seconds)
+        assert on_gpu.batch_seconds(JOINT) == 2
+    assert bytes_a_second(recogniser.model, 10) > each
+    assert profile.digest() == replace(profile, batch_seconds=100.0).digest()
 
 
 def test_what_other_settings_or_data_left_is_not_mixed_in(recogniser, corpus, tmp_path):
@@ -282,7 +328,7 @@ def test_the_encoder_runs_once_for_a_chain(recogniser, corpus, tmp_path, monkeyp
         "decode_c", decode="joint", tasks=("g2p",), prev="predicted", search=SEARCH
     )
     decode(recogniser, chain, corpus, tmp_path, "g2p")
-    assert len(calls) == len(cut_batches(items(corpus / "test", "g2p"), chain))
+    assert len(calls) == len(cut_batches(items(corpus / "test", "g2p"), chain, 2))
 
 
 def test_speech_only_g2p_has_no_prompt(recogniser, corpus):

@@ -1,6 +1,7 @@
 """Our search against stock ESPnet's on the same small model, weights and input."""
 
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,6 +227,24 @@ def test_batch_equals_one_by_one(model, encoded, options):
         (alone,) = searcher.search(encoder_out[b : b + 1, :n], n[None], [prompts[b]])
         assert alone[0].tokens == batch[b][0].tokens
         assert alone[0].score == pytest.approx(batch[b][0].score, abs=1e-4)
+
+
+def test_shapes_of_a_step_repeat(model, encoded, monkeypatch):
+    attend, shapes = torch.nn.functional.scaled_dot_product_attention, Counter()
+
+    def seen(query, keys, *rest):
+        shapes[query.size(2), keys.size(2)] += 1
+        return attend(query, keys, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    bias = model.decoder.output_layer.bias
+    monkeypatch.setattr(bias, "data", bias.data.clone())
+    bias.data[model.eos] -= 1000  # never ends by itself
+    options = SearchOptions(maxlenratio=-70)
+    Searcher(model, options).search(encoded[0][:1], encoded[1][:1], [PROMPT])
+    own = {keys: n for (rows, keys), n in shapes.items() if rows == 1 and keys != 40}
+    # 69 tokens after the prompt of 4, in a cache of 64 and then of 128 places, 2 layers
+    assert own == {64: 2 * 60, 128: 2 * 9}
 
 
 def test_padding_frames_are_never_read(model, encoded):
