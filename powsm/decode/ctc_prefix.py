@@ -89,13 +89,13 @@ class HeadColumns:
         shape = memory.shape[:2]
         self._norm = torch.cat(norms).view(shape)
         path = torch.cat(paths).view(shape)
-        self._path = head.kept[path] if is_compact else path
+        self._path = head.columns.kept[path] if is_compact else path
 
     def columns(self, ids: Tensor, n_frames: int) -> Tensor:
         """See `Table.columns`."""
         head = self._head
         if isinstance(head, PhoneLinear):
-            weight, bias = head.columns(ids.flatten(1))
+            weight, bias = head.of_tokens(ids.flatten(1))
         else:
             weight, bias = head.weight[ids.flatten(1)], head.bias[ids.flatten(1)]
         memory = self._memory[:, :n_frames].transpose(1, 2)

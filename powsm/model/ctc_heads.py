@@ -61,6 +61,13 @@ class PhoneLinear(torch.nn.Linear):
         super().__init__(size, len(columns.kept))
         self.columns = columns
 
+    def of_tokens(self, token_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (..., D) and biases (...) of the logits of any tokens (...)."""
+        rows = self.columns.rows(token_ids)
+        has_own = self.columns.kept[rows] == token_ids
+        bias = self.bias[rows].masked_fill(~has_own, _NEVER)
+        return self.weight[rows] * has_own[..., None], bias
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of all tokens (..., V) from hidden states (..., D)."""
         return self.columns.spread(self.compact(hidden))

@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoderLayer
+from espnet2.legacy.nets.pytorch_backend.conformer.swish import Swish
+from espnet2.legacy.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch.utils.checkpoint import checkpoint
@@ -22,10 +25,28 @@ from torch.utils.checkpoint import checkpoint
 from powsm.errors import PowsmError
 from powsm.model import features
 from powsm.model.batch import Batch
-from powsm.model.cross_entropy import smoothed_cross_entropy
 from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.layout import Layout, LayoutMaker
+from powsm.model.losses import ctc_loss, precision_of, smoothed_cross_entropy
 from powsm.tasks import TASKS
+
+
+def _norms_before_products(module: torch.nn.Module) -> list[str]:
+    """Norms whose output goes into matrix products and convolutions alone."""
+    if isinstance(module, EBranchformerEncoderLayer):
+        names = ("norm_ff_macaron", "norm_mha", "norm_mlp", "norm_ff")
+        return [name for name in names if hasattr(module, name)]
+    if isinstance(module, DecoderLayer) and module.normalize_before:
+        return ["norm1", "norm2", "norm3"]
+    return []
+
+
+def _as_products_want(_norm, _given: tuple, out: torch.Tensor) -> torch.Tensor:
+    """Cast once what autocast would cast for every product that reads it."""
+    kind = out.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind):  # as the compiler knows it
+        return out.to(torch.get_autocast_dtype(kind))
+    return out
 
 
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
@@ -117,6 +138,12 @@ class PowsmModel(ESPnetS2TModel):
             # the penalty reads the weights; otherwise nobody does, and a table of
             # (U, heads, W, frames) of them is most of what a batch of long clips holds
             layer.src_attn.use_sdpa = guided_attention_weight == 0
+        for module in self.modules():
+            for name, part in module.named_children():
+                if type(part) is Swish:  # one operator, and nothing kept but its input
+                    setattr(module, name, torch.nn.SiLU())
+            for name in _norms_before_products(module):
+                getattr(module, name).register_forward_hook(_as_products_want)
         self._knows_features = features.is_known(self)
 
     @property
@@ -235,18 +262,21 @@ class PowsmModel(ESPnetS2TModel):
             return hidden.sum() * 0.0
         if layout.ctc_audio is not None:
             hidden = hidden.index_select(0, layout.ctc_audio)
-        # on the CPU, where PyTorch wants to read them
-        lengths = torch.tensor([n_frames[u] for u in layout.ctc_recordings])
-        target_lengths = torch.tensor(layout.ctc_lengths)
+        lengths = [n_frames[u] for u in layout.ctc_recordings]
         hidden = F.dropout(hidden, p=self.ctc.dropout_rate)
         labels = layout.ctc_labels
-        head = self.ctc.ctc_lo
+        head, loss = self.ctc.ctc_lo, self.ctc.ctc_loss
         if isinstance(head, PhoneLinear):
-            logits, labels = head.compact(hidden), head.columns.rows(labels)
-        else:
-            logits = head(hidden)
+            labels = head.columns.rows(labels)
+        if isinstance(loss, torch.nn.CTCLoss):
+            sizes = (lengths, layout.ctc_lengths)
+            total = ctc_loss(hidden, head, labels, *sizes, layout.ctc_counts, loss)
+            return total / layout.n_counted
+        logits = head.compact(hidden) if isinstance(head, PhoneLinear) else head(hidden)
         log_probs = _at_least_float32(logits.transpose(0, 1).log_softmax(2))
-        losses = self.ctc.ctc_loss(log_probs, labels, lengths, target_lengths)
+        # on the CPU, where PyTorch wants to read them
+        sizes = torch.tensor(lengths), torch.tensor(layout.ctc_lengths)
+        losses = loss(log_probs, labels, *sizes)
         return (losses * layout.ctc_counts).sum() / layout.n_counted
 
     # --------------------------------------------------------------- attention
@@ -309,6 +339,8 @@ class PowsmModel(ESPnetS2TModel):
         """
         decoder = self.decoder
         memory = encoded.memory
+        # once for the keys and values of all layers
+        memory = memory.to(precision_of(memory))
         frames = torch.arange(memory.size(1), device=memory.device)
         memory_mask = (frames < encoded.lengths[:, None])[:, None, :]
         packing, mask = layout.packing, layout.packing.mask

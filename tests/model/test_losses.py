@@ -8,7 +8,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.label_smoothing_loss import
     LabelSmoothingLoss,
 )
 
-from powsm.model.cross_entropy import smoothed_cross_entropy
+from powsm.model.losses import ctc_loss, smoothed_cross_entropy
 
 N, D, V = 7, 5, 11
 
@@ -103,3 +103,67 @@ def test_half_precision_by_autocast_is_near():
     b = torch.autograd.grad(half, layer.weight)[0]
     assert b.dtype == torch.float32
     assert (a - b).norm() < 2e-2 * a.norm()
+
+
+def ctc_batch(dtype=torch.float64):
+    """Repeats, a target that does not fit (4 equal labels, 5 frames), an empty one."""
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(D, V, dtype=dtype)
+    hidden = torch.randn(4, 9, D, dtype=dtype, requires_grad=True)
+    targets = [[3, 3, 5], [7, 1, 7, 2, 2], [4, 4, 4, 4], []]
+    labels = torch.tensor(sum(targets, []))
+    return hidden, layer, labels, [9, 8, 5, 6], [len(t) for t in targets]
+
+
+@pytest.mark.parametrize("cells", [1, 2 * 9 * V, 1 << 20])  # one, two, all at once
+@pytest.mark.parametrize("weights", [[1, 1, 1, 1], [4, 3, 2, 1]])
+def test_ctc_loss_and_gradients_equal_pytorch(cells, weights):
+    hidden, layer, labels, *sizes = ctc_batch()
+    loss = torch.nn.CTCLoss(reduction="none", zero_infinity=True)
+    scale = torch.tensor(weights)
+    total = ctc_loss(hidden, layer, labels, *sizes, scale, loss, cells)
+    ours = torch.autograd.grad(3 * total, [hidden, *layer.parameters()])
+    log_probs = layer(hidden).log_softmax(-1).transpose(0, 1)
+    each = loss(log_probs, labels, *map(torch.tensor, sizes))
+    assert each[2] == 0 < min(each[0], each[1], each[3])
+    expected = (each * scale).sum()
+    theirs = torch.autograd.grad(3 * expected, [hidden, *layer.parameters()])
+    assert total.item() == pytest.approx(expected.item(), rel=1e-12)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        bare = ctc_loss(hidden, layer, labels, *sizes, scale, loss, cells)
+    assert bare.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_ctc_of_bfloat16_is_as_exact_as_a_table():
+    """What a table in half precision rounds, this rounds no further."""
+    hidden, layer, labels, *sizes = ctc_batch(torch.float32)
+    loss = torch.nn.CTCLoss(reduction="none", zero_infinity=True)
+    scale = torch.ones(4, dtype=torch.long)
+    wanted = [hidden, *layer.parameters()]
+
+    def of_table() -> torch.Tensor:
+        log_probs = layer(hidden).float().log_softmax(-1).transpose(0, 1)
+        return loss(log_probs, labels, *map(torch.tensor, sizes)).sum()
+
+    exact = torch.autograd.grad(of_table(), wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        table = of_table()
+        total = ctc_loss(hidden, layer, labels, *sizes, scale, loss)
+    assert total.item() == pytest.approx(table.item(), rel=1e-5)
+    theirs = torch.autograd.grad(table, wanted)
+    ours = torch.autograd.grad(total, wanted)
+    for a, b, c in zip(ours, theirs, exact, strict=True):
+        assert (a - c).norm() < 2 * (b - c).norm() + 1e-6 * c.norm()
+
+
+def test_ctc_without_a_label():
+    hidden, layer, *_ = ctc_batch()
+    loss = torch.nn.CTCLoss(reduction="none", zero_infinity=True)
+    nothing = torch.zeros(0, dtype=torch.long)
+    scale = torch.ones(4, dtype=torch.long)
+    total = ctc_loss(hidden, layer, nothing, [9, 8, 5, 6], [0] * 4, scale, loss)
+    blanks = layer(hidden).log_softmax(-1)[..., 0]
+    expected = -sum(row[:n].sum() for row, n in zip(blanks, [9, 8, 5, 6], strict=True))
+    assert total.item() == pytest.approx(expected.item())

@@ -1,0 +1,280 @@
+"""Losses of an output layer, without a table of its scores or log-probabilities.
+
+N tokens over V symbols make a table of N x V scores, which takes more memory than any
+layer does (536 s of audio: 16,600 x 40,002) and which a loss in plain PyTorch passes
+over some twenty times. Here the table exists for some thousand tokens at a time, and
+the gradient is made beside the loss, while it is there.
+
+A CTC target of L labels asks for L + 1 columns of its table. PyTorch's loss runs over
+those; the gradient of a score is the probability of its symbol, less what the loss
+expects of it, which is 0 in all other columns.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from powsm.model.features import on_device
+
+CELLS = 1 << 27  # of the table that exist at once
+
+
+def smoothed_cross_entropy(
+    hidden: torch.Tensor,
+    layer: torch.nn.Linear,
+    target: torch.Tensor,
+    smoothing: float,
+    weight: torch.Tensor | None = None,
+    cells: int = CELLS,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """ESPnet's `LabelSmoothingLoss` on the scores `layer(hidden)`.
+
+    Args:
+        hidden: (N, D) what the output layer sees.
+        layer: from D to V symbols; computed in the precision that autocast asks for.
+        target: (N,) symbol ids.
+        smoothing: mass spread evenly over the V - 1 other symbols.
+        weight: (N,) of each token in the sum; None is 1.
+        cells: of the table of scores that exist at a time.
+
+    Returns:
+        The weighted sum of the losses, which has a gradient; the losses (N,), each
+        the KL divergence from the smoothed target; and whether the target has the
+        best score (N,) bool. The last two have no gradient.
+    """
+    wants_gradient = torch.is_grad_enabled() and (
+        hidden.requires_grad or layer.weight.requires_grad
+    )
+    return _SmoothedCrossEntropy.apply(
+        *(hidden, layer.weight, layer.bias, target, weight),
+        (smoothing, precision_of(hidden), wants_gradient, cells),
+    )
+
+
+def precision_of(hidden: torch.Tensor) -> torch.dtype:
+    """What a matrix product with `hidden` is computed in: autocast may say another."""
+    kind = hidden.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return hidden.dtype
+
+
+class _SmoothedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, target, scale, options):
+        smoothing, dtype, wants_gradient, cells = options
+        vocab = weight.size(0)
+        other = smoothing / (vocab - 1)
+        kept = 1.0 - smoothing - other  # mass of the target beyond that of the others
+        masses = ((1.0 - smoothing, 1.0 - smoothing), (smoothing, other))
+        entropy = sum(mass * math.log(p) for mass, p in masses if p)
+        exact = torch.promote_types(dtype, torch.float32)
+        losses = hidden.new_empty(len(hidden), dtype=exact)
+        is_best = torch.empty_like(target, dtype=torch.bool)
+        layer = _Layer(weight, bias, exact) if wants_gradient else None
+        grad_hidden = torch.empty_like(hidden) if wants_gradient else None
+        w = weight.to(dtype)
+        b = None if bias is None else bias.to(dtype)
+        # the sum of a token's scores needs no table: hidden times the sum of the rows
+        w_sum = weight.sum(0)
+        b_sum = 0.0 if bias is None else bias.sum()
+        step = max(1, cells // vocab)
+        for begin in range(0, len(hidden), step):
+            rows = slice(begin, begin + step)
+            h, t = hidden[rows].to(dtype), target[rows, None]
+            logits = F.linear(h, w, b)
+            is_best[rows] = logits.argmax(-1) == target[rows]
+            log_p = F.log_softmax(logits, -1, dtype=exact)
+            log_target = log_p.gather(1, t).squeeze(1)
+            losses[rows] = entropy - kept * log_target
+            if other:
+                norm = logits.gather(1, t).squeeze(1) - log_target
+                total = h.to(exact) @ w_sum.to(exact) + b_sum
+                losses[rows] -= other * (total - vocab * norm)
+            if layer is None:
+                continue
+            # p - q, but for the mass that all symbols share: `_Layer.less`
+            table = log_p.exp_() if dtype == exact else logits.softmax(-1, dtype=dtype)
+            del logits, log_p
+            table.scatter_(1, t, (log_target.exp() - kept)[:, None].to(dtype))
+            factor = None if scale is None else scale[rows, None].to(dtype)
+            grad_h = table @ w
+            if other:
+                grad_h -= (other * w_sum).to(dtype)
+            if factor is not None:
+                grad_h *= factor
+                h = h * factor
+            grad_hidden[rows] = grad_h
+            layer.add(table, h, factor)
+            del table
+        total = (losses if scale is None else losses * scale).sum()
+        if layer is not None:
+            grads = layer.less(other)
+            ctx.save_for_backward(grad_hidden, *grads)
+        ctx.mark_non_differentiable(losses, is_best)
+        return total, losses, is_best
+
+    @staticmethod
+    def backward(ctx, grad_total, *_):
+        hidden, *layer = (g * grad_total.to(g) for g in ctx.saved_tensors)
+        weight, bias = (*layer, None)[:2]
+        return hidden, weight, bias, None, None, None
+
+
+def ctc_loss(
+    hidden: torch.Tensor,
+    layer: torch.nn.Linear,
+    labels: torch.Tensor,
+    n_frames: Sequence[int],
+    n_labels: Sequence[int],
+    scale: torch.Tensor,
+    loss: torch.nn.CTCLoss,
+    cells: int = CELLS,
+) -> torch.Tensor:
+    """The weighted sum of `loss` on the log-softmax of the scores `layer(hidden)`.
+
+    Args:
+        hidden: (M, T, D) what the output layer sees.
+        layer: from D to V symbols; computed in the precision that autocast asks for.
+        labels: targets, one behind the other.
+        n_frames, n_labels: of each of the M.
+        scale: (M,) numbers: weight of each in the sum.
+        loss: with reduction `none`; its blank is not among the labels.
+        cells: of the table of scores that are turned into probabilities at a time.
+    """
+    wants_gradient = torch.is_grad_enabled() and (
+        hidden.requires_grad or layer.weight.requires_grad
+    )
+    target = _padded(labels, n_labels, loss.blank)
+    return _ColumnsOfTargets.apply(
+        *(hidden, layer.weight, layer.bias, target, scale),
+        (list(n_frames), list(n_labels), loss, precision_of(hidden), wants_gradient),
+        cells,
+    )
+
+
+def _padded(labels: torch.Tensor, n_labels: Sequence[int], blank: int) -> torch.Tensor:
+    """(M, L) targets with blanks behind them, of targets one behind the other."""
+    lengths = torch.tensor(n_labels)
+    column = torch.arange(int(lengths.max()))
+    place = (lengths.cumsum(0) - lengths)[:, None] + column
+    is_there = column < lengths[:, None]
+    place = on_device(torch.where(is_there, place, 0), labels.device)
+    is_there = on_device(is_there, labels.device)
+    if not len(labels):
+        return place
+    return labels[place].masked_fill(~is_there, blank)
+
+
+def _first_columns(target: torch.Tensor, blank: int) -> torch.Tensor:
+    """(M, L) column of each label behind that of the blank.
+
+    Equal labels of a target share one: CTC asks whether neighbours are equal.
+    """
+    if not target.numel():
+        return target
+    places = torch.arange(target.size(1), device=target.device)
+    is_same = target[:, :, None] == target[:, None, :]
+    first = torch.where(is_same, places, target.size(1)).amin(-1) + 1
+    return first.masked_fill(target == blank, 0)
+
+
+class _ColumnsOfTargets(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, target, scale, options, cells):
+        n_frames, n_labels, loss, dtype, wants_gradient = options
+        exact = torch.promote_types(dtype, torch.float32)
+        w = weight.to(dtype)
+        b = None if bias is None else bias.to(dtype)
+        symbols = F.pad(target, (1, 0), value=loss.blank)  # (M, C)
+        first = _first_columns(target, loss.blank)
+        step = max(1, cells // (hidden.size(1) * weight.size(0)))
+        runs = [slice(m, m + step) for m in range(0, len(hidden), step)]
+        tables, columns = [], []
+        for rows in runs:
+            logits = F.linear(hidden[rows].to(dtype), w, b)
+            log_p = F.log_softmax(logits, -1, dtype=exact)
+            columns.append(log_p.gather(2, _over(symbols[rows], log_p)))
+            tables.append(logits if wants_gradient else None)
+            del logits, log_p
+        columns = torch.cat(columns).transpose(0, 1).detach()  # (T, M, C)
+        with torch.set_grad_enabled(wants_gradient):
+            columns.requires_grad_(wants_gradient)
+            losses = loss(
+                columns, first, torch.tensor(n_frames), torch.tensor(n_labels)
+            )
+            summed = losses.sum()
+        total = (losses.detach() * scale).sum()
+        if not wants_gradient:
+            return total
+        # scores of the target's columns: probability less expectation
+        (grad,) = torch.autograd.grad(summed, columns)
+        # what is expected sums to 1 but for rounding, which the backward pass of a
+        # log-softmax takes off again
+        p = columns.detach().exp()
+        excess = 1.0 + (grad - p).sum(-1, keepdim=True)
+        grad = (grad - p * excess) / (1.0 - excess)
+        share = F.pad(first, (1, 0))[:, None].expand(-1, hidden.size(1), -1)
+        grad = grad.transpose(0, 1).gather(2, share)
+        layer = _Layer(weight, bias, exact)
+        frame = torch.arange(hidden.size(1))
+        is_frame = on_device(frame < torch.tensor(n_frames)[:, None], hidden.device)
+        # an impossible target costs nothing where the loss says so, and teaches nothing
+        factor = is_frame * (scale * (losses.detach() != 0))[:, None]
+        factor = factor[..., None] * (1.0 - excess.transpose(0, 1))
+        grad_hidden = torch.empty_like(hidden)
+        for number, rows in enumerate(runs):
+            table = tables[number].softmax(-1, dtype=dtype)
+            tables[number] = None
+            table.scatter_(2, _over(symbols[rows], table), grad[rows].to(dtype))
+            by = factor[rows].to(dtype)
+            grad_hidden[rows] = (table @ w) * by
+            h = hidden[rows].to(dtype) * by
+            layer.add(table.flatten(0, 1), h.flatten(0, 1), by.flatten(0, 1))
+        ctx.save_for_backward(grad_hidden, *layer.less(0.0))
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_total):
+        hidden, *layer = (g * grad_total.to(g) for g in ctx.saved_tensors)
+        weight, bias = (*layer, None)[:2]
+        return hidden, weight, bias, None, None, None, None
+
+
+def _over(symbols: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """(m, C) columns of each row, for each of its frames (m, T, C)."""
+    return symbols[:, None].expand(-1, table.size(1), -1)
+
+
+class _Layer:
+    """Gradients of the output layer, added up over runs of tokens."""
+
+    def __init__(self, weight, bias, exact: torch.dtype):
+        self._like = weight
+        self._weight = torch.zeros_like(weight, dtype=exact)
+        self._bias = None if bias is None else torch.zeros_like(bias, dtype=exact)
+        self._hidden = weight.new_zeros(weight.size(1), dtype=exact)
+        self._mass = weight.new_zeros((), dtype=exact)
+
+    def add(self, table, hidden, factor) -> None:
+        """Tokens with `table` (n, V) and `hidden` (n, D), weighted by `factor`."""
+        if table.dtype == self._weight.dtype:
+            self._weight.addmm_(table.T, hidden)
+        else:
+            self._weight += table.T @ hidden
+        self._hidden += hidden.sum(0)
+        if self._bias is not None:
+            ones = table.new_ones(len(table), 1) if factor is None else factor
+            self._bias += (table.T @ ones).squeeze(1)
+            self._mass += ones.sum()
+
+    def less(self, other: float) -> list[torch.Tensor]:
+        """The gradients, without the mass `other` that every symbol of a token has."""
+        if other:
+            self._weight -= other * self._hidden
+            if self._bias is not None:
+                self._bias -= other * self._mass
+        grads = [self._weight] + ([] if self._bias is None else [self._bias])
+        return [g.to(self._like.dtype) for g in grads]
