@@ -3,6 +3,8 @@
 Exit status 1 when something would stop the run; every fault says what to do. With
 --gpu nothing of that is looked at: one card is measured with the model of --config, in
 at most eight minutes, and one JSON line says what it makes of our code and of ESPnet's.
+With --io the audio of <dump>/train is read in the order of training, and one JSON line
+says how many bytes and reads a second that gives, and how many a GPU asks for.
 """
 
 import argparse
@@ -48,6 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     # of `powsm train`, whose look at an experiment this command takes
     parser.set_defaults(train_set="train", valid_set="dev", dry_run=True)
     add("--gpu", action="store_true", help="measure a GPU of this machine instead")
+    add("--io", action="store_true", help="measure how fast audio is read instead")
     add("--tiny", action="store_true", help="with --gpu: a small model, on any machine")
     add("--subset", help="of the training set, as stage 4 takes it")
     add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
@@ -59,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     refuse_unused(options, "tiny", why="there is no --gpu", unless=options.gpu)
     if options.gpu:
         return measure_gpu(options.config, is_tiny=options.tiny)
+    if options.io:
+        return measure_io(options)
     from powsm.cluster import checks
 
     stages = range(options.stage, options.stop_stage + 1)
@@ -121,6 +126,15 @@ def measure_gpu(config: Path, *, is_tiny: bool) -> int:
         sections = check_gpu(config, is_tiny=is_tiny)
     print(json.dumps(sections))
     return int(any("error" in section for section in sections.values()))
+
+
+def measure_io(options: argparse.Namespace) -> int:
+    """Print how fast a training set is read, as a JSON line."""
+    from powsm.train.gpu.reading import check_io
+
+    folder = options.dump / options.train_set
+    print(json.dumps(check_io(options.config, options.overrides, folder)))
+    return 0
 
 
 def resources(options: argparse.Namespace) -> list["Finding"]:

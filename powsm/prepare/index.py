@@ -27,7 +27,8 @@ _FILES = (*_INDEXED, "utt2num_samples")
 _RECORD = "stamp.json"
 _NUMBER = np.dtype("<i8")
 _CHUNK = 1 << 16  # utterances indexed at a time
-_SPACE, _NEWLINE, _UNDERSCORE, _ZERO = 32, 10, 95, 48
+_SPACE, _NEWLINE, _UNDERSCORE, _ZERO, _SLASH, _COLON = 32, 10, 95, 48, 47, 58
+_OFFSET, _PRIME = 0xCBF29CE484222325, 0x100000001B3  # of the hash FNV-1a, 64 bits
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,17 @@ def _next_line(data, at):
 
 
 @jit
-def _number(data, at):
-    """The number behind the id at `at`, or -1 where there is none."""
+def _next_word(data, at):
     while data[at] != _SPACE and data[at] != _NEWLINE:
         at += 1
+    return at + 1 if data[at] == _SPACE else at
+
+
+@jit
+def _number(data, at):
+    """The number behind the id at `at`, or -1 where there is none."""
+    at = _next_word(data, at)
     value = -1
-    at += 1 if data[at] == _SPACE else 0
     while data[at] != _NEWLINE:
         digit = data[at] - _ZERO
         if digit < 0 or digit > 9:
@@ -129,6 +135,30 @@ def _langs(ids, begins) -> np.ndarray:
         for letter in ids[max(0, cut - 3) : cut]:
             codes[k] = codes[k] * 256 + letter
     return codes
+
+
+@jit
+def _places(ids, begins) -> np.ndarray:
+    """A number for what holds the audio named in the line at each of `begins`.
+
+    That is an archive, as in `a/b.tar:512:48210`, or the folder of a plain file.
+    """
+    found = np.empty(begins.size, np.uint64)
+    for k in range(begins.size):
+        i = _next_word(ids, begins[k])
+        end = slash = i
+        colon = -1
+        while ids[end] != _NEWLINE:
+            if ids[end] == _SLASH:
+                slash, colon = end, -1
+            elif ids[end] == _COLON and colon < 0:
+                colon = end
+            end += 1
+        number = np.uint64(_OFFSET)
+        for letter in ids[i : slash if colon < 0 else colon]:
+            number = (number ^ np.uint64(letter)) * np.uint64(_PRIME)
+        found[k] = number
+    return found
 
 
 @jit
@@ -317,6 +347,11 @@ class ExampleIndex:
         """A number for the language of each utterance, int32, shape (n_utts,)."""
         ids = self._map(_INDEXED[0], np.uint8)
         return _langs(ids, self._begins()[: len(self), 0])
+
+    def shards(self) -> np.ndarray:
+        """A number for the archive of each utterance's audio, or for the folder of a
+        plain file, uint64, shape (n_utts,)."""
+        return _places(self._map(_INDEXED[0], np.uint8), self._begins()[: len(self), 0])
 
     def has_task(self, tasks: Iterable[str]) -> np.ndarray:
         """Which utterances have an example of one of these, bool, shape (n_utts,)."""

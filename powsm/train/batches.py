@@ -7,6 +7,7 @@ The unit is the utterance: its audio is read and encoded once, and all its examp
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ class BatchOptions:
             to a random length within `window_s`, counted as real frames; stock
             ESPnet inference pads every clip to the window.
         window_s: that window in seconds.
+        shards_together: a batch takes its utterances from at most so many shards,
+            drawn anew for every pass; 0 is from all. Few make a batch of one corpus.
         seed: of the order; with the pass it fixes every batch.
     """
 
@@ -50,6 +53,7 @@ class BatchOptions:
     language_temperature: float = 1.0
     window_share: float = 0.0
     window_s: float = 20.0
+    shards_together: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,6 +80,12 @@ class BatchOptions:
             ),
             ("window_share", self.window_share, 0 <= self.window_share <= 1, "0 to 1"),
             ("window_s", self.window_s, self.window_s >= 0, "0 or more"),
+            (
+                "shards_together",
+                self.shards_together,
+                self.shards_together >= 0,
+                "0 or more",
+            ),
         ):
             if not is_right:
                 raise PowsmError(f"{name} is {value}, expected {expected}")
@@ -109,8 +119,10 @@ class BatchOptions:
 
 
 @jit
-def _cut(lengths: np.ndarray, most: int, most_rows: int) -> np.ndarray:
-    """Where to cut sorted lengths, pool by pool.
+def _cut(
+    lengths: np.ndarray, pools: np.ndarray, most: int, most_rows: int
+) -> np.ndarray:
+    """Where to cut lengths, sorted within the pools that begin at `pools`.
 
     So that count x longest <= most, and count <= most_rows.
     """
@@ -119,10 +131,13 @@ def _cut(lengths: np.ndarray, most: int, most_rows: int) -> np.ndarray:
     n = 1
     start = 0
     longest = 0
+    pool = 1
     for i in range(lengths.size):
         longest = max(longest, lengths[i])
         too_many = longest * (i - start + 1) > most or i - start >= most_rows
-        if i > start and (too_many or i % _POOL == 0):
+        is_first = pool < pools.size and i == pools[pool]
+        pool += is_first
+        if i > start and (too_many or is_first):
             cuts[n] = i
             n += 1
             start = i
@@ -261,13 +276,15 @@ def plan_pass(
     pass_number: int,
     langs: np.ndarray | None = None,
     speeds: Sequence[float] | None = None,
+    shards: np.ndarray | None = None,
 ) -> PassPlan:
     """Make the batches of pass `pass_number`; a pure function of its arguments.
 
-    Utterances are shuffled, sorted by length within pools of 100,000, cut into
-    batches of at most `batch_seconds`, and batches short and long make up updates of
-    equally many utterances: the gradient of an update is the mean over its examples,
-    and with updates of like length a second of short utterances would weigh less.
+    Utterances are shuffled, sorted by length within pools of 100,000, or of
+    `shards_together` shards, and cut into batches of at most `batch_seconds`. Batches
+    short and long make up updates of equally many utterances: the gradient of an update
+    is the mean over its examples, and with updates of like length a second of short
+    utterances would weigh less.
 
     Args:
         n_samples: length of each utterance (n,).
@@ -276,6 +293,7 @@ def plan_pass(
         langs: a number for each utterance's language (n,), for `language_temperature`.
         speeds: of `augment`, beside the speed that recordings have; None where they are
             taken as they are. The order stays the same.
+        shards: a number for each utterance's shard (n,), for `shards_together`.
 
     Raises:
         PowsmError: an utterance alone is longer than `batch_seconds`.
@@ -290,6 +308,9 @@ def plan_pass(
     else:
         utts = sample_languages(n_samples, langs, options.language_temperature, rng)
         n = utts.size
+    pools = np.arange(0, n, _POOL)
+    if options.shards_together:
+        utts, pools = _by_shards(utts, shards, options.shards_together, rng)
     total = np.asarray(n_samples)[utts].astype(np.int32)
     draws = None
     if speeds is not None:
@@ -301,13 +322,13 @@ def plan_pass(
     silence = np.where(padded, silence, 0).astype(np.int32)
     lead = (rng.random(n) * (silence + 1)).astype(np.int32)
     total += silence
-    for start in range(0, n, _POOL):
-        pool = slice(start, start + _POOL)
+    for start, end in pairwise([*pools.tolist(), n]):
+        pool = slice(start, end)
         by_length = np.argsort(total[pool], kind="stable")
         drawn = () if draws is None else (draws.speed, draws.before)
         for values in (utts, total, lead, *drawn):
             values[pool] = values[pool][by_length]
-    bounds = _cut(total, most, _most_rows(total, options))
+    bounds = _cut(total, pools, most, _most_rows(total, options))
     order = _order(np.diff(bounds), options.update_batches, rng)
     return PassPlan(utts, total, lead, bounds, order, draws)
 
@@ -322,6 +343,21 @@ def _check_longest(n_samples: np.ndarray, slowest: float, seconds: float) -> Non
             f"{longest_s:.1f} s{slow}; raise batch_seconds or lower max_duration in "
             "stage 4"
         )
+
+
+def _by_shards(
+    utts: np.ndarray, shards: np.ndarray, together: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Utterances, shuffled, put beside those of their own shard and of a few others.
+
+    Returns:
+        The utterances, and where each pool of `together` shards begins.
+    """
+    _, shard = np.unique(shards[utts], return_inverse=True)
+    place = rng.permutation(int(shard.max()) + 1)[shard]
+    order = np.argsort(place, kind="stable")
+    pool = place[order] // together
+    return utts[order], np.flatnonzero(np.diff(pool, prepend=-1))
 
 
 def _most_rows(total: np.ndarray, options: BatchOptions) -> int:

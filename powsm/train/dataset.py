@@ -132,6 +132,11 @@ class UtteranceDataset(Dataset):
         langs = self.index.langs()
         return langs if self._utts is None else langs[self._utts]
 
+    @cached_property
+    def _shards(self) -> np.ndarray:
+        shards = self.index.shards()
+        return shards if self._utts is None else shards[self._utts]
+
     def plan(self, options: BatchOptions, pass_number: int) -> PassPlan:
         """The batches of a pass: `plan_pass` over the utterances of `tasks`.
 
@@ -143,7 +148,8 @@ class UtteranceDataset(Dataset):
             samples = samples[utts]
         langs = None if options.language_temperature == 1.0 else self._langs
         speeds = None if self.augment is None else self.augment.settings.speed
-        plan = plan_pass(samples, options, pass_number, langs, speeds)
+        shards = self._shards if options.shards_together else None
+        plan = plan_pass(samples, options, pass_number, langs, speeds, shards)
         return plan if utts is None else replace(plan, utts=utts[plan.utts])
 
     def __getitem__(self, key: Key | tuple[int, int, int]) -> dict:

@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from dump_builder import make_dump
 
 from powsm.cli.check import measure_gpu, run
+from powsm.cli.main import main
 from powsm.errors import PowsmError
-from powsm.train.gpu import sections
+from powsm.prepare.index import ExampleIndex
+from powsm.train.gpu import reading, sections
 
 CONFIG = Path(__file__).parents[2] / "conf/train_powsm_fast.yaml"
 
@@ -64,3 +67,27 @@ def test_the_full_size_wants_a_gpu(monkeypatch):
     options = argparse.Namespace(gpu=True, tiny=False, config=CONFIG)
     with pytest.raises(PowsmError, match="finds no GPU here.*--tiny"):
         run(options)
+
+
+def test_io_says_what_is_read_and_what_a_gpu_needs(tmp_path, capsys, monkeypatch):
+    make_dump(tmp_path / "train", [0.6, 0.8, 1.0, 0.7, 0.9], seed=1)
+    index = ExampleIndex(tmp_path / "train")
+    sizes = [Path(index.audio(utt)).stat().st_size for utt in range(5)]
+    dropped = []
+    monkeypatch.setattr(reading, "_forget", dropped.append)
+    arguments = ["check", "--io", "--dump", str(tmp_path), "--config", str(CONFIG)]
+    small = ("--set", "batch_conf={batch_seconds: 2, update_batches: 1}")
+    main([*arguments, *small, "num_workers=2"])
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert (told["threads"], told["reads"], len(dropped)) == (2, 5, 5)
+    assert told["bytes_a_read"] == round(sum(sizes) / 5)
+    assert told["bytes_a_second_of_audio"] == round(sum(sizes) / 4.0)
+    assert told["files_a_batch"] > 1
+    for speed in (told["cold"], told["warm"]):
+        assert min(speed.values()) > 0
+    need = told["a_gpu_needs"]["compiled"]
+    assert need["reads_a_second"] == round(need["audio_s_a_second"] * 5 / 4.0)
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments[:3], str(tmp_path / "none"), *arguments[4:]])
+    assert stop.value.code != 0

@@ -40,6 +40,44 @@ def test_batches_hold_utterances_of_like_length():
     assert padded < 1.1 * lengths.sum()
 
 
+def test_batches_touch_few_shards():
+    """200,000 utterances of IPAPack++'s lengths in 200 shards, nine a batch or so."""
+    rng = np.random.default_rng(1)
+    lengths = random_lengths(200_000)
+    shards = np.repeat(np.arange(200), rng.multinomial(200_000, [1 / 200] * 200))
+    shards = rng.permutation(1000)[:200][shards]  # numbers with gaps, in any order
+    touched, padded = {}, {}
+    for together in (0, 1, 2):
+        options = BatchOptions(
+            batch_seconds=67, update_batches=8, shards_together=together
+        )
+        plan = plan_pass(lengths, options, 0, shards=shards)
+        assert np.array_equal(np.sort(plan.utts), np.arange(200_000))
+        batch = np.repeat(np.arange(len(plan.bounds) - 1), np.diff(plan.bounds))
+        pairs = np.unique(batch * 1000 + shards[plan.utts]) // 1000
+        touched[together] = np.bincount(pairs)
+        longest = plan.total[plan.bounds[1:] - 1].astype(float)
+        rows = longest * np.diff(plan.bounds)
+        assert rows.max() <= 67 * SECOND
+        padded[together] = rows.sum() / plan.total.sum(dtype=float)
+    assert np.mean(touched[0]) > 6
+    assert max(touched[1]) == 1 and max(touched[2]) == 2
+    assert 1 < padded[0] < padded[2] < padded[1] < 1.03
+
+
+def test_shards_together_are_drawn_anew_for_every_pass():
+    lengths, shards = random_lengths(400), np.arange(400) // 20
+    options = BatchOptions(batch_seconds=40, shards_together=2)
+
+    def neighbours(number):
+        plan = plan_pass(lengths, options, number, shards=shards)
+        return {frozenset(shards[[utt for utt, _, _ in plan.batch(b)]])
+                for b in range(len(plan))}  # fmt: skip
+
+    first, again, other = neighbours(0), neighbours(0), neighbours(1)
+    assert first == again != other
+
+
 def test_a_pass_is_a_function_of_seed_and_number():
     lengths = random_lengths(200)
     options = BatchOptions(batch_seconds=40, seed=3)
