@@ -162,7 +162,7 @@ def test_a_training_step(settings):
     """The six waits are CTC's: PyTorch's kernel copies offsets and both lengths."""
     counts = step(settings)
     assert counts.waits.total() == 6, counts.waits
-    assert counts.operators <= SLACK * 2_280
+    assert counts.operators <= SLACK * 2_440
     assert counts.bytes <= SLACK * 500.6e9
     assert counts.peak <= SLACK * 54.04e9
 
