@@ -71,7 +71,7 @@ def test_shards_together_are_drawn_anew_for_every_pass():
 
     def neighbours(number):
         plan = plan_pass(lengths, options, number, shards=shards)
-        return {frozenset(shards[[utt for utt, _, _ in plan.batch(b)]])
+        return {frozenset(shards[[key[0] for key in plan.batch(b)]])
                 for b in range(len(plan))}  # fmt: skip
 
     first, again, other = neighbours(0), neighbours(0), neighbours(1)
