@@ -43,7 +43,7 @@ def check_io(settings: Path, overrides: Sequence[str], folder: Path) -> dict:
     index = ExampleIndex(folder)
     shards = index.shards() if options.shards_together else None
     langs = None if options.language_temperature == 1.0 else index.langs()
-    plan = plan_pass(index.num_samples, options, 0, langs, shards=shards)
+    plan = plan_pass(index.n_samples, options, 0, langs, shards=shards)
     batches = [[key[0] for key in plan.batch(b)] for b in range(min(len(plan), 2_000))]
     threads = max(1, loaded.get("num_workers", 1))
     cold = _read(index, batches, threads, is_cold=True)
@@ -89,7 +89,7 @@ def _read(
             sizes = list(pool.map(_size, places))
             passed += time.perf_counter() - begin
             n_bytes, n_reads = n_bytes + sum(sizes), n_reads + len(sizes)
-            n_samples += int(index.num_samples[utts].sum())
+            n_samples += int(index.n_samples[utts].sum())
             n_batches += 1
             if passed > MOST_S:
                 break
