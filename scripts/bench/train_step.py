@@ -61,7 +61,6 @@ from powsm.vocabulary.train import train_sentencepiece, write_tokenizer
 CONF = Path(__file__).parents[2] / "conf"
 PHONES_PER_S, PIECES_PER_S = 10.8, 3.5
 PHONES = "a e i o u ə ɛ ɔ ɪ ʊ p b t d k ɡ m n ŋ f v s z ʃ ʒ x h l r j w".split()
-ROWS_PER_BATCH = 16  # published: 64 over four GPUs
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ class Kind:
     stock: str
     ours: str
     parts: tuple[str, str]
+    rows: int  # of a stock batch
 
     def settings(self, size: "Size") -> dict[str, dict]:
         """Its parts at another size."""
@@ -101,6 +101,7 @@ POWSM = Kind(
     "espnet",
     "powsm",
     ("encoder_conf", "decoder_conf"),
+    rows=16,  # published: 64 over four GPUs
 )
 POWSM_CTC = Kind(
     CONF / "train_powsm_ctc.yaml",
@@ -108,6 +109,7 @@ POWSM_CTC = Kind(
     "espnet_ctc",
     "powsm_ctc",
     ("encoder_conf", "promptencoder_conf"),
+    rows=4,  # of 20 s each: 16 take more than 7 GB
 )
 
 
@@ -222,7 +224,7 @@ def settings(
         "token_list": str(folder / "tokens/tokens.txt"),
         "token_type": "bpe",
         "bpemodel": str(folder / "tokens/bpe.model"),
-        "batch_size": ROWS_PER_BATCH,
+        "batch_size": kind.rows,
         "num_iters_per_epoch": None,
         "num_workers": 0,
         "ngpu": 0,
