@@ -87,12 +87,6 @@ def fetch(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     refuse_unused(
         args,
-        *("source", "repositories", "tries", "first_pause"),
-        why="--verify fetches nothing",
-        unless=not args.verify,
-    )
-    refuse_unused(
-        args,
         "source",
         why="--repositories takes its place",
         unless=not args.repositories,

@@ -151,7 +151,8 @@ def test_stage_table_lists_the_stages_of_the_driver():
 def test_cost_table_is_that_of_costs_yaml(readme):
     table = re.findall(r"^\| (\d+) \| (.*?) \|$", readme.read_text(), re.M)
     costs = read_costs(readme.with_name("costs.yaml"))
-    assert [(int(stage), cells.split(" | ")) for stage, cells in table] == [
+    rows = [(int(stage), cells.split(" | ")) for stage, cells in table]
+    assert [row for row in rows if len(row[1]) == len(COST_KEYS)] == [
         (stage, [row[key] for key in COST_KEYS]) for stage, row in costs.items()
     ]
 

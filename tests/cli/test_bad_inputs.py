@@ -252,7 +252,6 @@ ALIGNMENTS = {
     "no word": (["--text", "!", "good.wav"], "is a word"),
     "file without a text": (["--text", "none.txt", "good.wav"], "no text in it"),
     "file of another encoding": (["--text", "latin.txt", "good.wav"], "not UTF-8"),
-    "text of a long recording": (["--text", "a", "long.wav"], "hears 20 s at most"),
     "tier of a broken file": (["--tier", "a", "cut.wav"], "no EAF of ELAN"),
     "results in place of a tier": (
         ["--format", "eaf", "blip.wav"],
@@ -376,7 +375,7 @@ def test_standard_input_without_audio(here, monkeypatch, data, is_terminal):
         (
             "lid",
             ["--model", "model", "--n_best", "0", "good.wav"],
-            "expected 1 or more",
+            "usage",
         ),
         ("lid", ["good.wav", "--model", "model", "--languages", "zul"], "<zul> is not"),
     ],

@@ -64,7 +64,7 @@ def test_a_section_that_fails_says_why_and_the_others_go_on(monkeypatch, capsys)
 
 def test_the_full_size_wants_a_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    options = argparse.Namespace(gpu=True, tiny=False, config=CONFIG)
+    options = argparse.Namespace(gpu=True, tiny=False, config=CONFIG, given=set())
     with pytest.raises(PowsmError, match="finds no GPU here.*--tiny"):
         run(options)
 

@@ -380,7 +380,6 @@ CASES = [
     ({}, "download_ipapack.py --tries x", "'x', expected a whole number"),
     ({}, "download_ipapack.py --first_pause nan", "'nan', expected a number from 0"),
     ({}, "download_ipapack.py --first_pause -1", "first_pause"),
-    ({}, "download_ipapack.py --verify --tries 2", "--tries: not used"),
     ({}, "download_ipapack.py --source raw --repositories a/b", "--source: not used"),
     # --- recordings
     ({}, "lid --n_best 0 a.wav", NO_PROCESS),

@@ -96,7 +96,7 @@ def test_another_front_takes_espnets_own_way(tmp_path, changes):
 def ctc_on_meta(log_probs, labels, lengths, target_lengths):
     """PyTorch's has no meta kernel; it reads lengths, which have to be on the CPU."""
     assert lengths.device.type == target_lengths.device.type == "cpu"
-    assert labels.shape == (int(target_lengths.sum()),)
+    assert labels.shape == (len(target_lengths), int(target_lengths.max()))
     return log_probs.sum((0, 2))
 
 

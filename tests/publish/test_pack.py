@@ -104,7 +104,7 @@ def test_packing_again_gives_the_same_bytes_and_leaves_nothing_of_a_kill(
 ):
     before = packed.archive.read_bytes(), files_of(packed.folder)
     (exp / ".packed.making-abc").mkdir()
-    (exp / ".exp_valid.zip.abc.new").write_bytes(b"half")
+    (exp / f".{packed.archive.name}.abc.new").write_bytes(b"half")
     os.utime(exp / "config.yaml", (0, 0))
     again = pack(
         exp, train_set=root / "train", profiles=[PROFILE], hf_repo="user/tiny_powsm"

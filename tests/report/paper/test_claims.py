@@ -19,7 +19,7 @@ from powsm.report.paper.claims import (
     render_claims,
 )
 from powsm.report.paper.fill import Score, System
-from powsm.report.paper.spec import load_table
+from powsm.report.paper.spec import TableError, load_table
 from powsm.score.metrics import score_phones
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -142,7 +142,7 @@ def test_sets_are_pooled():
 def test_faulty_claims_are_refused(tmp_path):
     path = tmp_path / "claims.yaml"
     path.write_text("sets: {seen: [a]}\nclaims: [{name: x, statment: y, source: z}]\n")
-    with pytest.raises(ClaimError, match="x: unknown statment"):
+    with pytest.raises(TableError, match=r"a claim: unknown \['statment'\]"):
         load_claims(path)
     path.write_text(
         "sets: {seen: [a]}\n"
