@@ -210,7 +210,7 @@ class _ColumnsOfTargets(torch.autograd.Function):
         if not wants_gradient:
             return total
         # scores of the target's columns: probability less expectation
-        summed.backward()  # autograd.grad fails where operations are counted
+        torch.autograd.backward(summed)  # `grad` fails where operations are counted
         grad = columns.grad
         # what is expected sums to 1 but for rounding, which the backward pass of a
         # log-softmax takes off again
