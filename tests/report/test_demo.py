@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from dataclasses import replace
+from http.client import HTTPResponse
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,62 @@ def test_server_hears_and_keeps_nothing(model, tmp_path):
     assert not folder.exists() and os.environ.get("GRADIO_TEMP_DIR") == before
 
 
+def test_server_removes_what_visitors_abandon(model, tmp_path, monkeypatch):
+    """A page that is closed during an upload or before its file was heard."""
+    pytest.importorskip("gradio")
+    monkeypatch.setattr(server, "_ABANDONED_S", 0.5)
+    monkeypatch.setattr(server, "_LOOK_S", 0.1)
+    with server.serving(Bench({"x": model}), port=free_port()) as url:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        whole = half_sent(url, b"sound" * 1000, whole=True)
+        answer = HTTPResponse(whole)
+        answer.begin()
+        assert Path(json.loads(answer.read())[0]).is_relative_to(folder)
+        cut = half_sent(url, b"sound" * 1000)
+        wait_for(lambda: any(p.parent == folder for p in files_in(folder)))
+        cut.close()
+        assert left_in(folder) == [] and list(folder.iterdir()) == []
+        monkeypatch.setattr(server, "_ABANDONED_S", 60.0)
+        cut = half_sent(url, b"sound" * 1000)
+        wait_for(lambda: files_in(folder))
+        # and the server ends while it waits for the rest
+    assert not folder.exists()
+    cut.close()
+    whole.close()
+
+
+def test_uploads_of_killed_servers_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed = tmp_path / "powsm-demo-of_a_killed_one" / "0af" / "talk.wav"
+    killed.parent.mkdir(parents=True)
+    killed.write_bytes(b"sound")
+    other = tmp_path / "powsm-demo"
+    other.mkdir()
+    with server._uploads() as first:
+        assert sorted(tmp_path.iterdir()) == sorted([other, first])
+        with server._uploads() as second:
+            assert first.exists() and second.exists()
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def half_sent(url, content, *, whole=False):
+    """A connection over which a file is uploaded, to its middle or to its end."""
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+        + content
+        + b"\r\n--x--\r\n"
+    )
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(body) if whole else 2 * len(body)}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    )
+    port = int(url.rstrip("/").rpartition(":")[2])
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.sendall(head.encode() + body)
+    return connection
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -192,9 +249,17 @@ def free_port():
 
 def left_in(folder):
     """The files of a folder, once what is on its way out is gone."""
+    wait_for(lambda: not files_in(folder))
+    return files_in(folder)
+
+
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def wait_for(happens):
+    """Wait until something is so, or half a minute."""
     for _ in range(300):
-        left = [path for path in folder.rglob("*") if path.is_file()]
-        if not left:
+        if happens():
             break
         time.sleep(0.1)
-    return left

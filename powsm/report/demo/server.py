@@ -2,18 +2,22 @@
 
 Nothing is kept: a recording is taken from the disk into memory as soon as it is there,
 and its file is removed two seconds later; in memory it stays until another takes its
-place, the page is closed, or ten minutes have passed. Nothing is sent elsewhere: no
-statistics, no fonts, no link.
+place, the page is closed, or ten minutes have passed. What nobody asks about, because
+a page was closed during or after an upload, is removed a minute after its last byte;
+the end of the server removes all, and its next start what a killed one left. Nothing is
+sent elsewhere: no statistics, no fonts, no link.
 """
 
+import fcntl
 import html
 import os
 import shutil
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -24,6 +28,9 @@ from powsm.tasks import PHONES, TASKS, plain_task
 ADDRESS = "127.0.0.1"
 KEPT_S = 600  # seconds that a recording stays in memory
 _DRAWN_S = 2.0  # seconds in which the box may still ask for the file, to draw it
+_ABANDONED_S = 60.0  # since the last byte of a file that nobody asked about
+_LOOK_S = 5.0  # between two looks for such files
+_UPLOADS = "powsm-demo-"  # beginning of the name of the folder that files come to
 _NOTHING = "nothing"  # instead of a second way
 _MOST_WAITING = 20  # requests in line
 _FONTS = ("system-ui", "Segoe UI", "Noto Sans", "DejaVu Sans", "sans-serif")
@@ -75,18 +82,51 @@ def serving(bench: Bench, *, port: int | None = None, max_mb: float = 20) -> Ite
 
 @contextmanager
 def _uploads() -> Iterator[Path]:
-    """A folder for files on their way, which is removed."""
+    """A folder for files on their way, which is removed, as those of killed servers."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_UPLOADS}*"):
+        with suppress(OSError), _in_use(old):  # an error: a server is at work in it
+            shutil.rmtree(old)
     names = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")
     before = {name: os.environ.get(name) for name in names}
-    with tempfile.TemporaryDirectory(prefix="powsm-demo-") as folder:
-        os.environ.update(dict(zip(names, (folder, "False"), strict=True)))
+    with tempfile.TemporaryDirectory(prefix=_UPLOADS) as name, _in_use(Path(name)):
+        folder, end = Path(name), threading.Event()
+        looking = threading.Thread(target=_look, args=(folder, end), daemon=True)
+        looking.start()
+        os.environ.update(dict(zip(names, (name, "False"), strict=True)))
         try:
-            yield Path(folder)
+            yield folder
         finally:
+            end.set()
+            looking.join()
             for name, value in before.items():
                 os.environ.pop(name)
                 if value is not None:
                     os.environ[name] = value
+
+
+@contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Mark a folder as in use, which the system undoes when the process is killed.
+
+    Raises:
+        OSError: it is in use.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _look(folder: Path, end: threading.Event) -> None:
+    """Remove abandoned uploads, whole ones and parts, until the end."""
+    while not end.wait(_LOOK_S):
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                age_s = time.time() - path.stat().st_mtime
+                if path.is_file() and age_s > _ABANDONED_S:
+                    _remove(path, folder)
 
 
 def _gradio():
@@ -104,9 +144,7 @@ def _gradio():
 def _page(gr, bench: Bench, folder: Path):
     ways = list(bench.ways())
     tasks = bench.tasks()
-    with gr.Blocks(
-        title="POWSM", analytics_enabled=False, delete_cache=(60, KEPT_S)
-    ) as page:
+    with gr.Blocks(title="POWSM", analytics_enabled=False) as page:
         gr.Markdown(f"# POWSM\n{', '.join(bench.models)}")
         with gr.Row():
             recording = gr.Audio(
