@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
 
     plan = ablation.Plan.load(options.plan)
     left_out = of_other_data(plan, options)
+    find_teachers(plan, options.out)
     scores: dict[str, dict[Path, Scores]] = {}
     costs: dict[str, Cost] = {}
     for number, variant in enumerate(plan.variants, 1):
@@ -90,6 +91,20 @@ def of_other_data(plan: "Plan", options: argparse.Namespace) -> dict[str, str]:
             "begin with its dump folder, which stage 4 makes by --subset"
         )
     return left_out
+
+
+def find_teachers(plan: "Plan", out: Path) -> None:
+    """Look for the models that variants are to learn from, before any is trained.
+
+    Raises:
+        CheckpointError: one is not there.
+    """
+    from powsm.model.find import find_model
+
+    for variant in plan.variants:
+        teacher = dict(variant.settings.get("model_conf") or {}).get("teacher")
+        if teacher and not is_trained(variant, out / variant.folder):
+            find_model(teacher)
 
 
 def is_trained(variant: "Variant", exp: Path) -> bool:

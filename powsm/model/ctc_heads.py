@@ -113,12 +113,36 @@ class Head(NamedTuple):
             return layer(said)
         return F.linear(said, layer.weight[:, self.columns.kept], layer.bias)
 
+    def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """(E, T, C) its scores of tokens (C,), which it speaks."""
+        if self.columns is not None:
+            token_ids = self.columns.rows(token_ids)
+        return self.logits.index_select(-1, token_ids)
+
     def log_probs(self) -> torch.Tensor:
         """(E, T, V) of all tokens."""
         logits = self.logits.float()
         if self.columns is not None:
             logits = self.columns.spread(logits)
         return logits.log_softmax(-1)
+
+
+def divergence(
+    log_probs: torch.Tensor, aims: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
+    """KL(aims || said) of each example in nats, added up over its positions.
+
+    Args:
+        log_probs: (E, T, V) what is said.
+        aims: (E, T, V) what it is drawn to, log-probabilities as well.
+        lengths: (E,) positions of each row; the rest does not count.
+
+    Returns:
+        (E,), at least 0.
+    """
+    apart = F.kl_div(log_probs, aims, reduction="none", log_target=True).sum(-1)
+    columns = torch.arange(apart.size(1), device=apart.device)
+    return apart.masked_fill(columns >= lengths[:, None], 0.0).sum(1)
 
 
 def disagreement(logits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -138,7 +162,4 @@ def disagreement(logits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """
     log_probs = logits.float().log_softmax(-1)
     aims = log_probs.detach().roll(len(log_probs) // 2, 0)
-    apart = F.kl_div(log_probs, aims, reduction="none", log_target=True).sum(-1)
-    columns = torch.arange(apart.size(1), device=apart.device)
-    apart = apart.masked_fill(columns >= lengths[:, None], 0.0).sum(1)
-    return sum(apart.chunk(2)) / 2
+    return sum(divergence(log_probs, aims, lengths).chunk(2)) / 2

@@ -25,8 +25,8 @@ from torch.amp import autocast
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.batch import Batch
-from powsm.model.ctc_heads import Head, PhoneColumns, disagreement
-from powsm.tasks import TASKS, WORD_START
+from powsm.model.ctc_heads import Head, PhoneColumns, disagreement, divergence
+from powsm.tasks import PHONES, TASKS, WORD_START, tasks_writing
 from powsm.vocabulary.symbols import special_symbols
 
 N_PREFIX = 2  # positions before the frames: language and task
@@ -44,15 +44,20 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         interctc_vocab: `all`, or `phones`: heads between that are taught phones speak
             blank, `<unk>`, phones and what stands before them alone, and condition the
             blocks after them by these. They share the weights of the last head.
+        teacher: a trained model with a decoder, which the trainer loads; None is off.
+        teacher_weight: of KL(teacher || student) between what its CTC head says of
+            blank and phones and what the heads say that are taught phones.
         **kwargs: those of `ESPnetS2TCTCModel`.
 
     Attributes:
         lang_apply_prob: how often an example of training is given its language, as in
             ESPnet's `preprocessor_conf`. Below 1 the model learns to find it.
+        teacher: in training a `powsm.train.parts.teacher.Teacher`, no part of this.
     """
 
     ctc_weight = 1.0  # there is no decoder
     lang_apply_prob = 1.0
+    teacher = None
 
     def __init__(
         self,
@@ -60,6 +65,8 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         share_features: bool = True,
         consistency_weight: float = 0.0,
         interctc_vocab: str = "all",
+        teacher: str | None = None,
+        teacher_weight: float = 0.5,
         **kwargs,
     ):
         kwargs.setdefault("report_cer", False)
@@ -79,6 +86,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
                 f"consistency_weight is {consistency_weight}, but without specaug both "
                 "views of a recording are the same; set one of the two"
             )
+        self.teacher_weight = teacher_weight
         self.phones: PhoneColumns | None = None
         if interctc_vocab not in ("all", "phones"):
             raise PowsmError(
@@ -117,6 +125,9 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         n_examples = batch.n_examples
         if prefix is None:
             prefix = self._prefix(batch.text)
+        said = None
+        if self.training and self.teacher is not None:
+            said = self.teacher(batch.speech, batch.speech_lengths)
         is_consistent = self.training and self.consistency_weight > 0
         if is_consistent:
             batch, prefix = batch.twice(), torch.cat([prefix, prefix])
@@ -149,8 +160,40 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             consistency = self._over_heads(each)
             stats["loss_consistency"] = consistency.detach()
             loss = loss + self.consistency_weight * consistency
+        if said is not None:
+            apart = self._apart_from_teacher(heads, lengths, said, batch)
+            stats["loss_teacher"] = apart.detach()
+            loss = loss + self.teacher_weight * apart
         stats["loss"] = loss.detach()
         return force_gatherable((loss, stats, n_examples), loss.device)
+
+    def _apart_from_teacher(
+        self,
+        heads: Sequence[Head],
+        lengths: torch.Tensor,
+        said: torch.Tensor,
+        batch: Batch,
+    ) -> torch.Tensor:
+        """How far the heads are from a teacher, where they are taught phones.
+
+        Blank and phones are compared as if a head spoke no other token, and frames
+        alone: language, task and time stay free to be said where they fit.
+
+        Args:
+            said: (U, T, C) log-probabilities of the teacher for each recording.
+        """
+        # recordings that are heard twice are taught the same both times
+        said = said[batch.example_audio % len(said)]
+        writes_phones = sum(
+            self.rows_of_task(batch.text, task) for task in tasks_writing(PHONES)
+        ).bool()
+        each = []
+        for head, is_phones in zip(heads, self._phones_only(len(heads)), strict=True):
+            logits = head.logits_of(self.teacher.token_ids)[:, N_PREFIX:]
+            log_probs = logits.float().log_softmax(-1)
+            apart = divergence(log_probs, said, lengths - N_PREFIX)
+            each.append((apart if is_phones else apart * writes_phones).mean())
+        return self._over_heads(each)
 
     def _over_heads(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
         """What a loss of each head is together, that of the last block coming last."""
@@ -184,7 +227,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     @property
     def stat_names(self) -> list[str]:
         """Every statistic that a batch may have."""
-        names = ["loss", "loss_ctc", "loss_consistency"]
+        names = ["loss", "loss_ctc", "loss_consistency", "loss_teacher"]
         names += [f"loss_interctc_layer{block}" for block in self.head_blocks[:-1]]
         return names + [f"loss_{task}" for task in self._task_ids]
 

@@ -47,6 +47,8 @@ _MODEL_KEYS = (
     "share_features",
     "consistency_weight",
     "interctc_vocab",
+    "teacher",
+    "teacher_weight",
 )
 # with which no model of ESPnet's holds the parameters, or reads them the same way
 _NOT_STOCK = {"ctc_vocab": "phones", "interctc_vocab": "phones"}

@@ -194,6 +194,7 @@ _RANGES = {
     "model_conf.lsm_weight": (0, 1),
     "model_conf.guided_attention_weight": (0, math.inf),
     "model_conf.consistency_weight": (0, math.inf),
+    "model_conf.teacher_weight": (0, math.inf),
     "optim_conf.lr": (0, math.inf),
     "optim_conf.weight_decay": (0, math.inf),
     "optim_conf.eps": (0, math.inf),

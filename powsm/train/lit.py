@@ -52,6 +52,7 @@ from powsm.train.memory import (
     UpdateInParts,
     mean_gradients,
 )
+from powsm.train.parts.teacher import Teacher
 from powsm.train.validation import Shown, Validation
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class LitPowsm(LitESPnetModel):
         self.model = task_of_model(args.model).build_model(args=args)
         if isinstance(self.model, PowsmCtcModel):
             set_language_dropout(self.model, args.preprocessor_conf)
+            if source := dict(args.model_conf).get("teacher"):
+                self.model.teacher = Teacher.load(source, self.model, args.ctc_target)
         self.batch_options = BatchOptions(
             **({"seed": args.seed} | dict(args.batch_conf))
         )

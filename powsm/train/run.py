@@ -34,7 +34,7 @@ from powsm.cluster.ranks import meet
 from powsm.errors import PowsmError
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
-from powsm.model.find import keep_normaliser
+from powsm.model.find import find_model, keep_normaliser
 from powsm.model.start_from import added_tokens, load_initial
 from powsm.prepare.index import build_index
 from powsm.settings import ConfigError
@@ -157,6 +157,7 @@ def train(
 
     Raises:
         ConfigError: a setting is one that only ESPnet's own loop reads.
+        CheckpointError: a teacher that is not there, or does not fit.
         TrainingError: gradients stay infinite, a criterion does not exist, a GPU is
             wanted and there is none, or no checkpoint can be used.
         LoadingError: a batch cannot be handed over.
@@ -250,6 +251,8 @@ def _check(args: argparse.Namespace) -> None:
             "lora trains adapters of a trained model: name it with --init_from, or "
             "init_param"
         )
+    if teacher := dict(args.model_conf).get("teacher"):
+        find_model(teacher)  # before anything is written
     if unread := not_read(args):
         raise ConfigError(
             f"only ESPnet's own loop reads {', '.join(unread)}: remove them, or train "

@@ -185,12 +185,19 @@ def look(
 def stock_settings(args) -> dict:
     """The settings of ESPnet's own parser, changed where its loop cannot follow."""
     settings = config.stock_config(args)
-    if asked := [key for key in ("augment", "lora") if settings["powsm"].get(key)]:
+    ours = settings["powsm"]
+    asked = [key for key in ("augment", "lora") if ours.get(key)]
+    asked += [
+        f"model_conf.{key}"
+        for key in ("consistency_weight", "teacher")
+        if ours["model_conf"].get(key)
+    ]
+    if asked:
         raise ConfigError(
             f"only our own loop reads {' '.join(asked)}: remove it, or train with "
             "--trainer powsm"
         )
-    log.info("not used by ESPnet's loop: %s", settings["powsm"])
+    log.info("not used by ESPnet's loop: %s", ours)
     parser = stock_task(settings["model"]).get_parser()
     stock_keys = {action.dest for action in parser._actions}
     settings = {key: settings[key] for key in settings if key in stock_keys}

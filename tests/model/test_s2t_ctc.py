@@ -315,6 +315,7 @@ def test_switches_that_are_off_change_no_bit(weight):
     """The masks, too, are those of a model that knows neither switch."""
     ours, _ = make_batches()
     off = {} if weight is None else {"consistency_weight": 0.0, "interctc_vocab": "all"}
+    off |= {} if weight is None else {"teacher": None, "teacher_weight": 2.0}
     torch.manual_seed(0)
     model, plain = build(model_conf=off, **MASKS), build(**MASKS)
     found = []
@@ -365,6 +366,67 @@ def test_heads_of_phones_alone_leave_the_last_head_all_tokens():
     words = [10, 11]  # a and b
     assert (heads[1][..., words] < -1e3).all()
     assert (heads[3][..., words] > -1e3).all() and (heads[4][..., words] > -1e3).all()
+
+
+class Teacher:
+    """Says something of blank and the three phones, the same whenever it is asked."""
+
+    token_ids = torch.tensor([0, 12, 13, 14])
+
+    def __call__(self, speech, lengths):
+        n_frames = ((speech.size(1) // 128 + 1 - 3) // 2 + 1 - 3) // 2 + 1  # hop 128
+        said = torch.randn(
+            *(len(speech), n_frames, 4), generator=torch.Generator().manual_seed(2)
+        )
+        return said.log_softmax(-1)
+
+
+def test_teacher_is_followed_where_phones_are_taught():
+    """In every frame of every head that is taught them, blank and phones alone."""
+    ours, _ = make_batches()
+    model = build(model_conf={"teacher_weight": 0.7})
+    plain = model(**ours)[0].item()
+    model.teacher = Teacher()
+    loss, stats, _ = model(**ours)
+    batch = Batch.of({k: v for k, v in ours.items() if not k.startswith("prefix")})
+    heads, lengths = model._heads(
+        *(batch.speech, batch.speech_lengths, batch.text_prev),
+        *(batch.text_prev_lengths, ours["prefix"], batch.example_audio),
+    )
+    said = Teacher()(batch.speech, batch.speech_lengths).exp()
+    apart = []
+    for head, taught in zip(heads, ({4, 5, 6, 7}, {5, 6}, {5, 6}), strict=True):
+        total = 0.0
+        for row in range(8):
+            if int(batch.text[row, 1]) not in taught:  # of pr and g2p phones are last
+                continue
+            for frame in range(int(lengths[row]) - 2):
+                p = said[batch.example_audio[row], frame]
+                q = head.logits[row, 2 + frame, [0, 12, 13, 14]].softmax(-1)
+                total += (p * (p / q).log()).sum().item()
+        apart.append(total / 8)
+    expected = 0.2 * apart[2] + 0.4 * (apart[0] + apart[1])
+    assert expected > 1
+    assert stats["loss_teacher"].item() == pytest.approx(expected, rel=1e-4)
+    assert loss.item() == pytest.approx(plain + 0.7 * expected, rel=1e-5)
+    assert "loss_teacher" in model.stat_names
+    model.eval()
+    assert model(**ours)[0].item() == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("vocab", ["all", "phones"])
+def test_teacher_is_heard_once_for_both_views_and_by_heads_of_phones(vocab):
+    ours, _ = make_batches()
+    conf = {"interctc_vocab": vocab, "ctc_asr_only": [True, True, False]}
+    one = build(model_conf=conf)
+    two = build(model_conf=conf | {"consistency_weight": 1.0}, **MASKS)
+    two.load_state_dict(one.state_dict())
+    two.specaug = None
+    found = []
+    for model in (one, two):
+        model.teacher = Teacher()
+        found.append(model(**ours)[1]["loss_teacher"].item())
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 @pytest.mark.parametrize(

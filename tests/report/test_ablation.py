@@ -12,6 +12,7 @@ from powsm_command import POWSM, run_verb
 from tiny_model import SETTINGS, make_tokens
 
 from powsm.cli import ablate
+from powsm.model.find import CheckpointError
 from powsm.report import ablation
 from powsm.report.ablation import Cost, Plan
 from powsm.score.metrics import score_phones
@@ -146,6 +147,17 @@ def test_changed_settings_leave_out_how_long():
         "lr",
         "seed",
     ]
+
+
+def test_teacher_that_is_missing_is_told_before_anything_is_trained(tmp_path):
+    plan = Plan.load(ROOT / "conf/ablation_mini_ctc.yaml")
+    with pytest.raises(CheckpointError, match="s2t_train_mini_bpe300: no such folder"):
+        ablate.find_teachers(plan, tmp_path)
+    exp = tmp_path / "taught_by_the_model_with_a_decoder"
+    exp.mkdir()  # trained already
+    (exp / "history.jsonl").write_text('{"epoch": 2, "updates": 400}\n')
+    (exp / "valid.loss.ave.pth").touch()
+    ablate.find_teachers(plan, tmp_path)
 
 
 def test_one_command_trains_decodes_and_scores_and_then_reuses(

@@ -44,6 +44,7 @@ _DEFINING = {
     "model_conf.interctc_vocab": "all",
     "model_conf.ctc_asr_only": None,
     "model_conf.consistency_weight": 0.0,
+    "model_conf.teacher": None,
     "preprocessor_conf.lang_apply_prob": None,
     "ctc_target": "phones",
     "optim_conf.lr": None,

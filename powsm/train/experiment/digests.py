@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from powsm.model.find import find_model
 from powsm.train.augment.settings import Augment, recordings
 
 _SET_FILES = ("text", "text.prev", "text.ctc", "utt2num_samples")
@@ -44,6 +45,10 @@ def identify(
     if augment is not None and augment.noise and augment.noise.folder:
         digests["noise"] = _noise_digest(augment.noise.folder)
         places["noise"] = augment.noise.folder
+    if teacher := dict(vars(args).get("model_conf") or {}).get("teacher"):
+        hashed = hashlib.sha256()
+        _hash_stretches(find_model(teacher).weights_file, hashed)
+        digests["teacher"], places["teacher"] = hashed.hexdigest(), teacher
     return {"digests": digests, "places": places}
 
 
