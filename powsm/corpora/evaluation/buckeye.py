@@ -20,14 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from powsm.audio import WINDOW_S
-from powsm.corpora.evaluation.kaldi_folder import (
-    CorpusError,
-    LeftOut,
-    Segment,
-    Written,
-    write_segments,
-)
-from powsm.corpora.evaluation.published import published_segments
+from powsm.corpora.evaluation.kaldi_folder import CorpusError, LeftOut, Segment
 from powsm.files.text import open_text
 from powsm.phones.alphabets import read_alphabet, to_ipa
 
@@ -58,18 +51,7 @@ class Label(NamedTuple):
         return not self.is_phone
 
 
-def prepare_buckeye(
-    source: Path, out: Path, *, allow_incomplete: bool = False
-) -> Written:
-    """Write the set from a copy of anyspeech's or the original."""
-    left_out = LeftOut(allow_incomplete)
-    segments = published_segments(source, "eng", left_out)
-    if segments is None:
-        segments = _segments(Path(source), left_out)
-    return write_segments(out, segments, left_out)
-
-
-def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     files = sorted(source.rglob("s*.phones"))
     if not files:
         raise CorpusError(
