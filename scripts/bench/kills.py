@@ -4,28 +4,40 @@
 A corpus is generated, and every stage runs once undisturbed. Then each stage is started
 again and again in a folder that has all stages before it: killed after a random time
 (kill -9 of the process alone, as the memory killer does it) and started again until it
-ends; twice at the same moment; and as a shell's child whose shell is killed, with a
-second start while it goes on. After each try all its files are compared with those of
-the undisturbed run, and nothing hidden may be left. Of a training these are the
-weights and settings; what it logs holds times.
+ends; twice at the same moment; as a shell's child whose shell is killed, with a second
+start while it goes on; and by a recipe's run.sh that is killed in the same way. After
+each try all its files are compared with those of the undisturbed run, and nothing
+hidden may be left. Of a training, what says how long it took is not compared.
 
 A start is a fork of this process, which has the libraries already: so a stage begins at
-once, and most kills meet its work, not its imports.
+once, and most kills meet its work, not its imports. run.sh starts as users start it.
+Packing leaves out its look at stock ESPnet, which writes nothing and takes longest; so
+run.sh does not pack.
 
-    scripts/bench/kills.py           # 20 tries each, about an hour of one core
-    scripts/bench/kills.py --quick   # one try of stages 1 and 4 each, as a test does it
+    scripts/bench/kills.py                  # 20 tries of each stage and way
+    scripts/bench/kills.py --stages 2 11    # of these stages alone
+    scripts/bench/kills.py --quick          # one try of stages 1 and 4, as a test does
+
+Prints a line of JSON a stage: its tries and how many of each kind ended wrong. On
+standard error it says how far it is and what was wrong.
 """
 
 import argparse
 import importlib
+import json
 import multiprocessing
 import os
 import random
 import runpy
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,9 +48,13 @@ import numpy as np  # noqa: E402
 from shar_builder import make_cut, write_shard  # noqa: E402
 
 REFUSED = "is being written by"
-UNDISTURBED = "a model"  # of random weights, which stages 10 to 14 need
-# records hold times, and so does what a training logs
-NOT_COMPARED = {".parts", ".index", "tensorboard", "history.jsonl", "train.log"}
+LONGEST_S = 900  # that a start may take; what takes longer hangs
+UNDISTURBED = "a model"  # of random weights, which stages 12 to 14 need
+# records hold times, and so does what a training logs; only run.sh leaves a run.sh
+NOT_COMPARED = {".parts", ".index", "tensorboard", "train.log", "run.sh"}
+TOKENS = "data/token_list/bpe_unigram55"
+TRAINED, RANDOM = "trained", "exp"  # experiments
+PROFILE = "conf/decode_ctc_greedy.yaml"
 WORDS = "the a small cat dog sat ran on under old new tree house and or but".split()
 PHONES = "p t k a i u s m n l ɹ ə ɛ ɪ ʃ".split()
 
@@ -62,26 +78,52 @@ def write_corpus(folder: Path, seed: int, n_utts: int) -> None:
             write_shard(folder / "cv_shar" / split, cuts, f"{number:06d}")
 
 
-def commands(corpus: Path) -> dict[str, list[str]]:
-    """Stage -> a script of local/ or a verb with options, run in the folder to fill."""
-    token_dir = "data/token_list/bpe_unigram55"
+def write_recipe(folder: Path, corpus: Path) -> None:
+    """What a recipe's folder holds: settings, and a run.sh of all stages with them."""
+    import tiny_model
+    import yaml
+
+    for name in ("conf", "local", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    # few batches of validation, so that most kills meet updates
+    batches = {"batch_seconds": 30, "update_batches": 1}
+    settings = tiny_model.SETTINGS | {"batch_conf": batches}
+    (folder / "train.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "cmd.sh").write_text("export cmd_backend=local\n")
+    programs = shlex.quote(str(Path(sys.executable).parent))
+    (folder / "path.sh").write_text(f"export PATH={programs}:${{PATH}}\n")
+    options = {
+        **{"downloads": corpus, "audio_format": "flac.ark", "nbpe": 55},
+        **{"phones": "observed", "languages": "observed", "time_symbols": "false"},
+        **{"config": "train.yaml", "test_sets": "test_cv", "decode_configs": PROFILE},
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    (folder / "run.sh").write_text(f'exec scripts/s2t.sh {shlex.join(words)} "$@"\n')
+
+
+def commands(corpus: Path) -> dict[str, list[list[str]]]:
+    """Stage -> scripts of local/ or verbs with options, run in the folder to fill."""
     tokens = "--nbpe 55 --phones observed --languages observed --time_step_s none"
-    sets = f"--sets test_cv --device cpu --profiles {ROOT}/conf/decode_ctc_greedy.yaml"
+    exp = f"--exp exp/{RANDOM} --dump dump/raw"
+    stats = "exp/s2t_stats_raw"
     lines = {
         "1": f"prepare_data.py --downloads {corpus}",
         "2": "data_report.py",
-        "3": "copy_audio.py",
+        "3": "copy_audio.py --format flac.ark",
         "4": "prepare_dump.py",
         "5": f"tokens {tokens}",
-        UNDISTURBED: token_dir,
-        "10": "stats --dump dump/raw/train --config train.yaml --out exp/stats",
-        "11": "train --config train.yaml --dump dump/raw --exp trained "
-        f"--token_dir {token_dir}",
-        "12": f"decode --exp exp --dump dump/raw {sets}",
-        "13": "score-exp --exp exp --dump dump/raw",
-        "14": "pack --exp exp --dump dump/raw",
+        UNDISTURBED: UNDISTURBED,
+        "10": f"stats --dump dump/raw/train --config train.yaml --out {stats}",
+        "11": f"train --config train.yaml --dump dump/raw --token_dir {TOKENS} "
+        f"--stats {stats} --exp exp/{TRAINED} --set ngpu=0",
+        "12": f"decode {exp} --sets test_cv --device cpu --profiles {PROFILE}",
+        "13": f"score-exp {exp} && report {exp}",
+        "14": f"pack {exp} --profiles {PROFILE}",
     }
-    return {stage: line.split() for stage, line in lines.items()}
+    return {
+        stage: [command.split() for command in line.split(" && ")]
+        for stage, line in lines.items()
+    }
 
 
 def load_libraries(stages: list[str]) -> None:
@@ -92,9 +134,9 @@ def load_libraries(stages: list[str]) -> None:
         "4": ("powsm.prepare.dump",),
         "5": ("powsm.vocabulary.train",),
         "10": ("tiny_model", "powsm.train.stats"),
-        "11": ("powsm.train.run",),
+        "11": ("powsm.train.run", "torch._dynamo", "torch.utils.tensorboard"),
         "12": ("powsm.decode.recogniser",),
-        "13": ("powsm.score.results", "powsm.score.metrics"),
+        "13": ("powsm.score.results", "powsm.score.metrics", "powsm.report.page"),
         "14": ("powsm.publish.pack",),
     }
     for stage in stages:
@@ -102,42 +144,42 @@ def load_libraries(stages: list[str]) -> None:
             importlib.import_module(module)
 
 
-def work_in(folder: Path, command: list[str], stderr: Path) -> None:
-    """What a fork does: run a command to its end."""
-    name, *options = command
+def work_in(folder: Path, stage: list[list[str]], stderr: Path) -> None:
+    """What a fork does: run the commands of a stage to their end."""
     os.chdir(folder)
     with open(stderr, "w") as file, open(os.devnull, "w") as null:
         os.dup2(null.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    for command in stage:
+        run_here(command)
+
+
+def run_here(command: list[str]) -> None:
+    name, *options = command
     if name.endswith(".py"):
-        sys.argv = [name, *options]
+        sys.argv = command
         runpy.run_path(str(ROOT / "local" / name), run_name="__main__")
-    elif name.startswith("data/token_list"):
-        make_model(Path(name))
+    elif command == UNDISTURBED.split():
+        import tiny_model
+
+        tiny_model.make_experiment(Path("exp"), Path(TOKENS))
     else:
         from powsm.cli.main import main
+        from powsm.publish import pack
 
+        pack.check_with_stock = lambda *files: {}  # see the top of this file
         main(command)
 
 
-def make_model(token_dir: Path) -> None:
-    import tiny_model
-    import yaml
-
-    tiny_model.make_experiment(Path(), token_dir)
-    Path("train.yaml").write_text(yaml.safe_dump(tiny_model.SETTINGS))
-
-
 class Run:
-    """A command in a process of its own; `is_shell`: as the child of another one."""
+    """A stage in a process of its own; `is_shell`: as the child of another one."""
 
-    def __init__(self, command: list[str], folder: Path, *, is_shell: bool = False):
-        fd, name = tempfile.mkstemp(dir=folder.parent, suffix=".err")
-        os.close(fd)
-        self._stderr = Path(name)
+    def __init__(self, stage: list[list[str]], folder: Path, *, is_shell: bool = False):
+        self._stderr = new_file(folder)
         target = wait_for_child if is_shell else work_in
         fork = multiprocessing.get_context("fork")
-        self._process = fork.Process(target=target, args=(folder, command, Path(name)))
+        work = (folder, stage, self._stderr)
+        self._process = fork.Process(target=target, args=work)
         self._process.start()
 
     def kill(self) -> None:
@@ -146,10 +188,26 @@ class Run:
 
     def end(self) -> str | None:
         """Wait for it; None, or why it did not go well."""
-        self._process.join()
+        self._process.join(LONGEST_S)
         if self._process.exitcode == 0:
             return None
-        return (self._stderr.read_text().splitlines() or ["no message"])[-1]
+        if self._process.exitcode is None:
+            self.kill()
+            return f"still at work after {LONGEST_S} s"
+        return last_line(self._stderr)
+
+
+def new_file(folder: Path) -> Path:
+    """For what a start says on standard error."""
+    fd, name = tempfile.mkstemp(dir=folder.parent, suffix=".err")
+    os.close(fd)
+    return Path(name)
+
+
+def last_line(stderr: Path) -> str:
+    """That it was refused, wherever it is said, or else what was said last."""
+    lines = stderr.read_text().splitlines() or ["no message"]
+    return next((line for line in lines if REFUSED in line), lines[-1])
 
 
 def wait_for_child(*work: object) -> None:
@@ -158,78 +216,199 @@ def wait_for_child(*work: object) -> None:
     child.join()
 
 
-def finish(command: list[str], folder: Path) -> str | None:
-    """Run to the end; None, or why it did not go well."""
-    return Run(command, folder).end()
+class Shell:
+    """run.sh for one stage; who holds the file `held` open is not yet gone."""
+
+    def __init__(self, stage: str, folder: Path, held: int | None = None):
+        self._stderr = new_file(folder)
+        exp = TRAINED if stage == "11" else RANDOM
+        command = ["bash", "run.sh", "--stage", stage, "--stop_stage", stage]
+        with open(self._stderr, "w") as file:
+            self._process = subprocess.Popen(
+                [*command, "--exp_name", exp],
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                pass_fds=[] if held is None else [held],
+            )
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> str | None:
+        """Wait for it; None, or why it did not go well."""
+        status = self._process.wait(LONGEST_S)
+        return last_line(self._stderr) if status else None
 
 
 def differences(folder: Path, wanted: Path) -> list[str]:
     """What is not as in the undisturbed run; records hold times, and do not count."""
 
-    def files(top: Path) -> dict[str, bytes]:
+    def files(top: Path) -> dict[str, Path]:
         return {
-            str(path.relative_to(top)): path.read_bytes()
+            str(path.relative_to(top)): path
             for path in top.rglob("*")
             if path.is_file()
             and not NOT_COMPARED & set(path.relative_to(top).parts)
-            and not path.name.endswith(("done.json", "timing.json", ".npz"))
+            and not path.name.startswith(".done_")
+            and not path.name.endswith(("done.json", "timing.json"))
         }
 
-    mine, theirs = files(folder), files(wanted)
-    faults = [n for n in mine.keys() | theirs.keys() if mine.get(n) != theirs.get(n)]
-    for path in wanted.rglob("*.npz"):  # which holds a time
-        with (
-            np.load(path) as theirs_,
-            np.load(folder / path.relative_to(wanted)) as ours,
-        ):
-            if any((ours[key] != theirs_[key]).any() for key in theirs_):
-                faults.append(str(path.relative_to(wanted)))
+    ours, theirs = files(folder), files(wanted)
+    faults = [*(ours.keys() ^ theirs.keys())]
+    for name in ours.keys() & theirs.keys():
+        if ours[name].read_bytes() != theirs[name].read_bytes():
+            if content(ours[name]) != content(theirs[name]):
+                faults.append(name)
     kept = (".parts", ".index")
-    hidden = [str(p) for p in folder.rglob(".*") if p.name not in kept]
+    hidden = [
+        str(path)
+        for path in folder.rglob(".*")
+        if path.name not in kept and not path.name.startswith(".done_")
+    ]
     return sorted(faults) + hidden
 
 
-def killed(command: list[str], folder: Path, took_s: float, rng) -> list[str]:
+def content(path: Path) -> object:
+    """What a file holds but for times, where its format or its purpose puts some in."""
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return {name: arrays[name].tobytes() for name in arrays}
+    if path.suffix == ".ckpt":
+        import torch
+
+        state = torch.load(path, weights_only=True)
+        del state["callbacks"]["Clock"]
+        return comparable(state)
+    if path.name == "history.jsonl":
+        rows = map(json.loads, path.read_text().splitlines())
+        return [row | {"seconds": 0} for row in rows]
+    return path.read_bytes()
+
+
+def comparable(state: object) -> object:
+    """The same with bytes for tensors."""
+    if isinstance(state, dict):
+        return {key: comparable(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [comparable(value) for value in state]
+    return state.numpy().tobytes() if hasattr(state, "numpy") else state
+
+
+@dataclass
+class Stage:
+    """A stage that is tried, where, and how long it takes undisturbed."""
+
+    name: str
+    commands: list[list[str]]
+    folder: Path
+    took_s: float = 0.0
+
+    def start(self, *, is_shell: bool = False) -> Run:
+        return Run(self.commands, self.folder, is_shell=is_shell)
+
+
+def killed(stage: Stage, rng: random.Random) -> list[str]:
     """Kill up to four starts at random times, then let one end."""
     for _ in range(rng.randrange(1, 5)):
-        run = Run(command, folder)
-        time.sleep(rng.uniform(0.05, 1.1) * took_s)
+        run = stage.start()
+        time.sleep(rng.uniform(0.05, 1.1) * stage.took_s)
         run.kill()
-    fault = finish(command, folder)
+    fault = stage.start().end()
     return [fault] if fault else []
 
 
-def two_at_once(command: list[str], folder: Path, took_s: float, rng) -> list[str]:
+def two_at_once(stage: Stage, rng: random.Random) -> list[str]:
     """Start a second one within the time of the first; one at least must end well."""
-    first = Run(command, folder)
-    time.sleep(rng.choice([0.0, rng.uniform(0, took_s)]))
-    second = Run(command, folder)
+    first = stage.start()
+    time.sleep(rng.choice([0.0, rng.uniform(0, stage.took_s)]))
+    second = stage.start()
     ends = [first.end(), second.end()]
     faults = [fault for fault in ends if fault and REFUSED not in fault]
     return faults if None in ends else [*faults, "both failed"]
 
 
-def shell_killed(command: list[str], folder: Path, took_s: float, rng) -> list[str]:
+def shell_killed(stage: Stage, rng: random.Random) -> list[str]:
     """Kill the shell alone; start again while its program goes on, until let in."""
-    ended, is_open_in_child = os.pipe()
-    shell = Run(command, folder, is_shell=True)
-    os.close(is_open_in_child)
-    time.sleep(rng.uniform(0.1, 0.9) * took_s)
-    shell.kill()
-    fault = finish(command, folder)
-    while fault and REFUSED in fault:
-        time.sleep(0.1)
-        fault = finish(command, folder)
-    os.read(ended, 1)  # until the program is gone, too
-    os.close(ended)
+    with until_gone():
+        shell = stage.start(is_shell=True)
+        time.sleep(rng.uniform(0.1, 0.9) * stage.took_s)
+        shell.kill()
+        fault = until_let_in(stage.start)
     return [fault] if fault else []
+
+
+def run_sh_killed(stage: Stage, rng: random.Random) -> list[str]:
+    """Kill run.sh alone while its Python works; start run.sh again until let in."""
+    if stage.name == "14":
+        return []
+    with until_gone() as held:
+        shell = Shell(stage.name, stage.folder, held)
+        while shell.is_running() and not is_locked(stage.folder):
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.9) * stage.took_s)
+        shell.kill()
+        fault = until_let_in(lambda: Shell(stage.name, stage.folder))
+    return [fault] if fault else []
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a stage works there."""
+    return any(n.endswith(".lock") for *_, names in os.walk(folder) for n in names)
+
+
+def until_let_in(start: Callable[[], Run | Shell]) -> str | None:
+    """Start until it is not refused; how that start ended."""
+    while (fault := start().end()) and REFUSED in fault:
+        time.sleep(0.1)
+    return fault
+
+
+@contextmanager
+def until_gone() -> Iterator[int]:
+    """Wait at the end for all that was begun with a file, which this gives, open."""
+    ended, held = os.pipe()
+    try:
+        yield held
+    finally:
+        os.close(held)
+        os.read(ended, 1)
+        os.close(ended)
 
 
 def stage_of(name: str) -> int:
     return 9 if name == UNDISTURBED else int(name)
 
 
-WAYS = {"killed": killed, "two at once": two_at_once, "shell killed": shell_killed}
+WAYS = {
+    "killed": killed,
+    "two at once": two_at_once,
+    "shell killed": shell_killed,
+    "run.sh killed": run_sh_killed,
+}
+
+
+def attempt(stage: Stage, before: Path, wanted: Path, n_tries: int, rng) -> int:
+    """Try a stage in every way, and print what came of it; how many were wrong."""
+    began = time.monotonic()
+    n_wrong = dict.fromkeys(WAYS, 0)
+    for way, disturb in WAYS.items():
+        for number in range(1, n_tries + 1):
+            # always the same path, as it is in the files that are compared
+            shutil.rmtree(stage.folder)
+            shutil.copytree(before, stage.folder, symlinks=True)
+            faults = disturb(stage, rng) + differences(stage.folder, wanted)
+            n_wrong[way] += bool(faults)
+            told = f"{way}, try {number} of {n_tries}: {faults[:3] or 'the same'}"
+            print(f"stage {stage.name}, {told}", file=sys.stderr, flush=True)
+    told = {"stage": stage.name, "tries": n_tries, "wrong": n_wrong}
+    told["seconds"] = round(time.monotonic() - began)
+    print(json.dumps(told), flush=True)
+    return sum(n_wrong.values())
 
 
 def main() -> None:
@@ -238,49 +417,39 @@ def main() -> None:
     )
     parser.add_argument("--tries", type=int, default=20, help="of each stage and way")
     parser.add_argument("--quick", action="store_true", help="see above")
-    stages = ["1", "2", "3", "4", "5", "10", "11", "12", "13", "14"]
-    parser.add_argument("--stages", nargs="+", choices=stages, default=stages)
+    names = ["1", "2", "3", "4", "5", "10", "11", "12", "13", "14"]
+    parser.add_argument("--stages", nargs="+", choices=names, default=names)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     if args.quick:
         args.stages, args.tries = ["1", "4"], 1
-    n_tries, n_wrong = args.tries, 0
+    last = max(map(stage_of, args.stages))
+    n_wrong = 0
     with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
-        top = Path(scratch)
+        top = Path(scratch).resolve()
         write_corpus(top / "downloads", args.seed, 20 if args.quick else 60)
         load_libraries(args.stages)
-        stages = commands(top / "downloads")
         work, before, wanted = top / "work", top / "before", top / "wanted"
         work.mkdir()
-        for stage, command in stages.items():
-            if not any(stage_of(s) >= stage_of(stage) for s in args.stages):
+        write_recipe(work, top / "downloads")
+        for name, lines in commands(top / "downloads").items():
+            if stage_of(name) > last:
                 break
+            stage = Stage(name, lines, work)
             shutil.rmtree(before, ignore_errors=True)
-            shutil.copytree(work, before)  # copies keep the times of files
+            shutil.copytree(work, before, symlinks=True)  # with the times of files
             began = time.monotonic()
-            if fault := finish(command, work):
-                sys.exit(f"stage {stage}, undisturbed: {fault}")
-            took_s = time.monotonic() - began
+            if fault := stage.start().end():
+                sys.exit(f"stage {name}, undisturbed: {fault}")
+            stage.took_s = time.monotonic() - began
             shutil.rmtree(wanted, ignore_errors=True)
-            shutil.copytree(work, wanted)
-            if stage not in args.stages:
-                continue
-            for way, attempt in WAYS.items():
-                wrong = []
-                for _ in range(n_tries):
-                    # always the same path, as it is in the files that are compared
-                    shutil.rmtree(work)
-                    shutil.copytree(before, work)
-                    faults = attempt(command, work, took_s, rng)
-                    faults += differences(work, wanted)
-                    wrong += [faults] if faults else []
-                print(
-                    f"stage {stage}, {way}: {len(wrong)} of {n_tries} wrong", flush=True
-                )
-                for faults in wrong:
-                    print(f"    {faults[:3]}", flush=True)
-                n_wrong += len(wrong)
+            shutil.copytree(work, wanted, symlinks=True)
+            if name in args.stages:
+                n_wrong += attempt(stage, before, wanted, args.tries, rng)
+                # go on with what the undisturbed run made
+                shutil.rmtree(work)
+                shutil.copytree(wanted, work, symlinks=True)
     sys.exit(1 if n_wrong else 0)
 
 
