@@ -1,6 +1,6 @@
 """Pictures of the data report, as PNG bytes; the same counts give the same bytes.
 
-Sets come as `dataaudit.SetStats` by name, and are pooled into train, dev and test.
+Sets come as `counts.SetStats` by name, and are pooled into train, dev and test.
 """
 
 import io
@@ -19,6 +19,32 @@ from powsm.prepare.audit.counts import (
 _COLOURS = dict(zip(("train", "dev", "test"), COLOURS, strict=False))
 _MARKERS = {"train": "o", "dev": "D", "test": "s"}
 _DPI = 110
+_WIDTH = 5.2  # inches; wider ones are too small to read on a phone
+PAPERS = ("light", "dark")
+_INK = "#e6e9ed"  # on dark paper, as `sections` has it
+_ON = {
+    "light": {"grid.color": "#ddd"},
+    "dark": {
+        "grid.color": "#3a424c",
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#14181d"),
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), _INK),
+        **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
+    },
+}
+
+
+def draw(sets: Mapping[str, SetStats], paper: str) -> dict[str, bytes]:
+    """All pictures by file name, for one of `PAPERS`."""
+    from matplotlib import rc_context
+
+    with rc_context(_ON[paper]):
+        return {
+            "hours.png": plot_hours(sets),
+            "durations.png": plot_durations(sets),
+            "phone_rates.png": plot_rates(sets),
+            "phone_rates_by_language.png": plot_rates_by_language(sets),
+            "drops.png": plot_drops(sets),
+        }
 
 
 def _figure(width: float, height: float):
@@ -61,14 +87,14 @@ def _name_languages(axes, langs: Sequence[str]) -> None:
     names = [f"{language_name(lang)} ({lang})" for lang in langs]
     axes.set_yticks(range(len(langs)), names, fontsize=9)
     axes.set_ylim(-0.7, len(langs) - 0.3)
-    axes.grid(color="#ddd", linewidth=0.8)
+    axes.grid(linewidth=0.8)
 
 
 def plot_hours(sets: Mapping[str, SetStats]) -> bytes:
     """Hours of each language, a mark for train, dev and test."""
     total = pooled(list(sets.values()))
     langs = sorted(total.langs, key=lambda lang: total.langs[lang].n_samples)
-    figure, axes = _figure(7, 1.5 + 0.24 * len(langs))
+    figure, axes = _figure(_WIDTH, 1.5 + 0.24 * len(langs))
     for kind, stats in _by_kind(sets).items():
         places = [place for place, lang in enumerate(langs) if lang in stats.langs]
         hours = [hours_of(stats.langs[langs[place]].n_samples) for place in places]
@@ -88,7 +114,7 @@ def plot_hours(sets: Mapping[str, SetStats]) -> bytes:
 
 def _plot_histograms(histograms: Mapping[str, Histogram], unit: str) -> bytes:
     """A line a kind of set, as shares; the axis ends where hardly anything is left."""
-    figure, axes = _figure(7, 3.2)
+    figure, axes = _figure(_WIDTH, 3.2)
     longest = max(histogram.quantile(0.999) for histogram in histograms.values())
     for kind, histogram in histograms.items():
         share = 100 * histogram.bins / max(int(histogram.bins.sum()), 1)
@@ -101,7 +127,7 @@ def _plot_histograms(histograms: Mapping[str, Histogram], unit: str) -> bytes:
         )
     axes.set_xlim(0, longest + 1)
     axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color="#ddd", linewidth=0.8)
+    axes.grid(axis="y", linewidth=0.8)
     axes.set_xlabel(unit)
     axes.set_ylabel("% of utterances")
     _legend(axes)
@@ -130,7 +156,7 @@ def plot_rates_by_language(sets: Mapping[str, SetStats]) -> bytes:
     """Quartiles of the phone rate of each language."""
     rates = {k: v.rate for k, v in pooled(list(sets.values())).langs.items()}
     langs = sorted(rates, key=lambda lang: (rates[lang].quantile(0.5), lang))
-    figure, axes = _figure(7, 1.1 + 0.24 * len(langs))
+    figure, axes = _figure(_WIDTH, 1.1 + 0.24 * len(langs))
     for place, lang in enumerate(langs):
         low, median, high = (rates[lang].quantile(q) for q in (0.25, 0.5, 0.75))
         colour = _COLOURS["train"]
@@ -147,7 +173,7 @@ def plot_drops(sets: Mapping[str, SetStats]) -> bytes:
     kinds = _by_kind(sets)
     total = pooled(list(sets.values())).filtered.dropped
     reasons = [reason for reason, _ in reversed(ranked(total))]
-    figure, axes = _figure(7, 1.3 + 0.35 * max(len(reasons), 1))
+    figure, axes = _figure(_WIDTH, 1.3 + 0.35 * max(len(reasons), 1))
     left = dict.fromkeys(reasons, 0)
     for kind, stats in kinds.items():
         counts = [stats.filtered.dropped[reason] for reason in reasons]

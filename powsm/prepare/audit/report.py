@@ -13,13 +13,7 @@ from powsm.files.whole import atomic_write, sweep_files
 from powsm.formatting import code_points, ranked
 from powsm.languages import LANGUAGES, language_name
 from powsm.prepare.audit.counts import LangStats, SetStats, hours_of, pooled
-from powsm.prepare.audit.plots import (
-    plot_drops,
-    plot_durations,
-    plot_hours,
-    plot_rates,
-    plot_rates_by_language,
-)
+from powsm.prepare.audit.plots import PAPERS, draw
 from powsm.prepare.audit.sections import Section, to_html, to_markdown
 
 STAGE_4_UTTS_PER_S = 5_000  # of one process; measured on generated manifests
@@ -35,19 +29,16 @@ def write_report(
 
     Args:
         folder: usually `data/report`.
-        sets: what `dataaudit.audit_set` counted, by set name.
-        stage_1: `prepare.json` of each set, as `dataaudit.stage_1_record` reads it.
+        sets: what `counts.audit_set` counted, by set name.
+        stage_1: `prepare.json` of each set, as `counts.stage_1_record` reads it.
 
     Returns:
         Names of the files written.
     """
-    pictures = {
-        "hours.png": plot_hours(sets),
-        "durations.png": plot_durations(sets),
-        "phone_rates.png": plot_rates(sets),
-        "phone_rates_by_language.png": plot_rates_by_language(sets),
-        "drops.png": plot_drops(sets),
-    }
+    pictures = {paper: draw(sets, paper) for paper in PAPERS}
+    files = pictures[
+        "light"
+    ]  # report.md may be shown on any paper: they have their own
     sections = [
         _overview(sets),
         _by_language(sets),
@@ -62,14 +53,14 @@ def write_report(
     ]
     with owned(folder):
         sweep_files(folder)
-        for name, data in pictures.items():
+        for name, data in files.items():
             with atomic_write(folder / name, "wb") as file:
                 file.write(data)
         with atomic_write(folder / "report.md") as file:
             file.write(to_markdown("Data report", sections))
         with atomic_write(folder / "index.html") as file:
             file.write(to_html("Data report", sections, pictures))
-    return ["report.md", "index.html", *pictures]
+    return ["report.md", "index.html", *files]
 
 
 # --- sections -------------------------------------------------------------------------

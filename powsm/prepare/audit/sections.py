@@ -23,7 +23,7 @@ th, td { text-align: left; padding: .3rem .7rem .3rem 0; white-space: nowrap;
 th.n, td.n { text-align: right; }
 td:last-child:not(.n) { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
 code { background: var(--soft); padding: 0 .2em; border-radius: .2em; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
 figcaption { font-size: .85rem; opacity: .8; }
 nav a { margin-right: .8rem; white-space: nowrap; }
 @media print {
@@ -67,9 +67,16 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def to_html(
-    title: str, sections: Sequence[Section], pictures: Mapping[str, bytes]
+    title: str,
+    sections: Sequence[Section],
+    pictures: Mapping[str, Mapping[str, bytes]],
 ) -> str:
-    """The report as one page that needs no other file."""
+    """The report as one page that needs no other file.
+
+    Args:
+        pictures: for `light` and `dark` paper, by file name. Paper to print on is
+            light.
+    """
     links = " ".join(
         f'<a href="#s{i}">{html.escape(section.title)}</a>'
         for i, section in enumerate(sections)
@@ -86,15 +93,22 @@ def to_html(
     )
 
 
-def _html_section(anchor: str, section: Section, pictures: Mapping[str, bytes]) -> str:
+def _html_section(
+    anchor: str, section: Section, pictures: Mapping[str, Mapping[str, bytes]]
+) -> str:
     parts = [f'<h2 id="{anchor}">{html.escape(section.title)}</h2>']
     if section.text:
         parts.append(f"<p>{_html_inline(section.text)}</p>")
     if section.picture:
-        data = base64.b64encode(pictures[section.picture]).decode("ascii")
+        light, dark = (
+            base64.b64encode(pictures[paper][section.picture]).decode("ascii")
+            for paper in ("light", "dark")
+        )
         caption = html.escape(section.caption)
         parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+            '<figure><picture><source media="screen and (prefers-color-scheme: dark)" '
+            f'srcset="data:image/png;base64,{dark}">'
+            f'<img alt="{caption}" src="data:image/png;base64,{light}"></picture>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
     if section.rows:

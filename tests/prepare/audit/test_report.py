@@ -1,5 +1,7 @@
 """The report's files: complete, self-contained, the same bytes on every run."""
 
+import base64
+import io
 import re
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from datadir_builder import odd_one_out
+from matplotlib.image import imread
 
 from powsm.files.lock import OwnedError, owned
 from powsm.prepare.audit.counts import audit_set, stage_1_record
@@ -83,6 +86,24 @@ def test_page_needs_no_other_file(report):
         assert source.startswith(("data:image/png;base64,", "#"))
     assert "viewport" in page
     assert "ctc_infeasible" in "".join(collector.text)
+
+
+def test_pictures_are_on_the_paper_of_the_page(report):
+    page = (report / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(
+        r'<picture><source media="([^"]+)" srcset="data:image/png;base64,([^"]+)">'
+        r'<img alt="[^"]+" src="data:image/png;base64,([^"]+)"></picture>',
+        page,
+    )
+    assert len(pictures) == 5 == page.count("<img")
+    for media, *both in pictures:
+        assert media == "screen and (prefers-color-scheme: dark)"  # and not print
+        dark, light = (
+            imread(io.BytesIO(base64.b64decode(data)), "png")[..., :3] for data in both
+        )
+        assert light.shape == dark.shape
+        assert light[0, 0].tolist() == [1, 1, 1] and light.min() < 0.1
+        assert dark[0, 0].max() < 0.15 and dark.max() > 0.85  # its ink is light
 
 
 def test_same_bytes_on_a_second_run(report, tmp_path):
