@@ -74,9 +74,9 @@ class _OpenFile:
     def __init__(self, path: Path):
         self.fd = os.open(path, os.O_RDONLY)
 
-    def __del__(self) -> None:
+    def __del__(self, close=os.close) -> None:  # os may be gone when Python ends
         if hasattr(self, "fd"):
-            os.close(self.fd)
+            close(self.fd)
 
 
 def _most_open() -> int:

@@ -1,9 +1,14 @@
-"""`powsm import`: the same utterances in every form are the same corpus."""
+"""`powsm import`: the same utterances in every form are the same corpus.
+
+Stages 1 to 5 make the same files of it as of a corpus of stage 0, to the byte.
+"""
 
 import csv
 import json
 import logging
 import shutil
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +19,14 @@ import yaml
 from powsm_command import run_verb
 
 from powsm.corpora.shar import find_shards
+from powsm.corpora.small.write_shar import Clip, write_corpus
 from powsm.decode.align_files import Segment, eaf, textgrid
-from powsm.prepare.audit.counts import audit_set
+from powsm.files.audio_places import _open_file
+from powsm.prepare.audit import report
+from powsm.prepare.audit.counts import audit_set, stage_1_record
+from powsm.prepare.copy_audio import copy_set
 from powsm.prepare.dump import Settings, prepare_set
+from powsm.prepare.index import build_index
 from powsm.prepare.merge import merge_parts
 from powsm.prepare.shards import make_parts
 
@@ -27,6 +37,11 @@ SAID = (
     ("u2", 0.75, "un albero", "un albero"),
     ("u3", 1.5, 'due "cani"', "due kani"),
 )
+
+PLACED = {"train": ("u1", "u2"), "dev": ("u0",), "test": ("u3",)}  # as by texts
+
+# what a corpus was made from, and when files were written
+OF_ITS_OWN = {"corpus.yaml", "manifest.json", ".parts", "stamp.json"}
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +203,7 @@ def as_eafs(recordings, source):
 
 TIERS = ("--tier", "words", "--ipa_tier", "ipa")
 FORMS = {
+    as_folder: (),
     as_other_containers: (),
     as_csv: (),
     as_tsv: (),
@@ -205,6 +221,10 @@ def data_of(root, monkeypatch, source, *options):
     """Every file that stage 1 makes of an imported source."""
     monkeypatch.chdir(root)
     run_verb("import", source, "mine", "--lang", "ita", *options)
+    return after_stage_1()
+
+
+def after_stage_1():
     shards = find_shards(Path("downloads"))
     merge_parts(make_parts(shards, Path("data")), Path("data"))
     return {
@@ -214,33 +234,79 @@ def data_of(root, monkeypatch, source, *options):
     }
 
 
+def after_stages_1_to_5(monkeypatch):
+    """Every file that the stages make of `downloads`; pictures are not drawn."""
+    sets = [Path("data") / name for name in ("dev", "test_mine", "train")]
+    _open_file.cache_clear()  # of another working directory, by the same names
+    monkeypatch.setattr(report, "draw", lambda sets, paper: defaultdict(bytes))
+    after_stage_1()
+    stats = {folder.name: audit_set(folder) for folder in sets}
+    records = {folder.name: stage_1_record(folder) for folder in sets}
+    report.write_report(Path("data/report"), stats, records)
+    for folder in sets:
+        copy_set(folder, "flac.ark")
+        prepare_set(folder, Path("dump") / folder.name, Settings())
+        build_index(Path("dump") / folder.name)
+    few = ("--phones", "observed", "--languages", "observed", "--time_step_s", "none")
+    run_verb(
+        "tokens", "--dump_set", "dump/train", "--out", "tokens", *few, "--nbpe", 36
+    )
+    return {
+        str(path): path.read_bytes()
+        for folder in ("downloads", "data", "dump", "tokens")
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and not set(path.parts) & OF_ITS_OWN
+    }
+
+
 @pytest.fixture(scope="module")
 def expected(recordings, tmp_path_factory):
-    root = tmp_path_factory.mktemp("expected")
+    """What the stages make of a corpus that stage 0 wrote."""
+
+    def clip(key, seconds, text, ipa):
+        path = recordings / f"{key}.wav"
+        read = partial(soundfile.read, path, dtype="int16")
+        return Clip(key, "ita", key, text, ipa, seconds, lambda: read()[0])
+
+    splits = {
+        split: [clip(*row) for row in SAID if row[0] in keys]
+        for split, keys in PLACED.items()
+    }
     with pytest.MonkeyPatch.context() as patch:
-        return data_of(root, patch, as_folder(recordings, root / "source"))
+        patch.chdir(tmp_path_factory.mktemp("expected"))
+        write_corpus(Path("downloads/mine_shar"), splits, {})
+        return after_stages_1_to_5(patch)
 
 
-def test_folder_of_texts_becomes_data(expected):
-    sets = {name.partition("/")[0] for name in expected}
-    assert sets == {"train", "dev", "test_mine"}
-    rows = dict(
-        line.split(" ", 1)
-        for name, text in expected.items()
-        if name.endswith("/text.ipa")
-        for line in text.splitlines()
-    )
-    assert rows == {f"mine_{key}_ita": ipa for key, _, _, ipa in SAID}
-    lengths = "".join(t for n, t in expected.items() if n.endswith("/utt2num_samples"))
-    assert sorted(lengths.splitlines()) == [
-        f"mine_{key}_ita {int(16_000 * seconds)}" for key, seconds, *_ in SAID
-    ]
+def test_corpus_of_stage_0_becomes_data(expected):
+    sets = {Path(name).parent.name for name in expected if name.startswith("dump/")}
+    assert sets == {"train", "dev", "test_mine", ".index"}
+    assert {"tokens/bpe_unigram36/bpe.model", "data/report/report.md"} <= set(expected)
+
+    def rows(name):
+        return dict(
+            line.split(" ", 1)
+            for path, text in expected.items()
+            if path.startswith("data/") and path.endswith(name)
+            for line in text.decode().splitlines()
+        )
+
+    assert rows("/text.ipa") == {f"mine_{key}_ita": ipa for key, _, _, ipa in SAID}
+    assert rows("/utt2num_samples") == {
+        f"mine_{key}_ita": f"{int(16_000 * seconds)}" for key, seconds, *_ in SAID
+    }
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
-def test_every_form_is_the_same_data(form, recordings, expected, tmp_path, monkeypatch):
+def test_every_form_is_the_same_after_stage_5(
+    form, recordings, expected, tmp_path, monkeypatch
+):
     source = form(recordings, tmp_path / "source")
-    assert data_of(tmp_path, monkeypatch, source, *FORMS[form]) == expected
+    monkeypatch.chdir(tmp_path)
+    run_verb("import", source, "mine", "--lang", "ita", *FORMS[form])
+    found = after_stages_1_to_5(monkeypatch)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in found if found[name] != expected[name]] == []
 
 
 def test_speakers_are_those_of_the_source(recordings, tmp_path, monkeypatch):
