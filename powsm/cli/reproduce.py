@@ -189,9 +189,31 @@ def dry_run(
         planned = planned_of(table, model, sets, options)
         name = f"{model.exp}:\n" if model else ""
         if is_decoded(table):
-            parts.append(name + describe(planned, model.exp if model else None))
+            lines = name + describe(planned, model.exp if model else None)
+            parts.append("\n".join([lines, *left_out(table, model, options)]))
     parts.append(describe_trainings(table))
     return "\n\n".join(filter(None, parts))
+
+
+def left_out(
+    table: "Table", model: _Model | None, options: argparse.Namespace
+) -> list[str]:
+    """A line for each row of ours that a model does not fill, and why."""
+    from powsm.report.paper.fill import System, why_nobody
+    from powsm.report.paper.systems import trained_of
+
+    if model is None or options.baseline:
+        return []
+    trained = trained_of(model.exp, model.source)
+    system = System(model.exp.name, lambda query: "", trained)
+    rows = [row for row in table.rows if row.ours is not None and row.training]
+    if options.any_training:
+        rows = [row for row in rows if not system.would_fill(row)]
+    return [
+        f"leaves {row.name}: {why_nobody(row, [system])}"
+        for row in rows
+        if system.differences(row)
+    ]
 
 
 def prepare(

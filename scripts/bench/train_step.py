@@ -354,7 +354,7 @@ def measure(size: Size, folder: Path, n_batches: int | None) -> dict:
         "ratio": round(seconds["published"] / seconds["ours"], 2),
         "ratio_padding": round(seconds["published"] / seconds["rows"], 2),
         "ratio_shared": round(seconds["rows"] / seconds["ours"], 2),
-        "s_per_example": {key: round(value, 4) for key, value in seconds.items()},
+        "examples_per_s": {key: round(1 / value, 2) for key, value in seconds.items()},
     }
 
 

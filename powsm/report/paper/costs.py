@@ -1,7 +1,7 @@
-"""What the trainings of a table's rows take, scaled from the paper's own.
+"""What the trainings of a table's rows take, scaled from those of the papers.
 
-The one figure that is known is the paper's: about 200 H100-hours for the standard
-model, 168,750 updates of 256 examples, each padded to 20 s.
+Two figures are known: about 200 H100-hours for POWSM, 168,750 updates of 256 examples,
+each padded to 20 s, and 36 hours on 16 GPUs for the model without a decoder.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,26 @@ from powsm.cluster.costs import (
 from powsm.report.paper.spec import Table
 from powsm.report.paper.training import Training
 
-PAPER_GPU_HOURS = 200.0
-PAPER = Work(343.6e6, 168_750, 256 * 20.0, is_stock=True)
+
+@dataclass(frozen=True)
+class Known:
+    """A training whose hours its authors give."""
+
+    work: Work
+    gpu_hours: float
+    source: str
+
+
+POWSM = Known(
+    Work(343.6e6, 168_750, 256 * 20.0, is_stock=True),
+    200.0,
+    "H100, scaled from the paper's 200",
+)
+POWSM_CTC = Known(
+    Work(425.6e6, 175_000, 256 * 20.0, is_stock=True),
+    576.0,
+    "80 GB, scaled from PRiSM's 576",
+)
 GPUS = 4
 _SUBSET_HOURS = {"": CORPUS_HOURS, "250h": 250.0, "1kh": 1000.0, "100h": 100.0}
 
@@ -29,6 +47,7 @@ class TrainingCost:
     Attributes:
         parameters: of the model.
         updates: of the run.
+        source: whose hours they are scaled from.
         least_gpu_hours, most_gpu_hours: see `Work.relative_to`.
         memory_gb: of each process.
         disk_gb: of the experiment.
@@ -36,6 +55,7 @@ class TrainingCost:
 
     parameters: float
     updates: int
+    source: str
     least_gpu_hours: float
     most_gpu_hours: float
     memory_gb: float
@@ -48,7 +68,7 @@ class TrainingCost:
             hours = f"{self.least_gpu_hours:.0f} to {hours}"
         return (
             f"{self.parameters / 1e6:.0f} M parameters, {self.updates:,} updates: "
-            f"{hours} GPU-hours (H100, scaled from the paper's 200), at most "
+            f"{hours} GPU-hours ({self.source}), at most "
             f"{self.most_gpu_hours / GPUS:.0f} h on {GPUS}; {self.memory_gb:.0f} GB of "
             f"memory a process, {self.disk_gb:.0f} GB of disk"
         )
@@ -58,11 +78,13 @@ def training_cost(training: Training) -> TrainingCost:
     """Estimate a training from its settings."""
     settings, before = training.settings(), training.epochs_before
     work = work_of(settings, epochs_before=before)
-    least, most = (PAPER_GPU_HOURS * part for part in work.relative_to(PAPER))
+    known = POWSM if "decoder_conf" in settings else POWSM_CTC
+    least, most = (known.gpu_hours * part for part in work.relative_to(known.work))
     hours = _SUBSET_HOURS.get(training.subset, CORPUS_HOURS)
     return TrainingCost(
         work.parameters,
         work.updates,
+        known.source,
         least,
         most,
         memory_gb(work, hours),

@@ -136,6 +136,10 @@ class System:
         is_other = is_known and not row.training.is_of_kind(self.trained)
         return self.any_training and not is_other
 
+    def would_fill(self, row: Row) -> bool:
+        """Whether `any_training` would let it in."""
+        return replace(self, any_training=True).could_fill(row)
+
     def differences(self, row: Row) -> list[str]:
         """What keeps the model from being the row's; empty if it is."""
         if row.baseline or self.baseline or self.row:
@@ -187,7 +191,7 @@ def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
         if row.ours is not None:
             own += [s for s in systems if differences[s.name] and s.could_fill(row)]
         if not own:
-            why = _why_nobody(row, differences)
+            why = why_nobody(row, systems)
             cells += [
                 Filled(row.name, c.name, row.cells.get(c.name), None, why)
                 for c in table.columns
@@ -224,15 +228,18 @@ def is_measured_otherwise(metric: str) -> bool:
     return metric == HOURS or metric.startswith(HISTORY)
 
 
-def _why_nobody(row: Row, told: Mapping[str, list[str]]) -> str:
+def why_nobody(row: Row, systems: Sequence[System]) -> str:
+    """Why no system is a row's, and what would change that."""
     if row.baseline:
         return f"another's system: --baseline KIND --model {row.baseline} decodes it"
     if row.ours is None:
         files = f"--outputs '{row.name}=FOLDER' takes its outputs" * bool(row.phone_map)
         return row.why or files or "another's system, not made by this recipe"
-    if not told:
+    if not systems:
         return "no model given: --model or --exp"
-    why = "; ".join(why_not(name, differences) for name, differences in told.items())
+    why = "; ".join(why_not(s.name, s.differences(row)) for s in systems)
+    if any(s.would_fill(row) for s in systems):
+        why += ". --any_training fills the row all the same, and says so"
     if row.training is not None:
         why += f". To train it: {row.training.command()}"
     return why

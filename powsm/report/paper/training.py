@@ -210,7 +210,10 @@ class Training:
         return self._run_sh()
 
     def _run_sh(self) -> str:
-        words = ["./run.sh", "--config", f"conf/{_below_conf(self.config)}"]
+        # a recipe of its own, beside the one in whose folder the others are trained
+        is_other = self.settings().get("encoder") == _WITHOUT_DECODER
+        script = "../../powsm_ctc/s2t1/run.sh" if is_other else "./run.sh"
+        words = [script, "--config", f"conf/{_below_conf(self.config)}"]
         for change in self.overrides:
             words += ["--set", change]
         words += ["--exp_name", self.name] if self.name else []

@@ -574,6 +574,25 @@ def test_every_table_answers_and_a_small_model_fills_none_of_its_rows(
         assert "No cell of ours could be filled." in said
 
 
+def test_plan_names_the_rows_that_a_model_leaves_and_what_would_fill_them(
+    tmp_path, capsys
+):
+    exp, dump = make_experiment(tmp_path)
+    where = ["--exp", str(exp), "--dump", str(dump), "--conf", str(ROOT / "conf")]
+    command = ["reproduce", "--table", "prism3", "--dry_run", *where]
+    left = {}
+    for more in ((), ("--any_training",)):
+        assert main([*command, *more]) in (0, None)
+        lines = capsys.readouterr().out.splitlines()
+        left[more] = [x for x in lines if x.startswith("leaves ")]
+    powsm, without = left[()]
+    assert powsm.startswith("leaves POWSM: s2t_tiny is another training: ")
+    assert "--any_training fills the row all the same" in powsm
+    assert "--any_training" not in without  # which has no decoder
+    assert "To train it: ../../powsm_ctc/s2t1/run.sh --config conf/train_po" in without
+    assert left["--any_training",] == [without]
+
+
 def test_compare_of_nothing_in_common_says_so(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

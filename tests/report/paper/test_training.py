@@ -113,6 +113,9 @@ def test_rows_say_who_fills_them_and_why_others_do_not(tmp_path):
     (why,) = {c.why for c in cells if c.row == "1 k h, 100 M, PR"}
     assert "all is another training: encoder_conf.output_size is 768, not 384" in why
     assert "one is another training: " in why
+    assert (
+        ". --any_training fills the row all the same, and says so. To train it: " in why
+    )
     assert "To train it: ./run.sh --config conf/train_powsm_fast.yaml" in why
 
 
@@ -206,6 +209,15 @@ def test_the_published_training_costs_what_the_paper_says():
     assert cost.updates == 168_750
     assert cost.most_gpu_hours == cost.least_gpu_hours == pytest.approx(200, rel=0.01)
     assert cost.memory_gb == 52
+
+
+def test_a_training_without_a_decoder_costs_what_its_authors_say():
+    cost = costs("prism3")["POWSM-CTC"]
+    assert cost.updates == 175_000
+    assert cost.most_gpu_hours == pytest.approx(576, rel=0.01)
+    assert "GPU-hours (80 GB, scaled from PRiSM's 576), at most 144 h on 4" in (
+        cost.describe()
+    )
 
 
 def test_costs_follow_updates_parameters_and_audio():
