@@ -301,10 +301,11 @@ def test_learning_rate_rises_twice_and_falls_with_the_root():
     assert rates[168_750] == pytest.approx(5e-4 * (60_000 / 168_750) ** 0.5, rel=1e-3)
 
 
-def test_recipe_asks_for_the_published_vocabulary_and_window():
+@pytest.mark.parametrize("recipe", ["powsm", "powsm_ctc"])
+def test_recipe_asks_for_the_published_vocabulary_and_window(recipe):
     done = subprocess.run(
         ["bash", "run.sh", "--dry_run"],
-        cwd=CONF.parent / "egs2/powsm/s2t1",
+        cwd=CONF.parent / f"egs2/{recipe}/s2t1",
         capture_output=True,
         text=True,
     )
@@ -312,7 +313,7 @@ def test_recipe_asks_for_the_published_vocabulary_and_window():
     for words in (
         "--nbpe 40000 --phones all --languages all --time_step_s 0.02",
         "--max_duration 20.0 --max_phones 300",
-        "--config conf/train_powsm.yaml",
+        f"--config conf/train_{recipe}.yaml",
     ):
         assert words in plan
     parser = argparse.ArgumentParser()

@@ -185,7 +185,7 @@ def test_links_within_the_repository_lead_somewhere(readme):
             assert (readme.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("recipe", ["mini_ipapack", "powsm"])
+@pytest.mark.parametrize("recipe", ["mini_ipapack", "powsm", "powsm_ctc"])
 def test_plan_is_printed_on_a_bare_machine(recipe, tmp_path):
     """A copy without environment, where every Python on the path refuses to start."""
     for folder in ("conf", "egs2", "local", "scripts"):

@@ -3,8 +3,10 @@
 # Usage: ./run.sh [--stage N] [--stop_stage N] [--option value]...   (--help lists them)
 set -euo pipefail
 unset CDPATH
-# sbatch runs a copy of this file from elsewhere, in the folder where it was submitted
-[[ ! -f $(dirname "${BASH_SOURCE[0]}")/db.sh ]] || cd "$(dirname "${BASH_SOURCE[0]}")"
+# sbatch runs a copy of this file from elsewhere, in the folder where it was submitted;
+# egs2/powsm_ctc runs it in a folder of its own
+[[ ! -f $(dirname "${BASH_SOURCE[0]}")/db.sh ]] ||
+    cd "${POWSM_RECIPE:-$(dirname "${BASH_SOURCE[0]}")}"
 . ./db.sh
 
 test_sets="test_aishell test_cv test_doreco test_fleurs test_kazakh test_librispeech"
