@@ -331,7 +331,7 @@ def check_proxy() -> None:
         names = sorted({n.upper() for n in os.environ if n.lower().endswith("_proxy")})
         raise HubError(
             f"the proxy in {' '.join(names)} cannot be used ({err}); set an http:// "
-            "one, unset it, or for SOCKS install socksio beside this package"
+            "or socks5h:// one that is there, or unset it"
         ) from err
 
 
