@@ -302,7 +302,7 @@ class EpochModels(L.Callback):
             "epoch": epoch,
             "updates": trainer.global_step,
             "seconds": round(self.clock.seconds, 1),
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": module.lr,
         }
         train = trainer.callback_metrics
         for key in ("loss", "loss_ctc", "loss_att", "acc"):

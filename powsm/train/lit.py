@@ -85,6 +85,7 @@ class LitPowsm(LitESPnetModel):
         )
         self.ctc_weight = self.model.ctc_weight
         self.bad_steps = 0
+        self.lr = 0.0  # of the last update; the optimiser has that of the next
         self._update = UpdateInParts(self)
         self._sums = StatSums(self.model.stat_names)
         self._has_gradients = False  # already, before the backward pass
@@ -295,6 +296,7 @@ class LitPowsm(LitESPnetModel):
         Raises:
             TrainingError: many in a row had none.
         """
+        self.lr = optimizer.param_groups[0]["lr"]
         unit, n_examples = self._update.clear()
         sums = mean_gradients(
             self.parameters(),
