@@ -10,6 +10,8 @@
 #   anything else   any text
 # --name value and --name=value mean the same, and so do --stop-stage and --stop_stage.
 # A later option overrides an earlier one. All faults are reported at once, exit status 2.
+# A recipe puts `--` between its own settings and the user's: those after the last one are
+# named in ${given[*]}.
 # --help prints the script's opening comment and every option with its value so far;
 # lines `## Title` between the settings become headings.
 
@@ -80,7 +82,7 @@ _po_help() {
 parse_options() {
     local -a _po_names=() _po_options=() _po_faults=()
     local -A _po_about=() _po_kinds=()
-    local _name _value _script=$1
+    local _name _value _script=$1 _is_users=false
     shift
     _po_read_settings "${_script}"
     for _name in "${_po_names[@]}"; do
@@ -90,6 +92,12 @@ parse_options() {
     done
 
     while [[ $# -gt 0 ]]; do
+        if [[ $1 == -- ]]; then
+            _is_users=true
+            given=()
+            shift
+            continue
+        fi
         if [[ $1 != --[a-z]* ]]; then
             _po_faults+=("unexpected argument '$1': options start with --")
             shift
@@ -105,7 +113,7 @@ parse_options() {
         if [[ $1 == *=* ]]; then
             _value=${1#*=}
             shift
-        elif [[ $# -gt 1 && $2 != --[a-z]* ]]; then
+        elif [[ $# -gt 1 && $2 != --[a-z]* && $2 != -- ]]; then
             _value=$2
             shift 2
         elif [[ ${_po_kinds[${_name}]-} == boolean ]]; then
@@ -118,6 +126,7 @@ parse_options() {
             shift
             [[ -z ${_po_kinds[${_name}]-} ]] || continue
         fi
+        [[ ${_is_users} == false ]] || given+=("${_name}")
         case ${_po_kinds[${_name}]-unknown} in
             unknown)
                 _po_faults+=("unknown option --${_name}, did you mean --$(
@@ -154,4 +163,5 @@ parse_options() {
     fi
 }
 
+given=()
 parse_options "${BASH_SOURCE[1]}" "$@"

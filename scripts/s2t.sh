@@ -129,6 +129,11 @@ if [[ -z ${exp_name} ]]; then
 fi
 [[ -n ${init_from} || ${extend_vocab} == false ]] ||
     die "--extend_vocab: not used, there is no --init_from; leave it out"
+for name in nbpe phones languages time_symbols stats_hours; do
+    [[ -z ${init_from}${download_model} || " ${given[*]} " != *" ${name} "* ]] ||
+        die "--${name}: not used, a model of --init_from or --download_model has its own" \
+            "tokens and statistics; leave it out"
+done
 ((ngpu == 0 || nproc == 1)) ||
     die "--nproc ${nproc}: not used with --ngpu ${ngpu}, a process for each GPU; leave it out"
 model=()

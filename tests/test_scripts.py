@@ -55,7 +55,7 @@ add=()                  # one more thing, may be repeated
 internal=3
 . PARSE
 later=4                 # set after the options
-declare -p stage rate hot tag title add
+declare -p stage rate hot tag title add given
 """
 
 
@@ -84,6 +84,10 @@ def bake(tmp_path):
         (["--title", "x"], 'title="x"'),
         (["--add", "a=1", "--add=b c"], '([0]="a=1" [1]="b c")'),
         (["--add=--stage"], '([0]="--stage")'),
+        (["--stage", "4", "--", "--hot", "--rate=1"], 'given=([0]="hot" [1]="rate")'),
+        (["--", "--hot", "--", "--rate=1"], 'given=([0]="rate")'),
+        (["--hot", "--", "--stage=4"], 'hot="true"'),
+        (["--rate=1"], "given=()"),
     ],
 )
 def test_option_sets_its_variable(bake, options, expected):
@@ -225,7 +229,7 @@ class Recipe:
         run_sh.write_text(
             "#!/usr/bin/env bash\nexec scripts/s2t.sh --download local/download.py "
             "--nbpe 30 --config conf/train_small.yaml "
-            '--decode_configs conf/decode_ctc.yaml "$@"\n'
+            '--decode_configs conf/decode_ctc.yaml -- "$@"\n'
         )
         run_sh.chmod(0o755)
         return self
@@ -501,6 +505,18 @@ def test_setting_that_cannot_be_is_told_before_stage_0(recipe, option, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert recipe.calls() == []
+
+
+@pytest.mark.parametrize("model", ["init_from", "download_model"])
+@pytest.mark.parametrize(
+    "option", ["nbpe=30", "phones=all", "languages=all", "stats_hours=1"]
+)
+def test_option_that_a_model_leaves_without_a_reader_is_refused(recipe, model, option):
+    """The recipe's own settings are for a training from nothing, and stay."""
+    done = recipe(f"--{option}", f"--{model}=espnet/powsm", "--dry_run")
+    assert done.returncode == 1
+    assert f"--{option.split('=')[0]}: not used, a model of --init_from" in done.stderr
+    assert recipe(f"--{model}=espnet/powsm", "--dry_run").returncode == 0
 
 
 def test_several_ranks_on_the_cpu_start_ranks(recipe):

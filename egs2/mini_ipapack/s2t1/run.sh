@@ -17,4 +17,5 @@ exec scripts/s2t.sh \
     --nbpe 300 --stats_hours 0.25 --phones observed --languages observed --time_symbols false \
     --config conf/train_mini.yaml \
     --decode_configs "${decode_configs}" \
+    -- \
     "$@"

@@ -7,4 +7,4 @@ unset CDPATH
 [[ ! -f $(dirname "${BASH_SOURCE[0]}")/db.sh ]] || cd "$(dirname "${BASH_SOURCE[0]}")"
 
 exec ./run.sh --config conf/train_mini_ctc.yaml --exp_name mini_ctc \
-    --decode_configs "conf/decode_ctc_tasks.yaml conf/decode_ctc_lid.yaml" "$@"
+    --decode_configs "conf/decode_ctc_tasks.yaml conf/decode_ctc_lid.yaml" -- "$@"

@@ -10,4 +10,4 @@ unset CDPATH
 exec ./run.sh \
     --downloads downloads/long --data data/long --dump dump/long --expdir exp/long \
     --download_opts="--corpora=asterisk,tuxpaint,gnomehelp" \
-    --nbpe 320 --config conf/train_mini_long.yaml "$@"
+    --nbpe 320 --config conf/train_mini_long.yaml -- "$@"

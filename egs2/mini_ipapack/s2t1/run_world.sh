@@ -10,4 +10,4 @@ unset CDPATH
 exec ./run.sh \
     --downloads downloads/world --data data/world --dump dump/world --expdir exp/world \
     --download_opts="--corpora=asterisk,tuxpaint,gnomeworld" \
-    --nbpe 1400 --config conf/train_mini_world.yaml "$@"
+    --nbpe 1400 --config conf/train_mini_world.yaml -- "$@"

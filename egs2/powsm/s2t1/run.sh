@@ -24,4 +24,5 @@ exec scripts/s2t.sh \
     --nbpe 40000 --phones all --languages all --time_symbols true \
     --config conf/train_powsm.yaml \
     --decode_configs "${decode_configs}" --test_sets "${test_sets}" \
+    -- \
     "$@"

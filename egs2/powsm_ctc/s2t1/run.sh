@@ -12,4 +12,5 @@ decode_configs+=" conf/decode_ctc_pr_p2g.yaml"
 # the settings are those there, the files those of this folder
 POWSM_RECIPE=${PWD} exec ../../powsm/s2t1/run.sh \
     --config conf/train_powsm_ctc.yaml --decode_configs "${decode_configs}" \
+    -- \
     "$@"
