@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from powsm.errors import PowsmError
 from powsm.files.archives import unpack
-from powsm.files.whole import atomic_write, read_json, sha256_file
+from powsm.files.whole import atomic_write, read_json, sha256_file, sweep_files
 from powsm.settings import load_yaml
+from powsm.vocabulary.phone_sets import COUNTS_FILE
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ SAFETENSORS = "model.safetensors"  # beside meta.yaml; the same weights, read fa
 SUMS_FILE = "SHA256SUMS"  # beside meta.yaml, as `sha256sum` writes and checks it
 GOES_ON_FILE = "goes_on_from.json"  # beside config.yaml: whose end a training began at
 NORMALISER_FILE = "normaliser.json"  # beside config.yaml; a copy of the training set's
+TOKENS = "token_list"  # folder beside config.yaml: tokens that stage 5 does not replace
 
 MODEL_HELP = "experiment folder, packed folder or archive, or Hub tag"
 
@@ -121,6 +123,27 @@ def keep_normaliser(train_set: Path, exp: Path) -> None:
     if record.exists():
         with atomic_write(exp / NORMALISER_FILE) as file:
             file.write(record.read_text("utf-8"))
+
+
+def keep_tokens(bpe_model: Path, exp: Path) -> Path:
+    """Let an experiment keep its tokens, whatever stage 5 makes after it.
+
+    Only for who owns the experiment.
+
+    Returns:
+        Its own copy of the SentencePiece model.
+    """
+    kept = exp / TOKENS / bpe_model.parent.name / bpe_model.name
+    sweep_files(kept.parent, below=False)
+    for name in (COUNTS_FILE, bpe_model.name):
+        source, copy = bpe_model.with_name(name), kept.with_name(name)
+        if not source.exists():
+            continue
+        content = source.read_bytes()
+        if not copy.exists() or copy.read_bytes() != content:
+            with atomic_write(copy, "wb") as file:
+                file.write(content)
+    return kept
 
 
 def default_weights(exp: Path) -> Path:
@@ -255,7 +278,11 @@ def _model_files(
         if not path.exists():
             raise CheckpointError(f"{name}: {path} is missing")
     config = load_yaml(config_file)
-    bpe_model = _locate(config_file, "bpemodel", config.get("bpemodel"), roots, packed)
+    named = config.get("bpemodel")
+    own = config_file.parent.joinpath(TOKENS, *PurePosixPath(named or "-").parts[-2:])
+    bpe_model = own  # which earlier versions did not keep
+    if not own.is_file():
+        bpe_model = _locate(config_file, "bpemodel", named, roots, packed)
     stats_file = None
     if config.get("normalize") == "global_mvn":
         stats = (config.get("normalize_conf") or {}).get("stats_file")

@@ -34,7 +34,7 @@ from powsm.cluster.ranks import meet
 from powsm.errors import PowsmError
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
-from powsm.model.find import find_model, keep_normaliser
+from powsm.model.find import find_model, keep_normaliser, keep_tokens
 from powsm.model.start_from import added_tokens, load_initial
 from powsm.prepare.index import build_index
 from powsm.settings import ConfigError
@@ -202,10 +202,10 @@ def train(
         folders = {"train_folder": train_folder, "valid_folder": valid_folder}
         keep_normaliser(train_folder, exp)
         keep_record(args, exp=exp, **folders)
+        tokens = {"bpemodel": str(keep_tokens(Path(args.bpemodel), exp))}
+        config = stock_config(args) | tokens
         with atomic_write(exp / "config.yaml") as file:
-            yaml.safe_dump(
-                stock_config(args), file, allow_unicode=True, sort_keys=False
-            )
+            yaml.safe_dump(config, file, allow_unicode=True, sort_keys=False)
     # it is: train_dataloader starts where the checkpoint's counters say
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
     with handing_over():

@@ -21,7 +21,7 @@ from powsm.audio import AudioError, read_audio
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS
-from powsm.model.find import keep_normaliser
+from powsm.model.find import keep_normaliser, keep_tokens
 from powsm.settings import ConfigError
 from powsm.train import config
 from powsm.train.experiment.record import check_experiment, keep_record
@@ -145,6 +145,9 @@ def train(
         settings["ngpu"] = min(1, settings["ngpu"])
     settings_file = exp / (f".settings.{rank}.yaml" if rank else "settings.yaml")
     with nullcontext() if rank else owned(exp):
+        if rank == 0:  # whose settings become config.yaml
+            kept = keep_tokens(Path(settings["bpemodel"]), exp)
+            settings["bpemodel"] = str(kept)
         with atomic_write(settings_file) as file:
             yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
         if rank == 0:

@@ -20,10 +20,11 @@ from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from tiny_model import SETTINGS, make_args, make_corpus
+from tiny_model import SETTINGS, make_args, make_corpus, make_tokens
 
 from powsm.decode.recogniser import Recogniser
 from powsm.model.ctc_heads import PhoneLinear
+from powsm.model.find import find_model
 from powsm.model.s2t import PowsmModel, PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
@@ -87,6 +88,27 @@ def test_experiment_folder_has_espnets_files(finished):
     expected = {"loss", "loss_ctc", "loss_att", "acc", "per_ctc", "pfer_ctc_eng"}
     assert expected <= history[-1].keys()
     assert len(list((finished / "checkpoints").iterdir())) == 2  # the last two
+
+
+def test_experiment_decodes_by_its_own_tokens(corpus, finished, tmp_path):
+    """Where stage 5 replaced those it was trained with, and when it has moved."""
+    exp = tmp_path / "elsewhere"
+    shutil.copytree(finished, exp, symlinks=True)
+    tokens, away = corpus / "tokens", corpus / "away"
+    before = (tokens / "bpe.model").read_bytes()
+    tokens.rename(away)
+    try:
+        make_tokens(corpus / "dump/dev", tokens)
+        assert (tokens / "bpe.model").read_bytes() != before
+        for place in (finished, exp):
+            files = find_model(place)
+            assert files.bpe_model == place / "token_list/tokens/bpe.model"
+            assert files.bpe_model.read_bytes() == before
+            assert files.bpe_model.with_name("phones_by_lang.json").exists()
+            Recogniser.load(files)
+    finally:
+        shutil.rmtree(tokens, ignore_errors=True)
+        away.rename(tokens)
 
 
 def test_average_is_the_mean_of_the_epochs(finished):
@@ -171,6 +193,15 @@ def test_checkpoints_come_by_time_and_compiling_is_left_to_gpus(
     run(corpus, tmp_path, **changes)
     assert saved == [2, 4, 6]  # the last with its epoch
     assert "compile: true is left out: only on a GPU" in caplog.text
+
+
+def test_history_has_the_learning_rate_of_the_last_update(corpus, tmp_path):
+    """Behind the end of its list, ESPnet's schedule goes on at another rate."""
+    steps = {"warmup_steps_list": [0, 2], "warmup_lr_list": [0.0, 0.5]}
+    schedule = {"scheduler": "piecewiselinearwarmuplr", "scheduler_conf": steps}
+    run(corpus, tmp_path, max_epoch=1, num_iters_per_epoch=2, **schedule)
+    (row,) = map(json.loads, (tmp_path / "history.jsonl").open())
+    assert row["lr"] == 0.5
 
 
 def test_validation_encodes_each_recording_once(corpus, tmp_path, monkeypatch):

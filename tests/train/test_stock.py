@@ -16,6 +16,7 @@ from powsm.decode.batch import decode_batch, items
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import SearchOptions
+from powsm.model.find import find_model
 
 # with two GPUs and more ESPnet trains in spawned processes; here in one, on the CPU
 SPAWNED = """
@@ -73,7 +74,10 @@ def test_stock_loop_ends_its_epochs_and_its_average_decodes(tmp_path):
     config = yaml.safe_load((exp / "config.yaml").read_text())
     assert config["model"] == "espnet" and config["batch_size"] == 4
 
-    recogniser = Recogniser.load(exp)
+    files = find_model(exp)
+    assert files.bpe_model == exp / "token_list/tokens/bpe.model"
+    assert config["bpemodel"] == str(files.bpe_model)
+    recogniser = Recogniser.load(files)
     search = SearchOptions(beam_size=1, maxlenratio=-5)
     profile = Profile("decode_x", decode="attention", search=search)
     for task in ("pr", "p2g"):
