@@ -310,6 +310,8 @@ def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -
             stats = {"stats_file": str(files.stats_file.resolve())}
             config["normalize_conf"] = {**config["normalize_conf"], **stats}
         config["bpemodel"] = str(files.bpe_model.resolve())
+        # one that learnt little may say <notimestamps> anywhere, and ESPnet bars times
+        config["preprocessor_conf"] = _with_no_times(config)
         config_file = Path(folder) / "config.yaml"
         config_file.write_text(yaml.safe_dump(config), encoding="utf-8")
         request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"

@@ -212,6 +212,24 @@ def test_stock_espnet_decodes_packed_and_unpacked_alike(root, exp, packed, caplo
     assert "espnet phonemize says" not in caplog.text  # it ends where it should
 
 
+def test_both_are_asked_with_the_range_of_times_that_is_packed(
+    root, exp, packed, monkeypatch
+):
+    """Else a model that says <notimestamps> anywhere differs, as after one epoch."""
+    seen = []
+
+    def stop(command, **how):
+        asked = json.loads(Path(command[-1]).read_text())
+        seen.append(yaml.safe_load(Path(asked["config"]).read_text()))
+        return subprocess.CompletedProcess(command, 1, "", "")
+
+    monkeypatch.setattr(publish.subprocess, "run", stop)
+    with pytest.raises(PackError, match="stock ESPnet fails on it"):
+        check_with_stock(packed, find_model(exp), root / "speech.wav", "eng")
+    packed_config = yaml.safe_load((packed.folder / "exp/exp/config.yaml").read_text())
+    assert seen[0]["preprocessor_conf"] == packed_config["preprocessor_conf"]
+
+
 def test_snippet_of_the_card_runs_on_the_tag(root, packed, hub, tmp_path):
     """As a reader runs it: from the Hub, in a process that knows no `powsm`."""
     hub.add_repo("user/tiny_powsm", files_of(packed.folder), repo_type="model")
