@@ -322,6 +322,7 @@ def _trainer(
     # what Lightning says is in our own lines, but for an advertisement
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available")
     return L.Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=ranks_a_node,

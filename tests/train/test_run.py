@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -451,6 +452,17 @@ def test_frozen_parameters_stay_and_the_others_move(corpus, tmp_path):
 def test_frozen_parameters_that_are_not_there_are_named(corpus, tmp_path):
     with pytest.raises(TrainingError, match="freeze_param encodr: no parameter has"):
         run(corpus, tmp_path, freeze_param=["encodr"])
+
+
+def test_machine_with_slurm_is_no_reason_to_warn(corpus, tmp_path, monkeypatch):
+    srun = tmp_path / "bin/srun"
+    srun.parent.mkdir()
+    srun.touch(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(corpus, tmp_path / "exp", max_epoch=1)
+    assert not [str(w.message) for w in caught if "srun" in str(w.message)]
 
 
 def test_criterion_that_validation_does_not_have_ends_the_first_epoch(corpus, tmp_path):
