@@ -159,6 +159,7 @@ def _fill(
         config.pop(key, None)
     config["preprocessor_conf"] = _with_no_times(config)
     _keep_kernels_apart(config)
+    _name_folders_alone(config["powsm"])
     config["bpemodel"] = f"{token_dir}/bpe.model"
     _copy(files.bpe_model, folder / config["bpemodel"])
     counts = files.bpe_model.with_name(COUNTS_FILE)
@@ -218,6 +219,18 @@ def _keep_kernels_apart(config: dict) -> None:
     if ctc.get("ctc_type") != "brctc":
         kept = {k: v for k, v in ctc.items() if not k.startswith("brctc_")}
         config["ctc_conf"] = kept
+
+
+def _name_folders_alone(ours: dict) -> None:
+    """Of the folders of a teacher and of noise keep the names, which say where from."""
+    model_conf = dict(ours.get("model_conf") or {})
+    if teacher := model_conf.get("teacher"):
+        ours["model_conf"] = model_conf | {"teacher": Path(teacher).name}
+    augment = dict(ours.get("augment") or {})
+    noise = dict(augment.get("noise") or {})
+    if noise.get("folder"):
+        noise["folder"] = Path(noise["folder"]).name
+        ours["augment"] = augment | {"noise": noise}
 
 
 def _write_sums(folder: Path) -> None:

@@ -61,6 +61,10 @@ def exp(root):
     weights.unlink()
     weights.symlink_to("valid.loss.ave_2best.pth")
     (exp / "results.json").write_text("[]")
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    config["powsm"]["augment"] = {"noise": {"folder": str(root / "street")}}
+    config["powsm"]["model_conf"] = {"teacher": str(root / "exp/larger")}
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
     return exp
 
 
@@ -199,6 +203,9 @@ def test_packed_model_is_the_one_that_was_packed(exp, packed):
 def test_config_says_nothing_of_the_machine(root, packed):
     text = (packed.folder / "exp/exp/config.yaml").read_text()
     assert str(root) not in text
+    ours = yaml.safe_load(text)["powsm"]
+    assert ours["model_conf"]["teacher"] == "larger"
+    assert ours["augment"]["noise"]["folder"] == "street"
     assert "output_dir" not in yaml.safe_load(text)
     assert yaml.safe_load(text)["bpemodel"] == "data/token_list/tokens/bpe.model"
 
