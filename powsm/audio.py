@@ -5,6 +5,7 @@ Where the bytes of an utterance lie is in `files.audio_places`, what they hold i
 """
 
 import logging
+import mmap
 from collections.abc import Iterable, Iterator
 from math import gcd, isfinite
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from powsm.audio_files import (
     printable,
 )
 from powsm.files.audio_places import AudioRef, read_bytes
+from powsm.files.audio_streams import Buffer
 
 if TYPE_CHECKING:  # stages that read no audio start in half the time without them
     import numpy as np
@@ -82,13 +84,14 @@ def read_audio(
 
 
 def speech_blocks(
-    location: str, channel: str | None = None, data: bytes | None = None
+    location: str, channel: str | int | None = None, data: bytes | None = None
 ) -> Iterator["np.ndarray"]:
     """The samples of `read_audio`, a block at a time: of hours, in bounded memory.
 
     Args:
         location: see `read_audio`.
-        channel: `mix`, `left` or `right`; None refuses several channels.
+        channel: `mix`, `left`, `right`, or the number of one from 0; None refuses
+            several channels.
         data: see `read_audio`.
 
     Yields:
@@ -99,7 +102,7 @@ def speech_blocks(
     """
     if channel == "each":
         raise AudioError(
-            "channel 'each' cannot be read in blocks; use left, then right"
+            "channel 'each' cannot be read in blocks; use one after the other"
         )
     ref = AudioRef.parse(location)
     source = data if data is not None else ref.path
@@ -107,13 +110,24 @@ def speech_blocks(
         source = read_bytes(ref, location)
     with mapped(source, location) as bytes_of_file:
         rate, blocks = decode_blocks(bytes_of_file, location)
-        chosen = (_chosen(block, channel, location) for block in blocks)
+        given_back = _giving_back(blocks, bytes_of_file)
+        chosen = (_chosen(block, channel, location) for block in given_back)
         checked = (_check_values(block, location) for block in chosen)
         if rate == SAMPLE_RATE:
             yield from checked
         else:
             _announce(rate, location)
             yield from resample_blocks(checked, rate, SAMPLE_RATE)
+
+
+def _giving_back(
+    blocks: Iterable["np.ndarray"], bytes_of_file: Buffer
+) -> Iterator["np.ndarray"]:
+    """The same blocks; what was read of a mapped file does not stay in memory."""
+    for block in blocks:
+        if isinstance(bytes_of_file, mmap.mmap):
+            bytes_of_file.madvise(mmap.MADV_DONTNEED)
+        yield block
 
 
 def level_db(speech: "np.ndarray") -> float:
@@ -191,8 +205,12 @@ def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
         log.warning("%s: %s%s", printable(location), fault, more)
 
 
-def _chosen(samples: "np.ndarray", channel: str | None, location: str) -> "np.ndarray":
+def _chosen(
+    samples: "np.ndarray", channel: str | int | None, location: str
+) -> "np.ndarray":
     """(n_samples,) of (n_samples, n_channels); for `each` they stay as they are."""
+    if isinstance(channel, int):
+        return samples[:, channel]
     if channel is not None and channel not in CHANNELS:
         raise AudioError(f"channel {channel!r}, expected one of {' '.join(CHANNELS)}")
     n_channels = samples.shape[1]

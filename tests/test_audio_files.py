@@ -2,7 +2,9 @@
 
 import io
 import os
+import re
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -427,10 +429,26 @@ def test_blocks_of_a_stereo_file_of_another_rate(tmp_path):
         np.testing.assert_array_equal(
             np.concatenate(blocks), read_audio(str(path), channel)
         )
+    for number, whole in enumerate(read_audio(str(path), "each")):
+        blocks = list(speech_blocks(str(path), number))
+        np.testing.assert_array_equal(np.concatenate(blocks), whole)
     with pytest.raises(AudioError, match="2 channels, expected 1"):
         list(speech_blocks(str(path)))
     with pytest.raises(AudioError, match="'each' cannot be read in blocks"):
         list(speech_blocks(str(path), "each"))
+
+
+def test_file_that_is_read_in_blocks_does_not_stay_in_memory(tmp_path):
+    def mapped_mb() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"RssFile:\s+(\d+) kB", status)[1]) // 1000
+
+    path = tmp_path / "a.wav"
+    path.write_bytes(file_of("WAV", samples=np.zeros(30_000_000, np.float32)))
+    before = mapped_mb()
+    grown = [mapped_mb() - before for _ in speech_blocks(str(path))]
+    assert len(grown) > 20 and path.stat().st_size == 60_000_044
+    assert max(grown) < 20
 
 
 def test_level_is_that_of_what_is_said():

@@ -293,7 +293,7 @@ class Recording:
     """
 
     def __init__(
-        self, location: str, channel: str | None = None, data: bytes | None = None
+        self, location: str, channel: str | int | None = None, data: bytes | None = None
     ):
         self._file = tempfile.TemporaryFile()
         for block in speech_blocks(location, channel, data):
@@ -428,15 +428,14 @@ def trim_silence(speech: Speech) -> tuple[Speech, float]:
     """
     if len(speech) < _TRIM_FRAME:
         return speech, 0.0
-    # a stretch at a time: all frames at once would take seven times the recording
-    power = torch.cat(
-        [
-            part.unfold(0, _TRIM_FRAME, HOP_LENGTH).square().mean(-1)
-            for begin in range(0, len(speech) - _TRIM_FRAME + 1, _STRETCH)
-            if len(part := speech[begin : begin + _STRETCH + _TRIM_FRAME - HOP_LENGTH])
-            >= _TRIM_FRAME
-        ]
-    )
+    # a stretch at a time: all frames at once would take seven times the recording. Into
+    # one tensor: a small one for each stretch keeps the memory of the stretch before it
+    power = torch.empty((len(speech) - _TRIM_FRAME) // HOP_LENGTH + 1)
+    for begin in range(0, len(speech) - _TRIM_FRAME + 1, _STRETCH):
+        part = speech[begin : begin + _STRETCH + _TRIM_FRAME - HOP_LENGTH]
+        first = begin // HOP_LENGTH
+        frames = part.unfold(0, _TRIM_FRAME, HOP_LENGTH)
+        power[first : first + len(frames)] = frames.square().mean(-1)
     sound = (power >= power.max() * 10 ** (-TRIM_DB / 10)).nonzero()
     first, last = int(sound[0]), int(sound[-1])
     begin = first * HOP_LENGTH

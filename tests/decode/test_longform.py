@@ -7,6 +7,7 @@ from ctc_stand_in import BLANK, A, P, T, speech_of, stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from powsm.decode import longform
 from powsm.decode.longform import (
     LongFormError,
     Recording,
@@ -153,6 +154,18 @@ def test_trimming_measures_long_recordings_in_stretches():
     trimmed, start_s = trim_silence(torch.cat([quiet, loud, quiet]))
     assert start_s == pytest.approx(125, abs=0.03)
     assert len(trimmed) == pytest.approx(3_000_000, abs=800)
+
+
+@pytest.mark.parametrize("n_samples", [400, 1_600, 16_159, 16_240, 20_001])
+def test_trimming_is_the_same_by_stretches_of_any_length(monkeypatch, n_samples):
+    generator = torch.Generator().manual_seed(n_samples)
+    speech = torch.randn(n_samples, generator=generator)
+    speech[: n_samples // 3] *= 1e-3
+    expected, begins_s = trim_silence(speech)
+    for n_frames in (1, 7, 100):
+        monkeypatch.setattr(longform, "_STRETCH", n_frames * 160)
+        trimmed, start_s = trim_silence(speech)
+        assert start_s == begins_s and torch.equal(trimmed, expected)
 
 
 def test_a_recording_is_trimmed_and_made_louder_as_its_tensor_is(tmp_path):

@@ -246,9 +246,7 @@ def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
 
 
 def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
-    import torch
-
-    from powsm.audio import n_channels_of, read_audio
+    from powsm.audio import n_channels_of
     from powsm.decode.longform import Recording
 
     data = read_stdin() if source.is_stdin else None
@@ -262,12 +260,10 @@ def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
     if n_channels == 1:
         yield _Part(source, _shown(source), Recording(location, None, data), target)
         return
-    sides: list[tuple[str, Recording | torch.Tensor]]
-    if n_channels == 2:
-        sides = [(side, Recording(location, side, data)) for side in _SIDES]
-    else:  # of a meeting, which is in memory as a whole
-        channels = enumerate(read_audio(location, "each", data), 1)
-        sides = [(str(n), torch.from_numpy(samples.copy())) for n, samples in channels]
+    names = _SIDES
+    if n_channels > 2:  # of a meeting
+        names = tuple(str(number) for number in range(1, n_channels + 1))
+    sides = [(name, Recording(location, n, data)) for n, name in enumerate(names)]
     # the file of the first is written last: where it is, the others are, too
     for side, speech in sides if target is None else sides[::-1]:
         own = None if target is None else _of_channel(target, side)
