@@ -350,11 +350,14 @@ def _by_shards(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Utterances, shuffled, put beside those of their own shard and of a few others.
 
+    Shards count in the order in which they first come, whatever their numbers are:
+    those are of names, and a run goes on where its audio was moved.
+
     Returns:
         The utterances, and where each pool of `together` shards begins.
     """
-    _, shard = np.unique(shards[utts], return_inverse=True)
-    place = rng.permutation(int(shard.max()) + 1)[shard]
+    _, first, shard = np.unique(shards, return_index=True, return_inverse=True)
+    place = rng.permutation(first.size)[np.argsort(np.argsort(first))[shard[utts]]]
     order = np.argsort(place, kind="stable")
     pool = place[order] // together
     return utts[order], np.flatnonzero(np.diff(pool, prepend=-1))

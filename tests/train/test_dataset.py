@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,6 +294,76 @@ def test_loader_with_temperature_starts_in_the_middle_as_if_it_had_run_there(fol
         batch.utt_ids for batch in make_loader(folder, options=options, first_step=1)
     ]
     assert rest == whole[1:]
+
+
+def put_into_shards(folder, name="shard"):
+    """Every fifth recording in the same folder: five shards, far apart in the set."""
+    lines = (folder / "wav.scp").read_text().splitlines()
+    moved = {}
+    for line in lines:
+        path = Path(line.partition(" ")[2])
+        shard = folder / f"{name}{int(path.name[6:10]) % 5}"
+        shard.mkdir(exist_ok=True)
+        if path not in moved:
+            moved[path] = path.rename(shard / path.name)
+    text = "".join(
+        f"{key} {moved[Path(place)]}\n"
+        for key, _, place in (line.partition(" ") for line in lines)
+    )
+    (folder / "wav.scp").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """30 recordings in five shards."""
+    root = tmp_path_factory.mktemp("sharded")
+    folder = make_dump(root / "train", [0.3 + 0.01 * n for n in range(30)])
+    put_into_shards(folder)
+    return folder
+
+
+OF_FEW = BatchOptions(batch_seconds=1, update_batches=6, shards_together=1)
+
+
+def test_ranks_share_batches_of_few_shards(sharded):
+    """In the order of one rank, through two passes and into a third."""
+    options = {"options": OF_FEW, "updates_per_epoch": 6}
+    alone = taken(make_loader(sharded, **options))
+    assert len(alone) == 36
+    for ids in alone:
+        assert len({int(utt_id[6:10]) % 5 for utt_id in ids}) == 1
+    for size in (2, 3):
+        ranks = [
+            taken(make_loader(sharded, **options, rank=rank, world_size=size))
+            for rank in range(size)
+        ]
+        together = [ids for step in zip(*ranks, strict=True) for ids in step]
+        assert together == alone
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_batches_of_few_shards_go_on_as_if_they_had_run_there(sharded, world_size):
+    options = {"options": OF_FEW, "updates_per_epoch": 4, "epoch": 1}
+    options |= {"rank": world_size - 1, "world_size": world_size}
+    whole = taken(make_loader(sharded, **options))
+    first_step = len(whole) // 2 + 1
+    assert (
+        taken(make_loader(sharded, **options, first_step=first_step))
+        == (whole[first_step:])
+    )
+
+
+def test_batches_of_few_shards_stay_where_the_audio_moves(sharded, tmp_path):
+    """A run goes on with its audio on another disk, as it does without shards."""
+    options = {"options": OF_FEW, "updates_per_epoch": 6}
+    expected = taken(make_loader(sharded, **options))
+    moved = tmp_path / "disk/train"
+    moved.parent.mkdir()
+    shutil.copytree(sharded, moved, ignore=shutil.ignore_patterns(".*"))
+    text = (sharded / "wav.scp").read_text().replace(str(sharded), str(moved))
+    (moved / "wav.scp").write_text(text)
+    put_into_shards(moved, "other")
+    assert taken(make_loader(moved, **options)) == expected
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
