@@ -177,6 +177,7 @@ if [[ -n ${costs} && -x ${repo:-}/.venv/bin/powsm ]]; then  # of path.sh
     costs=$("${repo}/.venv/bin/powsm" cost --config "${config}" --set "${set[@]}" \
         --ngpu "${ngpu}" --nbpe "${nbpe}" ${trainer:+--trainer "${trainer}"} \
         ${subset:+--subset "${subset}"} \
+        ${goes_on_from:+--goes_on_from "${goes_on_from}"} \
         --dump "${dump}" --test_sets "${sets[@]}" --profiles "${profiles[@]}")
 fi
 

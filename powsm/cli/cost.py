@@ -24,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
     add("--subset", help="of the training set, as stage 4 takes it")
     add("--nbpe", type=whole(1), default=40_000, help="pieces of the vocabulary")
+    add("--goes_on_from", type=Path, help="finished experiment that it continues")
     add("--ngpu", type=whole(), default=0, help="GPUs; 0 trains and decodes on the CPU")
 
 
@@ -37,30 +38,42 @@ def run(options: argparse.Namespace) -> None:
 def cost_rows(options: argparse.Namespace) -> dict[int, dict[str, str]]:
     """The recipe's rows, those of training and decoding by the settings."""
     from powsm.cluster.checks import read_costs
-    from powsm.cluster.costs import training_row
+    from powsm.cluster.costs import N_SPECIAL, packing_rows, training_row
     from powsm.prepare.subset import SUBSET_HOURS
     from powsm.settings import apply_overrides, load_with_base
 
     rows = read_costs(options.costs)
     if known := rows.get(11):
-        config = options.costs.parent / known["config"]
+        base = load_with_base(options.costs.parent / known["config"])
+        settings = apply_overrides(load_with_base(options.config), options.overrides)
+        n_tokens = options.nbpe + N_SPECIAL
         hours = kept_hours(options.dump / "train") or SUBSET_HOURS.get(options.subset)
+        rows |= packing_rows(rows, base, settings, n_tokens)
         rows[11] = training_row(
             known,
-            load_with_base(config),
-            apply_overrides(load_with_base(options.config), options.overrides),
+            base,
+            settings,
             n_gpus=options.ngpu,
             trainer=options.trainer or "",
             hours=hours,
-            n_tokens=options.nbpe + 2,
+            epochs_before=epochs_of(options.goes_on_from),
+            n_tokens=n_tokens,
         )
     if 12 in rows and options.ngpu:
         from powsm.decode.profile import Profile
 
         profiles = [Profile.load(path) for path in options.profiles]
-        if row := _decoding(rows[12], profiles, options):
-            rows[12] = row
+        rows[12] = _decoding(rows[12], profiles, options)
     return rows
+
+
+def epochs_of(exp: Path | None) -> int:
+    """Epochs of a finished experiment; 0 without one, or where it is not there."""
+    from powsm.settings import load_yaml
+
+    if exp is None or not (exp / "config.yaml").exists():
+        return 0
+    return load_yaml(exp / "config.yaml").get("max_epoch", 0)
 
 
 def kept_hours(folder: Path) -> float | None:
@@ -75,21 +88,25 @@ def kept_hours(folder: Path) -> float | None:
 
 def _decoding(
     known: dict[str, str], profiles: list["Profile"], options: argparse.Namespace
-) -> dict[str, str] | None:
-    """The row of stage 12, if all sets are there."""
+) -> dict[str, str]:
+    """The row of stage 12; as it is known where a set is missing, and which."""
     from powsm.cluster.costs import decoding_row
     from powsm.report.paper.plan import PUBLISHED_RTF
 
     sets = [options.dump / name for name in options.test_sets]
     sets = sets or sorted(options.dump.glob("test_*"))
     hours = [kept_hours(folder) for folder in sets]
-    if not hours or None in hours:
-        return None
+    missing = [s.name for s, h in zip(sets, hours, strict=True) if h is None]
+    if missing or not hours:
+        which = ", ".join([*missing[:1], *(["..."] if missing[1:] else [])])
+        n = f"{len(missing)} of {len(sets)} sets" if missing else "all sets"
+        why = f"{n} missing in {options.dump}{which and f': {which}'}"
+        return {**known, "basis": f"{why}; their hours are not known"}
     passes = sum(len(profile.tasks) for profile in profiles)
     return decoding_row(
         known,
         hours=passes * sum(h for h in hours if h is not None),
         rtf=PUBLISHED_RTF,
         n_gpus=options.ngpu,
-        source="others' measurement of the released model, greedy, on an H200",
+        source="others' measurement of the released POWSM, greedy, on an H200",
     )

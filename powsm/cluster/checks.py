@@ -50,7 +50,7 @@ def parse_size(text: str) -> float:
 
 
 COST_KEYS = ("time", "disk", "memory", "GPU-hours", "basis")
-ABOUT_KEYS = ("config", "hours")  # of stage 11: what its costs are about
+ABOUT_KEYS = ("config", "hours", "nbpe")  # of stage 11: what its costs are about
 
 
 def read_costs(path: Path) -> dict[int, dict[str, str]]:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 CORPUS_HOURS = 17_133.0
 STOCK_GB = 52.0  # memory of a process of ESPnet's loop, which holds the corpus's texts
 OUR_GB = 8.0  # of our loop, which maps them
-N_TOKENS = 40_002
+N_SPECIAL = 2  # tokens beside the pieces
+N_TOKENS = 40_000 + N_SPECIAL
+BYTES_AN_HOUR = 750_000  # of hypotheses: 1.5 kB for each of 490 utterances
 _FLOAT32 = 4
+_BITS_A_SECOND = 100e6  # of sending
 _BATCH_SECONDS = 100.0  # of our loop, where the settings do not say
 
 
@@ -136,6 +139,7 @@ def training_row(
     n_gpus: int,
     trainer: str = "",
     hours: float | None = None,
+    epochs_before: int = 0,
     n_tokens: int = N_TOKENS,
 ) -> dict[str, str]:
     """What stage 11 costs with other settings than those that are known.
@@ -147,20 +151,20 @@ def training_row(
         n_gpus: of the run; 0 trains on the CPU.
         trainer: whose loop, where it is asked for.
         hours: of the training set; None: as known.
+        epochs_before: done by the training that it goes on from.
         n_tokens: of the vocabulary.
 
     Returns:
         A row with the keys of `known`.
     """
-    was, now = (
-        work_of(x, by, n_tokens=n_tokens) for x, by in ((base, ""), (settings, trainer))
-    )
+    was = work_of(base, n_tokens=int(known["nbpe"]) + N_SPECIAL)
+    now = work_of(settings, trainer, epochs_before, n_tokens)
     row = dict(known)
     if was.is_stock != now.is_stock or (now.is_stock and hours):
         memory = memory_gb(now, hours or float(known["hours"]))
         row["memory"] = f"{memory:.0f} GB a process"
     if was != now:
-        row["disk"] = f"{experiment_gb(settings, now):.2g} GB"
+        row["disk"] = f"{experiment_gb(settings, now, epochs_before):.2g} GB"
     gpu_hours = float(known["GPU-hours"])
     if bool(gpu_hours) != bool(n_gpus):
         where = "a GPU" if n_gpus else "the CPU"
@@ -186,6 +190,34 @@ def _unknown(why: str) -> dict[str, str]:
     return {"time": "not known", "GPU-hours": "not known", "basis": why}
 
 
+def packing_rows(
+    rows: Mapping[int, Mapping[str, str]],
+    base: Mapping,
+    settings: Mapping,
+    n_tokens: int,
+) -> dict[int, dict[str, str]]:
+    """Stages 14 and 15, which write and send two copies of the weights.
+
+    Args:
+        rows: the recipe's; those stages may be missing.
+        base: settings of the configuration that they are of.
+        settings: those of the run.
+        n_tokens: of the vocabulary.
+    """
+    was = count_parameters(base, int(rows[11]["nbpe"]) + N_SPECIAL)
+    now = count_parameters(settings, n_tokens)
+    found = {n: dict(rows[n]) for n in (14, 15) if n in rows and was != now}
+    gb = 2 * _FLOAT32 * now / 1e9
+    if 14 in found:
+        memory = float(found[14]["memory"].split()[0]) * now / was
+        found[14] |= {"disk": f"{gb:.2g} GB", "memory": f"{max(1, memory):.2g} GB"}
+    if 15 in found:
+        hours = gb * 8e9 / _BITS_A_SECOND / 3600
+        found[15] |= {"time": _time(hours, hours)}
+        found[15] |= {"basis": f"{gb:.2g} GB at {_BITS_A_SECOND / 1e6:.0f} Mbit/s"}
+    return found
+
+
 def decoding_row(
     known: Mapping[str, str], *, hours: float, rtf: float, n_gpus: int, source: str
 ) -> dict[str, str]:
@@ -193,6 +225,7 @@ def decoding_row(
     gpu_hours = hours * rtf
     return {
         **known,
+        "disk": f"{max(1.0, hours * BYTES_AN_HOUR / 1e6):.0f} MB",
         "time": _time(gpu_hours / n_gpus, gpu_hours / n_gpus),
         "GPU-hours": _span(gpu_hours, gpu_hours),
         "basis": f"{hours:.1f} h of speech to hear, at a real-time factor of {rtf:.3f} "

@@ -30,6 +30,7 @@ COSTS = """# A recipe
   basis: the paper
   config: conf/train.yaml
   hours: 17133
+  nbpe: 40000
 """
 
 

@@ -9,7 +9,12 @@ import torch
 
 from powsm.cli import cost
 from powsm.cluster.checks import read_costs
-from powsm.cluster.costs import count_parameters, training_row, work_of
+from powsm.cluster.costs import (
+    count_parameters,
+    experiment_gb,
+    training_row,
+    work_of,
+)
 from powsm.model.espnet_tasks import task_of_model
 from powsm.settings import apply_overrides, load_with_base
 from powsm.train import config
@@ -24,6 +29,7 @@ KNOWN = {
     "basis": "the paper",
     "config": "conf/train_powsm.yaml",
     "hours": "17133",
+    "nbpe": "40000",
 }
 PUBLISHED = load_with_base(CONF / "train_powsm.yaml")
 FAST = load_with_base(CONF / "train_powsm_fast.yaml")
@@ -110,12 +116,14 @@ def test_rows_follow_from_the_sets_that_are_there(tmp_path):
     assert rows[12]["basis"].startswith("60.0 h of speech to hear")
     assert rows[12]["GPU-hours"] == "3.5"  # 60 x 0.058
     known = read_costs(ROOT / "egs2/powsm/s2t1/costs.yaml")
+    assert rows[12]["disk"] == "45 MB"  # 60 h of 0.75 MB
     assert {n: r for n, r in rows.items() if n not in (11, 12)} == {
         n: r for n, r in known.items() if n not in (11, 12)
     }
     # a set that is asked for and not there: its size is not guessed
     rows = cost.cost_rows(options(*given, "--test_sets", "test_a", "test_c"))
-    assert rows[12] == known[12]
+    assert rows[12]["basis"].startswith(f"1 of 2 sets missing in {tmp_path}: test_c;")
+    assert {**rows[12], "basis": ""} == {**known[12], "basis": ""}
 
 
 def test_changes_of_the_command_count():
@@ -123,3 +131,53 @@ def test_changes_of_the_command_count():
     rows = cost.cost_rows(options(*given, "--set", "max_epoch=9", "--subset", "250h"))
     assert (rows[11]["GPU-hours"], rows[11]["memory"]) == ("40", "4 GB a process")
     assert apply_overrides(PUBLISHED, ["max_epoch=9"])["max_epoch"] == 9
+
+
+SMALL = [
+    *(f"encoder_conf.{k}=1536" for k in ("linear_units", "cgmlp_linear_units")),
+    *("encoder_conf.output_size=384", "decoder_conf.linear_units=1536"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        # 109 of 343 M parameters
+        (["--set", *SMALL], 0.317),
+        # of 40,002 tokens 1,002 are left, with 3 x 768 weights each: 90 M fewer
+        (["--nbpe", "1000"], 0.738),
+    ],
+)
+def test_a_smaller_model_takes_less_everywhere(changes, share):
+    """Training in time and on disk, and what is packed and sent of it."""
+    rows = cost.cost_rows(
+        options("--config", str(CONF / "train_powsm.yaml"), "--ngpu", "4", *changes)
+    )
+    n = count_parameters(PUBLISHED) * share
+    assert float(rows[11]["GPU-hours"]) == pytest.approx(200 * share, rel=0.02)
+    assert float(rows[11]["time"].split()[0]) == pytest.approx(50 * share, rel=0.02)
+    # 15 models and the states of two checkpoints, 4 bytes a weight
+    disks = {11: 21, 14: 2}
+    for stage, copies in disks.items():
+        size = float(rows[stage]["disk"].split()[0])
+        assert size == pytest.approx(copies * 4 * n / 1e9, rel=0.03)
+    assert float(rows[14]["memory"].split()[0]) == pytest.approx(4 * share, rel=0.03)
+    assert "at 100 Mbit/s" in rows[15]["basis"]
+    minutes = float(rows[15]["time"].split()[0])
+    assert minutes == pytest.approx(2 * 32 * n / 100e6 / 60, rel=0.05)
+
+
+def test_a_training_that_goes_on_costs_what_is_left(tmp_path):
+    (tmp_path / "config.yaml").write_text("max_epoch: 45\n")
+    given = ["--config", str(CONF / "train_powsm.yaml"), "--ngpu", "4"]
+    given += ["--set", "max_epoch=50", "--goes_on_from", str(tmp_path)]
+    row = cost.cost_rows(options(*given))[11]
+    assert row["GPU-hours"] == "22"  # 5 of 45 epochs
+
+
+@pytest.mark.parametrize("recipe", ["powsm", "powsm_ctc"])
+def test_what_a_recipe_says_of_its_disk_is_what_its_configuration_takes(recipe):
+    known = read_costs(ROOT / f"egs2/{recipe}/s2t1/costs.yaml")[11]
+    settings = load_with_base(ROOT / known["config"])
+    disk = experiment_gb(settings, work_of(settings))
+    assert float(known["disk"].split()[0]) == pytest.approx(disk, rel=0.02)

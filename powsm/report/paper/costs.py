@@ -51,6 +51,7 @@ class TrainingCost:
         least_gpu_hours, most_gpu_hours: see `Work.relative_to`.
         memory_gb: of each process.
         disk_gb: of the experiment.
+        epochs_before: of the training that it goes on from, whose costs are not in it.
     """
 
     parameters: float
@@ -60,15 +61,19 @@ class TrainingCost:
     most_gpu_hours: float
     memory_gb: float
     disk_gb: float
+    epochs_before: int
 
     def describe(self) -> str:
         """One line."""
         hours = f"{self.most_gpu_hours:.0f}"
         if self.least_gpu_hours < self.most_gpu_hours:
             hours = f"{self.least_gpu_hours:.0f} to {hours}"
+        after = ""
+        if self.epochs_before:
+            after = f" after {self.epochs_before} epochs that are not in this"
         return (
-            f"{self.parameters / 1e6:.0f} M parameters, {self.updates:,} updates: "
-            f"{hours} GPU-hours ({self.source}), at most "
+            f"{self.parameters / 1e6:.0f} M parameters, {self.updates:,} updates"
+            f"{after}: {hours} GPU-hours ({self.source}), at most "
             f"{self.most_gpu_hours / GPUS:.0f} h on {GPUS}; {self.memory_gb:.0f} GB of "
             f"memory a process, {self.disk_gb:.0f} GB of disk"
         )
@@ -89,6 +94,7 @@ def training_cost(training: Training) -> TrainingCost:
         most,
         memory_gb(work, hours),
         experiment_gb(settings, work, before),
+        before,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
+from powsm.cluster.costs import BYTES_AN_HOUR
 from powsm.corpora.evaluation.part import is_part_current
 from powsm.files.datadir import read_scp
 from powsm.report.paper.fill import SIZE_TOLERANCE, hyp_file, is_measured_otherwise
@@ -18,7 +19,6 @@ from powsm.tasks import PHONES, TASKS, plain_task
 
 PUBLISHED_RTF = 0.058  # released model, greedy, one by one on an H200: third parties
 _PCM_MB_AN_HOUR = 115  # 16 kHz, 16 bits; FLAC takes less
-_BYTES_AN_HOUR = 750_000  # of hypotheses: 1.5 kB for each of 490 utterances
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def describe(planned: Sequence[PlannedDecode], exp: Path | None) -> str:
     sizes = {p.query.set: p.hours or 0 for p in planned if p.source is not None}
     cut_mb = sum(sizes.values()) * _PCM_MB_AN_HOUR
     wanted = hours + absent
-    minutes, mb = math.ceil(60 * wanted * rtf), wanted * _BYTES_AN_HOUR / 1e6
+    minutes, mb = math.ceil(60 * wanted * rtf), wanted * BYTES_AN_HOUR / 1e6
     lines.append(
         f"in sum: {wanted:.2f} h of audio to decode, about {minutes} min at a "
         f"real-time factor of {rtf:.3f} ({origin}); {mb:.1f} MB of disk"

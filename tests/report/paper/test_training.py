@@ -232,6 +232,7 @@ def test_costs_follow_updates_parameters_and_audio():
     assert curves.updates == 45_000
     more = costs("table5")["training 0.3, then 0.5 to epoch 50"]
     assert more.updates == 5 * 3750  # those after epoch 45
+    assert "18,750 updates after 45 epochs that are not in this" in more.describe()
 
 
 def test_grids_of_the_tuning_folder_are_in_the_plans():
