@@ -7,9 +7,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from dump_builder import make_dump
+from tiny_model import make_experiment, make_tokens
+
+from powsm.publish.pack import pack
 
 BENCH = Path(__file__).parents[1] / "scripts/bench"
 
@@ -129,3 +134,26 @@ def test_level_is_measured_with_and_without_the_switch(load, tmp_path):
     pfer = {(gain, level): scores.value("PFER") for gain, level, scores in rows}
     assert len(pfer) == 4
     assert pfer[1.0, "usual"] == pytest.approx(pfer[0.01, "usual"], abs=1.0)
+
+
+def test_packed_model_is_read_by_another_espnet(tmp_path):
+    """By the one that is here, twice, and by one that does not start."""
+    folder = make_dump(tmp_path / "train", [0.6, 0.8, 1.0, 0.7], seed=1)
+    record = {"policy": "strict", "version": "strict/1", "text_policy": "powsm_fix"}
+    (folder / "normaliser.json").write_text(json.dumps(record))
+    exp = make_experiment(tmp_path / "x", make_tokens(folder, tmp_path / "tokens"))
+    packed = pack(exp, train_set=folder).folder
+    clip = next((folder / "wav").iterdir())
+    (tmp_path / "broken/espnet2").mkdir(parents=True)
+    (tmp_path / "broken/espnet2/__init__.py").write_text("import no_such_module")
+    (tmp_path / "same").mkdir()
+    command = [sys.executable, BENCH / "readers.py", "--model", packed, "--lang", "eng"]
+    command += ["--tasks", "pr", "--readers", tmp_path / "same", tmp_path / "broken"]
+    done = subprocess.run(
+        [*command, "--", clip], capture_output=True, text=True, check=True
+    )
+    here, same, broken = map(json.loads, done.stdout.splitlines())
+    assert here["loads"] and here["espnet"] == version("espnet")
+    assert same["same_texts"] and same["texts"] == here["texts"]
+    assert not broken["loads"] and not broken["same_texts"]
+    assert broken["why"] == "ModuleNotFoundError: No module named 'no_such_module'"

@@ -29,6 +29,15 @@ for task, prompt in [{prompts}]:
 """
 
 
+# By whether there is no decoder
+_KINDS = {
+    False: "An encoder-decoder speech model with the tasks of POWSM "
+    "([arXiv 2510.24992](https://arxiv.org/abs/2510.24992))",
+    True: "A speech model without a decoder, as POWSM-CTC "
+    "([arXiv 2601.14046](https://arxiv.org/abs/2601.14046)), with the tasks of POWSM",
+}
+
+
 def model_card(
     files: ModelFiles, exp: Path, *, tag: str, profiles: Sequence[Path] = ()
 ) -> str:
@@ -63,8 +72,7 @@ def model_card(
     parts = [
         f"---\n{yaml.safe_dump(data, sort_keys=False)}---",
         f"# {name}",
-        "An encoder-decoder speech model with the tasks of POWSM "
-        "([arXiv 2510.24992](https://arxiv.org/abs/2510.24992)): "
+        f"{_KINDS['decoder_conf' not in config]}: "
         + ", ".join(f"{task.title} (`{task.symbol}`)" for task in tasks)
         + ".",
         f"Languages: {languages or 'none by name; the language is `<unk>`'}.",

@@ -36,6 +36,7 @@ def test_archive_says_what_the_unpacked_model_does(exp, tmp_path):
     assert set(said) == {"pr", "asr", "g2p", "p2g", "phonemize"}
     card = (packed.folder / "README.md").read_text()
     assert "| decoder | none |" in card
+    assert "A speech model without a decoder" in card and "encoder-decoder" not in card
 
 
 @pytest.mark.parametrize(
