@@ -40,7 +40,7 @@ MAX_CLIPS = 100  # utterances with sound and spectrogram, of all sets together
 MAX_CLIP_BYTES = 10_000_000
 _HIDDEN_SETTINGS = {"token_list"}  # thousands of lines
 
-_TEMPLATE = ("report.html", "report.css", "clip.js", "report.js")
+_PARTS = ("report.html", "report.css", "clip.js", "report.js")
 
 
 def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
@@ -310,8 +310,8 @@ def _differences(systems: Sequence[dict], phones: _Numbers) -> dict[str, str]:
 
 def render(data: dict) -> str:
     """The page, from `page_data`."""
-    html, css, *scripts = map(part_of_page, _TEMPLATE)
-    return filled(html, data["name"], css, scripts, data)
+    body, css, *scripts = map(part_of_page, _PARTS)
+    return filled(body, data["name"], css, scripts, data)
 
 
 def part_of_page(name: str) -> str:
@@ -320,9 +320,10 @@ def part_of_page(name: str) -> str:
 
 
 def filled(
-    html: str, title: str, css: str, scripts: Sequence[str], data: Mapping
+    body: str, title: str, css: str, scripts: Sequence[str], data: Mapping
 ) -> str:
     """A page that holds all that it needs; its scripts find `data` as JSON."""
+    html = part_of_page("frame.html").replace("{{ body }}\n", body)
     # "</script>" and "<!--" must not occur inside a script element
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=str)
     text = text.replace("<", "\\u003c")

@@ -11,6 +11,7 @@ from powsm.report.demo.bench import Spoken
 from powsm.report.page import filled, part_of_page
 from powsm.tasks import PHONES, TASKS
 
+_BODY = '<main id="heard"></main>\n'
 _FILES = {"TextGrid": "textgrid", "json": "json"}  # ending -> format
 
 
@@ -35,8 +36,8 @@ def heard_page(spoken: Spoken, heard: Sequence[tuple[str, Result]]) -> str:
         "phones": {phone: described(phone) for phone in phones},
     }
     scripts = [part_of_page("clip.js"), part_of_page("demo/heard.js")]
-    css = part_of_page("report.css")
-    return filled(part_of_page("demo/heard.html"), spoken.name, css, scripts, data)
+    css = part_of_page("report.css") + part_of_page("demo/heard.css")
+    return filled(_BODY, spoken.name, css, scripts, data)
 
 
 def _side(label: str, result: Result) -> dict:
