@@ -5,15 +5,16 @@
     segments = align(recogniser, speech, ("p", "ɔ"), gop=True)   # and how well said
     powsm.decode.align_files.write_textgrid(path, segments, duration_s=2.5)
 
-The CTC head says a phone in few frames, often one, and blank in between. A phone is
-given the larger part of the blanks before it; many blanks are a pause.
-Times come from the model's own frame grid (`powsm.model.frames`), of 40 ms, and move to
-where the sound changes most near them (`powsm.decode.timing.change`).
+The CTC head says a phone in few frames, often one, and blank in between. Two phones
+share the blanks between them, but for many that are silent, a pause. Times come from
+the model's own frame grid (`powsm.model.frames`), of 40 ms, and move to where the sound
+changes most near them (`powsm.decode.timing.change`).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from powsm.decode.longform import CTCFrames, Speech, ctc_frames
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.timing.blanks import intervals
 from powsm.decode.timing.change import finer_intervals
+from powsm.decode.timing.pauses import is_pause
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 from powsm.tasks import WORD_START
@@ -151,11 +153,11 @@ def _segments(
         for name, span in zip(names, spans, strict=True)
         if name != WORD_START and not _SYMBOL.fullmatch(name)
     ]
-    times = intervals(
-        [(start, end) for _, (_, start, end, _) in kept],
-        n_frames=n_frames,
-        frame_s=grid.step / SAMPLE_RATE,
-    )
+    places = [(start, end) for _, (_, start, end, _) in kept]
+    frame_s = grid.step / SAMPLE_RATE
+    blanks = [(end, start) for (_, end), (start, _) in pairwise(places)]
+    pauses = [is_pause(speech, *map(grid.seconds, both)) for both in blanks]
+    times = intervals(places, pauses, n_frames, frame_s)
 
     def seconds(frame: float) -> float:
         # what lies before the first frame and after the last belongs to them
@@ -165,7 +167,8 @@ def _segments(
 
     times = [(seconds(start), seconds(end)) for start, end in times]
     if finer:
-        times = finer_intervals(times, speech)
+        blanks_s = [(end - begin) * frame_s for begin, end in blanks]
+        times = finer_intervals(times, blanks_s, speech)
     return [
         Segment(name, round(start, 4), round(end, 4), round(confidence, 4))
         for (name, (*_, confidence)), (start, end) in zip(kept, times, strict=True)

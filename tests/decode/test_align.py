@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from ctc_stand_in import BLANK, START, A, P, T, speech_of, stand_in
+from ctc_stand_in import BLANK, GRID, START, A, P, T, speech_of, stand_in
 from dump_builder import make_dump
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,10 +25,10 @@ from powsm.files.datadir import read_scp
 #       0      1      2      3  4      5      6  7  8      9
 PATH = [BLANK, START, BLANK, P, BLANK, BLANK, A, A, BLANK, T]
 # frame t begins at 0.01 + 0.04 t; the model says p in frame 3, a in 6 and 7, t in 9.
-# Of the blanks 4 5 a fifth is p's, of blank 8 a's, and 10 ms less: 0.17 + 0.016 - 0.01
-# and 0.33 + 0.008 - 0.01. p begins 50 ms before frame 3; t goes on to the end of the
-# audio, 10 * 0.04 + 0.03.
-TIMES = [("p", 0.08, 0.176), ("a", 0.176, 0.328), ("t", 0.328, 0.43)]
+# Of the blanks 4 5 half are p's, of blank 8 a's, and 10 ms less: 0.17 + 0.04 - 0.01 and
+# 0.33 + 0.02 - 0.01. p begins 50 ms before frame 3; t goes on
+# to the end of the audio, 10 * 0.04 + 0.03.
+TIMES = [("p", 0.08, 0.2), ("a", 0.2, 0.34), ("t", 0.34, 0.43)]
 CERTAIN = math.exp(8) / (math.exp(8) + 7)  # of 8 tokens
 
 
@@ -56,7 +56,7 @@ def test_a_phone_that_was_not_said_is_placed_with_little_confidence():
 
 def test_length_marks_are_kept_but_not_looked_for():
     segments = align(stand_in(), speech_of(PATH), ("p", "aː", "t"))
-    assert times(segments)[1] == ("aː", 0.176, 0.328)
+    assert times(segments)[1] == ("aː", 0.2, 0.34)
 
 
 def test_a_phone_said_twice_is_two():
@@ -70,6 +70,18 @@ def test_a_long_pause_belongs_to_nobody():
     segments = align(stand_in(), speech_of([P, *[BLANK] * 10, A]))
     assert segments[0].end == 0.11  # frame 1, at 0.05 s, and 0.06
     assert segments[1].start == 0.4  # 0.05 before frame 11, at 0.45 s
+
+
+@pytest.mark.parametrize(
+    ("how", "off"), [(align, 0.001), (align_finely, 0.4 * 0.32 + 0.0026)]
+)
+def test_a_long_sound_is_no_pause(how, off):
+    speech = speech_of([P, *[BLANK] * 8, A])
+    # a tone that is 0 in the middle of each frame, where the stand-in looks
+    n = torch.arange(len(speech)) - GRID.sample(0) - GRID.step // 2
+    first, second = how(stand_in(), speech + 0.3 * torch.sin(2 * math.pi * n / 20))
+    assert first.end == second.start
+    assert first.end == pytest.approx(0.05 + 0.32 / 2 - 0.01, abs=off)
 
 
 def test_silence_has_no_segments():

@@ -72,10 +72,16 @@ def test_many_boundaries_are_those_of_few(monkeypatch):
 
 
 def test_intervals_share_their_boundaries_and_keep_their_pauses():
-    first, second, third = finer_intervals(
-        [(0.18, 0.34), (0.34, 0.42), (0.47, 0.6)], sounds()
-    )
+    intervals = [(0.18, 0.34), (0.34, 0.42), (0.47, 0.6)]
+    first, second, third = finer_intervals(intervals, [0.0, 0.2], sounds())
     assert first[0] == pytest.approx(CHANGES_S[0], abs=NEAR_S)
     assert first[1] == second[0] == pytest.approx(CHANGES_S[1], abs=NEAR_S)
     assert second[1] < third[0] == pytest.approx(CHANGES_S[2], abs=NEAR_S)
-    assert finer_intervals([], sounds()) == []
+    assert finer_intervals([], [], sounds()) == []
+
+
+def test_a_boundary_in_long_blanks_moves_further():
+    intervals = [(0.22, 0.37), (0.37, 0.48)]  # the change between them is at 0.331
+    for blanks_s, expected in ((0.04, 0.37), (0.16, CHANGES_S[1])):
+        first, second = finer_intervals(intervals, [blanks_s], sounds())
+        assert first[1] == second[0] == pytest.approx(expected, abs=0.023)

@@ -21,26 +21,31 @@ from powsm.audio import N_FFT, SAMPLE_RATE
 if TYPE_CHECKING:
     from powsm.decode.longform import Speech
 
-# by how much boundaries may move: between two phones, and where a phone begins or ends
-# beside a pause, which CTC tells less well
-REACH_S, BEGIN_REACH_S, END_REACH_S = 0.02, 0.06, 0.04
+# By how much boundaries may move: between two phones a share of the blanks there,
+# within limits; and where a phone begins or ends beside a pause, of which CTC is less
+# sure.
+REACH, REACH_S, MOST_REACH_S = 0.4, 0.02, 0.16
+BEGIN_REACH_S, END_REACH_S = 0.06, 0.04
 _HOP = 80  # samples, 5 ms
 _WINDOW = 320  # samples, 20 ms
 _SIDE = 6  # hops that are compared on either side
 _PRIOR = 0.05  # nats that a place at the reach must be better than one in the middle
 _N_MELS = 40
 _FLOOR = 1e-4  # of the loudest band around a boundary
-_CHUNK = 250  # boundaries looked at together, 50 MB
+_CHUNK = 100  # boundaries looked at together, 50 MB at most
 
 
 def finer_intervals(
-    intervals_s: Sequence[tuple[float, float]], speech: "Speech"
+    intervals_s: Sequence[tuple[float, float]],
+    blanks_s: Sequence[float],
+    speech: "Speech",
 ) -> list[tuple[float, float]]:
     """Intervals of phones with their boundaries where the sound changes most.
 
     Args:
         intervals_s: (start, end) of each, in order; neighbours without a pause share a
             boundary, and still do.
+        blanks_s: how long CTC says nothing between each and the next.
         speech: at 16 kHz.
     """
     places, reaches = [], []
@@ -50,7 +55,10 @@ def finer_intervals(
             reaches.append(BEGIN_REACH_S)
         is_shared = n + 1 < len(intervals_s) and intervals_s[n + 1][0] == end
         places.append(end)
-        reaches.append(REACH_S if is_shared else END_REACH_S)
+        if is_shared:
+            reaches.append(min(max(REACH_S, REACH * blanks_s[n]), MOST_REACH_S))
+        else:
+            reaches.append(END_REACH_S)
     new = dict(zip(places, moved_to_change(places, reaches, speech), strict=True))
     return [(new[start], new[end]) for start, end in intervals_s]
 
