@@ -204,6 +204,28 @@ def test_verb_aligns_what_was_decoded_once(decoded, caplog):
     assert (out / "align/phones.ctm").stat().st_mtime_ns == before
 
 
+def test_verb_leaves_out_tasks_that_a_set_does_not_have(decoded, caplog):
+    exp, dump, profile = decoded
+    for file in (dump / "test").iterdir():  # as a set of phones without texts
+        rows = file.read_text().splitlines(keepends=True) if file.is_file() else []
+        if kept := [row for row in rows if row.split()[0].endswith("_pr")]:
+            file.write_text("".join(kept))
+    profile.write_text("decode: ctc\ntasks: [pr, g2p]\n")
+    arguments = ["--exp", exp, "--dump", dump, "--sets", "test", "--profiles", profile]
+    with caplog.at_level("INFO"):
+        run_verb("align-set", *arguments)
+    assert "no g2p example, nothing to align" in caplog.text
+    assert (exp / "decode_ctc/test/pr_ctc/align/phones.ctm").exists()
+
+
+def test_verb_names_what_was_not_decoded(decoded):
+    exp, dump, profile = decoded
+    arguments = ["--exp", exp, "--dump", dump, "--sets", "test", "--profiles", profile]
+    (exp / "decode_ctc/test/pr_ctc/hyp.jsonl").unlink()
+    with pytest.raises(SystemExit, match="is missing: decode test with decode_ctc"):
+        run_verb("align-set", *arguments)
+
+
 def test_verb_says_when_no_profile_has_phones(decoded, tmp_path):
     exp, dump, _ = decoded
     (tmp_path / "decode_words.yaml").write_text("tasks: [asr]\n")

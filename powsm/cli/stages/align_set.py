@@ -57,21 +57,35 @@ def todo(options: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
     if options.ref:
         out = options.exp / "align"
         return [(out / f.name, f, f / "ref.ipa") for f in folders]
+    from powsm.decode.batch import items
     from powsm.decode.profile import Profile
     from powsm.score.decoded import HYP_FILE, decoded_folder
     from powsm.tasks import PHONES, tasks_writing
 
     profiles = [Profile.load(path) for path in options.profiles]
+    tasks = sorted(
+        {task for p in profiles for task in p.tasks} & set(tasks_writing(PHONES))
+    )
+    if not tasks:
+        wanted = " or ".join(tasks_writing(PHONES))
+        raise PowsmError(f"none of the profiles decodes phones: {wanted}")
     results = []
-    for profile, folder in itertools.product(profiles, folders):
-        for task in set(profile.tasks) & set(tasks_writing(PHONES)):
+    for task, folder in itertools.product(tasks, folders):
+        if not items(folder, task):  # as a set without texts has no g2p
+            log.info("%s: no %s example, nothing to align", folder, task)
+            continue
+        for profile in profiles:
+            if task not in profile.tasks:
+                continue
             out = decoded_folder(
                 options.exp, profile.name, folder.name, profile.tag(task)
             )
+            if not (out / HYP_FILE).exists():
+                raise PowsmError(
+                    f"{out / HYP_FILE} is missing: decode {folder.name} with "
+                    f"{profile.name} first (stage 12)"
+                )
             results.append((out / "align", folder, out / HYP_FILE))
-    if not results:
-        tasks = " or ".join(tasks_writing(PHONES))
-        raise PowsmError(f"none of the profiles decodes phones: {tasks}")
     return sorted(results)
 
 
