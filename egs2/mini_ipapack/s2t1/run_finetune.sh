@@ -23,11 +23,12 @@ common=(
     --set max_epoch=4 --set num_iters_per_epoch=200 \
     --set "scheduler_conf.warmup_steps_list=[0,200,800]" \
     --set "scheduler_conf.warmup_lr_list=[0.0,0.0025,0.0]" "$@"
+# its vocabulary is that of the old one: options of that, given for the first, are none here
 ./run.sh "${common[@]}" --stage 4 --langs "${new}" --subset 10min --dump "${dump}/new" \
     --exp_name new --init_from "${exp}/old" --extend_vocab \
     --set max_epoch=3 --set num_iters_per_epoch=100 \
     --set "scheduler_conf.warmup_steps_list=[0,50,300]" \
-    --set "scheduler_conf.warmup_lr_list=[0.0,0.001,0.0]" "$@"
+    --set "scheduler_conf.warmup_lr_list=[0.0,0.001,0.0]" "$@" --
 
 . ./path.sh
 powsm compare "${exp}/old" "${exp}/new" --dump "${dump}/new" --by_lang \
