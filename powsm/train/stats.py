@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, sweep_files
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
 
@@ -124,6 +124,7 @@ def collect(
     index = ExampleIndex(folder)
     utts = sample_by_language(index, hours, seed)
     with owned(out):
+        sweep_files(out.parent, below=False, of=[out.name])
         stats = _sums(frontend, index, utts, n_window)
         with atomic_write(out, "wb") as file:
             np.savez(file, window=np.array(args.stats_window), **stats)

@@ -116,6 +116,16 @@ def test_statistics_say_of_which_clips_they_are_and_do_not_mix(folder, tmp_path)
     assert find_stats(tmp_path / "espnet.npz", settings) == tmp_path / "espnet.npz"
 
 
+def test_what_a_killed_run_was_writing_is_removed(folder, tmp_path):
+    out = tmp_path / "feats_stats.npz"
+    left, others = (tmp_path / f".{name}.x.new" for name in (out.name, "a.json"))
+    left.touch()
+    others.touch()
+    args = make_args(make_tokens(folder, tmp_path / "tokens"), tmp_path / "exp")
+    collect(args, folder, out, hours=100, seed=0)
+    assert out.exists() and not left.exists() and others.exists()
+
+
 def test_padding_needs_a_length(folder, tmp_path):
     tokens = make_tokens(folder, tmp_path / "tokens")
     args = make_args(tokens, tmp_path / "exp", stats_window="published")

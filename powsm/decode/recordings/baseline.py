@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from powsm.audio import read_audio
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, sweep_files
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.find import find_model
 from powsm.score.decoded import HYP_FILE, DumpSet
@@ -79,11 +79,13 @@ def recognise_set(recognise: Recogniser, folder: Path, out: Path) -> Path:
         AudioError: a recording that cannot be used.
     """
     truth = DumpSet(folder)
-    with owned(out), atomic_write(out / HYP_FILE) as file:
-        bar = {"desc": f"{folder.name} asr", "unit": "utt", "disable": None}
-        for utt_id, location in tqdm(sorted(truth.locations.items()), **bar):
-            said = recognise(read_audio(location), truth.langs[utt_id])
-            record = {"utt_id": utt_id, "text": said.strip()}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    bar = {"desc": f"{folder.name} asr", "unit": "utt", "disable": None}
+    with owned(out):
+        sweep_files(out)
+        with atomic_write(out / HYP_FILE) as file:
+            for utt_id, location in tqdm(sorted(truth.locations.items()), **bar):
+                said = recognise(read_audio(location), truth.langs[utt_id])
+                record = {"utt_id": utt_id, "text": said.strip()}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
     log.info("%s: %d recordings", out, len(truth.locations))
     return out / HYP_FILE
