@@ -9,19 +9,28 @@ import pytest
 # Files whose tests take minutes together, longest first: begun first, they end together
 # with the many short ones on all processes.
 LONGEST = (
+    "recipe/test_slurm.py",
     "recipe/test_paper_recipe.py",
     "recipe/test_stages.py",
     "train/test_run.py",
-    "recipe/test_slurm.py",
-    "recipe/test_bad_input.py",
+    "train/test_ctc_only.py",
+    "test_readme.py",
+    "test_bench.py",
     "train/test_watch.py",
-    "recipe/test_finetune_recipe.py",
     "report/test_ablation.py",
     "train/test_memory.py",
+    "test_scripts.py",
+    "recipe/test_bad_input.py",
+    "train/test_stock.py",
+    "train/test_bad_steps.py",
+    "model/test_s2t_ctc.py",
+    "recipe/test_finetune_recipe.py",
     "publish/test_pack.py",
     "cli/test_decode.py",
     "train/test_progress.py",
-    "train/test_stock.py",
+    "cluster/test_checks.py",
+    "report/paper/test_reproduce_model.py",
+    "train/test_weights.py",
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
