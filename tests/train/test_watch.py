@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -197,3 +199,13 @@ def test_watchdog_takes_every_step_as_a_sign_of_life():
         dog._last = 0.0
         getattr(dog, name)(None, None)
         assert dog._last > 0.0, name
+
+
+@pytest.mark.parametrize("end", ["teardown", "on_exception"])
+def test_watchdog_ends_with_the_run_however_that_ends(end):
+    dog, before = Watchdog(), set(threading.enumerate())
+    dog.setup(SimpleNamespace(global_rank=0), None, "fit")
+    (thread,) = set(threading.enumerate()) - before
+    getattr(dog, end)(None, None, None)
+    thread.join(30)
+    assert not thread.is_alive()
