@@ -154,11 +154,11 @@ class Watchdog(L.Callback):
         self._ended.clear()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
-    def _end(self, *args) -> None:
+    def teardown(self, trainer, module, stage: str) -> None:
         self._ended.set()
 
-    # Lightning does not tear down a run that an exception ended
-    teardown = on_exception = _end
+    def on_exception(self, trainer, module, exception: BaseException) -> None:
+        self._ended.set()  # Lightning does not tear down a run that ended like this
 
     def _watch(self) -> None:
         while not self._ended.wait(self.stall_s / 10):

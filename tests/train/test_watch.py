@@ -201,11 +201,14 @@ def test_watchdog_takes_every_step_as_a_sign_of_life():
         assert dog._last > 0.0, name
 
 
-@pytest.mark.parametrize("end", ["teardown", "on_exception"])
-def test_watchdog_ends_with_the_run_however_that_ends(end):
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [("teardown", {"stage": "fit"}), ("on_exception", {"exception": OSError()})],
+)
+def test_watchdog_ends_with_the_run_however_that_ends(end, why):
     dog, before = Watchdog(), set(threading.enumerate())
     dog.setup(SimpleNamespace(global_rank=0), None, "fit")
     (thread,) = set(threading.enumerate()) - before
-    getattr(dog, end)(None, None, None)
+    getattr(dog, end)(None, None, **why)
     thread.join(30)
     assert not thread.is_alive()

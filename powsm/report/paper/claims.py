@@ -2,7 +2,9 @@
 
 Two ways of decoding are compared on the same utterances, with a paired interval and p;
 a published number of another system is held against the interval of ours. What an
-interval leaves open is undecided, and what cannot be tested says why.
+interval leaves open is undecided, and what cannot be tested says why. The difference of
+two outputs that are both worse than none, as of a small model that repeats itself, says
+nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,8 @@ from powsm.tasks import PHONES, plain_task
 CLAIMS_FILE = "claims.yaml"
 SIGNIFICANT = 0.05
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "undecided", "not tested"
+NOTHING = "says nothing"
+NO_OUTPUT = 100.0  # what every error rate of an empty output is at most
 
 
 class ClaimError(PowsmError):
@@ -81,7 +85,7 @@ class Outcome:
     Attributes:
         claim: which.
         system: the experiment, or both.
-        verdict: one of `HOLDS FAILS OPEN UNTESTED`.
+        verdict: one of `HOLDS FAILS OPEN UNTESTED NOTHING`.
         detail: numbers with their interval, or why it is not tested.
         command: what makes or repeats the test.
     """
@@ -202,6 +206,8 @@ def _compared(claim: Claim, a: Scores, b: Scores) -> tuple[str, str]:
         f"difference {result.difference:+.2f} [{result.low:+.2f}, {result.high:+.2f}], "
         f"p {result.p:.4f}, {len(a)} utterances"
     )
+    if min(a.value(claim.metric), b.value(claim.metric)) > NO_OUTPUT:
+        return NOTHING, f"{detail}; an empty output would have fewer errors than either"
     if result.low <= 0 <= result.high or result.p >= SIGNIFICANT:
         return OPEN, detail
     return (HOLDS if result.difference < 0 else FAILS), detail
@@ -300,7 +306,8 @@ def _between_trainings(
             return Outcome(claim, system.name, UNTESTED, scores, command)
         sides.append((system.name, scores))
     verdict, detail = _compared(claim, sides[0][1], sides[1][1])
-    verdict = HOLDS if verdict == OPEN else FAILS
+    if verdict != NOTHING:
+        verdict = HOLDS if verdict == OPEN else FAILS
     name = " and ".join(name for name, _ in sides)
     return Outcome(claim, name, verdict, detail, "; ".join(commands))
 

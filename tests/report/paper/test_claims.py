@@ -8,6 +8,7 @@ from experiment_builder import PHONES, slashed
 from powsm.report.paper.claims import (
     FAILS,
     HOLDS,
+    NOTHING,
     OPEN,
     UNTESTED,
     Claim,
@@ -60,6 +61,28 @@ def test_paired_claims_hold_by_their_interval(errors, verdict):
     assert result.verdict == verdict
     assert "60 utterances" in result.detail and "p " in result.detail
     assert "powsm compare exp/x/a exp/x/b" in result.command
+
+
+@pytest.mark.parametrize(
+    ("lengths", "verdict"),
+    [
+        ({"a": 6, "b": 9}, NOTHING),
+        ({"a": 9, "b": 6}, NOTHING),
+        ({"a": 1, "b": 9}, HOLDS),  # one of the two hears something
+    ],
+)
+def test_outputs_worse_than_none_say_nothing(lengths, verdict):
+    def repeated(query):
+        hyp = "/p//i/" * lengths[query.profile]
+        return score_phones(
+            hyp={f"u{i}": hyp for i in range(60)},
+            ref={f"u{i}": "/p//i/" for i in range(60)},
+        )
+
+    where = ([CLAIM], {"seen": ["test_a"]}, [System("x", repeated)])
+    (result,) = check_claims(*where, load_table, {"x": Path("exp/x")})
+    assert result.verdict == verdict
+    assert ("an empty output" in result.detail) == (verdict == NOTHING)
 
 
 def test_what_is_not_decoded_is_not_tested():
