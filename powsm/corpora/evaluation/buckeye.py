@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from powsm.audio import WINDOW_S
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, LeftOut, Segment
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    LeftOut,
+    Segment,
+    Written,
+    write_segments,
+)
+from powsm.corpora.evaluation.published import published_segments
 from powsm.files.text import open_text
 from powsm.phones.alphabets import read_alphabet, to_ipa
 
@@ -51,7 +58,18 @@ class Label(NamedTuple):
         return not self.is_phone
 
 
-def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def prepare_buckeye(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from a copy of anyspeech's or the original."""
+    left_out = LeftOut(allow_incomplete)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
+    return write_segments(out, segments, left_out)
+
+
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     files = sorted(source.rglob("s*.phones"))
     if not files:
         raise CorpusError(

@@ -17,12 +17,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from powsm.audio import WINDOW_S
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     LeftOut,
     Segment,
+    Written,
     read_table,
+    write_segments,
 )
+from powsm.corpora.evaluation.published import published_segments
 from powsm.phones.xsampa import xsampa_to_ipa
 
 SPEAKERS = ("EN01", "EN03")
@@ -34,7 +38,18 @@ _COLUMNS = ("file", "ref", "speaker", "wd_ID", "wd", "ph", "start", "end")
 _NO_PHONE = ("<", "[", "*")  # <p:> pause, <<fp>> filled pause, [INT], ****
 
 
-def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def prepare_drc_se(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from KoelLabs' copy or the original."""
+    left_out = LeftOut(allow_incomplete)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
+    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
+
+
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     tables = sorted(source.rglob(f"{_PREFIX}ph.csv"))
     if not tables:
         raise CorpusError(f"{source}: neither Parquet files nor {_PREFIX}ph.csv")

@@ -16,7 +16,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, LeftOut, Segment
+from powsm.audio import WINDOW_S
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    LeftOut,
+    Segment,
+    Written,
+    write_segments,
+)
+from powsm.corpora.evaluation.published import published_segments
 from powsm.corpora.evaluation.textgrid import read_tier
 from powsm.phones.alphabets import read_alphabet, to_ipa
 
@@ -26,7 +34,18 @@ NO_PHONE = frozenset({"", "sil", "sp", "spn", "err", "none", "0"})
 _MARKS = re.compile(r"(?<=[A-Za-z])[012]?[+*`]*$")  # of stress and of doubt
 
 
-def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def prepare_epadb(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from KoelLabs' copy or the original."""
+    left_out = LeftOut(allow_incomplete)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
+    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
+
+
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     grids = sorted(source.rglob("annotations_1/*.TextGrid"))
     if not grids:
         raise CorpusError(

@@ -14,7 +14,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, LeftOut, Segment
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    LeftOut,
+    Segment,
+    Written,
+    write_segments,
+)
+from powsm.corpora.evaluation.published import published_segments
 from powsm.corpora.evaluation.textgrid import read_tier
 from powsm.files.text import read_text
 from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
@@ -23,6 +30,17 @@ ALPHABET = "arpabet"
 NO_PHONE = frozenset({"", "SIL", "SP", "SPN", "ERR"})  # ERR: heard, but not identified
 
 _SYMBOL = re.compile(r"[A-Za-z]+[0-2]?")
+
+
+def prepare_l2arctic(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from a copy of anyspeech's or the original."""
+    left_out = LeftOut(allow_incomplete)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
+    return write_segments(out, segments, left_out)
 
 
 def perceived(label: str) -> str:
@@ -42,7 +60,7 @@ def perceived(label: str) -> str:
     return "" if symbol in NO_PHONE else symbol
 
 
-def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     grids = sorted(source.rglob("annotation/*.TextGrid"))
     grids = [path for path in grids if path.parts[-3] != "suitcase_corpus"]
     if not grids:

@@ -5,84 +5,45 @@ corpus in `powsm.corpora.table`.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from powsm.audio import WINDOW_S
-from powsm.corpora.evaluation import (
-    buckeye,
-    drc_se,
-    epadb,
-    l2arctic,
-    speechocean762,
-    timit,
-    tusom2021,
-    voxangeles,
-)
+from powsm.corpora.evaluation.buckeye import prepare_buckeye
+from powsm.corpora.evaluation.drc_se import prepare_drc_se
 from powsm.corpora.evaluation.dump_set import (
     TEXT_POLICY,
     PhoneSet,
     PhoneSetError,
     write_phone_set,
 )
-from powsm.corpora.evaluation.kaldi_folder import (
-    LEFT_OUT,
-    LeftOut,
-    Segment,
-    Written,
-    write_segments,
+from powsm.corpora.evaluation.epadb import prepare_epadb
+from powsm.corpora.evaluation.kaldi_folder import LEFT_OUT, Written
+from powsm.corpora.evaluation.l2arctic import prepare_l2arctic
+from powsm.corpora.evaluation.speechocean762 import (
+    prepare_speechocean762,
+    prepare_speechocean762_test,
 )
-from powsm.corpora.evaluation.published import published_segments
+from powsm.corpora.evaluation.timit import prepare_timit
+from powsm.corpora.evaluation.tusom2021 import prepare_tusom2021
+from powsm.corpora.evaluation.voxangeles import prepare_voxangeles
 from powsm.corpora.table import TEST_PREFIX
 from powsm.phones.unknown import MAX_UNKNOWN_RATE
 
 log = logging.getLogger(__name__)
 
-
-class Source(NamedTuple):
-    """What a set is made of."""
-
-    segments: Callable[[Path, LeftOut], Iterable[Segment]]  # of the original
-    published: bool = False  # also in a copy of anyspeech's or KoelLabs', as English
-    max_duration_s: float | None = None
-
-
-SOURCES: Mapping[str, Source] = {
-    "test_buckeye": Source(buckeye.segments, published=True),
-    "test_drc_se": Source(drc_se.segments, published=True, max_duration_s=WINDOW_S),
-    "test_epadb": Source(epadb.segments, published=True, max_duration_s=WINDOW_S),
-    "test_l2arctic": Source(l2arctic.segments, published=True),
-    "test_speechocean762": Source(
-        speechocean762.segments, published=True, max_duration_s=WINDOW_S
-    ),
-    "test_speechocean762_test": Source(
-        partial(speechocean762.segments, part="test"), max_duration_s=WINDOW_S
-    ),
-    "test_timit": Source(timit.segments),
-    "test_tusom2021": Source(tusom2021.segments),
-    "test_voxangeles": Source(voxangeles.segments),
+# set -> what writes it as a Kaldi folder
+PREPARE: Mapping[str, Callable[..., Written]] = {
+    "test_buckeye": prepare_buckeye,
+    "test_drc_se": prepare_drc_se,
+    "test_epadb": prepare_epadb,
+    "test_l2arctic": prepare_l2arctic,
+    "test_speechocean762": prepare_speechocean762,
+    "test_speechocean762_test": prepare_speechocean762_test,
+    "test_timit": prepare_timit,
+    "test_tusom2021": prepare_tusom2021,
+    "test_voxangeles": prepare_voxangeles,
 }
 EVAL_FOLDER = "eval"  # in data/: what is made of licensed originals
-
-
-def write_kaldi_folder(
-    name: str, source: Path, folder: Path, allow_incomplete: bool = False
-) -> Written:
-    """Write a set of `SOURCES` as a Kaldi folder, from the original or a copy.
-
-    Raises:
-        CorpusError: the source is not what the set is made of.
-    """
-    made_of = SOURCES[name]
-    left_out = LeftOut(allow_incomplete)
-    segments = (
-        published_segments(source, "eng", left_out) if made_of.published else None
-    )
-    if segments is None:
-        segments = made_of.segments(source, left_out)
-    return write_segments(folder, segments, left_out, made_of.max_duration_s)
 
 
 def prepare_eval_set(
@@ -118,12 +79,12 @@ def prepare_eval_set(
     if not source.is_dir():
         raise PhoneSetError(f"{source}: no such folder, where {name} should come from")
     if not (source / "wav.scp").is_file():
-        if name not in SOURCES:
+        if name not in PREPARE:
             raise PhoneSetError(
-                f"{source}: no wav.scp, and {name} is none of {' '.join(SOURCES)}"
+                f"{source}: no wav.scp, and {name} is none of {' '.join(PREPARE)}"
             )
         folder = data / EVAL_FOLDER / name
-        written = write_kaldi_folder(name, source, folder, allow_incomplete)
+        written = PREPARE[name](source, folder, allow_incomplete=allow_incomplete)
         log.info("%s: %s", name, written.summary())
         if written.left_out.ids:
             named, file = written.left_out.named(), folder / LEFT_OUT

@@ -18,17 +18,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from powsm.audio import WINDOW_S
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     LeftOut,
     Segment,
+    Written,
     parse_json,
+    write_segments,
 )
+from powsm.corpora.evaluation.published import published_segments
 from powsm.files.text import read_text
 from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
 
 ALPHABET = "arpabet"
 LEFT_OUT_PHONES = frozenset({"DH", "TH"})
+
+
+def prepare_speechocean762(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from KoelLabs' copy or the original."""
+    left_out = LeftOut(allow_incomplete)
+    segments = published_segments(source, "eng", left_out)
+    if segments is None:
+        segments = _segments(Path(source), left_out)
+    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
+
+
+def prepare_speechocean762_test(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the test part of the original."""
+    left_out = LeftOut(allow_incomplete)
+    segments = _segments(Path(source), left_out, part="test")
+    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 
 def heard(word: dict[str, Any]) -> list[str]:
@@ -50,7 +74,7 @@ def _canonical(word: dict[str, Any]) -> list[str]:
     return phones.split() if isinstance(phones, str) else list(phones)
 
 
-def segments(
+def _segments(
     source: Path, left_out: LeftOut, part: str | None = None
 ) -> Iterator[Segment]:
     """The utterances of a part, or of the paper's selection."""

@@ -14,14 +14,29 @@ any depth. Audio is NIST SPHERE or RIFF; copies that were converted may call it
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, LeftOut, Segment
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    LeftOut,
+    Segment,
+    Written,
+    write_segments,
+)
 from powsm.files.text import read_text
 from powsm.phones.alphabets import to_ipa
 
 ALPHABET = "timit"
 
 
-def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def prepare_timit(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from the LDC's folder; see
+    `powsm.corpora.evaluation.kaldi_folder`."""
+    left_out = LeftOut(allow_incomplete)
+    return write_segments(out, _segments(Path(source), left_out), left_out)
+
+
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     labels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".phn")
     if not labels:
         raise CorpusError(

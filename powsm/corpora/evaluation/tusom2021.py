@@ -13,14 +13,28 @@ Layout: `data/mapping.yml` (file name -> `gloss no_tones tone_dias tone_letters`
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, LeftOut, Segment
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    LeftOut,
+    Segment,
+    Written,
+    write_segments,
+)
 from powsm.languages import UNKNOWN_LANGUAGE
 from powsm.settings import load_yaml
 
 _MAPPING = "mapping.yml"
 
 
-def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def prepare_tusom2021(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from the repository's folder."""
+    left_out = LeftOut(allow_incomplete)
+    return write_segments(out, _segments(Path(source), left_out), left_out)
+
+
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     tables = sorted(source.rglob(_MAPPING))
     if not tables:
         raise CorpusError(f"{source}: no data/{_MAPPING}")

@@ -18,14 +18,24 @@ from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     LeftOut,
     Segment,
+    Written,
     read_table,
+    write_segments,
 )
 
 _TABLE = "voxangeles_transcriptions.tsv"
 _AUDIO = "audited_aligned"
 
 
-def segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
+def prepare_voxangeles(
+    source: Path, out: Path, *, allow_incomplete: bool = False
+) -> Written:
+    """Write the set from the repository's folder."""
+    left_out = LeftOut(allow_incomplete)
+    return write_segments(out, _segments(Path(source), left_out), left_out)
+
+
+def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
     tables = sorted(source.rglob(_TABLE))
     folders = [p for p in sorted(source.rglob(_AUDIO)) if p.is_dir()]
     if not tables or not folders:

@@ -11,9 +11,14 @@ from eval_corpora import (
     make_voxangeles,
 )
 
+from powsm.corpora.evaluation.buckeye import prepare_buckeye
+from powsm.corpora.evaluation.drc_se import prepare_drc_se
 from powsm.corpora.evaluation.kaldi_folder import CorpusError
-from powsm.corpora.evaluation.sets import write_kaldi_folder
-from powsm.corpora.evaluation.speechocean762 import heard
+from powsm.corpora.evaluation.l2arctic import prepare_l2arctic
+from powsm.corpora.evaluation.speechocean762 import heard, prepare_speechocean762
+from powsm.corpora.evaluation.timit import prepare_timit
+from powsm.corpora.evaluation.tusom2021 import prepare_tusom2021
+from powsm.corpora.evaluation.voxangeles import prepare_voxangeles
 from powsm.errors import PowsmError
 from powsm.phones.alphabets import to_ipa
 
@@ -22,43 +27,43 @@ BOM = "\ufeff"
 
 # how each corpus writes text, and the files that hold it
 READERS = {
-    "timit": (make_timit, "test_timit", "*.PHN"),
-    "timit words": (make_timit, "test_timit", "*.TXT"),
-    "buckeye": (make_buckeye, "test_buckeye", "*.phones"),
-    "buckeye words": (make_buckeye, "test_buckeye", "*.words"),
-    "l2arctic words": (make_l2arctic, "test_l2arctic", "*.txt"),
-    "drc_se": (make_drc_se, "test_drc_se", "*.csv"),
-    "speechocean762": (make_speechocean762, "test_speechocean762", "scores.json"),
-    "tusom2021": (make_tusom2021, "test_tusom2021", "mapping.yml"),
-    "voxangeles": (make_voxangeles, "test_voxangeles", "*.tsv"),
+    "timit": (make_timit, prepare_timit, "*.PHN"),
+    "timit words": (make_timit, prepare_timit, "*.TXT"),
+    "buckeye": (make_buckeye, prepare_buckeye, "*.phones"),
+    "buckeye words": (make_buckeye, prepare_buckeye, "*.words"),
+    "l2arctic words": (make_l2arctic, prepare_l2arctic, "*.txt"),
+    "drc_se": (make_drc_se, prepare_drc_se, "*.csv"),
+    "speechocean762": (make_speechocean762, prepare_speechocean762, "scores.json"),
+    "tusom2021": (make_tusom2021, prepare_tusom2021, "mapping.yml"),
+    "voxangeles": (make_voxangeles, prepare_voxangeles, "*.tsv"),
 }
 
 
 @pytest.mark.parametrize("corpus", READERS)
 def test_byte_order_marks_change_nothing(tmp_path, corpus):
-    make, name, pattern = READERS[corpus]
+    make, prepare, pattern = READERS[corpus]
     root = tmp_path / "corpus"
     root.mkdir()
     make(root)
-    write_kaldi_folder(name, root, tmp_path / "out", allow_incomplete=True)
+    prepare(root, tmp_path / "out", allow_incomplete=True)
     for path in root.rglob(pattern):
         path.write_bytes(BOM.encode() + path.read_bytes())
-    write_kaldi_folder(name, root, tmp_path / "again", allow_incomplete=True)
-    for file in ("text.good", "text.raw", "text.asr"):
-        again = (tmp_path / "again" / file).read_bytes()
-        assert again == (tmp_path / "out" / file).read_bytes()
+    prepare(root, tmp_path / "again", allow_incomplete=True)
+    for name in ("text.good", "text.raw", "text.asr"):
+        again = (tmp_path / "again" / name).read_bytes()
+        assert again == (tmp_path / "out" / name).read_bytes()
 
 
 @pytest.mark.parametrize("corpus", READERS)
 def test_utf16_is_named(tmp_path, corpus):
-    make, name, pattern = READERS[corpus]
+    make, prepare, pattern = READERS[corpus]
     root = tmp_path / "corpus"
     root.mkdir()
     make(root)
     for path in root.rglob(pattern):
         path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
     with pytest.raises(PowsmError, match=f"{path.suffix}: UTF-16 text"):
-        write_kaldi_folder(name, root, tmp_path / "out")
+        prepare(root, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -73,13 +78,13 @@ def test_utf16_is_named(tmp_path, corpus):
     ],
 )
 def test_broken_tables_are_named(tmp_path, corpus, content, fault):
-    make, name, pattern = READERS[corpus]
+    make, prepare, pattern = READERS[corpus]
     root = tmp_path / "corpus"
     root.mkdir()
     make(root)
     next(root.rglob(pattern)).write_text(content)
     with pytest.raises(CorpusError, match=fault):
-        write_kaldi_folder(name, root, tmp_path / "out")
+        prepare(root, tmp_path / "out")
 
 
 def timit(tmp_path):
@@ -92,9 +97,9 @@ def timit(tmp_path):
 @pytest.mark.parametrize("tail", ["   \n", "\n\n", "\t\n", " \r\n", " "])
 def test_timit_blank_lines_are_no_labels(tmp_path, tail):
     root, labels = timit(tmp_path)
-    write_kaldi_folder("test_timit", root, tmp_path / "out")
+    prepare_timit(root, tmp_path / "out")
     labels.write_text(BOM + labels.read_text() + tail, encoding="utf-8")
-    write_kaldi_folder("test_timit", root, tmp_path / "again")
+    prepare_timit(root, tmp_path / "again")
     for name in ("text.good", "text.asr"):
         again = (tmp_path / "again" / name).read_text(encoding="utf-8")
         assert again == (tmp_path / "out" / name).read_text(encoding="utf-8")
@@ -105,7 +110,7 @@ def test_timit_broken_label_is_named(tmp_path, line):
     root, labels = timit(tmp_path)
     labels.write_text(f"{labels.read_text()}{line}\n")
     with pytest.raises(CorpusError, match=r"SA1.PHN:\d+: found .* symbol"):
-        write_kaldi_folder("test_timit", root, tmp_path / "out")
+        prepare_timit(root, tmp_path / "out")
 
 
 @pytest.mark.parametrize("word", ["on", "no", "12", "true", "null", "1e3", "y"])
@@ -117,7 +122,7 @@ def test_tusom_words_that_yaml_takes_for_other_things(tmp_path, word):
         f"{BOM}animals1-10.wav:\n  no_tones: {word}\n  tone_letters: {word}\n",
         encoding="utf-8",
     )
-    write_kaldi_folder("test_tusom2021", root, tmp_path / "out")
+    prepare_tusom2021(root, tmp_path / "out")
     assert (tmp_path / "out/text.good").read_text() == f"animals1-10 {word}\n"
 
 
@@ -138,7 +143,7 @@ def test_tusom_that_is_no_text_is_named(tmp_path, words):
     make_tusom2021(root)
     (root / "data/mapping.yml").write_text(words)
     with pytest.raises(PowsmError, match="mapping.yml"):
-        write_kaldi_folder("test_tusom2021", root, tmp_path / "out")
+        prepare_tusom2021(root, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from powsm.audio import read_audio
 from powsm.corpora.evaluation.buckeye import Label, read_labels, utterances
 from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
 from powsm.corpora.evaluation.kaldi_folder import CorpusError
-from powsm.corpora.evaluation.sets import SOURCES, prepare_eval_set, write_kaldi_folder
+from powsm.corpora.evaluation.sets import PREPARE, prepare_eval_set
 from powsm.corpora.evaluation.textgrid import TextGridError, read_tier
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.phones.unknown import UnknownSymbolsError
@@ -179,8 +179,8 @@ def test_corpus_becomes_a_set_that_can_be_decoded(case, tmp_path, caplog):
 def test_every_set_has_a_module_and_every_module_a_test():
     sets = load_sets(ROOT / "conf/tables/sets.yaml")
     with_variable = {name for name, known in sets.items() if known.variable}
-    assert with_variable - {"test_saa"} == set(SOURCES)  # SAA: PRiSM's folder alone
-    assert {name for name, *_ in CASES.values()} == set(SOURCES)
+    assert with_variable - {"test_saa"} == set(PREPARE)  # SAA: PRiSM's folder alone
+    assert {name for name, *_ in CASES.values()} == set(PREPARE)
     recipe = (ROOT / "egs2/powsm/s2t1/db.sh").read_text()
     for name in with_variable:
         assert f"export {sets[name].variable}=${{{sets[name].variable}:-}}" in recipe
@@ -214,7 +214,7 @@ def test_orthography_has_the_policy_that_is_asked_for(tmp_path):
 
 def test_cut_holds_the_samples_of_its_stretch(tmp_path):
     source = eval_corpora.make_buckeye(tmp_path / "source")
-    write_kaldi_folder("test_buckeye", source, tmp_path / "out")
+    PREPARE["test_buckeye"](source, tmp_path / "out")
     (path,) = (v for k, v in read_scp(tmp_path / "out/wav.scp") if k.endswith("06000"))
     whole = eval_corpora.tone(30.0)[:, 0]
     found = np.round(read_audio(path) * 32768).astype(int)
@@ -223,19 +223,19 @@ def test_cut_holds_the_samples_of_its_stretch(tmp_path):
 
 def test_whole_recordings_and_shards_are_read_where_they_are(tmp_path):
     source = eval_corpora.make_timit(tmp_path / "timit")
-    write_kaldi_folder("test_timit", source, tmp_path / "out")
+    PREPARE["test_timit"](source, tmp_path / "out")
     locations = dict(read_scp(tmp_path / "out/wav.scp"))
     assert locations["train-fcjf0-sa1"].startswith(str(source))
     assert not (tmp_path / "out/audio").exists()
     source = eval_corpora.make_buckeye_shar(tmp_path / "shar")
-    write_kaldi_folder("test_buckeye", source, tmp_path / "out")
+    PREPARE["test_buckeye"](source, tmp_path / "out")
     location = dict(read_scp(tmp_path / "out/wav.scp"))["s10_4830-1"]
     assert ".tar:" in location and len(read_audio(location)) == 1600
 
 
 def test_two_channels_become_their_mean(tmp_path):
     source = eval_corpora.make_tusom2021(tmp_path / "source")
-    write_kaldi_folder("test_tusom2021", source, tmp_path / "out")
+    PREPARE["test_tusom2021"](source, tmp_path / "out")
     path = dict(read_scp(tmp_path / "out/wav.scp"))["animals1-83"]
     expected = eval_corpora.tone()[:, 0] / 2 / 32768  # the other channel is silent
     assert np.abs(read_audio(path) - expected).max() < 1 / 32768
@@ -295,7 +295,7 @@ def test_textgrid_without_the_tier_names_those_there_are(tmp_path):
 # --- faults ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", PREPARE)
 def test_folder_of_something_else_is_refused(name, tmp_path):
     (tmp_path / "source").mkdir()
     with pytest.raises(CorpusError, match=str(tmp_path)):
