@@ -15,10 +15,7 @@ from powsm.audio import SAMPLE_RATE
 if TYPE_CHECKING:
     from powsm.decode.longform import Speech
 
-SHORTEST_S, LONGEST_S = (
-    0.16,
-    0.5,
-)  # of blanks: shorter ones are no pause, longer ones are
+SHORTEST_S, LONGEST_S = 0.16, 0.5  # of blanks: up to the first no pause, above always
 _AROUND_S = 1.0  # what is heard on either side, to know what is quiet here
 _SILENCE = 10  # frames of it that make a pause, longer than most closures of a stop
 _QUIET = 0.3  # of the way from the quietest sound here to the loudest, in decibels
