@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Stage 0 of the mini recipe: Debian packages -> downloads/<corpus>_shar.
 
+A corpus that no package brings is named by a folder (--mboshi) and left out without.
+
 Needs no root. Packages that are there and intact are not fetched again, and a corpus
 that is complete is left alone: a second run ends at once.
 """
@@ -13,7 +15,16 @@ from pathlib import Path
 
 from powsm.cli.options import whole
 from powsm.cli.run import run_command
-from powsm.corpora.small import asterisk, espeak, gnomehelp, gnomeworld, tuxpaint
+from powsm.corpora.small import (
+    asterisk,
+    espeak,
+    gnomehelp,
+    gnomeworld,
+    mboshi,
+    stampworld,
+    tuxpaint,
+)
+from powsm.corpora.small.held_out import hold_out
 from powsm.corpora.small.packages import fetch_packages, unpack
 from powsm.corpora.small.write_shar import is_current, write_corpus
 from powsm.corpora.table import SHAR_SUFFIX
@@ -25,6 +36,7 @@ BUILDERS = {
     "tuxpaint": tuxpaint,
     "gnomehelp": gnomehelp,
     "gnomeworld": gnomeworld,
+    "stampworld": stampworld,
 }
 
 
@@ -45,6 +57,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=whole(), default=0, help="of train, dev and test"
     )
+    parser.add_argument("--mboshi", type=Path, help="the Mboshi corpus, for training")
+    parser.add_argument(
+        "--dev_langs",
+        type=lambda text: text.split(","),
+        default=[],
+        help="ISO 639-3 codes with commas between: for dev alone, which has no others",
+    )
+    parser.add_argument(
+        "--test_speakers",
+        type=lambda text: text.split(","),
+        default=[],
+        help="all they said is for test, as volunteer-cat",
+    )
 
 
 def corpora(text: str) -> list[str]:
@@ -57,13 +82,25 @@ def corpora(text: str) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> None:
+    held_out = {"dev_langs": args.dev_langs, "test_speakers": args.test_speakers}
+    if not any(held_out.values()):
+        held_out = {}
     for name in args.corpora:
-        build(name, args.downloads, args.corpus_dir, args.seed)
+        folder = args.corpus_dir
+        build(name, BUILDERS[name], args.downloads, folder, args.seed, held_out)
+    if args.mboshi:
+        build("mboshi", mboshi, args.downloads, args.mboshi, args.seed, held_out)
 
 
-def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> None:
+def build(
+    name: str,
+    builder,
+    downloads: Path,
+    corpus_dir: Path | None,
+    seed: int,
+    held_out: dict[str, list[str]],
+) -> None:
     """Make `downloads/<name>_shar` unless it is there."""
-    builder = BUILDERS[name]
     folder = downloads / f"{name}{SHAR_SUFFIX}"
     settings = {
         "corpus": name,
@@ -71,15 +108,18 @@ def build(name: str, downloads: Path, corpus_dir: Path | None, seed: int) -> Non
         "packages": [package.file_name for package in builder.PACKAGES],
         "seed": seed,
         "espeak-ng": espeak.version(),
+        **held_out,
     }
     with owned(folder):
         if is_current(folder, settings):
             log.info("%s is complete: nothing to do", folder)
         else:
-            _build(folder, builder, corpus_dir, settings)
+            _build(folder, builder, corpus_dir, settings, held_out)
 
 
-def _build(folder: Path, builder, corpus_dir: Path | None, settings: dict) -> None:
+def _build(
+    folder: Path, builder, corpus_dir: Path | None, settings: dict, held_out: dict
+) -> None:
     downloads = folder.parent
     megabytes = sum(package.size for package in builder.PACKAGES) / 1e6
     log.info(
@@ -96,6 +136,8 @@ def _build(folder: Path, builder, corpus_dir: Path | None, settings: dict) -> No
         if corpus_dir is None:
             unpack(fetch_packages(builder.PACKAGES, downloads / "deb"), Path(root))
         selection = builder.select(corpus_dir or Path(root), settings["seed"])
+        if held_out:
+            selection = hold_out(selection, **held_out)
         write_corpus(folder, selection.splits, settings)
     log.info("%s\n%s", folder, selection.table())
 

@@ -56,7 +56,7 @@ _ROWS = (
     Corpus("doreco", "human", (), "", 19.18, test_only=True),
     Corpus("fleurs", "g2p", (), "CC-BY-4.0", 544),
     Corpus("gnomehelp", "g2p", ("eng", "fra", "ita", "rus", "spa"), "CC-BY-SA-3.0", 7),
-    Corpus("gnomeworld", "g2p", (), "CC-BY-SA-3.0", 9.4),
+    Corpus("gnomeworld", "g2p", (), "CC-BY-SA-3.0", 6.3),
     Corpus("kazakh", "g2p", ("kaz",), "CC-BY-4.0", 318),
     Corpus("kazakh2", "g2p", ("kaz",), "", 555),
     Corpus("librispeech", "g2p", ("eng",), "CC-BY-4.0", 961),
@@ -64,6 +64,7 @@ _ROWS = (
         Corpus(f"mls_{language}", "g2p", (code,), "CC-BY-4.0", hours)
         for language, code, hours in _MLS
     ),
+    Corpus("stampworld", "g2p", (), "GPL-2.0", 2.5),
     Corpus("tamil", "g2p", ("tam",), "CC-BY-2.0", 133),
     Corpus(
         "tuxpaint",

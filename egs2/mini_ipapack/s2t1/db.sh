@@ -4,3 +4,7 @@
 # Folder with the ten asterisk-core-sounds-* Debian packages, unpacked, for a machine
 # that has no apt-get and dpkg-deb. Empty: stage 0 fetches them.
 ASTERISK_SOUNDS=${ASTERISK_SOUNDS:-}
+
+# Folder with github.com/besacier/mboshi-french-parallel-corpus, training speech of
+# run_world.sh. Empty: it does without.
+MBOSHI=${MBOSHI:-}
