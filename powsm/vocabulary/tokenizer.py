@@ -11,6 +11,7 @@ from powsm.tasks import WORD_START
 from powsm.vocabulary.symbols import BLANK_SYM, EOS_SYM, SOP_SYM, SOS_SYM, UNK_SYM, nfd
 
 N_SPM_SYMS = 3  # <unk> <s> </s>, which ESPnet's list replaces
+_LANG_SYM = re.compile(r"<[a-z]{3}>(?=<)")  # before that of the task
 _SLASHED = re.compile(r"/[^/\s]+/")
 
 
@@ -86,8 +87,12 @@ class Tokenizer:
         """Ids of a decoder target `<eng><pr><notimestamps> ...`, from `<eng>` on.
 
         No piece spells `<unk>`, the language that has no token: SentencePiece, and so
-        stock ESPnet, cuts it into `<`, `u` and so on. Here it is the token it means.
+        stock ESPnet, cuts it into `<`, `u` and so on. Here it is the token it means,
+        and so is a language that this vocabulary lacks, as of a dev set.
         """
+        lang_sym = _LANG_SYM.match(text)
+        if lang_sym and lang_sym[0] not in self.token_ids:
+            text = UNK_SYM + text[lang_sym.end() :]
         if text.startswith(UNK_SYM):
             return [1, *self.encode(text.removeprefix(UNK_SYM))[1:]]
         return self.encode(text)[1:]

@@ -180,6 +180,12 @@ def test_language_without_token_is_one_unk_where_stock_makes_six_pieces(
     assert stock[:3] == ["▁", "<", "u"]
 
 
+def test_a_language_that_the_vocabulary_lacks_is_unk_too(tokenizer):
+    """A dev set of languages held out of training once lost its phone error rate."""
+    ids = tokenizer.encode_target("<qqq><pr><notimestamps> /p/")
+    assert ids == tokenizer.encode_target("<unk><pr><notimestamps> /p/")
+
+
 @given(st.text(st.characters(exclude_characters="/\n▁", exclude_categories=["Cs"])))
 def test_any_text_gets_the_ids_of_stock(text):
     tokenizer, preprocessor = _loaded["tokenizer"], _loaded["preprocessor"]

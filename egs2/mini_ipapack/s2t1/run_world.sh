@@ -16,5 +16,5 @@ exec ./run.sh \
     --download_opts="--dev_langs=ell,dan,bul,tur,hin,kat" \
     --download_opts="--test_speakers=volunteer-cat" \
     ${MBOSHI:+--download_opts="--mboshi=${MBOSHI}"} \
-    --nbpe 1900 --config conf/train_mini_world.yaml \
+    --max_duration 13 --nbpe 1900 --config conf/train_mini_world.yaml \
     --decode_configs conf/decode_ctc_greedy.yaml -- "$@"
