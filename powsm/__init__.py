@@ -17,6 +17,8 @@ row do not know each other (tests/test_layers.py). docs/map.md is the longer gui
 """
 
 import importlib
+import importlib.util
+import sys
 
 __version__ = "0.1.0"
 
@@ -37,3 +39,33 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_OFFERED})
+
+
+class _QuietAttention:
+    """Imports ESPnet's attention without the line that it prints, every time, where
+    flash-attn is not installed: models are built with PyTorch's own attention."""
+
+    NAME = "espnet2.legacy.nets.pytorch_backend.transformer.attention"
+    LINE = "Failed to import Flash Attention"
+
+    def find_spec(self, name: str, path: object = None, target: object = None):
+        if name != self.NAME:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def quietly(module) -> None:
+                module.print = self._print  # in place of the built-in, there alone
+                execute(module)
+
+            spec.loader.exec_module = quietly
+        return spec
+
+    def _print(self, *words: object, **how) -> None:
+        if not (words and str(words[0]).startswith(self.LINE)):
+            print(*words, **how)
+
+
+sys.meta_path.insert(0, _QuietAttention())

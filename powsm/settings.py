@@ -7,7 +7,7 @@ With `base: ../train_x.yaml` a file holds only what it changes of another, and w
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
@@ -148,6 +148,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` with the known word that is nearest, or nothing."""
     close = difflib.get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_keys(where: str, conf: Mapping, known: Collection[str]) -> list[str]:
+    """Keys that are not known, each with the known one that is nearest."""
+    return [
+        f"{where}.{key}: unknown{nearest(str(key), known)}"
+        for key in conf
+        if key not in known
+    ]
+
+
+def value_at(config: Mapping, key: str) -> object:
+    """The value of a key such as `model_conf.ctc_weight`; None where it is not set."""
+    place: object = config
+    for part in key.split("."):
+        place = place.get(part) if isinstance(place, Mapping) else None
+    return place
 
 
 def fits(value: object, hint: object) -> bool:

@@ -20,7 +20,7 @@ import yaml
 from powsm.cli.options import add_shared
 from powsm.cli.run import run_verb
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, write_whole
 from powsm.settings import load_yaml
 from powsm.tasks import LID
 
@@ -56,12 +56,11 @@ def run(options: argparse.Namespace) -> None:
         scores[variant.name] = decode(options, plan, variant, exp)
     rows = ablation.measure(scores, plan.reference)
     title = f"# Ablation {options.plan.stem}\n\n"
-    with atomic_write(options.out / "ablation.md") as file:
-        file.write(
-            title + ablation.markdown(rows, costs, plan.reference, [*left_out.values()])
-        )
-    with atomic_write(options.out / "ablation.csv") as file:
-        file.write(ablation.to_csv(rows, costs))
+    write_whole(
+        options.out / "ablation.md",
+        title + ablation.markdown(rows, costs, plan.reference, [*left_out.values()]),
+    )
+    write_whole(options.out / "ablation.csv", ablation.to_csv(rows, costs))
     log.info("%d rates in %s and .csv", len(rows), options.out / "ablation.md")
 
 

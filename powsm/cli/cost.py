@@ -39,6 +39,7 @@ def cost_rows(options: argparse.Namespace) -> dict[int, dict[str, str]]:
     """The recipe's rows, those of training and decoding by the settings."""
     from powsm.cluster.checks import read_costs
     from powsm.cluster.costs import N_SPECIAL, packing_rows, training_row
+    from powsm.prepare.filters import kept_hours
     from powsm.prepare.subset import SUBSET_HOURS
     from powsm.settings import apply_overrides, load_with_base
 
@@ -76,21 +77,12 @@ def epochs_of(exp: Path | None) -> int:
     return load_yaml(exp / "config.yaml").get("max_epoch", 0)
 
 
-def kept_hours(folder: Path) -> float | None:
-    """Hours of a set of stage 4, by its record; None if it is missing."""
-    from powsm.files.whole import read_json
-
-    record = folder / "drops.json"
-    if not record.exists():
-        return None
-    return read_json(record, "run stage 4 again").get("kept_hours")
-
-
 def _decoding(
     known: dict[str, str], profiles: list["Profile"], options: argparse.Namespace
 ) -> dict[str, str]:
     """The row of stage 12; as it is known where a set is missing, and which."""
     from powsm.cluster.costs import decoding_row
+    from powsm.prepare.filters import kept_hours
     from powsm.report.paper.plan import PUBLISHED_RTF
 
     sets = [options.dump / name for name in options.test_sets]

@@ -6,6 +6,7 @@ powsm info --json espnet/powsm
 
 import argparse
 import json
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,18 +73,11 @@ def n_parameters(weights: Path) -> int | None:
                 raise ValueError("the header is too long")
             header = json.loads(file.read(n_bytes))
         shapes = [row["shape"] for key, row in header.items() if key != "__metadata__"]
-        return sum(_product(shape) for shape in shapes)
+        return sum(map(math.prod, shapes))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as err:
         raise PowsmError(
             f"{weights}: damaged, no header of safetensors ({err}); get it again"
         ) from err
-
-
-def _product(shape: list[int]) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n
 
 
 def _network(config: Mapping) -> dict[str, object]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from powsm.cli.options import MODEL, add_shared, refuse_unused
 from powsm.cli.run import run_verb
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write
+from powsm.files.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -354,8 +354,7 @@ def report(
     }
     for extension, content in outputs.items():
         path = folder / f"{table.name}.{extension}"
-        with atomic_write(path) as file:
-            file.write(content)
+        write_whole(path, content)
         log.info("wrote %s", path)
     if table.name == "figure2":
         draw(table, models, cells, folder / "figure2.png")
@@ -422,5 +421,4 @@ def claims(
     text = render_claims(outcomes)
     print(text)
     if models:
-        with atomic_write(models[0].exp / "tables" / "claims.md") as file:
-            file.write(text)
+        write_whole(models[0].exp / "tables" / "claims.md", text)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from powsm.cluster.resources import ClusterError, Resources
-from powsm.files.whole import DamagedError, atomic_write, read_json
+from powsm.files.whole import DamagedError, read_json, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -168,8 +168,7 @@ class JobArray:
             self.folder,
         )
         record = {m.name: (m.job_id, m.argv) for m in self.members if not m.ended}
-        with atomic_write(self.folder / _RECORD) as file:
-            json.dump(record, file)
+        write_whole(self.folder / _RECORD, json.dumps(record))
 
     def _wait(self) -> None:
         started = time.monotonic()

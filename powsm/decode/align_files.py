@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from powsm.audio_files import printable
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, write_whole
 
 SLIVER_S = 0.001  # seconds; what is shorter is no pause
 
@@ -65,8 +65,7 @@ def write_textgrid(path: Path, segments: Sequence[Segment], duration_s: float) -
         AlignFileError: segments that overlap, have no length or lie outside.
     """
     text = textgrid({"phones": segments}, duration_s, path)
-    with atomic_write(path) as file:
-        file.write(text)
+    write_whole(path, text)
 
 
 def textgrid(

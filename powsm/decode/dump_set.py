@@ -27,7 +27,7 @@ from powsm.decode.batch import (
 from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_write, sweep_files
+from powsm.files.whole import atomic_write, sweep_files, write_whole
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.frames import FrameGrid
 from powsm.score.decoded import HYP_FILE, TIMING_FILE
@@ -274,8 +274,7 @@ def _merge(folder: Path, task: str, out: Path, profile: Profile, weights: str) -
     totals = {
         key: round(sum(t[key] for t in timings), 3) for key in ("audio_s", "compute_s")
     }
-    with atomic_write(out / TIMING_FILE) as file:
-        json.dump(totals, file)
+    write_whole(out / TIMING_FILE, json.dumps(totals))
     with atomic_write(out / HYP_FILE) as file:
         file.writelines(_line(records[utt_id]) for utt_id in order)
     for path in (*out.glob("part.*.jsonl"), *out.glob("timing.*.jsonl")):

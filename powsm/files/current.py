@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from powsm.files.whole import atomic_write, sha256_file
+from powsm.files.whole import sha256_file, write_whole
 
 # What each stage writes; a higher number makes everything of that stage anew.
 VERSIONS = {
@@ -83,8 +83,7 @@ def write_record(
         result: what `read_record` is to give back, as JSON.
     """
     sizes = {str(f.relative_to(path.parent)): f.stat().st_size for f in sorted(outputs)}
-    with atomic_write(path) as file:
-        file.write(record_text(stage, made_from, sizes, result) + "\n")
+    write_whole(path, record_text(stage, made_from, sizes, result) + "\n")
 
 
 def record_text(

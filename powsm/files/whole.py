@@ -28,9 +28,7 @@ class DamagedError(PowsmError):
 
 
 @contextmanager
-def atomic_write(
-    path: Path, mode: str = "w", encoding: str | None = "utf-8"
-) -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path` that becomes `path` when the block ends.
 
     On an error the temporary file is removed and an older `path` stays as it was,
@@ -39,24 +37,18 @@ def atomic_write(
 
     Args:
         path: the final name; its folder is made if it is missing.
-        mode: "w" for text, "wb" for bytes.
-        encoding: of text; ignored for bytes.
+        mode: "w" for text, which is UTF-8, "wb" for bytes.
     """
     path = Path(path)
     if path.is_symlink():
         path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    if "b" in mode:
-        encoding = None
     fd, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name[:_SHOWN]}.", suffix=_TEMPORARY
     )
     try:
-        newline = None if "b" in mode else "\n"
-        with (
-            naming(path),
-            os.fdopen(fd, mode, encoding=encoding, newline=newline) as file,
-        ):
+        how = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        with naming(path), os.fdopen(fd, mode, **how) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -65,6 +57,12 @@ def atomic_write(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file at once, the way of `atomic_write`."""
+    with atomic_write(path, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from powsm.errors import PowsmError
 from powsm.files.archives import unpack
-from powsm.files.whole import atomic_write, read_json, sha256_file, sweep_files
+from powsm.files.whole import read_json, sha256_file, sweep_files, write_whole
 from powsm.settings import load_yaml
 from powsm.vocabulary.phone_sets import COUNTS_FILE
 
@@ -121,8 +121,7 @@ def keep_normaliser(train_set: Path, exp: Path) -> None:
     """Let an experiment remember how the phones and text of its training set are."""
     record = train_set / NORMALISER_FILE
     if record.exists():
-        with atomic_write(exp / NORMALISER_FILE) as file:
-            file.write(record.read_text("utf-8"))
+        write_whole(exp / NORMALISER_FILE, record.read_text("utf-8"))
 
 
 def keep_tokens(bpe_model: Path, exp: Path) -> Path:
@@ -141,8 +140,7 @@ def keep_tokens(bpe_model: Path, exp: Path) -> Path:
             continue
         content = source.read_bytes()
         if not copy.exists() or copy.read_bytes() != content:
-            with atomic_write(copy, "wb") as file:
-                file.write(content)
+            write_whole(copy, content)
     return kept
 
 

@@ -6,26 +6,18 @@ compiled, so the mark is left off while ESPnet is imported.
 """
 
 import sys
-from contextlib import redirect_stderr
-from io import StringIO
 
 import torch
 
 
 def import_espnet() -> None:
-    """Import ESPnet's model, unless it is there already.
-
-    What it prints about an attention kernel that is not installed is left out: models
-    are built with PyTorch's own.
-    """
+    """Import ESPnet's model, unless it is there already."""
     if "espnet2.s2t.espnet_model" in sys.modules:
         return
     mark = torch.compiler.disable
     torch.compiler.disable = _unmarked
     try:
-        with redirect_stderr(StringIO()):
-            import espnet2.legacy.nets.pytorch_backend.transformer.attention
-            import espnet2.s2t.espnet_model  # noqa: F401
+        import espnet2.s2t.espnet_model  # noqa: F401
     finally:
         torch.compiler.disable = mark
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 
-from powsm.files.whole import atomic_write
+from powsm.files.whole import atomic_write, write_whole
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.model.find import CheckpointError, find_model
 from powsm.model.weights import load_weights, read_weights
@@ -133,8 +133,7 @@ def start_from(source: str, dump_set: Path, out: Path, *, extend_vocab: bool) ->
     with atomic_write(out / WEIGHTS_FILE, "wb") as file:
         torch.save(state, file)
     if files.stats_file is not None:
-        with atomic_write(out / STATS_FILE, "wb") as file:
-            file.write(files.stats_file.read_bytes())
+        write_whole(out / STATS_FILE, files.stats_file.read_bytes())
     verb = "added" if extend_vocab else "not in its vocabulary"
     return f"{files.describe()}; {len(tokens)} tokens, {verb}: {new.describe()}"
 

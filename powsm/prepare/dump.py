@@ -27,13 +27,9 @@ from powsm.files.datadir import (
     write_kaldi_speakers,
 )
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_folder, atomic_write
+from powsm.files.whole import atomic_folder, write_whole
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
-from powsm.prepare.filters import (
-    Counts,
-    Limits,
-    audio_drop_reason,
-)
+from powsm.prepare.filters import DROPS_FILE, Counts, Limits, audio_drop_reason
 from powsm.prepare.judge import (
     LABELS,
     human_corpora,
@@ -46,7 +42,6 @@ from powsm.prepare.subset import SUBSET_HOURS, Subset
 from powsm.tasks import TASKS, Example, examples
 
 DONE_FILE = "prepare.done.json"
-DROPS_FILE = "drops.json"  # hours and utterances that were kept, and why others not
 # keyed by utt_id, for dev and test sets
 REFERENCE_FILES = ("ref.ipa", RAW_REFERENCES, "ref.text")
 
@@ -355,6 +350,4 @@ def _line(key: str, value: str) -> bytes:
 
 
 def _write_json(path: Path, value: object) -> None:
-    with atomic_write(path) as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.write("\n")
+    write_whole(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")

@@ -14,11 +14,13 @@ from pathlib import Path
 from powsm.audio import SAMPLE_RATE, WINDOW_S, n_encoder_frames
 from powsm.errors import PowsmError
 from powsm.files.datadir import read_scp
+from powsm.files.whole import read_json
 from powsm.formatting import ranked
 from powsm.languages import DROPPED_LANGUAGES, lang_code
 
 MAX_PHONES = 300  # POWSM section 4.1
 MIN_DURATION_S = 0.5
+DROPS_FILE = "drops.json"  # hours and utterances that were kept, and why others not
 N_EXAMPLES = 5  # utterance ids remembered for a reason
 
 
@@ -124,6 +126,14 @@ def is_ctc_feasible(n_samples: int, ctc_phones: Sequence[str]) -> bool:
     n_frames = n_encoder_frames(n_samples)
     # most utterances have room for a blank after every phone: no need to look closer
     return n_frames > 2 * len(ctc_phones) or n_frames >= min_ctc_frames(ctc_phones)
+
+
+def kept_hours(folder: Path) -> float | None:
+    """Hours of a set of stage 4, by its record; None if it is missing."""
+    record = folder / DROPS_FILE
+    if not record.is_file():
+        return None
+    return read_json(record, "run stage 4 again").get("kept_hours")
 
 
 @dataclass

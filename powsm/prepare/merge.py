@@ -31,7 +31,7 @@ from powsm.files.datadir import (
 )
 from powsm.files.lock import owned
 from powsm.files.sort import merge_sorted
-from powsm.files.whole import atomic_write
+from powsm.files.whole import write_whole
 from powsm.prepare.shards import PARTS, UNPACKED, Part, part_path
 
 SUMMARY = "prepare.json"
@@ -176,9 +176,9 @@ def _merge_set(
     try:
         _write_columns(name, merge_sorted(paths, scratch), record["kept"], scratch)
         write_kaldi_speakers(scratch)
-        with atomic_write(scratch / SUMMARY) as file:
-            json.dump(record, file, ensure_ascii=False, indent=2)
-            file.write("\n")
+        write_whole(
+            scratch / SUMMARY, json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+        )
         target = data / name
         target.mkdir(parents=True, exist_ok=True)
         (target / SUMMARY).unlink(

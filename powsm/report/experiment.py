@@ -138,23 +138,18 @@ def _package_version(name: str) -> str:
 
 def git_revision() -> str:
     """Revision of this checkout, `+changes` when files differ from it."""
-    where = ["git", "-C", str(Path(powsm.__file__).parent)]
+    where = str(Path(powsm.__file__).parent)
+    described = ["describe", "--always", "--abbrev=12", "--exclude=*"]
     try:
-        revision = subprocess.run(
-            [*where, "rev-parse", "--short=12", "HEAD"],
+        done = subprocess.run(
+            ["git", "-C", where, *described, "--dirty=+changes"],
             capture_output=True,
             text=True,
             check=True,
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*where, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        )
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout"
-    return revision + ("+changes" if changed else "")
+    return done.stdout.strip()
 
 
 def versions(dump: Path, sets: Iterable[str]) -> dict[str, str]:

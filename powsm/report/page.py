@@ -15,10 +15,10 @@ from pathlib import Path
 
 from powsm.cluster.costs import count_parameters
 from powsm.corpora.table import TEST_PREFIX
-from powsm.files.whole import atomic_write, read_json
+from powsm.files.whole import write_whole
 from powsm.languages import language_name
 from powsm.phones.chart import PROPERTIES, classes
-from powsm.prepare.dump import DROPS_FILE
+from powsm.prepare.filters import kept_hours
 from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import (
     GAP,
@@ -40,6 +40,11 @@ MAX_CLIPS = 100  # utterances with sound and spectrogram, of all sets together
 MAX_CLIP_BYTES = 10_000_000
 _HIDDEN_SETTINGS = {"token_list"}  # thousands of lines
 
+_OF_TIMING = ("set", "task", "profile", "audio_s", "compute_s")
+_OF_RESULT = (
+    *("set", "lang", "task", "system", "metric", "value", "low", "high"),
+    *("n_utts", "n_units"),
+)
 _PARTS = ("report.html", "report.css", "clip.js", "report.js")
 
 
@@ -71,14 +76,8 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
         "weak": weaknesses(experiment, dump),
         "results": [_result(r) for r in experiment.results],
         "timings": [
-            {
-                "set": t.set,
-                "task": t.task,
-                "profile": t.profile,
-                "audio_s": t.audio_s,
-                "compute_s": t.compute_s,
-            }
-            for t in experiment.timings
+            {key: getattr(timing, key) for key in _OF_TIMING}
+            for timing in experiment.timings
         ],
         "history": _finite(experiment.history),
         "phones": list(phones),
@@ -137,16 +136,8 @@ def headline(experiment: Experiment, dump: Path) -> dict | None:
         "n_systems": len(rows),
         "audio_s": audio_s[0] if audio_s else None,
         "n_parameters": _n_parameters(experiment.config),
-        "train_hours": _train_hours(dump),
+        "train_hours": kept_hours(dump / "train"),
     }
-
-
-def _train_hours(dump: Path) -> float | None:
-    """Hours of speech that stage 4 kept for training; None where it is missing."""
-    path = dump / "train" / DROPS_FILE
-    if not path.is_file():
-        return None
-    return read_json(path, "run stage 4 again").get("kept_hours")
 
 
 def _n_parameters(config: Mapping) -> float | None:
@@ -199,18 +190,8 @@ class _Numbers(dict[str, int]):
 
 
 def _result(result: Result) -> dict:
-    return {
-        "set": result.set,
-        "lang": result.lang,
-        "task": result.task,
-        "system": result.system,
-        "metric": result.metric,
-        "value": _number(result.value),
-        "low": _number(result.low),
-        "high": _number(result.high),
-        "n_utts": result.n_utts,
-        "n_units": result.n_units,
-    }
+    numbers = {key: _number(getattr(result, key)) for key in ("value", "low", "high")}
+    return {key: getattr(result, key) for key in _OF_RESULT} | numbers
 
 
 def _number(value: float) -> float | None:
@@ -341,6 +322,5 @@ def write(experiment: Experiment, dump: Path, command: str) -> Path:
     """Write `report/index.html` into the experiment folder."""
     path = experiment.path / "report" / "index.html"
     html = render(page_data(experiment, dump, command))
-    with atomic_write(path) as file:
-        file.write(html)
+    write_whole(path, html)
     return path

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powsm.corpora.table import CORPORA, TEST_PREFIX
-from powsm.files.whole import atomic_write
+from powsm.files.whole import write_whole
 from powsm.formatting import markdown_table
 from powsm.languages import language_name
 from powsm.report.experiment import (
@@ -400,6 +400,5 @@ def write(experiment: Experiment, dump: Path, command: str) -> Path:
     """Write `RESULTS.md` into the experiment folder."""
     path = experiment.path / "RESULTS.md"
     text = render(experiment, dump, command)
-    with atomic_write(path) as file:
-        file.write(text)
+    write_whole(path, text)
     return path

@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write, read_json, read_json_lines
+from powsm.files.whole import (
+    DamagedError,
+    atomic_write,
+    read_json,
+    read_json_lines,
+    write_whole,
+)
 from powsm.score.decoded import DumpSet, decoded_sets
 from powsm.score.rates import RATES, Scores, Unit, duration_labels
+from powsm.settings import is_number
 from powsm.tasks import DECODED_TASKS
 
 RESULTS_FILE = "results.json"
@@ -155,12 +162,20 @@ def read_timings(exp: Path) -> tuple[Timing, ...]:
 
 
 def read_history(exp: Path) -> list[dict]:
-    """Records of training, one an epoch; none where training was ESPnet's own."""
+    """Records of training, one an epoch; none where training was ESPnet's own.
+
+    Raises:
+        DamagedError: a line is no record of one.
+    """
     path = Path(exp) / HISTORY_FILE
     if not path.exists():
         return []
     remedy = "restore the file, or remove that line"
-    return read_json_lines(path, remedy, keys=("epoch", "updates"))
+    rows = read_json_lines(path, remedy, keys=("epoch", "updates"))
+    for number, row in enumerate(rows, 1):
+        if not is_number(row["epoch"]):
+            raise DamagedError(f"{path}:{number}: epoch is no number; {remedy}")
+    return rows
 
 
 def score_experiment(
@@ -215,9 +230,9 @@ def score_experiment(
                 parts += [{**place, **row} for row in part.rate_rows(unit)]
         values = " ".join(f"{rate} {v:.2f}" for rate, v in scores.values.items())
         log.info("%s: %s (%d utterances)", one.place, values, len(scores))
-    with atomic_write(exp / RESULTS_FILE) as file:
-        json.dump(records, file, ensure_ascii=False, indent=1)
-        file.write("\n")
+    write_whole(
+        exp / RESULTS_FILE, json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+    )
     with atomic_write(exp / PARTS_FILE) as file:
         writer = csv.DictWriter(file, _PART_FIELDS.split(), lineterminator="\n")
         writer.writeheader()

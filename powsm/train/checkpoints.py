@@ -21,7 +21,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from powsm.files.whole import atomic_write, read_json_lines, sweep_files
+from powsm.files.whole import atomic_write, sweep_files
+from powsm.score.results import HISTORY_FILE, read_history
 from powsm.train import loader
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import TrainingError
@@ -264,14 +265,11 @@ class EpochModels(L.Callback):
                 "[[valid, loss, min]]"
             )
         self.nbest = nbest
-        self.history_file = exp / "history.jsonl"
+        self.history_file = exp / HISTORY_FILE
 
     def history(self) -> list[dict]:
         """One record an epoch: epoch, updates, seconds and every validation figure."""
-        if not self.history_file.exists():
-            return []
-        remedy = "restore the file, or remove that line"
-        return read_json_lines(self.history_file, remedy, keys=("epoch", "updates"))
+        return read_history(self.exp)
 
     def best(self, name: str, mode: str) -> list[int]:
         """Epochs with the n best values of a criterion, best first.
@@ -355,11 +353,8 @@ class EpochModels(L.Callback):
                 )
             average: dict[str, torch.Tensor] = {}
             for epoch in epochs:
-                state = torch.load(
-                    self.exp / f"{epoch}epoch.pth",
-                    map_location="cpu",
-                    weights_only=True,
-                )
+                path = self.exp / f"{epoch}epoch.pth"
+                state = torch.load(path, map_location="cpu", weights_only=True)
                 for key, value in state.items():
                     share = value / len(epochs) if value.is_floating_point() else value
                     if key in average and value.is_floating_point():

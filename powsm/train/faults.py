@@ -11,7 +11,14 @@ from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
 from powsm.audio import SAMPLE_RATE
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
-from powsm.settings import fits, hint_name, is_number, nearest
+from powsm.settings import (
+    fits,
+    hint_name,
+    is_number,
+    nearest,
+    unknown_keys,
+    value_at,
+)
 from powsm.tasks import TASKS
 from powsm.train.augment import settings as augmentation
 from powsm.train.batches import BatchOptions
@@ -92,11 +99,7 @@ def _conf_faults(config: Mapping) -> list[str]:
     conf = config.get("batch_conf") or {}
     if isinstance(conf, Mapping):
         fields = inspect.signature(BatchOptions).parameters
-        told += [
-            f"batch_conf.{key}: unknown{nearest(key, fields)}"
-            for key in conf
-            if key not in fields
-        ]
+        told += unknown_keys("batch_conf", conf, fields)
         wrong = _type_faults("batch_conf", conf, fields)
         if not wrong and conf.keys() <= fields.keys():
             try:
@@ -224,7 +227,7 @@ def _range_faults(config: Mapping) -> list[str]:
     """Numbers that no training can have."""
     told = []
     for key, (least, most) in _RANGES.items():
-        value = _at(config, key)
+        value = value_at(config, key)
         for number in value if isinstance(value, list) else [value]:
             if not is_number(number):
                 continue  # not set, or told by its type
@@ -236,13 +239,6 @@ def _range_faults(config: Mapping) -> list[str]:
     return told
 
 
-def _at(config: Mapping, key: str) -> object:
-    place: object = config
-    for part in key.split("."):
-        place = place.get(part) if isinstance(place, Mapping) else None
-    return place
-
-
 def _shape_faults(config: Mapping) -> list[str]:
     """Sizes that do not go together."""
     told = []
@@ -251,18 +247,18 @@ def _shape_faults(config: Mapping) -> list[str]:
         ("decoder", "encoder"),
         ("promptencoder", "promptencoder"),
     ):
-        size = _at(config, f"{wide}_conf.output_size")
-        heads = _at(config, f"{part}_conf.attention_heads")
+        size = value_at(config, f"{wide}_conf.output_size")
+        heads = value_at(config, f"{part}_conf.attention_heads")
         if all(isinstance(n, int) and n > 0 for n in (size, heads)) and size % heads:
             told.append(
                 f"{part}_conf.attention_heads: {heads} does not divide "
                 f"{wide}_conf.output_size ({size})"
             )
-    rate = _at(config, "frontend_conf.fs")
+    rate = value_at(config, "frontend_conf.fs")
     if rate is not None and str(rate) not in (str(SAMPLE_RATE), "16k"):
         told.append(f"frontend_conf.fs: {rate!r}, expected {SAMPLE_RATE}, as audio has")
     for key in ("cgmlp_conv_kernel", "merge_conv_kernel"):
-        width = _at(config, f"encoder_conf.{key}")
+        width = value_at(config, f"encoder_conf.{key}")
         if isinstance(width, int) and width > 0 and width % 2 == 0:
             told.append(f"encoder_conf.{key}: {width}, expected an odd number")
     tasks = config.get("tasks")
@@ -276,7 +272,7 @@ def _shape_faults(config: Mapping) -> list[str]:
         ]
         if len(set(map(str, tasks))) < len(tasks):
             told.append(f"tasks: {' '.join(map(str, tasks))} names one twice")
-    weights = _at(config, "model_conf.task_weights")
+    weights = value_at(config, "model_conf.task_weights")
     if isinstance(weights, Mapping):
         told += [
             f"model_conf.task_weights: unknown task {task!r}{nearest(str(task), TASKS)}"
@@ -304,8 +300,8 @@ def _ctc_only_faults(config: Mapping) -> list[str]:
             f"ctc_target: {target}, expected phones or phones_with_length; "
             "model_conf.ctc_asr_only says which heads learn text instead"
         )
-    blocks = _at(config, "encoder_conf.num_blocks")
-    layers = _at(config, "encoder_conf.interctc_layer_idx") or []
+    blocks = value_at(config, "encoder_conf.num_blocks")
+    layers = value_at(config, "encoder_conf.interctc_layer_idx") or []
     if not isinstance(blocks, int) or not isinstance(layers, list):
         return told
     if wrong := [n for n in layers if is_number(n) and not 0 < n < blocks]:
@@ -313,15 +309,15 @@ def _ctc_only_faults(config: Mapping) -> list[str]:
             f"encoder_conf.interctc_layer_idx: {wrong[0]}, expected blocks between 1 "
             f"and {blocks - 1}"
         )
-    heads = _at(config, "model_conf.ctc_asr_only")
-    has_heads = bool(_at(config, "model_conf.interctc_weight"))
+    heads = value_at(config, "model_conf.ctc_asr_only")
+    has_heads = bool(value_at(config, "model_conf.interctc_weight"))
     n_heads = len(layers) + 1
     if has_heads and isinstance(heads, list) and len(heads) != n_heads:
         told.append(
             f"model_conf.ctc_asr_only: {len(heads)} values, expected {n_heads}: one "
             "for each of encoder_conf.interctc_layer_idx and one for the last block"
         )
-    crossed = _at(config, "encoder_conf.use_cross_attention")
+    crossed = value_at(config, "encoder_conf.use_cross_attention")
     if isinstance(crossed, list) and len(crossed) != blocks:
         told.append(
             f"encoder_conf.use_cross_attention: {len(crossed)} values, expected one "

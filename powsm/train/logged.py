@@ -13,7 +13,7 @@ from espnet2.layers.utterance_mvn import UtteranceMVN
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from powsm.audio import SAMPLE_RATE
-from powsm.files.whole import atomic_write
+from powsm.files.whole import write_whole
 from powsm.tasks import TASKS
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import TrainingError
@@ -45,8 +45,7 @@ def loggers(args: argparse.Namespace, exp: Path) -> list[Logger]:
                 "use_wandb is true, but the package wandb is not installed: install it "
                 "beside this one (pip install wandb), or set use_wandb to false"
             ) from err
-        with atomic_write(kept) as file:
-            file.write(run_id)
+        write_whole(kept, run_id)
     return made
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from powsm.errors import PowsmError
 from powsm.files.text import TextFileError, open_text, read_text
-from powsm.files.whole import atomic_write, read_json
+from powsm.files.whole import read_json, write_whole
 from powsm.languages import lang_code
 from powsm.tasks import WORD_START
 
@@ -60,9 +60,10 @@ def count_phones(dump_set: Path) -> dict[str, dict[str, int]]:
 
 def write_counts(dump_set: Path, folder: Path) -> None:
     """Count the phones of a set and write `phones_by_lang.json`."""
-    with atomic_write(folder / COUNTS_FILE) as file:
-        json.dump(count_phones(dump_set), file, ensure_ascii=False, indent=0)
-        file.write("\n")
+    write_whole(
+        folder / COUNTS_FILE,
+        json.dumps(count_phones(dump_set), ensure_ascii=False, indent=0) + "\n",
+    )
 
 
 def phones_of_lang(folder: Path, lang: str) -> tuple[str, ...]:

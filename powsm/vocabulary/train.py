@@ -14,7 +14,7 @@ from powsm.errors import PowsmError
 from powsm.files.current import contents, is_current, write_record
 from powsm.files.lock import owned
 from powsm.files.text import open_text
-from powsm.files.whole import atomic_folder, atomic_write
+from powsm.files.whole import atomic_folder, atomic_write, write_whole
 from powsm.languages import LANGUAGES
 from powsm.phones.normaliser import INVENTORY
 from powsm.tasks import NO_TIME_SYM, TASKS
@@ -130,8 +130,7 @@ def write_tokenizer(folder: Path, model: bytes, nlsyms: Iterable[str]) -> int:
     """Write `bpe.model bpe.vocab tokens.txt nlsyms.txt`; returns the token count."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     tokens = token_list_of(model)
-    with atomic_write(folder / "bpe.model", "wb") as file:
-        file.write(model)
+    write_whole(folder / "bpe.model", model)
     with atomic_write(folder / "bpe.vocab") as file:
         for i in range(processor.get_piece_size()):
             file.write(f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}\n")

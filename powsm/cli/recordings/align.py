@@ -48,7 +48,7 @@ from powsm.decode.recordings.question import G2P, voice_for
 from powsm.decode.recordings.result import ALIGNED_FORMS, ENDINGS
 from powsm.errors import PowsmError
 from powsm.files.text import read_text
-from powsm.files.whole import atomic_write
+from powsm.files.whole import write_whole
 
 if TYPE_CHECKING:
     from powsm.corpora.evaluation.textgrid import Interval
@@ -232,8 +232,7 @@ def _align_all(
             faults.add(err)
             continue
         if source in targets:
-            with atomic_write(targets[source]) as file:
-                file.write(aligned.to(options.format or "textgrid"))
+            write_whole(targets[source], aligned.to(options.format or "textgrid"))
         else:
             tqdm.write(aligned.to("ctm").rstrip("\n"), file=sys.stdout)
             sys.stdout.flush()
@@ -272,8 +271,7 @@ def _report(phones: "list[Segment]", out: Path | None) -> None:
     for line in worst_tsv(scores[:_SHOWN]).splitlines():
         log.info("%s", line)
     if out is not None and scores:
-        with atomic_write(out / "worst.tsv") as file:
-            file.write(worst_tsv(scores))
+        write_whole(out / "worst.tsv", worst_tsv(scores))
 
 
 def _align(reader, options: argparse.Namespace, source: Source, said: _Said):

@@ -47,7 +47,7 @@ from powsm.decode.recordings.result import (
     render,
 )
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write
+from powsm.files.whole import write_whole
 from powsm.tasks import PHONES, TASKS, tasks_writing
 
 log = logging.getLogger(__name__)
@@ -217,8 +217,9 @@ def _transcribe(
                     tqdm.write(line, file=sys.stdout)
                     sys.stdout.flush()
                 else:
-                    with atomic_write(part.target) as file:
-                        file.write(render(result, form, slashes=options.slashes))
+                    write_whole(
+                        part.target, render(result, form, slashes=options.slashes)
+                    )
 
 
 def _is_quiet() -> bool | None:

@@ -111,13 +111,12 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
 
 def keep_policies(model: "ModelFiles", exp: Path) -> None:
     """Let the results of another's model say how it writes, which scoring asks."""
-    from powsm.files.whole import atomic_write
+    from powsm.files.whole import write_whole
     from powsm.model.find import NORMALISER_FILE
 
     record = exp / NORMALISER_FILE
     if model.normaliser and not record.exists():
-        with atomic_write(record) as file:
-            json.dump(dict(model.normaliser), file, indent=1)
+        write_whole(record, json.dumps(dict(model.normaliser), indent=1))
 
 
 def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:

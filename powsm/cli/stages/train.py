@@ -113,10 +113,6 @@ def train_by_ours(options: argparse.Namespace, settings: dict) -> int | None:
 def train_by_espnet(options: argparse.Namespace, settings: dict) -> None:
     from powsm.train.stock import train
 
-    if options.goes_on_from:
-        raise PowsmError(
-            "--goes_on_from is of our own loop; leave --trainer espnet out"
-        )
     root = logging.getLogger()
     level = root.level
     if os.environ.get("RANK", "0") == "0":

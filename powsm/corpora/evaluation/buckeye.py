@@ -63,9 +63,8 @@ def prepare_buckeye(
 ) -> Written:
     """Write the set from a copy of anyspeech's or the original."""
     left_out = LeftOut(allow_incomplete)
-    segments = published_segments(source, "eng", left_out)
-    if segments is None:
-        segments = _segments(Path(source), left_out)
+    published = published_segments(source, "eng", left_out)
+    segments = published or _segments(Path(source), left_out)
     return write_segments(out, segments, left_out)
 
 

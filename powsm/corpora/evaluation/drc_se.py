@@ -43,9 +43,8 @@ def prepare_drc_se(
 ) -> Written:
     """Write the set from KoelLabs' copy or the original."""
     left_out = LeftOut(allow_incomplete)
-    segments = published_segments(source, "eng", left_out)
-    if segments is None:
-        segments = _segments(Path(source), left_out)
+    published = published_segments(source, "eng", left_out)
+    segments = published or _segments(Path(source), left_out)
     return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 

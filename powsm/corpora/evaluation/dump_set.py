@@ -23,7 +23,7 @@ from powsm.files.datadir import (
 )
 from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts
-from powsm.files.whole import atomic_folder, atomic_write
+from powsm.files.whole import atomic_folder, write_whole
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
@@ -163,8 +163,7 @@ def _write_set(
             write_scp(making / file, sorted(lines))
         write_kaldi_speakers(making)
         for name, record in records.items():
-            with atomic_write(making / name) as json_file:
-                json.dump(record, json_file, indent=1, ensure_ascii=False)
+            write_whole(making / name, json.dumps(record, indent=1, ensure_ascii=False))
 
 
 def _read(

@@ -27,7 +27,13 @@ from powsm.corpora.small.split import SPLITS
 from powsm.corpora.table import ABOUT
 from powsm.errors import PowsmError
 from powsm.files.current import has_sizes
-from powsm.files.whole import atomic_folder, atomic_write, read_json, sha256_file
+from powsm.files.whole import (
+    atomic_folder,
+    atomic_write,
+    read_json,
+    sha256_file,
+    write_whole,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +146,10 @@ def write_corpus(
                 for path in sorted(making.rglob("*.*"))
             },
         }
-        with atomic_write(making / MANIFEST) as file:
-            json.dump(manifest, file, indent=1, ensure_ascii=False, sort_keys=True)
+        write_whole(
+            making / MANIFEST,
+            json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True),
+        )
 
 
 def is_current(folder: Path, settings: Mapping[str, object]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE, n_encoder_frames
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_write, sweep_files
+from powsm.files.whole import sweep_files, write_whole
 from powsm.formatting import code_points, ranked
 from powsm.languages import LANGUAGES, language_name
 from powsm.prepare.audit.counts import LangStats, SetStats, hours_of, pooled
@@ -54,12 +54,9 @@ def write_report(
     with owned(folder):
         sweep_files(folder)
         for name, data in files.items():
-            with atomic_write(folder / name, "wb") as file:
-                file.write(data)
-        with atomic_write(folder / "report.md") as file:
-            file.write(to_markdown("Data report", sections))
-        with atomic_write(folder / "index.html") as file:
-            file.write(to_html("Data report", sections, pictures))
+            write_whole(folder / name, data)
+        write_whole(folder / "report.md", to_markdown("Data report", sections))
+        write_whole(folder / "index.html", to_html("Data report", sections, pictures))
     return ["report.md", "index.html", *files]
 
 

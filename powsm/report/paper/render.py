@@ -11,23 +11,8 @@ from powsm.report.paper.spec import Table
 from powsm.score.rates import rate_notes
 
 CSV_FIELDS = (
-    "table",
-    "row",
-    "system",
-    "column",
-    "set",
-    "lang",
-    "metric",
-    "paper",
-    "paper_source",
-    "ours",
-    "low",
-    "high",
-    "difference",
-    "chance",
-    "verdict",
-    "why_empty",
-    "note",
+    *"table row system column set lang metric paper paper_source".split(),
+    *"ours low high difference chance verdict why_empty note".split(),
 )
 BLANK = "–"  # a number that no source gives
 _MOST_COLUMNS = 15  # of a table that is printed as published

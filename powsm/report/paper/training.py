@@ -20,6 +20,7 @@ from powsm.settings import (
     load_with_base,
     load_yaml,
     type_faults,
+    value_at,
 )
 from powsm.tasks import PUBLISHED_TASKS, TASKS
 
@@ -251,9 +252,7 @@ def facts(settings: Mapping, tasks: Iterable[str]) -> dict[str, object]:
     }
     values: dict[str, object] = {}
     for key, default in _DEFINING.items():
-        value: object = merged
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = value_at(merged, key)
         value = default if value is None else value
         values[key] = tuple(value) if isinstance(value, list | tuple) else value
     if values["model_conf.ctc_weight_range"] is not None:

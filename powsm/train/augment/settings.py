@@ -1,12 +1,12 @@
 """What `augment:` of a training configuration asks for, and what is wrong with it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from powsm.audio_files import ENDINGS
-from powsm.settings import ConfigError, is_number, nearest, type_faults
+from powsm.settings import ConfigError, is_number, type_faults, unknown_keys
 
 COLOURS = ("white", "pink")
 _FACTORS = (0.5, 2.0)  # beyond them it is no speech
@@ -79,7 +79,7 @@ _PARTS = {"noise": Noise, "reverb": Reverb}
 
 def faults(conf: Mapping) -> list[str]:
     """Everything that is wrong with `augment:`, by key."""
-    told = _key_faults("augment", Augment, conf)
+    told = unknown_keys("augment", conf, Augment.__dataclass_fields__)
     told += _speed_faults(conf.get("speed") or [])
     for name, kind in _PARTS.items():
         part = conf.get(name)
@@ -89,7 +89,7 @@ def faults(conf: Mapping) -> list[str]:
         if not isinstance(part, Mapping):
             told.append(f"{where}: {part!r}, expected 'key: value' lines")
             continue
-        wrong = _key_faults(where, kind, part)
+        wrong = unknown_keys(where, part, kind.__dataclass_fields__)
         wrong += [f"{where}.{fault}" for fault in type_faults(kind, part)]
         told += wrong
         prob = part.get("prob", 0)
@@ -98,15 +98,6 @@ def faults(conf: Mapping) -> list[str]:
         if name == "noise" and not wrong:
             told += _noise_faults(Noise(**part))
     return told
-
-
-def _key_faults(where: str, kind: type, conf: Mapping) -> list[str]:
-    known = [field.name for field in fields(kind)]
-    return [
-        f"{where}.{key}: unknown{nearest(str(key), known)}"
-        for key in conf
-        if key not in known
-    ]
 
 
 def _speed_faults(speed: object) -> list[str]:
@@ -137,10 +128,9 @@ def _noise_faults(noise: Noise) -> list[str]:
     if noise.folder is None and not noise.colours:
         told.append("augment.noise: neither folder nor colours says what noise")
     if noise.folder is not None and not any(True for _ in recordings(noise.folder)):
-        there = (
-            "no recording in it" if Path(noise.folder).is_dir() else "no such folder"
-        )
-        told.append(f"augment.noise.folder: {noise.folder}: {there}")
+        is_there = Path(noise.folder).is_dir()
+        fault = "no recording in it" if is_there else "no such folder"
+        told.append(f"augment.noise.folder: {noise.folder}: {fault}")
     return told
 
 

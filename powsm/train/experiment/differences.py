@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from powsm.files.whole import DamagedError, read_json, read_json_lines
-from powsm.settings import is_number
+from powsm.files.whole import read_json
+from powsm.score.results import read_history
 from powsm.train.config import OUR_KEYS, get_parser, stock_config
 
 RESTORE = "restore it, or remove it, and what it says is no longer compared"
@@ -98,26 +98,10 @@ def epoch_differences(exp: Path, args: argparse.Namespace) -> list[str]:
     """Fewer epochs than are done."""
     kept = (p.name.removesuffix("epoch.pth") for p in exp.glob("*epoch.pth"))
     done = max((int(number) for number in kept if number.isdecimal()), default=0)
-    history = exp / "history.jsonl"
-    if history.exists():
-        done = max([done, *(int(row["epoch"]) for row in read_history(history))])
+    done = max([done, *(int(row["epoch"]) for row in read_history(exp))])
     if args.max_epoch is not None and args.max_epoch < done:
         return [f"max_epoch {args.max_epoch}, but {done} epochs are done"]
     return []
-
-
-def read_history(path: Path) -> list[dict]:
-    """The epochs of an experiment.
-
-    Raises:
-        DamagedError: names the line.
-    """
-    remedy = "restore the file, or remove that line"
-    rows = read_json_lines(path, remedy, keys=("epoch", "updates"))
-    for number, row in enumerate(rows, 1):
-        if not is_number(row["epoch"]):
-            raise DamagedError(f"{path}:{number}: epoch is no number; {remedy}")
-    return rows
 
 
 def _flat(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:

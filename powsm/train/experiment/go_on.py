@@ -15,10 +15,11 @@ import yaml
 from powsm.errors import PowsmError
 from powsm.files.whole import atomic_write, read_json
 from powsm.model.find import GOES_ON_FILE
+from powsm.score.results import HISTORY_FILE, read_history
 from powsm.settings import load_yaml
 from powsm.train.checkpoints import newest_checkpoint
 from powsm.train.config import stock_config
-from powsm.train.experiment.differences import RESTORE, read_history
+from powsm.train.experiment.differences import RESTORE
 from powsm.train.experiment.record import RECORD_FILE, check_experiment, has_weights
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def go_on_from(
     folders = {"train_folder": train_folder, "valid_folder": valid_folder}
     check_experiment(args, exp=before, may_change=MAY_CHANGE, **folders)
     exp.mkdir(parents=True, exist_ok=True)
-    for name in ("history.jsonl", RECORD_FILE):
+    for name in (HISTORY_FILE, RECORD_FILE):
         if (before / name).exists():
             _copy(before / name, exp / name)
     with atomic_write(exp / GOES_ON_FILE) as file:
@@ -108,9 +109,8 @@ def _check_origin(exp: Path, before: Path) -> None:
 
 def _end_of(exp: Path) -> tuple[Path, dict]:
     """The checkpoint of an experiment's last epoch, and that epoch's record."""
-    history = exp / "history.jsonl"
     checkpoint = newest_checkpoint(exp)
-    epochs = read_history(history) if history.exists() else []
+    epochs = read_history(exp)
     if checkpoint is None or not epochs:
         raise GoOnError(
             f"{exp}: no checkpoints/step*.ckpt with a history.jsonl to go on from; "

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.files.whole import DamagedError, atomic_write, read_json
+from powsm.files.whole import DamagedError, read_json, write_whole
 from powsm.model.find import NORMALISER_FILE
 from powsm.settings import load_yaml
 from powsm.train.experiment.differences import (
@@ -136,6 +136,6 @@ def keep_record(
     if (exp / RECORD_FILE).exists() or has_weights(exp):
         return
     record = identify(args, train_folder=train_folder, valid_folder=valid_folder)
-    with atomic_write(exp / RECORD_FILE) as file:
-        json.dump({"version": _VERSION} | record, file, indent=1)
-        file.write("\n")
+    write_whole(
+        exp / RECORD_FILE, json.dumps({"version": _VERSION} | record, indent=1) + "\n"
+    )

@@ -87,15 +87,8 @@ class Material:
             changes = _SMALL | changes
         lines = [f"{key}={value}" for key, value in changes.items()]
         values = apply_overrides(load_with_base(self.config), lines)
-        values |= {
-            "token_list": str(self.token_dir / "tokens.txt"),
-            "token_type": "bpe",
-            "bpemodel": str(self.token_dir / "bpe.model"),
-            "init": None,  # PyTorch's own, sooner
-        }
-        if values.get("normalize") == "global_mvn":
-            values["normalize_conf"] = {"stats_file": str(self.stats)}
-        return values
+        values["init"] = None  # PyTorch's own, sooner
+        return config.with_data(values, token_dir=self.token_dir, stats=self.stats)
 
     def arguments(self, **changes) -> argparse.Namespace:
         """All settings, ESPnet's defaults included."""

@@ -7,7 +7,7 @@ plain network, which load without all this.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Self
 
@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from powsm.model.find import CheckpointError
 from powsm.model.start_from import TOKEN_AXIS
-from powsm.settings import ConfigError, nearest, type_faults
+from powsm.settings import ConfigError, type_faults, unknown_keys
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +53,7 @@ class Lora:
 
 def faults(conf: Mapping) -> list[str]:
     """Everything that is wrong with `lora:`, by key."""
-    known = [field.name for field in fields(Lora)]
-    told = [
-        f"lora.{key}: unknown{nearest(str(key), known)}"
-        for key in conf
-        if key not in known
-    ]
+    told = unknown_keys("lora", conf, Lora.__dataclass_fields__)
     told += [f"lora.{fault}" for fault in type_faults(Lora, conf)]
     if told:
         return told
