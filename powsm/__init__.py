@@ -63,9 +63,9 @@ class _QuietAttention:
             spec.loader.exec_module = quietly
         return spec
 
-    def _print(self, *words: object, **how) -> None:
-        if not (words and str(words[0]).startswith(self.LINE)):
-            print(*words, **how)
+    def _print(self, text: str, file=None) -> None:
+        if not text.startswith(self.LINE):
+            (file or sys.stdout).write(f"{text}\n")
 
 
 sys.meta_path.insert(0, _QuietAttention())

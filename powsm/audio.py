@@ -144,14 +144,11 @@ def level_db(speech: "np.ndarray") -> float:
     return _level_of(_powers(speech))
 
 
-def gain_to_level(
-    parts: Iterable["np.ndarray"], target_db: float = LEVEL_DB
-) -> "np.float32":
-    """The factor that makes speech as loud as `target_db`, or as its peak allows.
+def gain_to_level(parts: Iterable["np.ndarray"]) -> "np.float32":
+    """The factor that makes speech as loud as most is, or as its peak allows.
 
     Args:
         parts: the speech, in parts of whole seconds but for the last.
-        target_db: see `level_db`.
     """
     import numpy as np
 
@@ -161,13 +158,13 @@ def gain_to_level(
         peak = max(peak, float(np.abs(part).max()))
     if not peak:
         return np.float32(1)
-    gain = 10 ** ((target_db - _level_of(np.concatenate(powers))) / 20)
+    gain = 10 ** ((LEVEL_DB - _level_of(np.concatenate(powers))) / 20)
     return np.float32(min(gain, 0.99 / peak))
 
 
-def at_level(speech: "np.ndarray", target_db: float = LEVEL_DB) -> "np.ndarray":
-    """Speech made as loud as `target_db`, or as its highest peak allows."""
-    return speech * gain_to_level([speech], target_db)
+def at_level(speech: "np.ndarray") -> "np.ndarray":
+    """Speech made as loud as most is, or as its highest peak allows."""
+    return speech * gain_to_level([speech])
 
 
 def _powers(speech: "np.ndarray") -> "np.ndarray":
@@ -396,7 +393,5 @@ def _announce(rate: int, location: str) -> None:
         _announced_rates.add(rate)
         log.warning(
             "%s: %d Hz, resampled to %d Hz like all others of this rate",
-            printable(location),
-            rate,
-            SAMPLE_RATE,
+            *(printable(location), rate, SAMPLE_RATE),
         )

@@ -7,8 +7,9 @@ and what a decoder returns is held against that. Every fault is an `AudioError`.
 
 import logging
 import mmap
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -46,6 +47,21 @@ class AudioError(PowsmError):
 def printable(location: str | Path) -> str:
     """A name as it can be written and logged, though it may not be UTF-8."""
     return str(location).encode("utf-8", "backslashreplace").decode()
+
+
+def recordings_in(
+    folder: Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
+    """Every recording below a folder, in order; hidden ones are left alone.
+
+    Args:
+        onerror: called where a folder cannot be read; default: it is passed over.
+    """
+    for place, folders, names in os.walk(folder, onerror=onerror):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS:
+                yield Path(place, name)
 
 
 def decode(data: bytes, location: str) -> tuple["np.ndarray", int]:

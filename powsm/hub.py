@@ -19,13 +19,7 @@ from pathlib import Path
 from threading import Event
 
 import httpx
-from huggingface_hub import (
-    HfApi,
-    constants,
-    get_session,
-    hf_hub_url,
-    snapshot_download,
-)
+from huggingface_hub import HfApi, constants, get_session, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -70,7 +64,6 @@ _PASSING_ERRORS = (
     httpx.RemoteProtocolError,
     httpx.ProxyError,
 )
-
 
 # What asking the hub may raise; `explain` has the words for it.
 FAULTS = (httpx.HTTPError, OfflineModeIsEnabled)
@@ -173,11 +166,7 @@ class Patience:
                 pause_s = self.pause_s(number, err)
                 logger.warning(
                     "%s: %s; try %d of %d in %.0f s",
-                    about,
-                    cause(err),
-                    number + 1,
-                    self.tries,
-                    pause_s,
+                    *(about, cause(err), number + 1, self.tries, pause_s),
                 )
                 if stop.wait(pause_s):
                     raise StoppedError from err
@@ -208,32 +197,30 @@ def list_files(
         HubError: the hub cannot be asked, or refuses.
     """
     check_proxy()
-    stop = stop or Event()
     api = f"{constants.ENDPOINT}/api/datasets/{repository}"
 
     def get(url: str) -> httpx.Response:
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        answer = get_session().get(url, headers=build_hf_headers(), timeout=timeout)
-        hf_raise_for_status(answer)
-        return answer
+        def once() -> httpx.Response:
+            timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+            answer = get_session().get(url, headers=build_hf_headers(), timeout=timeout)
+            hf_raise_for_status(answer)
+            return answer
 
-    def get_patiently(url: str) -> httpx.Response:
-        return patience.persist(lambda: get(url), repository, stop)
+        return patience.persist(once, repository, stop or Event())
 
     files = []
     try:
-        revision = get_patiently(f"{api}/revision/main").json()["sha"]
+        revision = get(f"{api}/revision/main").json()["sha"]
         url = f"{api}/tree/{revision}?recursive=true"
         while url:
-            page = get_patiently(url)
+            page = get(url)
             for entry in page.json():
                 path = entry["path"]
                 if entry["type"] == "file" and _SHARD.fullmatch(path):
                     if ".." in path.split("/"):
                         raise HubError(f"{repository}: {path} leads out of it")
-                    oid = (entry.get("lfs") or entry)["oid"]
-                    size = entry["size"]
-                    files.append(RemoteFile(repository, revision, path, size, oid))
+                    what = (entry["size"], (entry.get("lfs") or entry)["oid"])
+                    files.append(RemoteFile(repository, revision, path, *what))
             url = _next_page(page, repository)
     except FAULTS as err:
         raise HubError(explain(err, repository)) from err
@@ -273,9 +260,8 @@ def open_file(file: RemoteFile, start: int) -> Iterator[httpx.Response]:
     headers = build_hf_headers() | {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    url = hf_hub_url(
-        file.repository, file.path, repo_type="dataset", revision=file.revision
-    )
+    place = {"repo_type": "dataset", "revision": file.revision}
+    url = hf_hub_url(file.repository, file.path, **place)
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with get_session().stream("GET", url, headers=headers, timeout=timeout) as answer:
         hf_raise_for_status(answer)
@@ -333,9 +319,6 @@ def check_proxy() -> None:
             f"the proxy in {' '.join(names)} cannot be used ({err}); set an http:// "
             "or socks5h:// one that is there, or unset it"
         ) from err
-
-
-# ------------------------------------------------------------------------- models
 
 
 def fetch_model(repo: str, revision: str | None, patterns: list[str]) -> Path:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from powsm.report.paper.fill import Filled, System
     from powsm.report.paper.plan import PlannedDecode
-    from powsm.report.paper.spec import Table, TestSet
+    from powsm.report.paper.spec import Table
 
 log = logging.getLogger(__name__)
 
@@ -35,38 +35,20 @@ ROLES = ("seen", "unseen", "words", "g2p")  # of the sets of a claim
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--table", help="1 to 13, lid, figure2, figure3, prism3 or a YAML file"
-    )
-    what.add_argument(
-        "--claims", action="store_true", help="test the paper's claims instead"
-    )
+    tables = "1 to 13, lid, figure2, figure3, prism3 or a YAML file"
+    what.add_argument("--table", help=tables)
+    test = "test the paper's claims instead"
+    what.add_argument("--claims", action="store_true", help=test)
     add("--model", help=f"{MODEL}; without it, what the table would take")
-    add(
-        "--exp",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="experiments, each in the rows of its training; with --model: for results",
-    )
-    add(
-        "--any_training",
-        action="store_true",
-        help="fill rows with models of another training as well, and say so",
-    )
-    add(
-        "--baseline",
-        choices=("owls", "owsm_ctc"),
-        help="--model is another's, of this kind, decoded through stock ESPnet",
-    )
-    add(
-        "--outputs",
-        nargs="+",
-        default=[],
-        metavar="ROW=FOLDER",
-        help="phones that another system wrote, a file a set, such as "
-        "test_timit.txt; the row is scored as published",
-    )
+    exps = "experiments, each in the rows of its training; with --model: for results"
+    add("--exp", type=Path, nargs="+", default=[], help=exps)
+    others = "fill rows with models of another training as well, and say so"
+    add("--any_training", action="store_true", help=others)
+    kind = "--model is another's, of this kind, decoded through stock ESPnet"
+    add("--baseline", choices=("owls", "owsm_ctc"), help=kind)
+    files = "phones that another system wrote, a file a set, such as test_timit.txt; "
+    files += "the row is scored as published"
+    add("--outputs", nargs="+", default=[], metavar="ROW=FOLDER", help=files)
     add("--expdir", type=Path, default=Path("exp"))
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"), help=None)
     add_shared(parser, "--data", help="for sets that are prepared")
@@ -121,16 +103,16 @@ def run(options: argparse.Namespace) -> None:
     why = "claims are of models that were trained as the paper says"
     of_tables = ("any_training", "baseline", "outputs")
     refuse_unused(options, *of_tables, why=why, unless=not options.claims)
-    sets = load_sets(options.conf / "tables" / SETS_FILE)
+    options.sets = load_sets(options.conf / "tables" / SETS_FILE)
     models = models_of(options)
     if options.claims:
-        claims(models, sets, options)
+        claims(models, options)
         return
     table = load_table(find_table(options.table, options.conf / "tables"))
     if options.dry_run:
-        print(dry_run(table, models, sets, options))
+        print(dry_run(table, models, options))
         return
-    report(table, models, sets, options)
+    report(table, models, options)
 
 
 def find_table(name: str, folder: Path) -> Path:
@@ -150,10 +132,7 @@ def find_table(name: str, folder: Path) -> Path:
 
 
 def planned_of(
-    table: "Table",
-    model: _Model | None,
-    sets: "Mapping[str, TestSet]",
-    options: argparse.Namespace,
+    table: "Table", model: _Model | None, options: argparse.Namespace
 ) -> list["PlannedDecode"]:
     """The decodings that the rows of a model need; those of all rows without one."""
     from powsm.report.paper.fill import System
@@ -161,24 +140,19 @@ def planned_of(
     from powsm.report.paper.systems import trained_of
 
     if model is None:
-        return plan(table, None, options.dump, sets, os.environ)
+        return plan(table, None, options.dump, options.sets, os.environ)
     if options.baseline:
         other = System(model.exp.name, lambda query: "", baseline=model.source)
         rows = [row for row in table.rows if other.is_of(row)]
-        return plan(table, model.exp, options.dump, sets, os.environ, rows)
+        return plan(table, model.exp, options.dump, options.sets, os.environ, rows)
     trained = trained_of(model.exp, model.source)
     rows = table.rows_of(trained, options.any_training) if trained else None
     if rows is None and not options.any_training:
         rows = [row for row in table.rows if row.training is None]
-    return plan(table, model.exp, options.dump, sets, os.environ, rows)
+    return plan(table, model.exp, options.dump, options.sets, os.environ, rows)
 
 
-def dry_run(
-    table: "Table",
-    models: list[_Model],
-    sets: "Mapping[str, TestSet]",
-    options: argparse.Namespace,
-) -> str:
+def dry_run(table: "Table", models: list[_Model], options: argparse.Namespace) -> str:
     """What a table still needs: for each model, and the trainings of its rows."""
     from powsm.report.paper.costs import describe_trainings
     from powsm.report.paper.plan import describe
@@ -186,7 +160,7 @@ def dry_run(
 
     parts = []
     for model in models or [None]:
-        planned = planned_of(table, model, sets, options)
+        planned = planned_of(table, model, options)
         name = f"{model.exp}:\n" if model else ""
         if is_decoded(table):
             lines = name + describe(planned, model.exp if model else None)
@@ -216,26 +190,18 @@ def left_out(
     ]
 
 
-def prepare(
-    planned: list["PlannedDecode"],
-    sets: "Mapping[str, TestSet]",
-    options: argparse.Namespace,
-) -> None:
+def prepare(planned: list["PlannedDecode"], options: argparse.Namespace) -> None:
     """Make the missing sets whose source is known, and parts of sets."""
     from powsm.corpora.evaluation.part import write_part
     from powsm.corpora.evaluation.sets import prepare_eval_set
 
     for name, source in {item.query.set: item.source for item in planned}.items():
         if source is not None:
-            prepare_eval_set(
-                name,
-                source,
-                options.data,
-                options.dump,
-                allow_incomplete=options.allow_incomplete,
-            )
+            places = (source, options.data, options.dump)
+            is_less = {"allow_incomplete": options.allow_incomplete}
+            prepare_eval_set(name, *places, **is_less)
     for name, whole in {i.query.set: i.part_of for i in planned if i.part_of}.items():
-        write_part(options.dump / whole, options.dump / name, sets[name].langs)
+        write_part(options.dump / whole, options.dump / name, options.sets[name].langs)
 
 
 def decode(
@@ -275,10 +241,7 @@ def decode_baseline(
 
 
 def systems_for(
-    table: "Table",
-    models: list[_Model],
-    sets: "Mapping[str, TestSet]",
-    options: argparse.Namespace,
+    table: "Table", models: list[_Model], options: argparse.Namespace
 ) -> tuple[list["System"], list[str]]:
     """The models with their scores, missing ones decoded; faults of set sizes."""
     from powsm.report.paper.outputs import outputs_of, system_of_outputs
@@ -295,14 +258,14 @@ def systems_for(
     systems = []
     names: list[str] = []
     for model in models:
-        planned = planned_of(table, model, sets, options)
-        prepare(planned, sets, options)
+        planned = planned_of(table, model, options)
+        prepare(planned, options)
         decode(planned, model, options)
         scores = ExperimentScores(
             model.exp,
             options.dump,
             table,
-            sets,
+            options.sets,
             tuple(planned),
             is_baseline=bool(options.baseline),
         )
@@ -314,26 +277,21 @@ def systems_for(
         names += [item.query.set for item in planned]
     for row, folder in outputs_of(options.outputs, table):
         queries = table.queries_of(row)
-        planned = plan_queries(queries, None, options.dump, sets, os.environ)
-        prepare(planned, sets, options)
+        planned = plan_queries(queries, None, options.dump, options.sets, os.environ)
+        prepare(planned, options)
         absent = {item.query.set: item.why_not for item in planned}
         systems.append(system_of_outputs(row, folder, options.dump, table, absent))
         names += [query.set for query in queries]
-    return systems, size_faults(names, options.dump, sets)
+    return systems, size_faults(names, options.dump, options.sets)
 
 
-def report(
-    table: "Table",
-    models: list[_Model],
-    sets: "Mapping[str, TestSet]",
-    options: argparse.Namespace,
-) -> None:
+def report(table: "Table", models: list[_Model], options: argparse.Namespace) -> None:
     """Score, print and write the table."""
     from powsm.report.paper import render
     from powsm.report.paper.fill import fill
     from powsm.report.paper.systems import confusion_tables
 
-    systems, faults = systems_for(table, models, sets, options)
+    systems, faults = systems_for(table, models, options)
     cells = fill(table, systems)
     text = render.markdown(table, cells)
     if faults:
@@ -381,9 +339,7 @@ def draw(
     log.info("wrote %s", path)
 
 
-def claims(
-    models: list[_Model], sets: "Mapping[str, TestSet]", options: argparse.Namespace
-) -> None:
+def claims(models: list[_Model], options: argparse.Namespace) -> None:
     """Decode what the claims compare, and say which of them hold."""
     from powsm.report.paper.claims import (
         CLAIMS_FILE,
@@ -403,12 +359,13 @@ def claims(
     systems = []
     for model in models:
         planned = plan_queries(
-            needed(listed, roles), model.exp, options.dump, sets, os.environ
+            needed(listed, roles), model.exp, options.dump, options.sets, os.environ
         )
         if not options.dry_run:
-            prepare(planned, sets, options)
+            prepare(planned, options)
             decode(planned, model, options)
-        scores = ExperimentScores(model.exp, options.dump, None, sets, tuple(planned))
+        known = (options.sets, tuple(planned))
+        scores = ExperimentScores(model.exp, options.dump, None, *known)
         systems.append(system_of(model.exp, scores, model.source, any_training=False))
     folder = options.conf / "tables"
     outcomes = check_claims(

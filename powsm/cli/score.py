@@ -23,16 +23,12 @@ from powsm.phones.alphabets import phone_maps
 from powsm.phones.orthography import DEFAULT_POLICY, POLICIES
 from powsm.phones.unknown import MAX_UNKNOWN_RATE
 from powsm.score.phone_reader import CLEANINGS
-from powsm.score.rates import (
-    LID_RATES,
-    PHONE_RATES,
-    TEXT_RATES,
-    Scores,
-    rate_notes,
-)
+from powsm.score.rates import LID_RATES, PHONE_RATES, TEXT_RATES, Scores, rate_notes
 from powsm.tasks import LANGUAGE, PHONES, TEXT, plain_task
 
 log = logging.getLogger(__name__)
+
+_OF_PHONES = ("cleaning", "phone_map", "hyp_phone_map", "max_unknown_rate")  # options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -102,10 +98,9 @@ def run(options: argparse.Namespace) -> None:
 def refuse_useless(options: argparse.Namespace) -> None:
     """Refuse what none of the metrics that are asked for would read."""
     asked = set(options.metric)
-    of_phones = ("cleaning", "phone_map", "hyp_phone_map", "max_unknown_rate")
     reads_phones = bool(asked & {*PHONE_RATES, "FER"})
     why = f"{' '.join(options.metric)} reads no phones"
-    refuse_unused(options, *of_phones, why=why, unless=reads_phones)
+    refuse_unused(options, *_OF_PHONES, why=why, unless=reads_phones)
     why = f"{' '.join(options.metric)} reads no words"
     refuse_unused(options, "text_policy", why=why, unless=bool(asked & {*TEXT_RATES}))
     why = "languages are scored by those of --ref"
@@ -116,24 +111,22 @@ def refuse_useless(options: argparse.Namespace) -> None:
 
 
 def print_json(records: list[dict], scored: Mapping[str, Scores]) -> None:
-    counts = {task: scores.counts for task, scores in scored.items()}
-    sides = {
+    losses = {
         task: {"hyp": scores.unknown_hyp, "ref": scores.unknown_ref}
         for task, scores in scored.items()
     }
-    unknown = {
-        task: {side: lost.symbols for side, lost in losses.items()}
-        for task, losses in sides.items()
-    }
-    left_out = {
-        task: {side: lost.kinds for side, lost in losses.items()}
-        for task, losses in sides.items()
-    }
+
+    def of_sides(name: str) -> dict[str, dict]:
+        return {
+            task: {side: getattr(lost, name) for side, lost in sides.items()}
+            for task, sides in losses.items()
+        }
+
     result = {
         "records": records,
-        "counts": counts,
-        "unknown": unknown,
-        "left_out": left_out,
+        "counts": {task: scores.counts for task, scores in scored.items()},
+        "unknown": of_sides("symbols"),
+        "left_out": of_sides("kinds"),
     }
     print(json.dumps(result, ensure_ascii=False, indent=1))
 
@@ -142,26 +135,11 @@ def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
     """Yield (task, scores) for each kind of metric that is asked for."""
     from powsm.score.metrics import score_lid, score_phones, score_text
 
-    hyp_fields = (*HYP_FIELDS, *TEXT_FIELDS)
-    ref_fields = (*REF_FIELDS, *TEXT_FIELDS)
-    if options.hyp_field:
-        hyp_fields = (options.hyp_field,)
-    if options.ref_field:
-        ref_fields = (options.ref_field,)
-    hyp = read_transcripts(
-        options.hyp, hyp_fields, wants_fields=bool(options.hyp_field)
-    )
-    ref = read_transcripts(
-        options.ref, ref_fields, wants_fields=bool(options.ref_field)
-    )
+    hyp = _read(options.hyp, options.hyp_field, HYP_FIELDS)
+    ref = _read(options.ref, options.ref_field, REF_FIELDS)
     langs = read_transcripts(options.langs) if options.langs else None
     speakers = read_transcripts(options.utt2spk) if options.utt2spk else None
-    phone_options = {
-        "cleaning": options.cleaning,
-        "phone_map": options.phone_map,
-        "hyp_phone_map": options.hyp_phone_map,
-        "max_unknown_rate": options.max_unknown_rate,
-    }
+    phone_options = {key: getattr(options, key) for key in _OF_PHONES}
     by_lang = {"langs": langs}
     for writes, rates, scorer, more in (
         (PHONES, (*PHONE_RATES, "FER"), score_phones, by_lang | phone_options),
@@ -172,6 +150,12 @@ def score(options: argparse.Namespace) -> Iterator[tuple[str, Scores]]:
         if asked:
             scores = scorer(hyp=hyp, ref=ref, speakers=speakers, **more)
             yield plain_task(writes), replace(scores, rates=asked)
+
+
+def _read(path: Path, field: str | None, usual: tuple[str, ...]) -> Mapping[str, str]:
+    """The texts of a side, by the field that is asked for or the first usual one."""
+    fields = (field,) if field else (*usual, *TEXT_FIELDS)
+    return read_transcripts(path, fields, wants_fields=bool(field))
 
 
 def print_table(records: list[dict]) -> None:

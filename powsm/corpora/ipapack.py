@@ -274,11 +274,7 @@ def fetch(
 
 
 def _receive(
-    file: RemoteFile,
-    out: BinaryIO,
-    digest,
-    advance: Callable[[int], None],
-    stop: Event,
+    file: RemoteFile, out: BinaryIO, digest, advance: Callable[[int], None], stop: Event
 ):
     """Append what is missing; the digest of all that `out` holds then."""
     start = out.tell()

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
-from powsm.decode.longform import CTCFrames, Speech, ctc_frames
+from powsm.decode.longform import CTCFrames, ctc_frames
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.stretches import Speech
 from powsm.decode.timing.blanks import intervals
 from powsm.decode.timing.change import finer_intervals
 from powsm.decode.timing.pauses import is_pause

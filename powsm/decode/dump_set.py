@@ -17,13 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, AudioError
-from powsm.decode.batch import (
-    Item,
-    cut_batches,
-    decode_batch,
-    items,
-    read_speech,
-)
+from powsm.decode.batch import Item, cut_batches, decode_batch, items, read_speech
 from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.files.lock import owned
@@ -162,11 +156,7 @@ def _decode_part(
             file.write(json.dumps({"audio_s": seconds, "compute_s": passed}) + "\n")
         log.info(
             "%s: %d utterances, %.1f min of audio in %.1f s, real-time factor %.4f",
-            label,
-            len(todo),
-            seconds / 60,
-            passed,
-            passed / max(seconds, 1e-9),
+            *(label, len(todo), seconds / 60, passed, passed / max(seconds, 1e-9)),
         )
 
 

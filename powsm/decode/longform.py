@@ -10,28 +10,18 @@ The decoder says nothing about time. For it the recording is cut at pauses of th
 into pieces no longer than a window, and each piece is decoded on its own.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from powsm.audio import (
-    HOP_LENGTH,
-    SAMPLE_RATE,
-    WINDOW_S,
-    AudioError,
-    gain_to_level,
-    speech_blocks,
-)
-from powsm.audio_files import printable
+from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.decode.profile import BATCH_S
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.stretches import Speech
 from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.frames import FrameGrid
@@ -40,10 +30,7 @@ from powsm.tasks import NA_SYM
 
 OVERLAP_S = 4.0  # seconds that neighbouring windows share
 MIN_OVERLAP_S = 0.5  # below this the edges of both windows would meet
-TRIM_DB = 40  # below the loudest part: silence
 PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
-_TRIM_FRAME = 400  # samples, 25 ms
-_STRETCH = 10_000 * HOP_LENGTH  # samples that are measured at once
 
 
 class LongFormError(PowsmError):
@@ -74,29 +61,15 @@ class CTCFrames:
 
 
 def ctc_frames(
-    recogniser: Recogniser,
-    speech: "Tensor | Recording",
-    tokens: Sequence[int] = (),
-    *,
-    window_s: float = WINDOW_S,
-    overlap_s: float = OVERLAP_S,
-    barred: Sequence[int] = (),
+    recogniser: Recogniser, speech: Speech, tokens: Sequence[int] = (), **how
 ) -> CTCFrames:
     """Read the CTC head over a recording of any length: see `ctc_frames_of_all`."""
-    (frames,) = ctc_frames_of_all(
-        recogniser,
-        [speech],
-        tokens,
-        window_s=window_s,
-        overlap_s=overlap_s,
-        barred=barred,
-    )
-    return frames
+    return ctc_frames_of_all(recogniser, [speech], tokens, **how)[0]
 
 
 def ctc_frames_of_all(
     recogniser: Recogniser,
-    recordings: "Sequence[Tensor | Recording]",
+    recordings: Sequence[Speech],
     tokens: Sequence[int] = (),
     *,
     window_s: float = WINDOW_S,
@@ -278,86 +251,6 @@ def _cut(before: Tensor, after: Tensor, blank: int) -> int:
     return n // 2
 
 
-class Recording:
-    """A recording of any length, of which only the stretch asked for is in memory.
-
-    It is decoded once, into a temporary file of 230 MB an hour. `ctc_frames` takes it
-    in the place of a tensor.
-
-    Args:
-        location, channel, data: see `powsm.audio.speech_blocks`.
-
-    Raises:
-        AudioError: it cannot be used.
-
-    """
-
-    def __init__(
-        self, location: str, channel: str | int | None = None, data: bytes | None = None
-    ):
-        self._file = tempfile.TemporaryFile()
-        for block in speech_blocks(location, channel, data):
-            self._file.write(block.astype(np.float32).tobytes())
-        self._file.flush()
-        self._n_samples = self._file.tell() // 4
-        if not self._n_samples:
-            raise AudioError(
-                f"{printable(location)}: no samples; remove this utterance"
-            )
-
-    def __len__(self) -> int:
-        return self._n_samples
-
-    def __getitem__(self, stretch: slice) -> Tensor:
-        begin, end, step = stretch.indices(self._n_samples)
-        assert step == 1, "a recording is read from sample to sample"
-        data = os.pread(self._file.fileno(), 4 * max(end - begin, 0), 4 * begin)
-        return torch.from_numpy(np.frombuffer(data, np.float32).copy())
-
-
-class Stretch:
-    """A part of a recording that is read when it is asked for.
-
-    Args:
-        speech: the recording.
-        begin, end: samples of it.
-        gain: the factor of every sample.
-    """
-
-    def __init__(self, speech: Recording, begin: int, end: int, gain: float = 1.0):
-        self._speech, self._begin, self._n_samples = speech, begin, end - begin
-        self._gain = gain
-
-    def __len__(self) -> int:
-        return self._n_samples
-
-    def __getitem__(self, stretch: slice) -> Tensor:
-        begin, end, _ = stretch.indices(self._n_samples)
-        read = self._speech[self._begin + begin : self._begin + end]
-        return read if self._gain == 1 else read * self._gain
-
-
-Speech = Tensor | Recording | Stretch
-
-
-def stretch_of(speech: Speech, begin: int, end: int) -> Speech:
-    """Samples [begin, end); of a recording they are not read yet."""
-    return (
-        speech[begin:end] if isinstance(speech, Tensor) else Stretch(speech, begin, end)
-    )
-
-
-def at_usual_level(speech: Speech) -> Speech:
-    """Speech as loud as most is recorded, or as its highest peak allows."""
-    gain = gain_to_level(
-        speech[begin : begin + _STRETCH].numpy()
-        for begin in range(0, len(speech), _STRETCH)
-    )
-    if isinstance(speech, Tensor):
-        return speech * gain
-    return Stretch(speech, 0, len(speech), float(gain))
-
-
 def cut_at_pauses(
     path: Sequence[int], blank: int, most: int, pause: int | None = None
 ) -> list[tuple[int, int]]:
@@ -412,32 +305,3 @@ def _cut_long(path: Sequence[int], blank: int, most: int) -> list[tuple[int, int
         pieces.append((start, end))
         start = end
     return [*pieces, (start, len(path))]
-
-
-def trim_silence(speech: Speech) -> tuple[Speech, float]:
-    """Cut off the silence before and after the sound of a recording.
-
-    Silence is what stays `TRIM_DB` below the loudest 25 ms.
-
-    Args:
-        speech: (n_samples,) at 16 kHz.
-
-    Returns:
-        The part with sound, all of it where no part is louder than another, and the
-        second at which it begins.
-    """
-    if len(speech) < _TRIM_FRAME:
-        return speech, 0.0
-    # a stretch at a time: all frames at once would take seven times the recording. Into
-    # one tensor: a small one for each stretch keeps the memory of the stretch before it
-    power = torch.empty((len(speech) - _TRIM_FRAME) // HOP_LENGTH + 1)
-    for begin in range(0, len(speech) - _TRIM_FRAME + 1, _STRETCH):
-        part = speech[begin : begin + _STRETCH + _TRIM_FRAME - HOP_LENGTH]
-        first = begin // HOP_LENGTH
-        frames = part.unfold(0, _TRIM_FRAME, HOP_LENGTH)
-        power[first : first + len(frames)] = frames.square().mean(-1)
-    sound = (power >= power.max() * 10 ** (-TRIM_DB / 10)).nonzero()
-    first, last = int(sound[0]), int(sound[-1])
-    begin = first * HOP_LENGTH
-    end = last * HOP_LENGTH + _TRIM_FRAME if last + 1 < len(power) else len(speech)
-    return stretch_of(speech, begin, end), begin / SAMPLE_RATE

@@ -3,30 +3,18 @@
 import difflib
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES
 from powsm.settings import load_yaml, type_faults
-from powsm.tasks import (
-    DECODED_TASKS,
-    LID,
-    PHONES,
-    TASKS,
-    plain_task,
-    tasks_writing,
-)
-from powsm.vocabulary.phone_sets import (
-    parse_phone_set,
-    phones_of_tables,
-    read_phone_set,
-)
+from powsm.tasks import DECODED_TASKS, LID, PHONES, TASKS, plain_task, tasks_writing
+from powsm.vocabulary.phone_sets import phone_set
 
-# the prompted tasks, and what predicts the prompt of each
 LEVELS = ("own", "usual")  # of recordings, as they are heard
 _SEARCHES = ("search", "first_search")  # keys that hold options of a search
+# the prompted tasks, and what predicts the prompt of each
 FIRST_PASS = {t.name: t.first_pass for t in TASKS.values() if t.is_prompted}
 # what the CTC head says, whatever it is asked: phones without a prompt
 CTC_TASKS = tuple(t for t in tasks_writing(PHONES) if not TASKS[t].is_prompted)
@@ -144,10 +132,9 @@ class Profile:
             "dtype": ("float32", "bfloat16"),
         }
         for name, valid in choices.items():
-            if getattr(self, name) not in valid:
+            if (value := getattr(self, name)) not in valid:
                 raise self._error(
-                    f"{name} is {getattr(self, name)!r}, expected one of "
-                    f"{' '.join(valid)}"
+                    f"{name} is {value!r}, expected one of {' '.join(valid)}"
                 )
         size = self.batch_seconds
         if size != "auto" and (isinstance(size, str) or not size > 0):
@@ -202,7 +189,6 @@ class Profile:
                 f"with audio: silence and prev: {self.prev} nothing is left to decode "
                 "from; use prev: gold"
             )
-
         if self.first_search is None:
             return
         if self.prev != "predicted":
@@ -305,11 +291,10 @@ class Profile:
     def tag(self, task: str) -> str:
         """Folder of a task's results: `pr_ctc`, `asr_attention`, `pr_joint_unk`, `lid`.
 
-        Languages are what a decoder says first; without one they are `lid_ctc`.
-
-        A language that is not the utterance's own is part of the name, since it makes
-        another result of the same search; so are `predicted`, `none` and `silence`, and
-        `inventory` where phones are barred.
+        Languages are what a decoder says first; without one they are `lid_ctc`. What
+        makes another result of the same search is part of the name: a language that is
+        not the utterance's own, `predicted`, `none` and `silence`, and `inventory`
+        where phones are barred.
         """
         if task == LID:
             return f"{task}_ctc" if self.decode == "ctc" else task
@@ -357,10 +342,7 @@ SHIPPED = {
 
 
 def default_profile(task: str, has_decoder: bool = True) -> Profile:
-    """How a task is decoded when nobody says how: phones by CTC, else the decoder.
-
-    A model without one does all tasks by CTC.
-    """
+    """How a task is decoded when nobody says how: by CTC, words by the decoder."""
     if not has_decoder:
         return SHIPPED["ctc_tasks"]
     return SHIPPED["ctc_greedy" if task in CTC_TASKS else "attention"]
@@ -385,8 +367,8 @@ def find_profile(asked: str | Path, conf: Path = Path("conf")) -> Profile:
         return Profile.load(path)
     if name in SHIPPED:
         return SHIPPED[name]
-    known = {path.stem.removeprefix("decode_") for path in conf.glob("decode_*.yaml")}
-    known = sorted(known | set(SHIPPED))
+    here = {path.stem.removeprefix("decode_") for path in conf.glob("decode_*.yaml")}
+    known = sorted(here | SHIPPED.keys())
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {' '.join(known)}"
     raise DecodeError(f"decode profile {asked}: no such file or name; {hint}")
@@ -409,37 +391,10 @@ def for_task(
     Raises:
         DecodeError: the profile cannot do the task, or phones were named for words.
     """
-    changes = {}
+    changes = {"phones": phones, "level": level}
+    changes = {key: value for key, value in changes.items() if value is not None}
     if task not in profile.tasks or phones is not None:
         changes["tasks"] = (task,)
-    if phones is not None:
-        changes["phones"] = phones
-    if level is not None:
-        changes["level"] = level
     if has_text and profile.prev != "gold":
         changes |= {"prev": "gold", "first_search": None}
     return replace(profile, **changes) if changes else profile
-
-
-def phone_set(asked: str) -> str | tuple[str, ...]:
-    """The value of `Profile.phones` for `all`, a language, a file, or the phones.
-
-    Args:
-        asked: `all`; code or name of a language of training; a text file of phones; a
-            CSV or a folder of such as PHOIBLE writes them, see `phones_of_tables`,
-            where needed with `:` and a language; or phones with spaces between them.
-
-    Raises:
-        PhoneSetError: a file that does not hold phones.
-    """
-    path = Path(asked)
-    table, _, lang = asked.rpartition(":")
-    if table and not path.exists() and Path(table).exists():
-        return phones_of_tables(Path(table), lang)
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
-        return phones_of_tables(path)
-    if path.is_file():
-        return read_phone_set(path)
-    if re.search(r"[\s,]|^/", asked) and "." not in path.name:
-        return parse_phone_set(asked.replace(",", " "), "phones")
-    return asked

@@ -15,14 +15,12 @@ from powsm.decode.longform import (
     PAUSE_S,
     CTCFrames,
     LongFormError,
-    Speech,
-    at_usual_level,
     ctc_frames_of_all,
     cut_at_pauses,
-    stretch_of,
 )
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.stretches import Speech, at_usual_level, stretch_of
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.frames import FrameGrid
 from powsm.tasks import NA_SYM, PHONES, TASKS, parse_output, tasks_writing
@@ -214,10 +212,7 @@ def _pieces(
 
 
 def _decode_pieces(
-    recogniser: Recogniser,
-    profile: Profile,
-    task: str,
-    pieces: dict[int, list[Job]],
+    recogniser: Recogniser, profile: Profile, task: str, pieces: dict[int, list[Job]]
 ) -> dict[int, dict]:
     """The record of every piece, by the identity of the piece."""
     parts = {str(number): part for number, part in enumerate(sum(pieces.values(), []))}

@@ -60,17 +60,18 @@ def _extract(archive: Path, folder: Path) -> None:
     try:
         if archive.name.endswith(".zip"):
             with zipfile.ZipFile(archive) as file:
-                members = file.infolist()
-                plain = [m.is_dir() or _is_plain(m.external_attr) for m in members]
-                sizes = [(m.filename, m.file_size) for m in members]
-                _check_members(archive, sizes, plain, folder)
+                members = [
+                    (m.filename, m.file_size, m.is_dir() or _is_plain(m.external_attr))
+                    for m in file.infolist()
+                ]
+                _check_members(archive, members, folder)
                 file.extractall(folder)
         else:
             with tarfile.open(archive) as file:
-                members = file.getmembers()
-                plain = [m.isfile() or m.isdir() for m in members]
-                sizes = [(m.name, m.size) for m in members]
-                _check_members(archive, sizes, plain, folder)
+                members = [
+                    (m.name, m.size, m.isfile() or m.isdir()) for m in file.getmembers()
+                ]
+                _check_members(archive, members, folder)
                 file.extractall(folder, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as err:
         raise ArchiveError(f"{archive}: not an archive, or damaged: {err}") from err
@@ -82,15 +83,15 @@ def _is_plain(external_attr: int) -> bool:
 
 
 def _check_members(
-    archive: Path, members: list[tuple[str, int]], plain: list[bool], out: Path
+    archive: Path, members: list[tuple[str, int, bool]], out: Path
 ) -> None:
-    for (name, _), is_plain in zip(members, plain, strict=True):
+    for name, _, is_plain in members:
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in name[:3]:
             raise ArchiveError(f"{archive}: member {name} would land outside")
         if not is_plain:
             raise ArchiveError(f"{archive}: member {name} is a link or a device")
-    needed, free = sum(size for _, size in members), shutil.disk_usage(out).free
+    needed, free = sum(size for _, size, _ in members), shutil.disk_usage(out).free
     if needed > free:
         raise ArchiveError(
             f"{archive}: needs {needed / 1e9:.1f} GB unpacked, {out.parent} has "

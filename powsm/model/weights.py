@@ -14,6 +14,7 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from powsm.errors import PowsmError
 from powsm.model.build import build
 from powsm.model.find import CheckpointError, ModelFiles, check_hash
 from powsm.model.s2t_ctc import PowsmCtcModel
@@ -195,3 +196,24 @@ def load_model(
     check_hash(files.weights_file, files.weights_sha256)
     load_weights(model, read_weights(files.weights_file), str(files.weights_file))
     return model.to(device).eval()
+
+
+def device_of(asked: str | None) -> str:
+    """The device that is asked for; `auto` and None take a GPU where there is one.
+
+    Raises:
+        PowsmError: there is no such device.
+    """
+    has_gpu = torch.cuda.is_available()
+    if asked in (None, "auto"):
+        return "cuda" if has_gpu else "cpu"
+    name, _, number = asked.partition(":")
+    if name not in ("cpu", "cuda") or not (number or "0").isdecimal():
+        raise PowsmError(f"device {asked!r}: expected auto, cpu, cuda or cuda:1")
+    if name == "cuda" and not has_gpu:
+        raise PowsmError(f"device {asked!r}: no GPU that PyTorch can use; try cpu")
+    if name == "cuda" and int(number or "0") >= torch.cuda.device_count():
+        raise PowsmError(
+            f"device {asked!r}: there are {torch.cuda.device_count()} GPUs"
+        )
+    return asked

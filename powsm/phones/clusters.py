@@ -9,13 +9,7 @@ from functools import cache, lru_cache, partial
 from operator import ne
 from typing import NamedTuple
 
-from powsm.phones.inventory import (
-    ALIASES,
-    FEATURE_NAMES,
-    FEATURES,
-    INVENTORY,
-    KINDS,
-)
+from powsm.phones.inventory import ALIASES, FEATURE_NAMES, FEATURES, INVENTORY, KINDS
 
 SUPRASEGMENTALS = "ː\u02d1\u0306\u035c"  # long, half-long, breve, tie below
 

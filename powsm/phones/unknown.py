@@ -153,9 +153,7 @@ def judge_unknown(unknown: Unknown, where: Path | str, max_rate: float) -> None:
         log.warning(
             "%s: none of %d characters is a letter or mark that only IPA has, such as "
             "ə ʃ ŋ ː ˈ; if this is orthography (%s), give IPA instead",
-            where,
-            unknown.n_characters,
-            unknown.example,
+            *(where, unknown.n_characters, unknown.example),
         )
     if lost := unknown.by_kind():
         log.info("%s: of %d characters no phone: %s", where, unknown.n_characters, lost)

@@ -101,10 +101,7 @@ class Outcome:
 
 
 def prepare_set(
-    data_dir: Path,
-    dump_dir: Path,
-    settings: Settings,
-    nj: int = 1,
+    data_dir: Path, dump_dir: Path, settings: Settings, nj: int = 1
 ) -> Outcome | None:
     """Write one set of `dump/raw`, or nothing when it is there already.
 
@@ -150,9 +147,7 @@ def prepare_set(
                     "Check the limits of stage 4 against data/report"
                 )
             judge_unknown(
-                outcome.unknown,
-                data_dir / LABELS[labels],
-                settings.max_unknown_rate,
+                outcome.unknown, data_dir / LABELS[labels], settings.max_unknown_rate
             )
             _write_records(folder, outcome, settings)
             write_record(folder / DONE_FILE, "dump", made_from, folder.iterdir())

@@ -105,11 +105,7 @@ def audio_drop_reason(limits: Limits, *, lang: str, n_samples: int) -> str | Non
 
 
 def phones_drop_reason(
-    limits: Limits,
-    *,
-    n_samples: int,
-    phones: Sequence[str],
-    ctc_phones: Sequence[str],
+    limits: Limits, *, n_samples: int, phones: Sequence[str], ctc_phones: Sequence[str]
 ) -> str | None:
     """Why the phones rule the utterance out; None when they do not."""
     if not ctc_phones:

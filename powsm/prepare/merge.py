@@ -140,10 +140,7 @@ def _merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummar
 
 
 def _record(
-    name: str,
-    summary: SetSummary,
-    shards: Sequence[Shard],
-    parts: Mapping[Shard, Part],
+    name: str, summary: SetSummary, shards: Sequence[Shard], parts: Mapping[Shard, Part]
 ) -> dict[str, object]:
     corpora = {
         corpus: asdict(SetSummary.of_parts(parts[shard] for shard in group))
@@ -200,15 +197,7 @@ def _write_columns(
         # in the order of the fields of a part's line
         columns = [
             stack.enter_context(open(folder / file, "wb"))
-            for file in (
-                "wav.scp",
-                "text",
-                "text.ipa",
-                "utt2lang",
-                "utt2speaker",
-                "utt2num_samples",
-                CLEAN_LABELS,
-            )
+            for file in (*UTTERANCE_FILES, CLEAN_LABELS)
         ]
         previous, previous_audio = b"", b""
         n_lines = 0

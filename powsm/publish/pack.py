@@ -42,12 +42,7 @@ from powsm.model.find import (
     ModelFiles,
     find_model,
 )
-from powsm.model.weights import (
-    current_names,
-    load_model,
-    names_for_all,
-    read_weights,
-)
+from powsm.model.weights import current_names, load_model, names_for_all, read_weights
 from powsm.publish.card import model_card
 from powsm.score.results import RESULTS_FILE
 from powsm.settings import load_yaml
@@ -109,18 +104,6 @@ def pack(
     name = exp.resolve().name
     weights_file = files.weights_file.resolve()  # behind valid.*.ave.pth
     archive = exp / f"{name}_{weights_file.stem}.zip"
-    return _pack(exp, files, archive, train_set, profiles, hf_repo)
-
-
-def _pack(
-    exp: Path,
-    files: ModelFiles,
-    archive: Path,
-    train_set: Path | None,
-    profiles: Sequence[Path],
-    hf_repo: str,
-) -> Packed:
-    weights_file = files.weights_file.resolve()
     with atomic_folder(exp / "packed") as folder:
         # a training may be at work on other files
         sweep_files(exp, below=False, of=[archive.name])

@@ -168,16 +168,12 @@ def _weak_lid(
 def _weak_result(result: Result) -> list[str]:
     where = _where(result)
     limit = WEAK.get(result.metric)
-    if limit is not None and result.value > limit:
-        return [
-            f"{where}: {result.metric} {result.value:.1f} is above {limit:.0f}; "
-            + (
-                "the output is not usable as it is."
-                if result.value > 2 * limit
-                else "the output needs correction by hand."
-            )
-        ]
-    return []
+    if limit is None or result.value <= limit:
+        return []
+    is_lost = result.value > 2 * limit
+    use = "is not usable as it is" if is_lost else "needs correction by hand"
+    fault = f"{result.metric} {result.value:.1f} is above {limit:.0f}"
+    return [f"{where}: {fault}; the output {use}."]
 
 
 def _uneven_languages(
@@ -293,13 +289,8 @@ def chance_of(experiment: Experiment, result: Result) -> Result | None:
     """The rate of the same hypotheses against other references, beside a PFER."""
     if result.metric != "PFER":
         return None
-    same = experiment.select(
-        set=result.set,
-        task=result.task,
-        system=result.system,
-        lang=result.lang,
-        metric=CHANCE,
-    )
+    same_as = {key: getattr(result, key) for key in ("set", "task", "system", "lang")}
+    same = experiment.select(**same_as, metric=CHANCE)
     return same[0] if same else None
 
 
@@ -351,23 +342,17 @@ def _sizes(results: Sequence[Result | None]) -> list[str]:
 def _cost_section(experiment: Experiment) -> list[str]:
     if not experiment.timings:
         return ["## Decoding time", "No decoding times were found (`timing.json`)."]
+    header = ["set: task", "profile", "audio (s)", "computing (s)", "RTF"]
     rows = [
-        [
-            f"{t.set}: {task_title(t.task)}",
-            t.profile,
-            f"{t.audio_s:,.1f}",
-            f"{t.compute_s:,.1f}",
-            f"{t.rtf:.4f}",
-        ]
+        [f"{t.set}: {task_title(t.task)}", t.profile]
+        + [f"{t.audio_s:,.1f}", f"{t.compute_s:,.1f}", f"{t.rtf:.4f}"]
         for t in experiment.timings
     ]
     return [
         "## Decoding time",
         "Seconds of computing for a second of audio is the real-time factor (RTF): "
         "under 1 is faster than speech. Loading the model is not in it.",
-        markdown_table(
-            ["set: task", "profile", "audio (s)", "computing (s)", "RTF"], rows
-        ),
+        markdown_table(header, rows),
     ]
 
 
@@ -379,8 +364,7 @@ def _training_section(experiment: Experiment) -> list[str]:
         f"{last['epoch']} epochs, {last['updates']:,} updates, "
         f"{duration(last['seconds'])}."
     ]
-    names = [n for n in ("loss", "pfer_ctc") if n in last]
-    for name in names:
+    for name in [n for n in ("loss", "pfer_ctc") if n in last]:
         best = min(experiment.history, key=lambda record: record.get(name, math.inf))
         lines.append(
             f"Best validation {name}: {best[name]:.2f}, epoch {best['epoch']} "

@@ -217,11 +217,7 @@ class DecodedSet:
         return _read_timing(path) if path.exists() else None
 
     def score(
-        self,
-        dump: Path,
-        cleaning: str | None = None,
-        *,
-        raw_references: bool = False,
+        self, dump: Path, cleaning: str | None = None, *, raw_references: bool = False
     ) -> Scores:
         """Score against the references of the set.
 

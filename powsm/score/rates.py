@@ -5,10 +5,8 @@ empty reference adds its insertions and nothing below the line.
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -29,8 +27,6 @@ from powsm.score.intervals import (
 )
 
 Unit = Literal["utterance", "speaker"]
-
-DURATION_EDGES_S = (2, 5, 10, 15)  # seconds; bins of the breakdown by duration
 
 _SHOWN = 5  # utterances named in a message
 
@@ -333,22 +329,6 @@ class Scores:
             langs=pick(self.langs),
             speakers=pick(self.speakers),
         )
-
-
-def duration_labels(
-    durations_s: Mapping[str, float], edges_s: Sequence[float] = DURATION_EDGES_S
-) -> dict[str, str]:
-    """The duration bin of each utterance, with names that sort by duration.
-
-    >>> duration_labels({"a": 1.5, "b": 2.0, "c": 30.0})
-    {'a': '00-02 s', 'b': '02-05 s', 'c': '15- s'}
-    """
-    names = [f"{low:02g}-{high:02g} s" for low, high in pairwise((0, *edges_s))]
-    names.append(f"{edges_s[-1]:02g}- s")
-    return {
-        utt_id: names[bisect_right(edges_s, duration_s)]
-        for utt_id, duration_s in durations_s.items()
-    }
 
 
 def check_same_ids(

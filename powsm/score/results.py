@@ -4,8 +4,10 @@ import csv
 import json
 import logging
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -17,13 +19,14 @@ from powsm.files.whole import (
     write_whole,
 )
 from powsm.score.decoded import DumpSet, decoded_sets
-from powsm.score.rates import RATES, Scores, Unit, duration_labels
+from powsm.score.rates import RATES, Scores, Unit
 from powsm.settings import is_number
 from powsm.tasks import DECODED_TASKS
 
 RESULTS_FILE = "results.json"
 PARTS_FILE = "results_by.csv"
 HISTORY_FILE = "history.jsonl"
+DURATION_EDGES_S = (2, 5, 10, 15)  # seconds; bins of the breakdown by duration
 _PART_FIELDS = "profile set task decode by label metric value low high n_utts n_units"
 
 log = logging.getLogger(__name__)
@@ -251,3 +254,19 @@ def _labels_of(
     if scores.speakers != scores.utt_ids:  # the speaker of an utterance is known
         labels["speaker"] = dict(zip(scores.utt_ids, scores.speakers, strict=True))
     return labels
+
+
+def duration_labels(durations_s: Mapping[str, float]) -> dict[str, str]:
+    """The duration bin of each utterance, with names that sort by duration.
+
+    >>> duration_labels({"a": 1.5, "b": 2.0, "c": 30.0})
+    {'a': '00-02 s', 'b': '02-05 s', 'c': '15- s'}
+    """
+    names = [
+        f"{low:02g}-{high:02g} s" for low, high in pairwise((0, *DURATION_EDGES_S))
+    ]
+    names.append(f"{DURATION_EDGES_S[-1]:02g}- s")
+    return {
+        utt_id: names[bisect_right(DURATION_EDGES_S, duration_s)]
+        for utt_id, duration_s in durations_s.items()
+    }

@@ -69,102 +69,44 @@ _READ_KEYS = {
 def get_parser(model: str | None = None) -> argparse.ArgumentParser:
     """The training parser of ESPnet's task for a model, with our options."""
     parser = task_of_model(model).get_parser()
-    group = parser.add_argument_group("POWSM")
-    group.add_argument(
-        "--iterator",
-        choices=("utterances", "published"),
-        default="utterances",
-        help="utterances: one encoder pass for all examples of a recording, batches "
-        "by length; published: one row per example, fixed window (the public recipe)",
-    )
-    group.add_argument(
-        "--batch_conf",
-        action=NestedDictAction,
-        default={},
-        help="powsm.train.batches.BatchOptions, for iterator utterances",
-    )
-    group.add_argument(
-        "--tasks",
-        nargs="+",
-        default=None,
-        help="train on these tasks only (pr asr g2p p2g); default all",
-    )
-    group.add_argument(
-        "--ctc_target",
-        choices=CTC_TARGETS,
-        default="phones",
-        help="what the CTC head learns; text is what the decoder says of each example",
-    )
-    group.add_argument(
-        "--ema_decay",
-        type=float,
-        default=0.0,
-        help="keep an exponential moving average of the weights, validate it and write "
-        "it to <epoch>epoch.pth; 0 does not",
-    )
-    group.add_argument(
-        "--ctc_only_updates",
-        type=int,
-        default=0,
-        help="train CTC alone for this many updates before the decoder joins; small "
-        "corpora learn both sooner",
-    )
-    group.add_argument(
-        "--stats_window",
-        choices=STATS_WINDOWS,
-        default="own",
-        help="mean and variance are those of clips at their own length, or padded with "
-        "silence to speech_length, as published",
-    )
-    _add_comforts(group)
-    _add_how_it_runs(group)
+    ours: dict[str, dict] = {
+        # utterances: one encoder pass for all examples of a recording, batches by
+        # length; published: one row per example, fixed window (the public recipe)
+        "iterator": {"choices": ("utterances", "published"), "default": "utterances"},
+        # powsm.train.batches.BatchOptions, for iterator utterances
+        "batch_conf": {"action": NestedDictAction, "default": {}},
+        # train on these tasks only; default: all
+        "tasks": {"nargs": "+"},
+        # what the CTC head learns; text is what the decoder says of each example
+        "ctc_target": {"choices": CTC_TARGETS, "default": "phones"},
+        # keep an exponential moving average of the weights, validate it and write it
+        # to <epoch>epoch.pth; 0 does not
+        "ema_decay": {"type": float, "default": 0.0},
+        # train CTC alone for this many updates before the decoder joins; small corpora
+        # learn both sooner
+        "ctc_only_updates": {"type": int, "default": 0},
+        # mean and variance are those of clips at their own length, or padded with
+        # silence to speech_length, as published
+        "stats_window": {"choices": STATS_WINDOWS, "default": "own"},
+        # powsm.train.augment.settings.Augment: speed, noise and reverberation of
+        # recordings of training; none by default
+        "augment": {"action": NestedDictAction, "default": {}},
+        # powsm.train.parts.adapters.Lora: train adapters of this rank and what
+        # --extend_vocab added, and nothing else; none by default
+        "lora": {"action": NestedDictAction, "default": {}},
+        # what changes neither the model nor the order and weight of its data
+        # write a resumable checkpoint this often as well
+        "checkpoint_every_n_updates": {"type": int},
+        # write a resumable checkpoint this often, and at the end of each epoch
+        "checkpoint_every_minutes": {"type": float, "default": 15.0},
+        # gradients travel between ranks in 16 bits, as in the published training
+        "exchange_in_bfloat16": {"type": str2bool, "default": False},
+        # on a GPU, let PyTorch compile the layers of encoder and decoder
+        "compile": {"type": str2bool, "default": False},
+    }
+    for name, how in ours.items():
+        parser.add_argument(f"--{name}", **how)
     return parser
-
-
-def _add_comforts(group: argparse._ArgumentGroup) -> None:
-    """Options that change nothing where they are not given."""
-    group.add_argument(
-        "--augment",
-        action=NestedDictAction,
-        default={},
-        help="powsm.train.augment.settings.Augment: speed, noise and reverberation of "
-        "recordings of training; none by default",
-    )
-    group.add_argument(
-        "--lora",
-        action=NestedDictAction,
-        default={},
-        help="powsm.train.parts.adapters.Lora: train adapters of this rank and what "
-        "--extend_vocab added, and nothing else; none by default",
-    )
-
-
-def _add_how_it_runs(group: argparse._ArgumentGroup) -> None:
-    """Options that change neither the model nor the order and weight of its data."""
-    group.add_argument(
-        "--checkpoint_every_n_updates",
-        type=int,
-        default=None,
-        help="write a resumable checkpoint this often as well",
-    )
-    group.add_argument(
-        "--checkpoint_every_minutes",
-        type=float,
-        default=15.0,
-        help="write a resumable checkpoint this often, and at the end of each epoch",
-    )
-    group.add_argument(
-        "--exchange_in_bfloat16",
-        type=str2bool,
-        default=False,
-        help="gradients travel between ranks in 16 bits, as in the published training",
-    )
-    group.add_argument(
-        "--compile",
-        type=str2bool,
-        default=False,
-        help="on a GPU, let PyTorch compile the layers of encoder and decoder",
-    )
 
 
 def check_tokens(path: Path) -> None:

@@ -46,12 +46,7 @@ from powsm.train.augment.settings import Augment
 from powsm.train.batches import PLAN_VERSION, BatchOptions
 from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 from powsm.train.loader import UtteranceLoader
-from powsm.train.memory import (
-    StatSums,
-    TrainingError,
-    UpdateInParts,
-    mean_gradients,
-)
+from powsm.train.memory import StatSums, TrainingError, UpdateInParts, mean_gradients
 from powsm.train.parts.teacher import Teacher
 from powsm.train.validation import Shown, Validation
 

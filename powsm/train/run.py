@@ -46,13 +46,7 @@ from powsm.train.checkpoints import (
     newest_checkpoint,
     remove_broken_off,
 )
-from powsm.train.config import (
-    check_tokens,
-    not_read,
-    parse,
-    stock_config,
-    with_data,
-)
+from powsm.train.config import check_tokens, not_read, parse, stock_config, with_data
 from powsm.train.experiment.go_on import go_on_from
 from powsm.train.experiment.record import check_experiment, has_weights, keep_record
 from powsm.train.lit import LitPowsm

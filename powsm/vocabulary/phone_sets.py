@@ -226,3 +226,27 @@ def phones_of_tokens(tokens: Iterable[str]) -> list[str]:
     ['p', 'ɔː']
     """
     return [m[1] for token in tokens if (m := _PHONE_TOKEN.fullmatch(token))]
+
+
+def phone_set(asked: str) -> str | tuple[str, ...]:
+    """The phones of a decode profile for `all`, a language, a file, or the phones.
+
+    Args:
+        asked: `all`; code or name of a language of training; a text file of phones; a
+            CSV or a folder of such as PHOIBLE writes them, see `phones_of_tables`,
+            where needed with `:` and a language; or phones with spaces between them.
+
+    Raises:
+        PhoneSetError: a file that does not hold phones.
+    """
+    path = Path(asked)
+    table, _, lang = asked.rpartition(":")
+    if table and not path.exists() and Path(table).exists():
+        return phones_of_tables(Path(table), lang)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+        return phones_of_tables(path)
+    if path.is_file():
+        return read_phone_set(path)
+    if re.search(r"[\s,]|^/", asked) and "." not in path.name:
+        return parse_phone_set(asked.replace(",", " "), "phones")
+    return asked

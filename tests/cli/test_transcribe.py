@@ -215,7 +215,7 @@ def test_done_recordings_survive_a_kill_in_the_middle(here, say, monkeypatch):
     """Ctrl-C while the second group is decoded: the first group's files are whole."""
     for name in ("a.wav", "b.wav", "c.wav"):
         put(name)
-    monkeypatch.setattr("powsm.cli.recordings.transcribe._GROUP_FILES", 1)
+    monkeypatch.setattr("powsm.decode.recordings.model.GROUP_FILES", 1)
     from powsm.decode.recordings.model import Model
 
     answer, n = Model.answer, []
@@ -261,7 +261,7 @@ def test_a_phoneticians_folder_is_one_command(here, say, model, monkeypatch, cap
     put("in/long.wav", noise(45, seed=7))
     data = put("in/broken.flac", noise(seed=8)).read_bytes()
     Path("in/broken.flac").write_bytes(data[: len(data) // 2])
-    monkeypatch.setattr("powsm.cli.recordings.transcribe._GROUP_FILES", 2)
+    monkeypatch.setattr("powsm.decode.recordings.model.GROUP_FILES", 2)
     load_model = "powsm.cli.recordings.transcribe.load_model"
     monkeypatch.setattr(load_model, lambda options: model)
     answer, decoded = type(model).answer, []

@@ -7,14 +7,12 @@ from ctc_stand_in import BLANK, A, P, T, speech_of, stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.decode import longform
-from powsm.decode.longform import (
-    LongFormError,
+from powsm.decode.longform import LongFormError, ctc_frames, cut_at_pauses
+from powsm.decode.recordings import stretches
+from powsm.decode.recordings.stretches import (
     Recording,
     Stretch,
     at_usual_level,
-    ctc_frames,
-    cut_at_pauses,
     trim_silence,
 )
 
@@ -163,7 +161,7 @@ def test_trimming_is_the_same_by_stretches_of_any_length(monkeypatch, n_samples)
     speech[: n_samples // 3] *= 1e-3
     expected, begins_s = trim_silence(speech)
     for n_frames in (1, 7, 100):
-        monkeypatch.setattr(longform, "_STRETCH", n_frames * 160)
+        monkeypatch.setattr(stretches, "_STRETCH", n_frames * 160)
         trimmed, start_s = trim_silence(speech)
         assert start_s == begins_s and torch.equal(trimmed, expected)
 

@@ -12,9 +12,10 @@ from dump_builder import make_dump
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.align import align
-from powsm.decode.longform import LongFormError, Recording, Stretch
+from powsm.decode.longform import LongFormError
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.stretches import Recording, Stretch
 from powsm.decode.search import SearchOptions
 from powsm.decode.transcribe import Job, _pieces
 from powsm.decode.transcribe import transcribe as transcribe_all

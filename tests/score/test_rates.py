@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from powsm.score.metrics import score_phones
-from powsm.score.rates import RATES, ScoreError, Scores, duration_labels
+from powsm.score.rates import RATES, ScoreError, Scores
+from powsm.score.results import duration_labels
 
 REF = {"x_1_deu": "pa", "x_2_eng": "kat", "y_3_eng": "ta"}
 HYP = {"x_1_deu": "ba", "x_2_eng": "kad", "y_3_eng": "ta"}

@@ -37,11 +37,12 @@ from powsm.cli.recordings.paths import (
     RecordingsError,
     Source,
     add_model,
+    is_quiet,
     is_there,
     load_model,
-    read_stdin,
+    place_of,
+    results_go_to,
     sources_of,
-    targets_of,
     text_of,
 )
 from powsm.decode.recordings.question import G2P, voice_for
@@ -99,20 +100,14 @@ def run(options: argparse.Namespace) -> None:
             f"--phones and --text are of one recording and there are {len(sources)}; "
             "write NAME.txt beside each"
         )
-    to_stdout = options.format is None and options.out is None
-    why = "no file is written without --format or --out"
-    refuse_unused(options, "force", why=why, unless=not to_stdout)
-    if options.gop and (to_stdout or options.format == "ctm"):
+    targets = results_go_to(options, sources, ENDINGS[options.format or "textgrid"])
+    if options.gop and (not targets or options.format == "ctm"):
         raise PowsmError(
             "--gop: lines of CTM have no place for how well a phone is said; give "
             "--format textgrid, csv, eaf or json, or --out"
         )
-    targets: dict[Source, Path] = {}
-    if not to_stdout:
-        if options.out is not None:
-            options.out.mkdir(parents=True, exist_ok=True)
-        ending = ENDINGS[options.format or "textgrid"]
-        targets = targets_of(sources, options.out, ending)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
     faults = Faults(len(sources))
     said, n_done = {}, 0
     for source in sources:
@@ -130,7 +125,7 @@ def run(options: argparse.Namespace) -> None:
         log.info("%d of %d are done; --force does them again", n_done, len(sources))
     if said:
         _align_all(options, g2p, said, targets, faults)
-    if not to_stdout:
+    if targets:
         n_good = len(sources) - faults.n
         log.info("%d of %d recordings are aligned", n_good, len(sources))
     faults.end()
@@ -224,8 +219,8 @@ def _align_all(
 
     reader = Reader(model, g2p, options.lang, options.profile)
     phones: list[Segment] = []
-    is_quiet = True if sys.stdout.isatty() or not sys.stderr.isatty() else None
-    for source, what in tqdm(said.items(), desc="align", unit="file", disable=is_quiet):
+    bar = {"desc": "align", "unit": "file", "disable": is_quiet()}
+    for source, what in tqdm(said.items(), **bar):
         try:
             aligned = _align(reader, options, source, what)
         except PowsmError as err:
@@ -276,13 +271,11 @@ def _report(phones: "list[Segment]", out: Path | None) -> None:
 
 def _align(reader, options: argparse.Namespace, source: Source, said: _Said):
     from powsm.corpora.evaluation.textgrid import Interval
-    from powsm.decode.longform import Recording
     from powsm.decode.recordings.aligned import align_recording
     from powsm.decode.recordings.samples import long_enough
+    from powsm.decode.recordings.stretches import Recording
 
-    data = read_stdin() if source.is_stdin else None
-    # a name of the form of a place in an archive is a name here
-    location = os.path.join(".", source.path) if data is None else "-"
+    location, data = place_of(source)
     speech = Recording(location, options.channel, data)
     long_enough(speech, reader.model.min_samples, str(source.path))
     stretches = said.stretches

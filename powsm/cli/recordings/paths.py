@@ -5,12 +5,13 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from powsm.audio_files import ENDINGS, printable
+from powsm.audio_files import ENDINGS, printable, recordings_in
+from powsm.cli.options import MODEL, add_shared, refuse_unused
 from powsm.errors import PowsmError
 from powsm.files.text import read_text
 
@@ -50,8 +51,6 @@ class Source:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add --model and --device."""
-    from powsm.cli.options import MODEL, add_shared
-
     what = f"{MODEL}; default: $POWSM_MODEL, else {DEFAULT_MODEL}"
     parser.add_argument("--model", help=what)
     add_shared(parser, "--model_file")
@@ -85,7 +84,7 @@ def sources_of(paths: Iterable[str]) -> list[Source]:
     for name in paths:
         path = Path(name)
         if name != STDIN and path.is_dir():
-            inside = list(_inside(path))
+            inside = list(recordings_in(path, onerror=_raise))
             if not inside:
                 raise RecordingsError(
                     f"{printable(path)}: no recordings in this folder; they are known "
@@ -102,16 +101,23 @@ def sources_of(paths: Iterable[str]) -> list[Source]:
     return list(sources.values())
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS:
-                yield Path(place, name)
-
-
 def _raise(err: OSError) -> None:
     raise err
+
+
+def results_go_to(
+    options: argparse.Namespace, sources: Sequence[Source], ending: str
+) -> dict[Source, Path]:
+    """The file to write for each recording; none where results go to standard output.
+
+    Raises:
+        PowsmError: two recordings have the same file, or --force has none.
+    """
+    if options.format is None and options.out is None:
+        why = "no file is written without --format or --out"
+        refuse_unused(options, "force", why=why)
+        return {}
+    return targets_of(sources, options.out, ending)
 
 
 def targets_of(
@@ -202,6 +208,19 @@ class Faults:
                 f"{self.n} of {self.n_recordings} recordings could not be used, see "
                 "above"
             )
+
+
+def place_of(source: Source) -> tuple[str, bytes | None]:
+    """Where its samples are, and its bytes where it is standard input."""
+    if source.is_stdin:
+        return STDIN, read_stdin()
+    # a name of the form of a place in an archive is a name here
+    return os.path.join(".", source.path), None
+
+
+def is_quiet() -> bool | None:
+    """Progress is for a terminal, and not for one that shows the results."""
+    return True if sys.stdout.isatty() or not sys.stderr.isatty() else None
 
 
 def is_there(source: Source, faults: Faults) -> bool:

@@ -11,7 +11,6 @@ and left out, and the status is then 1.
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,11 +24,12 @@ from powsm.cli.recordings.paths import (
     RecordingsError,
     Source,
     add_model,
+    is_quiet,
     is_there,
     load_model,
-    read_stdin,
+    place_of,
+    results_go_to,
     sources_of,
-    targets_of,
     text_of,
 )
 from powsm.decode.profile import (
@@ -38,22 +38,15 @@ from powsm.decode.profile import (
     default_profile,
     find_profile,
     for_task,
-    phone_set,
 )
-from powsm.decode.recordings.result import (
-    ENDINGS,
-    WITH_SLASHES,
-    check_format,
-    render,
-)
+from powsm.decode.recordings.result import ENDINGS, WITH_SLASHES, check_format, render
 from powsm.errors import PowsmError
 from powsm.files.whole import write_whole
 from powsm.tasks import PHONES, TASKS, tasks_writing
+from powsm.vocabulary.phone_sets import phone_set
 
 log = logging.getLogger(__name__)
 
-_GROUP_S = 400.0  # seconds of recordings that are decoded together
-_GROUP_FILES = 64  # and of files, each of which is open meanwhile
 _SIDES = ("left", "right")
 
 
@@ -92,7 +85,7 @@ class _Part:
     target: Path | None
 
     @property
-    def duration_s(self) -> float:
+    def seconds(self) -> float:
         return len(self.speech) / SAMPLE_RATE
 
 
@@ -106,18 +99,13 @@ def run(options: argparse.Namespace) -> None:
             f"--text is of one recording and there are {len(sources)}; write NAME.txt "
             "beside each"
         )
-    to_stdout = options.format is None and options.out is None
-    why = "no file is written without --format or --out"
-    refuse_unused(options, "force", why=why, unless=not to_stdout)
+    targets = results_go_to(options, sources, ENDINGS[form])
     why = f"{options.task} as {form} has no text of phones"
     has_phones = options.task in tasks_writing(PHONES) and form in WITH_SLASHES
     refuse_unused(options, "slashes", why=why, unless=has_phones)
-    targets: dict[Source, Path] = {}
-    if not to_stdout:
-        if options.out is not None:
-            options.out.mkdir(parents=True, exist_ok=True)
-        targets = targets_of(sources, options.out, ENDINGS[form])
-        _check_texts(options, targets)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    _check_texts(options, targets)
     todo = [s for s in sources if options.force or not _is_done(s, targets, options)]
     if len(todo) < len(sources):
         n_done = len(sources) - len(todo)
@@ -128,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
     readable = [source for source in todo if is_there(source, faults)]
     if readable:
         _transcribe(options, form, readable, targets, faults)
-    if not to_stdout:
+    if targets:
         n_good = len(sources) - faults.n
         log.info("%d of %d recordings are transcribed", n_good, len(sources))
     faults.end()
@@ -207,7 +195,7 @@ def _transcribe(
     )
     names = len(sources) > 1 or options.channel == "each"
     with tqdm(
-        total=len(sources), desc="transcribe", unit="file", disable=_is_quiet()
+        total=len(sources), desc="transcribe", unit="file", disable=is_quiet()
     ) as bar:
         for group in _groups(_read(options, model, sources, targets, faults, bar)):
             for part, result in _answers(options, model, question, group, faults):
@@ -220,11 +208,6 @@ def _transcribe(
                     write_whole(
                         part.target, render(result, form, slashes=options.slashes)
                     )
-
-
-def _is_quiet() -> bool | None:
-    """Progress is for a terminal, and not for one that shows the results."""
-    return True if sys.stdout.isatty() or not sys.stderr.isatty() else None
 
 
 def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
@@ -248,11 +231,9 @@ def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
 
 def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
     from powsm.audio import n_channels_of
-    from powsm.decode.longform import Recording
+    from powsm.decode.recordings.stretches import Recording
 
-    data = read_stdin() if source.is_stdin else None
-    # a name of the form of a place in an archive is a name here
-    location = os.path.join(".", source.path) if data is None else "-"
+    location, data = place_of(source)
     if options.channel != "each":
         speech = Recording(location, options.channel, data)
         yield _Part(source, _shown(source), speech, target)
@@ -281,10 +262,12 @@ def _of_channel(target: Path, side: str) -> Path:
 
 def _groups(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
     """Parts that are decoded together."""
+    from powsm.decode.recordings.model import is_full
+
     group: list[_Part] = []
     for part in parts:
         group.append(part)
-        if sum(p.duration_s for p in group) >= _GROUP_S or len(group) >= _GROUP_FILES:
+        if is_full(group):
             yield group
             group = []
     if group:
@@ -293,7 +276,7 @@ def _groups(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
 
 def _answers(options, model, question, group: list[_Part], faults: Faults) -> list:
     """(part, result) of a group, in order; one that cannot be decoded is a fault."""
-    from powsm.decode.longform import trim_silence
+    from powsm.decode.recordings.stretches import trim_silence
 
     ready, jobs = [], []
     for part in group:
@@ -313,6 +296,6 @@ def _answers(options, model, question, group: list[_Part], faults: Faults) -> li
     how |= {"window_s": options.window_s, "overlap_s": options.overlap_s}
     results = model.answer(question, jobs, **how)
     return [
-        (part, replace(result, duration_s=part.duration_s))
+        (part, replace(result, duration_s=part.seconds))
         for part, result in zip(ready, results, strict=True)
     ]

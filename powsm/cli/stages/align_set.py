@@ -110,10 +110,7 @@ def read_source(path: Path) -> Mapping[str, Sequence[str]]:
 
 
 def align_set(
-    recogniser,
-    folder: Path,
-    phones: Mapping[str, Sequence[str]],
-    out: Path,
+    recogniser, folder: Path, phones: Mapping[str, Sequence[str]], out: Path
 ) -> None:
     """Align each recording of a set; what cannot be aligned is logged and left out."""
     from tqdm import tqdm

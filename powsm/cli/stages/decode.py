@@ -128,7 +128,7 @@ def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:
         return
     keys = ("policy", "text_policy")
     made_with = read_json(record, "run stage 4 again", keys=keys)
-    for key in ("policy", "text_policy"):
+    for key in keys:
         ours, theirs = made_with[key], model.normaliser[key]
         if ours != theirs and ours != "none":
             log.warning(

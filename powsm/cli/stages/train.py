@@ -86,9 +86,7 @@ def _data(options: argparse.Namespace) -> dict[str, Path | None]:
     return {
         "train_folder": options.dump / options.train_set,
         "valid_folder": options.dump / options.valid_set,
-        "token_dir": options.token_dir,
-        "stats": options.stats,
-        "exp": options.exp,
+        **{key: getattr(options, key) for key in ("token_dir", "stats", "exp")},
     }
 
 

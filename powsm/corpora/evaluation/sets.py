@@ -105,8 +105,6 @@ def prepare_eval_set(
     if made.dropped:
         log.info(
             "%s: %d transcripts without a phone are left out: %s",
-            name,
-            len(made.dropped),
-            " ".join(made.dropped[:10]),
+            *(name, len(made.dropped), " ".join(made.dropped[:10])),
         )
     return made

@@ -96,10 +96,7 @@ class _Event(ctypes.Structure):
 
 
 _SynthCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int,
-    ctypes.POINTER(ctypes.c_short),
-    ctypes.c_int,
-    ctypes.POINTER(_Event),
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
 
 

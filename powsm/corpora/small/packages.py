@@ -119,9 +119,7 @@ def _download(
                 logger.warning(
                     "this machine offers %s in version %s, the corpus was checked with "
                     "%s: the counts may differ from the documented ones",
-                    package.name,
-                    offers[package.name].version,
-                    package.version,
+                    *(package.name, offers[package.name].version, package.version),
                 )
         for attempt in range(1, ATTEMPTS + 1):
             result = _apt_get(["download", *names], temporary)
@@ -132,10 +130,7 @@ def _download(
             pause_s = FIRST_WAIT_S * 2 ** (attempt - 1)
             logger.warning(
                 "download failed (attempt %d of %d), next one in %g s: %s",
-                attempt,
-                ATTEMPTS,
-                pause_s,
-                _last_line(result.stderr),
+                *(attempt, ATTEMPTS, pause_s, _last_line(result.stderr)),
             )
             wait(pause_s)
         paths = {}

@@ -4,26 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from powsm.audio_files import ENDINGS, printable
+from powsm.audio_files import printable, recordings_in
 from powsm.corpora.sources.item import Item, key_of, split_of
 from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_stretches
 from powsm.files.text import TextFileError, read_text
 
 _TEXTS = (".txt", ".lab")
 _IPA = ".ipa"
-
-
-def recordings_in(folder: Path) -> list[Path]:
-    """Every recording below a folder, in order; hidden ones are left alone."""
-    recordings = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        recordings += [
-            Path(place, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS
-        ]
-    return recordings
 
 
 def items_with_texts(source: Path) -> Iterator[Item | str]:

@@ -13,11 +13,11 @@ from powsm.audio import SAMPLE_RATE
 from powsm.audio_files import printable
 from powsm.corpora.evaluation.textgrid import Interval
 from powsm.decode.align_files import Segment, ctm, eaf, textgrid
-from powsm.decode.longform import Recording
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.question import UNKNOWN, voice_for
 from powsm.decode.recordings.result import ALIGNED_FORMS, FormatError
 from powsm.decode.recordings.samples import Audio, speech_of
+from powsm.decode.recordings.stretches import Recording
 from powsm.decode.recordings.words import Reader, Word
 from powsm.errors import PowsmError
 

@@ -5,8 +5,7 @@ model("talk.wav").text
 model.transcribe(samples, rate=44_100, task="asr", lang="ita")
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -19,17 +18,19 @@ from torch import Tensor
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
 from powsm.decode.align import align
 from powsm.decode.align_files import Segment
-from powsm.decode.longform import OVERLAP_S, Recording, ctc_frames
+from powsm.decode.longform import OVERLAP_S, ctc_frames
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.recordings.question import UNKNOWN, Question
 from powsm.decode.recordings.result import Result
 from powsm.decode.recordings.samples import Audio, speech_of
+from powsm.decode.recordings.stretches import Recording
 from powsm.decode.transcribe import PHONE_TASKS, Job, transcribe
 from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.find import ModelFiles, find_model
 from powsm.model.frames import FrameGrid
+from powsm.model.weights import device_of
 from powsm.phones.orthography import normalise_text
 from powsm.phones.slashed import to_slashed
 from powsm.tasks import NA_SYM, PHONES, TASKS
@@ -108,7 +109,7 @@ class Model:
                 of the CTC head for phones, the decoder alone and greedy for words; of a
                 model without a decoder, the best path for both.
             phones: let only these phones out: a list, a language of training, or a
-                file or folder, see `powsm.decode.profile.phone_set`.
+                file or folder, see `powsm.vocabulary.phone_sets.phone_set`.
             times: whether phones come with their times.
 
         Returns:
@@ -203,7 +204,7 @@ class Model:
                 f"tokens: {' '.join(unknown[:5])} is not in this model's vocabulary"
             )
         speech = self._speech(audio, rate, channel)
-        with self._turn():
+        with self._lock:
             frames = ctc_frames(self.recogniser, speech, [ids[t] for t in tokens])
         grid = FrameGrid.of(self.recogniser.model)
         middles = [grid.seconds(t + 0.5) for t in range(len(frames))]
@@ -265,7 +266,7 @@ class Model:
         overlap_s: float = OVERLAP_S,
     ) -> list[Result]:
         """The results of recordings, decoded together."""
-        with self._turn():
+        with self._lock:
             records = transcribe(
                 self.recogniser,
                 question.profile,
@@ -292,7 +293,7 @@ class Model:
             begins = begins[:-1]  # less than a second says little
         sums: dict[str, float] = {}
         for begin in begins:
-            with self._turn(), torch.inference_mode():
+            with self._lock, torch.inference_mode():
                 stretch = [speech[begin : begin + window]]
                 (found,) = self.recogniser.languages_of(stretch, among=among)
             for symbol, log_prob in found:
@@ -310,7 +311,7 @@ class Model:
         nearest: bool = False,
     ) -> list[Segment]:
         """See `align`; of speech as `speech_of` gives it, and phones as of `ipa`."""
-        with self._turn():
+        with self._lock:
             return align(self.recogniser, speech, phones, gop=gop, nearest=nearest)
 
     def ipa(self, text: str, lang: str | None = None) -> tuple[str, ...]:
@@ -342,11 +343,6 @@ class Model:
         among = question.profile.languages
         return f"<{next(iter(self.heard_languages(job.speech, among)))}>"
 
-    @contextmanager
-    def _turn(self):
-        with self._lock:
-            yield
-
     def _speech(
         self, audio: Audio, rate: int, channel: str | None
     ) -> Tensor | Recording:
@@ -357,15 +353,13 @@ class Model:
     def _prompt(self, question: Question, text: str | None, name: str) -> str:
         """The text that prompts a recording, in the form that training had."""
         task = TASKS[question.task]
-        if not task.is_prompted or question.profile.prev != "gold":
-            return NA_SYM
-        if text is None or not text.strip():
+        is_asked = task.is_prompted and question.profile.prev == "gold"
+        if not is_asked or not (text or "").strip():
             return NA_SYM
         if task.reads == PHONES:
             return to_slashed(self.ipa(text))
-        policies: Mapping[str, str] = self.files.normaliser
         code = question.lang_sym.strip("<>")
-        policy = policies.get("text_policy", "powsm_fix")
+        policy = self.files.normaliser.get("text_policy", "powsm_fix")
         prompt = normalise_text(text, code, policy)
         if not prompt:
             raise PowsmError(f"{name}: nothing of the text {text!r} is a word")
@@ -396,24 +390,3 @@ def load(
     device = device_of(device)
     files = find_model(model, model_file)
     return Model(files, Recogniser.load(files, device))
-
-
-def device_of(asked: str | None) -> str:
-    """The device that is asked for; `auto` and None take a GPU where there is one.
-
-    Raises:
-        PowsmError: there is no such device.
-    """
-    has_gpu = torch.cuda.is_available()
-    if asked in (None, "auto"):
-        return "cuda" if has_gpu else "cpu"
-    name, _, number = asked.partition(":")
-    if name not in ("cpu", "cuda") or not (number or "0").isdecimal():
-        raise PowsmError(f"device {asked!r}: expected auto, cpu, cuda or cuda:1")
-    if name == "cuda" and not has_gpu:
-        raise PowsmError(f"device {asked!r}: no GPU that PyTorch can use; try cpu")
-    if name == "cuda" and int(number or "0") >= torch.cuda.device_count():
-        raise PowsmError(
-            f"device {asked!r}: there are {torch.cuda.device_count()} GPUs"
-        )
-    return asked

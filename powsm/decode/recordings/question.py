@@ -5,16 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from powsm.decode.profile import (
-    Profile,
-    default_profile,
-    find_profile,
-    for_task,
-    phone_set,
-)
+from powsm.decode.profile import Profile, default_profile, find_profile, for_task
 from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM, lang_code, lang_sym
 from powsm.tasks import TASKS
+from powsm.vocabulary.phone_sets import phone_set
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +82,7 @@ class Question:
         if profile.lang != "own":
             log.warning(
                 "lang %s is not used: %s says lang: %s",
-                lang,
-                profile.name,
-                profile.lang,
+                *(lang, profile.name, profile.lang),
             )
             return cls(task, profile, symbol, False)
         if symbol not in known:

@@ -16,7 +16,7 @@ from powsm.audio import (
     warn_if_quiet,
 )
 from powsm.audio_files import RATES_HZ, printable
-from powsm.decode.longform import Recording
+from powsm.decode.recordings.stretches import Recording
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor
 

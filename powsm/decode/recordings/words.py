@@ -191,9 +191,7 @@ def letters(word: str) -> str:
 
 
 def shared_out(
-    words: Sequence[str],
-    phones: Sequence[str],
-    expected: Sequence[Sequence[str]],
+    words: Sequence[str], phones: Sequence[str], expected: Sequence[Sequence[str]]
 ) -> tuple[Word, ...]:
     """Phones of a sentence, each given to a word; every word gets one or more.
 

@@ -19,7 +19,7 @@ from torchaudio.functional import melscale_fbanks
 from powsm.audio import N_FFT, SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from powsm.decode.longform import Speech
+    from powsm.decode.recordings.stretches import Speech
 
 # By how much boundaries may move: between two phones a share of the blanks there,
 # within limits; and where a phone begins or ends beside a pause, of which CTC is less

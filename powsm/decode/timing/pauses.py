@@ -13,7 +13,7 @@ import torch
 from powsm.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from powsm.decode.longform import Speech
+    from powsm.decode.recordings.stretches import Speech
 
 SHORTEST_S, LONGEST_S = 0.16, 0.5  # of blanks: up to the first no pause, above always
 _AROUND_S = 1.0  # what is heard on either side, to know what is quiet here

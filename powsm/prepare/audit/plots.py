@@ -8,13 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from powsm.formatting import COLOURS, ranked
 from powsm.languages import language_name
-from powsm.prepare.audit.counts import (
-    Histogram,
-    LangStats,
-    SetStats,
-    hours_of,
-    pooled,
-)
+from powsm.prepare.audit.counts import Histogram, LangStats, SetStats, hours_of, pooled
 
 _COLOURS = dict(zip(("train", "dev", "test"), COLOURS, strict=False))
 _MARKERS = {"train": "o", "dev": "D", "test": "s"}

@@ -21,9 +21,7 @@ _N_SYMBOLS = 30  # rows of the unknown-symbol table
 
 
 def write_report(
-    folder: Path,
-    sets: Mapping[str, SetStats],
-    stage_1: Mapping[str, dict | None],
+    folder: Path, sets: Mapping[str, SetStats], stage_1: Mapping[str, dict | None]
 ) -> list[str]:
     """Write `report.md`, `index.html` and the PNGs.
 

@@ -67,9 +67,7 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def to_html(
-    title: str,
-    sections: Sequence[Section],
-    pictures: Mapping[str, Mapping[str, bytes]],
+    title: str, sections: Sequence[Section], pictures: Mapping[str, Mapping[str, bytes]]
 ) -> str:
     """The report as one page that needs no other file.
 

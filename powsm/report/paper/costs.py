@@ -6,13 +6,7 @@ each padded to 20 s, and 36 hours on 16 GPUs for the model without a decoder.
 
 from dataclasses import dataclass
 
-from powsm.cluster.costs import (
-    CORPUS_HOURS,
-    Work,
-    experiment_gb,
-    memory_gb,
-    work_of,
-)
+from powsm.cluster.costs import CORPUS_HOURS, Work, experiment_gb, memory_gb, work_of
 from powsm.report.paper.spec import Table
 from powsm.report.paper.training import Training
 

@@ -182,9 +182,7 @@ def to_csv(table: Table, cells: Sequence[Filled]) -> str:
         writer.writerow(
             {
                 "table": table.name,
-                "row": cell.row,
-                "system": cell.system,
-                "column": cell.column,
+                **{key: getattr(cell, key) for key in ("row", "system", "column")},
                 "set": column.set,
                 "lang": "" if column.mean_of else column.lang,
                 "metric": metric,

@@ -368,9 +368,8 @@ def _row(
         why=raw.get("why", ""),
     )
     if ours is not None and (row.baseline or row.phone_map):
-        raise TableError(
-            f"{where}: ours and baseline or phone_map; a row is one of them"
-        )
+        fault = "ours and baseline or phone_map; a row is one of them"
+        raise TableError(f"{where}: {fault}")
     if row.phone_map and row.phone_map not in phone_maps():
         raise TableError(
             f"{where}: phone_map: found {row.phone_map!r}, expected one of "
@@ -380,8 +379,7 @@ def _row(
         return row
     check_record(ours, _Settings, f"{where}, ours")
     if training := raw.get("training", training):
-        read = read_training(training, path.parent.parent, where)
-        row = replace(row, training=read)
+        return replace(row, training=read_training(training, path.parents[1], where))
     return row
 
 
