@@ -82,45 +82,20 @@ _PHONE_METRICS = ("PFER", "PER")
 _TEXT_METRICS = ("WER", "CER")
 _LANGUAGE_METRICS = ("accuracy",)
 _ROWS = (  # in the order of the symbols in the published vocabulary
+    Task("asr", "speech recognition", NOTHING, TEXT, _TEXT_METRICS, teaches_words=True),
+    Task("pr", "phone recognition", NOTHING, PHONES, _PHONE_METRICS),
     Task(
-        name="asr",
-        title="speech recognition",
-        reads=NOTHING,
-        writes=TEXT,
-        metrics=_TEXT_METRICS,
-        teaches_words=True,
-    ),
-    Task(
-        name="pr",
-        title="phone recognition",
-        reads=NOTHING,
-        writes=PHONES,
-        metrics=_PHONE_METRICS,
-    ),
-    Task(
-        name="g2p",
-        title="audio-guided grapheme to phone",
-        reads=TEXT,
-        writes=PHONES,
-        metrics=_PHONE_METRICS,
+        *("g2p", "audio-guided grapheme to phone", TEXT, PHONES, _PHONE_METRICS),
         first_pass="asr",
         sample="tea",
     ),
     Task(
-        name="p2g",
-        title="audio-guided phone to grapheme",
-        reads=PHONES,
-        writes=TEXT,
-        metrics=_TEXT_METRICS,
+        *("p2g", "audio-guided phone to grapheme", PHONES, TEXT, _TEXT_METRICS),
         first_pass="pr",
         sample="/t//i/",
     ),
     Task(  # read off what the decoder says first, whatever it was trained on
-        name="lid",
-        title="language identification",
-        reads=NOTHING,
-        writes=LANGUAGE,
-        metrics=_LANGUAGE_METRICS,
+        *("lid", "language identification", NOTHING, LANGUAGE, _LANGUAGE_METRICS),
         is_trained=False,
     ),
 )

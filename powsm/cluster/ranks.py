@@ -171,7 +171,7 @@ def meet(*, cuda: bool, timeout_s: float = MEET_S) -> list[str]:
     call = _RollCall(store, rank, world_size)
     try:
         hosts = call.answer("came", error, timeout_s)
-        error = _all_reduce(store, rank, world_size, device, timeout_s)
+        error = _all_reduce(call, device, timeout_s)
         call.answer("summed", error, 2 * timeout_s if error is None else _LEAVE_S)
     finally:
         call.leave()
@@ -298,13 +298,7 @@ class _RollCall:
                 left = self.store.add("left", 0)
 
 
-def _all_reduce(
-    store: dist.Store,
-    rank: int,
-    world_size: int,
-    device: torch.device,
-    timeout_s: float,
-) -> str | None:
+def _all_reduce(call: _RollCall, device: torch.device, timeout_s: float) -> str | None:
     """Sum rank + 1 over the ranks; what went wrong, or None.
 
     In a thread: NCCL may wait in a call that knows no time limit of ours.
@@ -312,7 +306,7 @@ def _all_reduce(
     answers: list[str | None] = []
 
     def run() -> None:
-        answers.append(_sum_ranks(store, rank, world_size, device, timeout_s))
+        answers.append(_sum_ranks(call, device, timeout_s))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -320,23 +314,17 @@ def _all_reduce(
     return answers[0] if answers else f"no sum within {timeout_s:.0f} s"
 
 
-def _sum_ranks(
-    store: dist.Store,
-    rank: int,
-    world_size: int,
-    device: torch.device,
-    timeout_s: float,
-) -> str | None:
-    number = torch.tensor([rank + 1.0], device=device)
+def _sum_ranks(call: _RollCall, device: torch.device, timeout_s: float) -> str | None:
+    number = torch.tensor([call.rank + 1.0], device=device)
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # of this thread
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             # a connection of its own: one that waits lets nobody else speak
-            store=dist.PrefixStore("group", store.clone()),
-            rank=rank,
-            world_size=world_size,
+            store=dist.PrefixStore("group", call.store.clone()),
+            rank=call.rank,
+            world_size=call.world_size,
             timeout=timedelta(seconds=timeout_s + _LONGER_S),
         )
         dist.all_reduce(number)
@@ -345,7 +333,7 @@ def _sum_ranks(
         dist.destroy_process_group()
     except (dist.DistError, RuntimeError) as err:
         return _first_line(err)
-    expected = world_size * (world_size + 1) / 2
+    expected = call.world_size * (call.world_size + 1) / 2
     return None if total == expected else f"the sum is {total}, expected {expected}"
 
 

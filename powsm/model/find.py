@@ -28,8 +28,6 @@ GOES_ON_FILE = "goes_on_from.json"  # beside config.yaml: whose end a training b
 NORMALISER_FILE = "normaliser.json"  # beside config.yaml; a copy of the training set's
 TOKENS = "token_list"  # folder beside config.yaml: tokens that stage 5 does not replace
 
-MODEL_HELP = "experiment folder, packed folder or archive, or Hub tag"
-
 # Published before their policies were written down (paper, section 3 and appendix)
 PUBLISHED = {
     "espnet/powsm": {"policy": "released", "text_policy": "released"},

@@ -37,15 +37,6 @@ from powsm.phones.inventory import INVENTORY, PHONE_MAP_HASH, UNKNOWN
 from powsm.phones.released import released_word
 from powsm.phones.segment import mark_flags, strict_word
 
-__all__ = [
-    "INVENTORY",
-    "POLICIES",
-    "Drop",
-    "Normaliser",
-    "Segmentation",
-    "strip_suprasegmentals",
-]
-
 POLICIES = ("strict", "released", "powsm_fix")
 
 # raise it when a change of code changes what comes out of a policy

@@ -20,35 +20,17 @@ from powsm.train.dataset import CTC_TARGETS
 from powsm.train.faults import faults
 
 OUR_KEYS = (
-    "iterator",
-    "batch_conf",
-    "augment",
-    "lora",
-    "tasks",
-    "ctc_target",
-    "ema_decay",
-    "checkpoint_every_n_updates",
-    "checkpoint_every_minutes",
-    "exchange_in_bfloat16",
-    "compile",
-    "ctc_only_updates",
-    "stats_window",
+    *("iterator", "batch_conf", "augment", "lora", "tasks", "ctc_target", "ema_decay"),
+    *("checkpoint_every_n_updates", "checkpoint_every_minutes", "exchange_in_bfloat16"),
+    *("compile", "ctc_only_updates", "stats_window"),
 )
 # clips that mean and variance are taken from: as long as they are, or padded with
 # silence to speech_length, as ESPnet's preprocessor pads in its stage 10, too
 STATS_WINDOWS = ("own", "published")
 _MODEL_KEYS = (
-    "task_weights",
-    "guided_attention_weight",
-    "guided_attention_width",
-    "share_encoder",
-    "ctc_weight_range",
-    "ctc_vocab",
-    "share_features",
-    "consistency_weight",
-    "interctc_vocab",
-    "teacher",
-    "teacher_weight",
+    *("task_weights", "guided_attention_weight", "guided_attention_width"),
+    *("share_encoder", "ctc_weight_range", "ctc_vocab", "share_features"),
+    *("consistency_weight", "interctc_vocab", "teacher", "teacher_weight"),
 )
 # with which no model of ESPnet's holds the parameters, or reads them the same way
 _NOT_STOCK = {"ctc_vocab": "phones", "interctc_vocab": "phones"}

@@ -25,10 +25,7 @@ from powsm.vocabulary.tokenizer import Tokenizer
 IGNORE_ID = -1  # padding of token ids, as in ESPnet's collate function
 TOO_FAST = "left at its speed, for its phones"  # of an utterance, beside what was done
 CTC_TARGETS = (
-    "phones",
-    "phones_with_length",
-    "code_points",
-    "code_points_with_length",
+    *("phones", "phones_with_length", "code_points", "code_points_with_length"),
     "text",
 )
 

@@ -26,9 +26,15 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 4  # tries of a download before giving up
 FIRST_WAIT_S = 2.0  # doubled after each failure
 
-# "'URI' FILE SIZE SHA256:HEX", the line of `apt-get --print-uris`
 _FETCHING = ".download-"  # names of folders that a download is in
+# "'URI' FILE SIZE SHA256:HEX", the line of `apt-get --print-uris`
 _URI_LINE = re.compile(r"'[^']+' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<hash>\w{64})")
+# what to do on a machine without these packages
+ADVICE = (
+    "On a machine without Debian's packages, unpack them elsewhere "
+    "(apt-get download NAME; dpkg-deb -x NAME_*.deb DIR), copy the folder DIR, which "
+    "holds usr/share, and point --corpus_dir to it"
+)
 
 
 class PackageError(PowsmError):
@@ -54,15 +60,6 @@ class Package:
     @property
     def file_name(self) -> str:
         return f"{self.name}_{self.version}_all.deb"
-
-
-def advice(option: str = "--corpus_dir") -> str:
-    """What to do on a machine without these packages."""
-    return (
-        "On a machine without Debian's packages, unpack them elsewhere "
-        "(apt-get download NAME; dpkg-deb -x NAME_*.deb DIR), copy the folder DIR, "
-        f"which holds usr/share, and point {option} to it"
-    )
 
 
 def fetch_packages(
@@ -171,14 +168,14 @@ def _offers(names: Sequence[str], cwd: str) -> dict[str, Package]:
     if absent := sorted(set(names) - offers.keys()):
         raise PackageError(
             f"apt-get names no file with a SHA-256 for {', '.join(absent)}; it said: "
-            f"{_last_line(result.stdout + result.stderr)!r}. {advice()}"
+            f"{_last_line(result.stdout + result.stderr)!r}. {ADVICE}"
         )
     return offers
 
 
 def _apt_get(arguments: Sequence[str], cwd: str) -> subprocess.CompletedProcess:
     if not shutil.which("apt-get"):
-        raise PackageError(f"there is no apt-get on this machine. {advice()}")
+        raise PackageError(f"there is no apt-get on this machine. {ADVICE}")
     return subprocess.run(
         ["apt-get", "-q", *arguments],
         cwd=cwd,
@@ -210,7 +207,7 @@ def _explain(stderr: str) -> str:
         cause = "the mirror cannot be reached; this machine may be offline"
     else:
         cause = "apt-get failed"
-    return f"{message}: {cause}. {advice()}"
+    return f"{message}: {cause}. {ADVICE}"
 
 
 def unpack(paths: Sequence[Path], folder: Path) -> None:
@@ -220,7 +217,7 @@ def unpack(paths: Sequence[Path], folder: Path) -> None:
         PackageError: `dpkg-deb` is missing or refuses a file.
     """
     if not shutil.which("dpkg-deb"):
-        raise PackageError(f"there is no dpkg-deb on this machine. {advice()}")
+        raise PackageError(f"there is no dpkg-deb on this machine. {ADVICE}")
     for path in paths:
         result = subprocess.run(
             ["dpkg-deb", "-x", str(path), str(folder)], capture_output=True, text=True
