@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ DOORS = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def module_of(path: Path) -> str:
     """powsm/corpora/shar.py -> corpora.shar; a package's __init__ -> the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -53,10 +59,11 @@ def room_of(module: str) -> str:
     return module.split(".")[0]
 
 
+@cache
 def imports_of(path: Path) -> list[tuple[int, str]]:
     """Every module that a file imports anywhere in its text, with the line."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -70,6 +77,7 @@ def imports_of(path: Path) -> list[tuple[int, str]]:
     return found
 
 
+@cache
 def _file_of(module: str) -> Path | None:
     place = ROOT.joinpath(*module.split("."))
     for path in (place.with_suffix(".py"), place / "__init__.py"):
@@ -148,7 +156,7 @@ def test_outside_library_is_imported_at_its_door(path):
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_library_does_not_reach_down_into_scripts(path):
     """A wheel has neither folder: what the library starts is a module of its own."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             assert not re.search(r"(^|[\s\"'/`])(local|scripts)/\w", node.value), (
                 f"{ids(path)}:{node.lineno}: names a script: {node.value[:80]!r}"
@@ -160,7 +168,7 @@ def test_init_of_a_package_is_its_map(path):
     """A line for each module, and no import."""
     if path.name != "__init__.py" or path.parent == PACKAGE:
         return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     assert len(tree.body) == 1, f"{ids(path)} holds more than its docstring"
     rows = re.findall(
         r"^(?: {4})?(\w+)(?: {2,}|$)", ast.get_docstring(tree, clean=False), re.M
@@ -183,7 +191,7 @@ def test_sizes():
     long = [
         f"{ids(path)}:{node.lineno} {node.name}: {n_code_lines(path, node)}"
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and n_code_lines(path, node) > 60
     ]
@@ -212,7 +220,7 @@ def n_code_lines(path: Path, function: ast.FunctionDef) -> int:
     ids=ids,
 )
 def test_module_says_what_it_is_for(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    docstring = ast.get_docstring(tree_of(path))
     assert docstring, f"{path} has no docstring"
     assert docstring.splitlines()[0].rstrip().endswith((".", "?"))
 
@@ -221,7 +229,7 @@ def test_module_says_what_it_is_for(path):
 def test_library_neither_prints_nor_parses_arguments(path):
     if room_of(module_of(path)) == "cli":
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"print", "argparse.ArgumentParser", "exit"}, (
