@@ -46,6 +46,17 @@ def test_pearson_is_numpys(bench):
     assert np.isnan(bench["pearson"](np.ones((3, 1)), np.arange(3.0)))
 
 
+def test_scores_are_set_beside_the_first(bench):
+    found = bench["beside_first"](np.array([0.5, 0.75, 0.25]))
+    assert dict(zip(bench["COLUMNS"], found, strict=True)) == {
+        "log_confidence": 0.5,
+        "gop": 0.75,
+        "gop_free": 0.25,
+        "gop_less_log_confidence": 0.25,
+        "gop_free_less_log_confidence": -0.25,
+    }
+
+
 def test_interval_draws_whole_units(bench):
     """Rows of one unit come and go together: nothing varies within."""
     values = np.array([1.0, 1, 1, 3, 3])
@@ -92,10 +103,12 @@ def make_speechocean(root):
 def test_people_are_agreed_with_where_a_score_follows_them(bench, tmp_path):
     make_speechocean(tmp_path)
     found = bench["measure_people"](tmp_path, None, Stub)
-    assert (found["utterances"], found["phones"], found["left_out"]) == (60, 60, {})
+    assert found["utterances"] == {"train": [30, 30], "test": [30, 30]}
+    assert (found["phones"], found["speakers"], found["left_out"]) == (60, 5, {})
     assert found["published_kaldi"] == 0.42
     assert found["of_phones_fitted"]["gop"] == pytest.approx([1, 1, 1], abs=1e-3)
-    assert found["of_utterances"]["gop_free"] == pytest.approx([1, 1, 1], abs=1e-3)
+    for what in ("of_utterances", "of_utterances_fitted"):
+        assert found[what]["gop_free"] == pytest.approx([1, 1, 1], abs=1e-3)
     # the diphthong is two segments and one phone; its scores are alike everywhere
     (b, aw) = bench["judge"](
         Stub(),
@@ -107,6 +120,18 @@ def test_people_are_agreed_with_where_a_score_follows_them(bench, tmp_path):
     )
     assert (b.label, b.human, b.scores[1]) == ("B", 2.0, -1.0)
     assert (aw.label, aw.human, aw.scores[1]) == ("AW", 1.0, 0.75)
+
+
+def test_scores_of_some_utterances_are_told(bench, tmp_path, capsys):
+    make_speechocean(tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    some = {utt_id: scores[utt_id] for utt_id in sorted(scores)[:-20]}
+    (tmp_path / "scores.json").write_text(json.dumps(some))
+    found = bench["measure_people"](tmp_path, 25, Stub)
+    assert found["utterances"] == {"train": [10, 30], "test": [25, 30]}
+    told = capsys.readouterr().err
+    assert "train: scores.json has 10 of 30 utterances" in told
+    assert "test: scores.json has 30 of 30 utterances" in told
 
 
 def test_fit_sees_the_training_part_alone(bench):

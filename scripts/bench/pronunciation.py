@@ -8,15 +8,17 @@
 `people`: SpeechOcean762 (openslr.org/101, with resource/scores.json) is aligned with
 its canonical phones. Pearson correlation of each score with the experts', on the test
 part: of phones (0 to 2) as it is and after a parabola fitted to each phone on the
-training part, and of utterances (accuracy, 0 to 10) with the mean of fitted phones.
+training part, and of utterances (accuracy, 0 to 10) with the mean of their phones,
+likewise. A scores.json of some utterances will do; it is said how many of each part.
 
 `replaced`: of the phones of a set (a dump folder, or recordings with a TextGrid or EAF
 beside each), 10 % are replaced by one of the five most similar that the model has. The
 area under the ROC curve by which a score tells these from the others: 0.5 is chance.
 Beside it the share of replaced phones whose rival is the phone that was said.
 
-One JSON line. In brackets 95 % bootstrap intervals, over speakers or over utterances.
-The scores are `log_confidence`, `gop` and `gop_free`, see
+One JSON line. In brackets 95 % bootstrap intervals, over speakers or over utterances;
+`_less_log_confidence` is the paired difference from the first score. The scores are
+`log_confidence`, `gop` and `gop_free`, see
 powsm/decode/pronunciation/goodness.py.
 """
 
@@ -24,6 +26,7 @@ import argparse
 import json
 import logging
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,6 +52,7 @@ from powsm.phones.normaliser import strip_suprasegmentals
 from powsm.vocabulary.phone_sets import phones_of_tokens
 
 SCORES = ("log_confidence", "gop", "gop_free")
+COLUMNS = (*SCORES, *(f"{name}_less_{SCORES[0]}" for name in SCORES[1:]))
 KALDI = 0.42  # correlation of phones, as published for Kaldi's recipe of the corpus
 RATE, N_SIMILAR = 0.1, 5  # share of phones replaced, and by how many similar ones
 N_RESAMPLES = 1000
@@ -79,6 +83,11 @@ def scores_of(segments: list[Segment]) -> list[float]:
     """Mean of each of `SCORES` over the segments of a label."""
     rows = [(math.log(max(s.confidence, 1e-4)), s.gop, s.gop_free) for s in segments]
     return np.mean(rows, axis=0).tolist()
+
+
+def beside_first(values: np.ndarray) -> np.ndarray:
+    """What `COLUMNS` name: the values of `SCORES`, and how far from the first's."""
+    return np.concatenate([values, values[1:] - values[0]])
 
 
 def resampled(
@@ -123,9 +132,14 @@ def measure_people(folder: Path, most: int | None, load: Callable[[], Model]) ->
     judged: list[Judged] = []
     left_out: Counter[str] = Counter()
     for part, speakers in parts.items():
-        for utt_id in tqdm(sorted(speakers)[:most], desc=part, disable=None):
-            if utt_id not in human or utt_id not in audio:
-                left_out["no_scores" if utt_id not in human else "no_audio"] += 1
+        scored = sorted(speakers.keys() & human.keys())
+        print(
+            f"{part}: scores.json has {len(scored):,} of {len(speakers):,} utterances",
+            file=sys.stderr,
+        )
+        for utt_id in tqdm(scored[:most], desc=part, disable=None):
+            if utt_id not in audio:
+                left_out["no_audio"] += 1
                 continue
             try:
                 judged += judge(model, part, utt_id, speakers, human, audio)
@@ -136,8 +150,12 @@ def measure_people(folder: Path, most: int | None, load: Callable[[], Model]) ->
     test = [one for one in judged if one.part == "test"]
     accuracy = {utt_id: float(human[utt_id]["accuracy"]) for utt_id in human}
     return {
-        "utterances": len({one.utt_id for one in judged}),
+        "utterances": {
+            part: [len({one.utt_id for one in judged if one.part == part}), len(ids)]
+            for part, ids in parts.items()
+        },
         "left_out": dict(left_out),
+        "speakers": len({one.speaker for one in test}),
         "phones": len(test),
         "published_kaldi": KALDI,
         **correlations(test, fitted[is_test], accuracy),
@@ -216,16 +234,18 @@ def correlations(
     for row, one in enumerate(test):
         rows_of[one.utt_id].append(row)
     utt_speakers = np.array([speakers[rows[0]] for rows in rows_of.values()])
-    utt_values = np.array([fitted[rows].mean(0) for rows in rows_of.values()])
     utt_human = np.array([accuracy[utt_id] for utt_id in rows_of])
     result = {}
-    for name, units, x, y in (
-        ("of_phones", speakers, values, human),
-        ("of_phones_fitted", speakers, fitted, human),
-        ("of_utterances", utt_speakers, utt_values, utt_human),
-    ):
-        found = with_interval(units, lambda rows, x=x, y=y: pearson(x[rows], y[rows]))
-        result[name] = dict(zip(SCORES, found, strict=True))
+    for name, columns in (("", values), ("_fitted", fitted)):
+        means = np.array([columns[rows].mean(0) for rows in rows_of.values()])
+        for what, units, x, y in (
+            ("phones", speakers, columns, human),
+            ("utterances", utt_speakers, means, utt_human),
+        ):
+            found = with_interval(
+                units, lambda rows, x=x, y=y: beside_first(pearson(x[rows], y[rows]))
+            )
+            result[f"of_{what}{name}"] = dict(zip(COLUMNS, found, strict=True))
     return result
 
 
@@ -273,15 +293,14 @@ def measure_replaced(folder: Path, most: int | None, load: Callable[[], Model]) 
 
     def areas(chosen: np.ndarray) -> np.ndarray:
         found = [auc(v[chosen], replaced[chosen]) for v in values.T]
-        return np.array([*found, *(f - found[0] for f in found[1:])])
+        return beside_first(np.array(found))
 
-    names = [*SCORES, *(f"{name}_less_log_confidence" for name in SCORES[1:])]
     return {
         "utterances": len(np.unique(units)),
         "left_out": dict(left_out),
         "phones": len(replaced),
         "replaced": int(replaced.sum()),
-        "auc": dict(zip(names, with_interval(units, areas), strict=True)),
+        "auc": dict(zip(COLUMNS, with_interval(units, areas), strict=True)),
         "rival_is_true": round(float(np.array(is_true)[replaced].mean()), 3),
     }
 

@@ -61,11 +61,18 @@ def heard(word: dict[str, Any]) -> list[str]:
     ...        [{"index": 0, "pronounced-phone": "D"},
     ...         {"index": 2, "pronounced-phone": "<DEL>"}]})
     ['D', 'IY']
+
+    For one phone two may have been heard:
+
+    >>> heard({"phones": "W ER0", "mispronunciations":
+    ...        [{"index": 1, "pronounced-phone": "IH R"}]})
+    ['W', 'IH', 'R']
     """
     phones = _canonical(word)
     for fault in word.get("mispronunciations") or ():
-        phones[fault["index"]] = fault["pronounced-phone"].strip().upper()
-    return [unstressed(phone) for phone in phones if phone and phone != "<DEL>"]
+        phones[fault["index"]] = fault["pronounced-phone"].upper()
+    said = " ".join(phones).split()
+    return [unstressed(phone) for phone in said if phone != "<DEL>"]
 
 
 def _canonical(word: dict[str, Any]) -> list[str]:
@@ -87,9 +94,9 @@ def _segments(
     known = read_alphabet(ALPHABET)
     chosen = _ids_of(source, part) if part else None
     scores = _read_scores(score_files[0])
-    if chosen is None:
-        for utt_id in sorted(audio.keys() - {utt_id for utt_id, _ in scores}):
-            left_out.add("no_transcript", utt_id)
+    expected = audio.keys() if chosen is None else chosen
+    for utt_id in sorted(expected - {utt_id for utt_id, _ in scores}):
+        left_out.add("no_transcript", utt_id)
     for utt_id, judged in scores:
         symbols = [phone for word in judged["words"] for phone in heard(word)]
         should_be = {p for word in judged["words"] for p in _canonical(word)}

@@ -485,6 +485,16 @@ def test_speechocean_names_what_is_not_there(tmp_path):
         prepare_eval_set(*where)
 
 
+def test_speechocean_names_what_was_not_judged(tmp_path):
+    source = eval_corpora.make_speechocean762(tmp_path / "source")
+    with (source / "test/utt2spk").open("a") as lists:
+        lists.write("000010016\t0001\n")
+    name = "test_speechocean762_test"
+    prepare_eval_set(name, source, tmp_path / "data", tmp_path / "dump")
+    rows = (tmp_path / "data/eval" / name / "left_out.tsv").read_text()
+    assert "no_transcript\t000010016\n" in rows
+
+
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
