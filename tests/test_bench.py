@@ -123,6 +123,18 @@ def test_decoding_without_a_decoder_equals_stock(load, tmp_path):
         assert result[ratio].keys() == {1, 2}
 
 
+def test_texts_of_a_trained_model_are_compared_with_stock(load, tmp_path):
+    from tiny_model import CTC_SETTINGS, make_corpus, make_experiment
+
+    corpus = make_corpus(tmp_path / "corpus")
+    exp = make_experiment(tmp_path, corpus / "tokens", base=CTC_SETTINGS)
+    rows = list(load("decode_ctc_only").compare(exp, corpus / "dump/dev", 1))
+    assert [row["task"] for row in rows] == ["asr", "pr", "g2p", "p2g"]
+    for row in rows:
+        assert row["n_utts"] == row["same"]["best_path"] == 1
+        assert len(row["gains"]) == 1 - row["same"]["prefix_beam"]
+
+
 def test_level_is_measured_with_and_without_the_switch(load, tmp_path):
     from dump_builder import make_dump as make_train_dump
     from experiment_builder import make_dump

@@ -18,6 +18,13 @@ number of recordings that are decoded together:
   identical          share of recordings whose best path, all in one batch, is stock's
 
 On one CPU thread, in seconds of the process: other work on the machine does not count.
+
+With --exp and --data, a line for each task of a trained model and a test set, and no
+times: how many recordings have the text of stock ESPnet by the best path and by the
+beam of prefixes, 30 wide, and of the others by how much what is said here is likelier,
+summed over all paths (`gains`; below 0 where stock found the better one):
+
+    scripts/bench/decode_ctc_only.py --exp exp/mini_ctc --data dump/raw/test_asterisk
 """
 
 import argparse
@@ -25,7 +32,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -39,10 +46,13 @@ from powsm.decode.batch import Item, decode_batch, items, read_speech
 from powsm.decode.profile import Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.find import find_model
+from powsm.tasks import PUBLISHED_TASKS
 from powsm.train import config
 
 CONF = Path(__file__).parents[2] / "conf"
 BEAM = 5
+WIDE = 30  # where texts are compared
 TASK = "pr"
 
 
@@ -160,6 +170,69 @@ def measure(folder: Path, n_utts: int, sizes: Sequence[int]) -> dict:
     }
 
 
+def compare(exp: Path, data: Path, n_utts: int) -> Iterator[dict]:
+    """A trained model's texts beside stock's, task by task.
+
+    Args:
+        exp: experiment folder of stage 11.
+        data: a test set in dump/raw; every k-th recording is taken.
+        n_utts: recordings.
+    """
+    files = find_model(exp)
+    stock = Speech2Text(
+        str(files.config_file),
+        str(files.weights_file),
+        bpemodel=str(files.bpe_model),
+        beam_size=WIDE,
+    )
+    recogniser = Recogniser.load(files)
+    for task in PUBLISHED_TASKS:
+        rows = items(data, task)
+        rows = rows[:: max(1, len(rows) // n_utts)][:n_utts]
+        same = {"best_path": 0, "prefix_beam": 0}
+        gains = []
+        for item in rows:
+            speech = read_speech(item.audio, 960)
+            asked = {"lang_sym": item.lang_sym, "task_sym": f"<{task}>"}
+            path = stock.best_path(speech.numpy(), item.text_prev, **asked)[0][1]
+            beam = stock(speech.numpy(), item.text_prev, **asked)[0][1]
+            said = {}
+            for name, search in (
+                ("best_path", SearchOptions()),
+                ("prefix_beam", SearchOptions(beam_size=WIDE)),
+            ):
+                profile = Profile("bench", decode="ctc", tasks=(task,), search=search)
+                (record,) = decode_batch(recogniser, profile, task, [item], [speech])
+                said[name] = record["tokens"]
+            same["best_path"] += said["best_path"] == path
+            same["prefix_beam"] += said["prefix_beam"] == beam
+            if said["prefix_beam"] != beam:
+                total = PathSums(recogniser, speech, item, task)
+                gains.append(round(total(said["prefix_beam"]) - total(beam), 3))
+        yield {"task": task, "n_utts": len(rows), "same": same, "gains": gains}
+
+
+class PathSums:
+    """Log-probability of a text, summed over all its CTC paths."""
+
+    def __init__(
+        self, recogniser: Recogniser, speech: torch.Tensor, item: Item, task: str
+    ):
+        self._ids = recogniser.tokenizer.token_ids
+        self._scores, self._n = recogniser.ctc_scores(
+            [speech], [item.lang_sym], task, [item.text_prev]
+        )
+
+    def __call__(self, tokens: Sequence[str]) -> float:
+        target = torch.tensor([[self._ids[token] for token in tokens]])
+        n_tokens = torch.tensor([target.size(1)])
+        scores = self._scores.double().transpose(0, 1)
+        loss = torch.nn.functional.ctc_loss(
+            scores, target, self._n, n_tokens, reduction="sum"
+        )
+        return -loss.item()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -167,12 +240,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="3 recordings, 1 and 2")
     parser.add_argument("--n_utts", type=int, default=32)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--exp", type=Path, help="experiment folder of stage 11")
+    parser.add_argument("--data", type=Path, help="with --exp: a test set in dump/raw")
     args = parser.parse_args()
+    if bool(args.exp) != bool(args.data):
+        parser.error("--exp and --data belong together")
     if args.quick:
         args.n_utts, args.batch_sizes = 3, [1, 2]
     logging.disable(logging.WARNING)
     sys.stdout, stdout = sys.stderr, sys.stdout  # ESPnet prints
     torch.set_num_threads(1)
+    if args.exp:
+        for row in compare(args.exp, args.data, args.n_utts):
+            print(json.dumps(row), file=stdout, flush=True)
+        return
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), args.n_utts, args.batch_sizes)
     print(json.dumps(result), file=stdout)
