@@ -17,4 +17,4 @@ exec ./run.sh \
     --download_opts="--test_speakers=volunteer-cat" \
     ${MBOSHI:+--download_opts="--mboshi=${MBOSHI}"} \
     --max_duration 13 --nbpe 1900 --config conf/train_mini_world.yaml \
-    --decode_configs conf/decode_ctc_greedy.yaml -- "$@"
+    --decode_configs "conf/decode_ctc_unk.yaml conf/decode_ctc_greedy.yaml" -- "$@"
