@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Stage 0 of the mini recipe: Debian packages -> downloads/<corpus>_shar.
 
-A corpus that no package brings is named by a folder (--mboshi) and left out without.
+A corpus that no package brings is named by a folder (--mboshi, --speechocean762) and
+left out without.
 
 Needs no root. Packages that are there and intact are not fetched again, and a corpus
 that is complete is left alone: a second run ends at once.
@@ -21,6 +22,7 @@ from powsm.corpora.small import (
     gnomehelp,
     gnomeworld,
     mboshi,
+    speechocean,
     stampworld,
     tuxpaint,
 )
@@ -59,6 +61,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mboshi", type=Path, help="the Mboshi corpus, for training")
     parser.add_argument(
+        "--speechocean762", type=Path, help="that corpus: its own training part"
+    )
+    parser.add_argument(
         "--dev_langs",
         type=lambda text: text.split(","),
         default=[],
@@ -88,8 +93,9 @@ def run(args: argparse.Namespace) -> None:
     for name in args.corpora:
         folder = args.corpus_dir
         build(name, BUILDERS[name], args.downloads, folder, args.seed, held_out)
-    if args.mboshi:
-        build("mboshi", mboshi, args.downloads, args.mboshi, args.seed, held_out)
+    for name, builder in (("mboshi", mboshi), ("speechocean762", speechocean)):
+        if folder := getattr(args, name):
+            build(name, builder, args.downloads, folder, args.seed, held_out)
 
 
 def build(

@@ -8,3 +8,7 @@ ASTERISK_SOUNDS=${ASTERISK_SOUNDS:-}
 # Folder with github.com/besacier/mboshi-french-parallel-corpus, training speech of
 # run_world.sh. Empty: it does without.
 MBOSHI=${MBOSHI:-}
+
+# Folder of SpeechOcean762, of which run_world.sh then also takes the training part. The
+# results in RESULTS.md are without it.
+SPEECHOCEAN762_TRAIN=${SPEECHOCEAN762_TRAIN:-}

@@ -16,5 +16,6 @@ exec ./run.sh \
     --download_opts="--dev_langs=ell,dan,bul,tur,hin,kat" \
     --download_opts="--test_speakers=volunteer-cat" \
     ${MBOSHI:+--download_opts="--mboshi=${MBOSHI}"} \
+    ${SPEECHOCEAN762_TRAIN:+--download_opts="--speechocean762=${SPEECHOCEAN762_TRAIN}"} \
     --max_duration 13 --nbpe 1900 --config conf/train_mini_world.yaml \
     --decode_configs "conf/decode_ctc_unk.yaml conf/decode_ctc_greedy.yaml" -- "$@"

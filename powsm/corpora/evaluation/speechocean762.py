@@ -41,7 +41,7 @@ def prepare_speechocean762(
     """Write the set from KoelLabs' copy or the original."""
     left_out = LeftOut(allow_incomplete)
     published = published_segments(source, "eng", left_out)
-    segments = published or _segments(Path(source), left_out)
+    segments = published or segments_of(Path(source), left_out)
     return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 
@@ -50,7 +50,7 @@ def prepare_speechocean762_test(
 ) -> Written:
     """Write the test part of the original."""
     left_out = LeftOut(allow_incomplete)
-    segments = _segments(Path(source), left_out, part="test")
+    segments = segments_of(Path(source), left_out, part="test")
     return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
 
 
@@ -80,10 +80,19 @@ def _canonical(word: dict[str, Any]) -> list[str]:
     return phones.split() if isinstance(phones, str) else list(phones)
 
 
-def _segments(
+def segments_of(
     source: Path, left_out: LeftOut, part: str | None = None
 ) -> Iterator[Segment]:
-    """The utterances of a part, or of the paper's selection."""
+    """The utterances of a part of the original, or of the paper's selection.
+
+    Args:
+        source: folder of the corpus.
+        left_out: gets those that are left out, and why.
+        part: the corpus's own `train` or `test`; None is the selection.
+
+    Raises:
+        CorpusError: scores, recordings or the list of a part are missing.
+    """
     score_files = sorted(source.rglob("scores.json"))
     audio = {path.stem: path for path in source.rglob("WAVE/*/*.WAV")}
     if not score_files or not audio:

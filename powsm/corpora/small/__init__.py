@@ -7,6 +7,7 @@ gnomeworld   the same guide in 34 languages, with noise, tilt and level
 held_out     languages and speakers that training is to lack
 mboshi       a Bantu language in the field, with phones by its spelling; no package
 packages     Debian packages as a source of speech: fetched and unpacked
+speechocean  the training part of SpeechOcean762; no package
 split        train, dev and test: stable, and without a text in two of them
 stampworld   Tux Paint's captions in 18 languages more, spoken by espeak-ng
 text_faults  is the text that comes with a recording what is said?

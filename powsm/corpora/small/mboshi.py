@@ -13,11 +13,10 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from powsm.audio import SAMPLE_RATE, AudioError, read_audio
-from powsm.corpora.small.write_shar import Clip, Selection
+from powsm.audio import SAMPLE_RATE, AudioError
+from powsm.corpora.small.write_shar import Clip, Selection, read_recording
 from powsm.errors import PowsmError
 from powsm.files.text import read_text
 
@@ -69,7 +68,10 @@ def select(root: Path, seed: int) -> Selection:
     for path in tqdm(recordings, desc="mboshi", unit="clip", disable=None):
         text = " ".join(read_text(path.with_suffix(".mb.cleaned")).split())
         try:
-            ipa, duration_s = spelling_to_ipa(text), len(read(path)) / SAMPLE_RATE
+            ipa, duration_s = (
+                spelling_to_ipa(text),
+                len(read_recording(path)) / SAMPLE_RATE,
+            )
         except SpellingError:
             left_out["spelling"] += 1
             continue
@@ -86,7 +88,7 @@ def select(root: Path, seed: int) -> Selection:
             text=text,
             ipa=ipa,
             duration_s=duration_s,
-            read_samples=partial(read, path),
+            read_samples=partial(read_recording, path),
         )
         selection.splits["train"].append(clip)
     return selection
@@ -124,13 +126,3 @@ def _word_to_ipa(word: str) -> str:
         sounds.append((SOUNDS[letters] or letters) + "ː" * bool(match["long"]))
         place = match.end()
     return "".join(sounds)
-
-
-def read(path: Path) -> np.ndarray:
-    """Int16 (n_samples,) at 16 kHz, one channel.
-
-    Raises:
-        AudioError: the file does not decode, or is cut off.
-    """
-    samples = read_audio(str(path))
-    return np.round(samples.clip(-1, 1) * 32767).astype(np.int16)

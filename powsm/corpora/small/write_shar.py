@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from powsm.audio import SAMPLE_RATE
+from powsm.audio import SAMPLE_RATE, read_audio
 from powsm.audio_files import encode
 from powsm.corpora.small.split import SPLITS
 from powsm.corpora.table import ABOUT
@@ -100,6 +100,16 @@ class Selection:
             counts = " ".join(f"{name}={n}" for name, n in sorted(reasons.items()))
             lines.append(f"left out of {language}: {counts or 'nothing'}")
         return "\n".join(lines)
+
+
+def read_recording(path: Path) -> np.ndarray:
+    """A whole file of one channel: int16 (n_samples,) at `SAMPLE_RATE`.
+
+    Raises:
+        AudioError: the file does not decode, or is cut off.
+    """
+    samples = read_audio(str(path))
+    return np.round(samples.clip(-1, 1) * 32767).astype(np.int16)
 
 
 def write_corpus(
