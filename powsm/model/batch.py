@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -127,11 +128,15 @@ class Batch:
         )
         return self.text_ctc[rows], self.text_ctc_lengths[rows]
 
+    def parts(self, n: int) -> list[Self]:
+        """The recordings as `n` batches of about as many, at most one for each."""
+        n = min(n, self.n_recordings)
+        ends = [-(-self.n_recordings * i // n) for i in range(n + 1)]
+        return [self._part(first, last) for first, last in pairwise(ends)]
+
     def halves(self) -> list[Self]:
         """U >= 2 recordings as two batches, the first with the odd one."""
-        middle = (self.n_recordings + 1) // 2
-        ends = ((0, middle), (middle, self.n_recordings))
-        return [self._part(first, last) for first, last in ends]
+        return self.parts(2)
 
     def _part(self, first: int, last: int) -> Self:
         audio = self.example_audio

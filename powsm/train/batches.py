@@ -27,14 +27,15 @@ class BatchOptions:
 
     Args:
         batch_seconds: most seconds of audio, padding included, in one batch, or `auto`:
-            the largest part of `update_seconds` that fits into the GPU's memory.
+            `update_seconds` divided among the batches of an update, whatever the GPU's
+            memory is; batches of lengths that it does not hold are taken in parts, as
+            many as a trial finds.
         update_batches: batches per optimiser update, over all ranks together: the
             effective batch does not depend on how many GPUs there are; a number of
             ranks that does not divide it cuts the update finer. Four or more
             make updates of equally many utterances; an update of one batch holds as
             many as its length allows, so that short ones weigh less over a pass.
-        update_seconds: most seconds of an update, instead of `update_batches`, where
-            batch_seconds is `auto`.
+        update_seconds: most seconds of an update, where batch_seconds is `auto`.
         language_temperature: T of sampling languages by (their hours)^(1/T): 1 takes
             every utterance once a pass, 2 the square root of the hours; a pass keeps
             its hours.
@@ -98,21 +99,17 @@ class BatchOptions:
         """These options, with an update in as many batches as ranks can share.
 
         As they are where `update_batches` is a multiple of `n_ranks`; otherwise the
-        same seconds of an update in more, and shorter, batches.
+        same seconds of an update in more, and shorter, batches. `auto` becomes seconds.
         """
         n_batches = -(-self.update_batches // n_ranks) * n_ranks
-        if self.batch_seconds == "auto" or n_batches == self.update_batches:
-            return self
-        seconds = self.batch_seconds * self.update_batches
-        return replace(
-            self, batch_seconds=seconds / n_batches, update_batches=n_batches
-        )
-
-    def cut_into(self, n_batches: int) -> "BatchOptions":
-        """These options with an update of `update_seconds` in `n_batches` batches."""
+        seconds = self.update_seconds
+        if seconds is None:
+            if n_batches == self.update_batches:
+                return self
+            seconds = self.batch_seconds * self.update_batches
         return replace(
             self,
-            batch_seconds=self.update_seconds / n_batches,
+            batch_seconds=seconds / n_batches,
             update_batches=n_batches,
             update_seconds=None,
         )

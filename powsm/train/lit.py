@@ -26,7 +26,7 @@ goes through the same steps as one that was not.
 
 import argparse
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import lightning as L
@@ -46,7 +46,13 @@ from powsm.train.augment.settings import Augment
 from powsm.train.batches import PLAN_VERSION, BatchOptions
 from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 from powsm.train.loader import UtteranceLoader
-from powsm.train.memory import StatSums, TrainingError, UpdateInParts, mean_gradients
+from powsm.train.memory import (
+    Parts,
+    StatSums,
+    TrainingError,
+    UpdateInParts,
+    mean_gradients,
+)
 from powsm.train.parts.teacher import Teacher
 from powsm.train.validation import Shown, Validation
 
@@ -82,6 +88,8 @@ class LitPowsm(LitESPnetModel):
         self.bad_steps = 0
         self.lr = 0.0  # of the last update; the optimiser has that of the next
         self._update = UpdateInParts(self)
+        self.parts = Parts()
+        self._taken_in: list[Batch] = []  # parts of the batch under way, on the CPU
         self._sums = StatSums(self.model.stat_names)
         self._has_gradients = False  # already, before the backward pass
         self._seen: list[tuple[list[str], torch.Tensor]] = []  # in this update
@@ -189,7 +197,8 @@ class LitPowsm(LitESPnetModel):
         """A step that changes nothing."""
         dataset = self.dataset("train")
         keys = dataset.plan(self.batch_options, 0).batch(0)
-        batch = collate([dataset[key] for key in keys]).to(self.device)
+        batch = self.parts.of(collate([dataset[key] for key in keys]))[0]
+        batch = batch.to(self.device)
         try:
             with self.trainer.precision_plugin.train_step_context():
                 loss = self.model(**batch.arguments())[0]
@@ -234,6 +243,10 @@ class LitPowsm(LitESPnetModel):
         self.padded_seconds = batch.speech.numel() / SAMPLE_RATE
         self.n_examples = batch.n_examples
         self._stat_weights = self.model.stat_weights(self._sums.names, batch.text)
+        parts = self.parts.of(batch) if self.trainer.training else []
+        if len(parts) > 1 and (make := self._layout_maker()):
+            parts = [replace(part, layout=make(part)) for part in parts]
+        self._taken_in = parts
         return batch
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
@@ -250,15 +263,19 @@ class LitPowsm(LitESPnetModel):
             self.model.ctc_weight = self.ctc_weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        self._update.hold(batch, self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        is_whole = len(self._taken_in) < 2
+        self._update.hold(batch, step, () if is_whole else self._taken_in)
         loss = None
         try:
-            loss, stats, _ = self.model(**batch.arguments())
+            if is_whole:
+                loss, stats, _ = self.model(**batch.arguments())
         except torch.OutOfMemoryError:
             pass  # its frames hold tensors: go on outside of this clause
         self._has_gradients = loss is None
         if loss is None:
-            stats = self._update.do_again()
+            again = self._update.do_again if is_whole else self._update.add_parts
+            stats = again()
             loss = torch.zeros((), device=self.device, requires_grad=True)
         self.train_stats = stats
         self._seen.append((batch.utt_ids, stats["loss"]))

@@ -8,8 +8,9 @@ time of an exchange that no longer hides behind the backward pass.
 """
 
 import logging
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -21,12 +22,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
 from powsm.model.batch import Batch
-from powsm.train.batches import BatchOptions
 from powsm.train.dataset import collate
 
 log = logging.getLogger(__name__)
 
 _MOST_OF_GPU = 0.9  # of its memory, for a size that is to last through the training
+_N_RANGES = 4  # of lengths, whose batches are tried each on their own
 
 
 class TrainingError(PowsmError):
@@ -80,9 +81,13 @@ class UpdateInParts:
         self._n_examples: list[int] = []
         self._trying = (0, 0)  # which batch held, and which part of it
 
-    def hold(self, batch: Batch, step: int) -> None:
-        """Remember a batch before it is tried."""
-        self._held.append(_Held(step, [batch]))
+    def hold(self, batch: Batch, step: int, parts: Sequence[Batch] = ()) -> None:
+        """Remember a batch before it is tried, and in which parts that is to be.
+
+        Args:
+            parts: on any device; none is the whole.
+        """
+        self._held.append(_Held(step, list(parts) or [batch]))
         self._n_examples.append(batch.n_examples)
         self._trying = (len(self._held) - 1, 0)
 
@@ -104,6 +109,23 @@ class UpdateInParts:
         self._held.clear()
         self._n_examples.clear()
         return unit, total
+
+    def add_parts(self) -> dict[str, torch.Tensor]:
+        """Gradients of the newest batch, part by part, beside those that there are.
+
+        Returns:
+            Statistics of the batch.
+
+        Raises:
+            TrainingError: a single recording does not fit.
+        """
+        if len(self._held) == 1:
+            self._drop_gradients()
+        try:
+            return self._gradients_of(len(self._held) - 1)
+        except torch.OutOfMemoryError:
+            pass  # as below
+        return self.do_again()
 
     def do_again(self) -> dict[str, torch.Tensor]:
         """Gradients of all batches held, what did not fit in halves or less.
@@ -130,25 +152,32 @@ class UpdateInParts:
                 pass  # its frames hold tensors: go on outside of this clause
 
     def _gradients(self) -> dict[str, torch.Tensor]:
-        module = self._module
-        for p in module.parameters():
-            p.grad = None
+        self._drop_gradients()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        for place in range(len(self._held)):
+            stats = self._gradients_of(place)
+        return stats
+
+    def _drop_gradients(self) -> None:
+        for p in self._module.parameters():
+            p.grad = None
+
+    def _gradients_of(self, place: int) -> dict[str, torch.Tensor]:
+        module, held = self._module, self._held[place]
         accumulate = module.trainer.accumulate_grad_batches
-        for place, held in enumerate(self._held):
-            sums: dict[str, torch.Tensor] = {}
-            weights: Counter[str] = Counter()
-            for number, part in enumerate(held.parts):
-                self._trying = (place, number)
-                module.seed_step(held.step, part=number)
-                with module.trainer.precision_plugin.train_step_context():
-                    loss, some, _ = module.model(**part.arguments())
-                with torch.autocast(module.device.type, enabled=False):
-                    (loss * (self.weight(part) / accumulate)).backward()
-                for key, n in module.model.stat_weights(some, part.text).items():
-                    sums[key] = sums.get(key, 0.0) + n * some[key]
-                    weights[key] += n
+        sums: dict[str, torch.Tensor] = {}
+        weights: Counter[str] = Counter()
+        for number, part in enumerate(held.parts):
+            self._trying = (place, number)
+            module.seed_step(held.step, part=number)
+            with module.trainer.precision_plugin.train_step_context():
+                loss, some, _ = module.model(**part.to(module.device).arguments())
+            with torch.autocast(module.device.type, enabled=False):
+                (loss * (self.weight(part) / accumulate)).backward()
+            for key, n in module.model.stat_weights(some, part.text).items():
+                sums[key] = sums.get(key, 0.0) + n * some[key]
+                weights[key] += n
         return {key: value / weights[key] for key, value in sums.items()}
 
 
@@ -260,78 +289,94 @@ class StatSums:
         return {k: x for k, x, n in zip(self.names, means, there, strict=True) if n}
 
 
-class BatchFinder(L.Callback):
-    """`batch_seconds: auto`: the fewest batches into which an update can be cut.
-
-    An update keeps its `update_seconds`, so what is found changes speed and not the
-    training. The longest and the fullest batches of a pass are tried, forward and
-    back, beside the room that an optimiser with two moments takes, in nine tenths of
-    the GPU's memory. What was found is kept in the checkpoint, since the order of the
-    data depends on it.
+@dataclass(frozen=True)
+class Parts:
+    """In how many parts batches are taken, by the length of their longest recording.
 
     Attributes:
-        n_batches: batches of an update, or None before they are found.
+        ends: samples of the longest recording of each range of lengths, rising.
+        numbers: of parts, of each range.
     """
 
-    def __init__(self) -> None:
-        self.n_batches: int | None = None
+    ends: Sequence[int] = (0,)
+    numbers: Sequence[int] = (1,)
 
-    def state_dict(self) -> dict:
-        return {"n_batches": self.n_batches}
+    def of(self, batch: Batch) -> list[Batch]:
+        """The parts of a batch; itself where it is taken as a whole."""
+        longest = int(batch.speech_lengths.max())
+        number = self.numbers[min(bisect_left(self.ends, longest), len(self.ends) - 1)]
+        return [batch] if number == 1 else batch.parts(number)
 
-    def load_state_dict(self, state: dict) -> None:
-        self.n_batches = state["n_batches"]
+    def __str__(self) -> str:
+        ends = [f"{end / SAMPLE_RATE:.1f} s: {n}" for end, n in
+                zip(self.ends, self.numbers, strict=True)]  # fmt: skip
+        return ", ".join(ends)
+
+
+class PartFinder(L.Callback):
+    """`batch_seconds: auto`: in how many parts this rank takes batches, by length.
+
+    A quarter of the batches of a pass each, by their longest recording, are a range. Of
+    each, the batches with the longest recordings, the most of them and the most text
+    are tried, forward and back, beside the room that an optimiser with two moments
+    takes, in nine tenths of the GPU's memory. Parts add up to the gradient of their
+    batch, so what is found changes speed and neither the training nor its order: each
+    rank finds its own, and each start anew.
+    """
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        ranks = trainer.world_size
+        ends, numbers = [], []
+        for end, batches in _hardest(module):
+            ends.append(end)
+            numbers.append(_fewest_parts(trainer, module, batches))
+        module.parts = Parts(ends, numbers)
         options = module.batch_options
-        if self.n_batches is None:
-            n = self._search(trainer, module, options, ranks)
-            if ranks > 1:  # the rank with the least memory decides
-                found = torch.tensor(n, device=module.device)
-                dist.all_reduce(found, dist.ReduceOp.MAX)
-                n = int(found)
-            self.n_batches = n
-        # found by another number of ranks: as many again, or a few more
-        self.n_batches = -(-self.n_batches // ranks) * ranks
-        module.batch_options = options.cut_into(self.n_batches)
-        trainer.accumulate_grad_batches = self.n_batches // ranks
         log.info(
-            "batch_seconds: auto is %.1f s: %.0f s an update in %d batches over %d "
-            "rank(s)",
-            module.batch_options.batch_seconds,
-            options.update_seconds,
-            self.n_batches,
-            ranks,
+            "batch_seconds: auto is %.1f s, %d batches an update; parts that a batch "
+            "is taken in, by its longest recording: up to %s",
+            *(options.batch_seconds, options.update_batches, module.parts),
         )
 
-    def _search(self, trainer, module, options: BatchOptions, ranks: int) -> int:
-        n = 0
-        while True:
-            n += ranks
-            try:
-                batches = _hardest(module, options.cut_into(n))
-            except ValueError as err:
-                message = f"batch_seconds: auto finds no size: {err}"
-                raise TrainingError(message) from err
-            if _fit(trainer, module, batches):
-                return n
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
+def _hardest(module: L.LightningModule) -> Iterator[tuple[int, list[Batch]]]:
+    """For each range of lengths its end in samples, and the batches to be tried.
 
-def _hardest(module: L.LightningModule, options: BatchOptions) -> list[Batch]:
-    """The batches with the longest recordings, the most of them, and the most text."""
+    Those with the longest recordings, the most of them, and the most text.
+    """
     dataset = module.dataset("train")
-    plan = dataset.plan(options, 0)
+    plan = dataset.plan(module.batch_options, 0)
     longest = plan.total[plan.bounds[1:] - 1]  # sorted by length within a batch
     counts = np.diff(plan.bounds)
     text = np.add.reduceat(dataset.index.text_bytes()[plan.utts], plan.bounds[:-1])
-    numbers = {int(np.argmax(size[plan.order])) for size in (longest, counts, text)}
-    return [collate([dataset[key] for key in plan.batch(b)]) for b in sorted(numbers)]
+    sizes = [size[plan.order] for size in (longest, counts, text)]
+    shares = np.arange(1, _N_RANGES + 1) / _N_RANGES
+    ends = np.unique(np.quantile(sizes[0], shares, method="higher"))
+    range_of = np.searchsorted(ends, sizes[0])
+    for number, end in enumerate(ends.tolist()):
+        mine = np.flatnonzero(range_of == number)
+        chosen = {int(mine[np.argmax(size[mine])]) for size in sizes}
+        keys = [plan.batch(b) for b in sorted(chosen)]
+        yield end, [collate([dataset[key] for key in batch]) for batch in keys]
 
 
-def _fit(trainer, module, batches: Sequence[Batch]) -> bool:
+def _fewest_parts(trainer, module, batches: Sequence[Batch]) -> int:
+    """The fewest parts in which batches fit.
+
+    Raises:
+        TrainingError: a recording alone does not fit.
+    """
+    n, most = 1, max(batch.n_recordings for batch in batches)
+    while not _fit(trainer, module, batches, n):
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if n == most:
+            longest = max(batches, key=lambda batch: batch.speech.size(1))
+            split_in_half(longest.parts(most)[-1])  # which refuses, and names it
+        n = min(most, n + max(1, n // 4))
+    return n
+
+
+def _fit(trainer, module, batches: Sequence[Batch], n_parts: int) -> bool:
     parameters = [p for p in module.parameters() if p.requires_grad]
     moments = []
     cuda = module.device.type == "cuda"
@@ -339,8 +384,8 @@ def _fit(trainer, module, batches: Sequence[Batch]) -> bool:
         torch.cuda.set_per_process_memory_fraction(_MOST_OF_GPU, module.device)
     try:
         moments = [torch.empty_like(p) for p in parameters for _ in range(2)]
-        for batch in batches:
-            tensors = batch.to(module.device).arguments()
+        for part in (part for batch in batches for part in batch.parts(n_parts)):
+            tensors = part.to(module.device).arguments()
             with trainer.precision_plugin.train_step_context():
                 loss = module.model(**tensors)[0]
             loss.backward()

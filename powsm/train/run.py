@@ -52,7 +52,7 @@ from powsm.train.experiment.record import check_experiment, has_weights, keep_re
 from powsm.train.lit import LitPowsm
 from powsm.train.loader import handing_over
 from powsm.train.logged import Logged, loggers
-from powsm.train.memory import BatchFinder, RankStrategy, TrainingError
+from powsm.train.memory import PartFinder, RankStrategy, TrainingError
 from powsm.train.parts.adapters import Lora, add_adapters
 from powsm.train.parts.freeze import check_ctc_alone, freeze
 from powsm.train.progress import Bar, Clock, Watchdog
@@ -271,7 +271,8 @@ def _callbacks(
     models: EpochModels,
 ) -> list[L.Callback]:
     """In the order in which Lightning calls them, but for ResumableCheckpoint: last."""
-    finder = [BatchFinder()] if module.batch_options.batch_seconds == "auto" else []
+    is_auto = dict(args.batch_conf).get("batch_seconds") == "auto"
+    finder = [PartFinder()] if is_auto else []
     averaging = []
     if args.ema_decay:  # of weights: the numbers of rows of PhoneLinear are buffers
         # Lightning makes the average before it moves the model to a GPU

@@ -163,9 +163,15 @@ def test_temperature_draws_anew_in_each_pass_and_the_same_again():
     assert common[0] != common[1]
 
 
-def test_an_update_is_cut_into_equal_parts():
-    options = BatchOptions(batch_seconds="auto", update_seconds=480).cut_into(12)
-    assert (options.batch_seconds, options.update_batches) == (40.0, 12)
+@pytest.mark.parametrize(
+    ("ranks", "seconds", "batches"),
+    [(1, 134.0, 4), (2, 134.0, 4), (4, 134.0, 4), (8, 67.0, 8), (3, 536 / 6, 6)],
+)
+def test_auto_divides_an_update_among_its_batches(ranks, seconds, batches):
+    options = BatchOptions(batch_seconds="auto", update_seconds=536, update_batches=4)
+    options = options.shared_by(ranks)
+    assert (options.batch_seconds, options.update_batches) == (seconds, batches)
+    assert options.shared_by(ranks) == options
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -229,6 +228,7 @@ def test_single_recording_that_does_not_fit_is_named(corpus, tmp_path, monkeypat
         run(corpus, tmp_path)
 
 
+AUTO = {"batch_seconds": "auto", "update_seconds": 6}
 FORWARD = "raise torch.OutOfMemoryError('injected')"
 BACKWARD = """weight = next(self.encoder.parameters())
         def fail(grad):
@@ -237,8 +237,18 @@ BACKWARD = """weight = next(self.encoder.parameters())
         handle = weight.register_hook(fail)"""
 
 
-@pytest.mark.parametrize("fault", [FORWARD, BACKWARD], ids=["forward", "backward"])
-def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path, fault):
+# the two batches of 3 s that an update of the other settings has
+PLANNED = {"batch_conf": AUTO | {"update_batches": 2}}
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes"),
+    [(FORWARD, {}), (BACKWARD, {}), (FORWARD, PLANNED)],
+    ids=["forward", "backward", "planned"],
+)
+def test_one_of_two_ranks_runs_out_of_memory(
+    corpus, expected, tmp_path, fault, changes
+):
     """Ranks still exchange gradients, and end with the weights of one rank alone."""
     program = tmp_path / "limited.py"
     program.write_text(
@@ -254,7 +264,7 @@ def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path, fault):
         "main()\n"
     )
     config = tmp_path / "train.yaml"
-    config.write_text(yaml.safe_dump(SETTINGS | CHANGES))
+    config.write_text(yaml.safe_dump(SETTINGS | CHANGES | changes))
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
@@ -267,68 +277,131 @@ def test_one_of_two_ranks_runs_out_of_memory(corpus, expected, tmp_path, fault):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "taken in 2 parts" in done.stderr
+    # a rank that finds its parts at the start never runs out of memory again
+    assert ("taken in 2 parts" in done.stderr) == (not changes)
     found = torch.load(tmp_path / "exp/1epoch.pth", weights_only=True)
     assert_close(found, expected)
 
 
-AUTO = {"batch_seconds": "auto", "update_seconds": 6}
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory, corpus):
+    """Recordings of two lengths: batches of 3 s hold three of 0.9 s or seven of 0.4 s.
+
+    Each batch has recordings of one length alone, so that parts see the same padding.
+    """
+    root = tmp_path_factory.mktemp("spread")
+    make_dump(root / "dump/train", [0.9] * 6 + [0.4] * 14, seed=1)
+    make_dump(root / "dump/dev", [0.6, 0.9], seed=2)
+    (root / "tokens").symlink_to(corpus / "tokens")
+    return root
 
 
-def test_auto_takes_the_largest_part_of_an_update_that_fits(
-    corpus, tmp_path, monkeypatch, caplog
+def batches_of(monkeypatch):
+    """Recordings of every batch that is trained on, in their order."""
+    hold, held = UpdateInParts.hold, []
+
+    def noted(self, batch, *args):
+        held.append(batch.utt_ids)
+        hold(self, batch, *args)
+
+    monkeypatch.setattr(UpdateInParts, "hold", noted)
+    return held
+
+
+def test_auto_takes_each_range_of_lengths_in_the_parts_that_fit(
+    spread, tmp_path, monkeypatch, caplog
 ):
-    # 6 s are a batch of 7, 3 s one of 3; three of 2 s have 2
-    small_memory(monkeypatch, lambda speech: len(speech) <= 2)
+    """The same batches and weights as with any memory; short ones stay whole."""
+    held = batches_of(monkeypatch)
+    expected = run(spread, tmp_path / "enough", **PLANNED)
+    whole, held[:] = list(held), []
+    sizes = []
+
+    def fits(speech):  # seven of 0.4 s take less than three of 0.9 s
+        sizes.append(speech.shape)
+        return len(speech) * speech.size(1) ** 2 <= 2 * 14_400**2
+
+    small_memory(monkeypatch, fits)
     caplog.set_level("INFO", logger="powsm")
-    run(corpus, tmp_path, batch_conf=AUTO)
-    assert "batch_seconds: auto is 2.0 s: 6 s an update in 3 batches" in caplog.text
-    assert "1 rank(s) on cpu x 3 accumulated" in caplog.text
+    found = run(spread, tmp_path / "small", **PLANNED)
+    assert "auto is 3.0 s, 2 batches an update" in caplog.text
+    assert "up to 0.4 s: 1, 0.9 s: 2" in caplog.text
     assert "out of memory" not in caplog.text  # the training itself had enough
-
-    # more memory later: the order of the data stays what it was
-    monkeypatch.undo()
-    caplog.clear()
-    run(corpus, tmp_path, batch_conf=AUTO, max_epoch=2)
-    assert "in 3 batches" in caplog.text
-    assert (tmp_path / "2epoch.pth").exists()
+    assert held == whole and len(held) == 4
+    assert (7, 6_400) in sizes and (3, 14_400) in sizes and (2, 14_400) in sizes
+    assert_close(found, expected)
 
 
-@pytest.mark.parametrize(("before", "ranks", "now"), [(1, 4, 4), (6, 4, 8), (8, 4, 8)])
-def test_auto_of_another_number_of_ranks_is_shared_by_these(before, ranks, now):
-    """Found by one card, say, and gone on with on four."""
-    finder = memory.BatchFinder()
-    finder.load_state_dict({"n_batches": before})
-    module = SimpleNamespace(batch_options=BatchOptions(**AUTO))
-    trainer = SimpleNamespace(world_size=ranks, accumulate_grad_batches=1)
-    finder.on_fit_start(trainer, module)
-    assert module.batch_options.update_batches == finder.n_batches == now
-    assert trainer.accumulate_grad_batches * ranks == now
-
-
-def test_auto_tries_the_batch_with_most_text_and_samples_languages(
-    corpus, tmp_path, monkeypatch
+def test_statistics_of_planned_parts_are_those_of_the_batch(
+    spread, tmp_path, monkeypatch
 ):
-    """Where sizes differ in text alone, and languages are drawn by temperature."""
-    make_dump(tmp_path / "dump/train", [0.8] * 8, no_text=(0, 1, 2, 3, 4, 6, 7))
+    logged = []
+
+    def note(self, figures, **options):
+        logged.append({k: float(v) for k, v in figures.items() if "loss" in k})
+
+    monkeypatch.setattr(LitPowsm, "log_dict", note)
+    frozen = PLANNED | {"optim_conf": {"lr": 0.0}}
+    run(spread, tmp_path / "whole", **frozen)
+    expected, logged[:] = list(logged), []
+    small_memory(monkeypatch, lambda speech: len(speech) <= 2)
+    run(spread, tmp_path / "parts", **frozen)
+    for found, whole in zip(logged, expected, strict=True):
+        assert found == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_part_that_does_not_fit_after_all_is_taken_in_smaller_ones(
+    spread, tmp_path, monkeypatch, caplog
+):
+    expected = run(spread, tmp_path / "enough", **PLANNED)
+    monkeypatch.setattr(memory, "_fewest_parts", lambda *_: 2)
+    small_memory(monkeypatch, lambda speech: len(speech) <= 2)
+    found = run(spread, tmp_path / "small", **PLANNED)
+    assert "taken in 3 parts" in caplog.text
+    assert_close(found, expected)
+
+
+def test_auto_tries_the_hardest_batches_of_every_range(corpus, tmp_path, monkeypatch):
+    """The longest, the fullest and the one with most text, languages drawn anew."""
+    make_dump(
+        tmp_path / "dump/train",
+        [0.4] * 8 + [0.8] * 8,
+        no_text=tuple(i for i in range(16) if i not in (3, 13)),
+    )
     make_dump(tmp_path / "dump/dev", [0.6], seed=2)
     tried = []
     fit = memory._fit
 
-    def recorded(trainer, module, batches):
-        tried.append({utt_id for batch in batches for utt_id in batch.utt_ids})
-        return fit(trainer, module, batches)
+    def recorded(trainer, module, batches, n_parts):
+        tried.append({utt_id[:10] for batch in batches for utt_id in batch.utt_ids})
+        return fit(trainer, module, batches, n_parts)
 
     monkeypatch.setattr(memory, "_fit", recorded)
-    one_a_batch = AUTO | {"update_seconds": 0.8, "language_temperature": 2.0}
     (tmp_path / "tokens").symlink_to(corpus / "tokens")
-    run(tmp_path, tmp_path / "exp", batch_conf=one_a_batch)
-    assert len(tried) == 1 and len(tried[0]) == 2 and "tiny_u0005_ita" in tried[0]
+    run(tmp_path, tmp_path / "exp", batch_conf=AUTO | {"update_seconds": 0.8})
+    assert len(tried) == 2
+    assert "tiny_u0003" in tried[0] and "tiny_u0013" in tried[1]
+    assert max(tried[0]) < "tiny_u0008" <= min(tried[1])
+    tried.clear()
+    langs = AUTO | {"update_seconds": 0.8, "language_temperature": 2.0}
+    run(tmp_path, tmp_path / "langs", batch_conf=langs)
+    assert tried
 
 
-def test_auto_says_when_nothing_fits(corpus, tmp_path, monkeypatch):
+def test_auto_of_another_number_of_ranks_goes_on(corpus, tmp_path, monkeypatch, caplog):
+    """More memory, or another card, later: nothing that was found is kept."""
+    small_memory(monkeypatch, lambda speech: len(speech) <= 2)
+    run(corpus, tmp_path, batch_conf=AUTO)
+    monkeypatch.undo()
+    caplog.set_level("INFO", logger="powsm")
+    run(corpus, tmp_path, batch_conf=AUTO, max_epoch=2)
+    assert "up to 0.8 s: 1" in caplog.text
+    assert (tmp_path / "2epoch.pth").exists()
+
+
+def test_auto_names_a_recording_that_does_not_fit(corpus, tmp_path, monkeypatch):
     small_memory(monkeypatch, lambda speech: False)
-    with pytest.raises(TrainingError, match="auto finds no size.*longest of 8 utter"):
+    with pytest.raises(TrainingError, match="one recording, tiny_u.*: 0.8 s and 4 ex"):
         run(corpus, tmp_path, batch_conf=AUTO)
 
 

@@ -37,9 +37,7 @@ def check_io(settings: Path, overrides: Sequence[str], folder: Path) -> dict:
         PowsmError: the settings are wrong, or there is nothing to read.
     """
     loaded = config.load(settings, overrides)
-    options = BatchOptions(**loaded.get("batch_conf") or {})
-    if options.batch_seconds == "auto":
-        options = options.cut_into(1)
+    options = BatchOptions(**loaded.get("batch_conf") or {}).shared_by(1)
     index = ExampleIndex(folder)
     shards = index.shards() if options.shards_together else None
     langs = None if options.language_temperature == 1.0 else index.langs()
