@@ -18,7 +18,8 @@ import torch.nn.functional as F
 
 from powsm.model.features import on_device
 
-CELLS = 1 << 27  # of the table that exist at once
+CELLS = 1 << 28  # of the table that exist at once
+_BESIDE = 8  # columns beside the hidden states, so that rows stay aligned
 
 
 def smoothed_cross_entropy(
@@ -85,30 +86,30 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             rows = slice(begin, begin + step)
             h, t = hidden[rows].to(dtype), target[rows, None]
             logits = F.linear(h, w, b)
-            is_best[rows] = logits.argmax(-1) == target[rows]
-            log_p = F.log_softmax(logits, -1, dtype=exact)
-            log_target = log_p.gather(1, t).squeeze(1)
+            score = logits.gather(1, t).squeeze(1).to(exact)
+            most, best = logits.max(-1)
+            is_best[rows] = best == target[rows]
+            # in place: passes over the table are what it costs
+            powers = logits.sub_(most[:, None]).exp_()
+            mass = powers.sum(-1, dtype=exact)
+            norm = most.to(exact) + mass.log()
+            log_target = score - norm
             losses[rows] = entropy - kept * log_target
             if other:
-                norm = logits.gather(1, t).squeeze(1) - log_target
                 total = h.to(exact) @ w_sum.to(exact) + b_sum
                 losses[rows] -= other * (total - vocab * norm)
             if layer is None:
                 continue
             # p - q, but for the mass that all symbols share: `_Layer.less`
-            table = log_p.exp_() if dtype == exact else logits.softmax(-1, dtype=dtype)
-            del logits, log_p
-            table.scatter_(1, t, (log_target.exp() - kept)[:, None].to(dtype))
-            factor = None if scale is None else scale[rows, None].to(dtype)
-            grad_h = table @ w
+            table = _Table(powers, mass)
+            table.put(t, (log_target.exp() - kept)[:, None])
+            grad_h = table.times(w)
             if other:
-                grad_h -= (other * w_sum).to(dtype)
-            if factor is not None:
-                grad_h *= factor
-                h = h * factor
-            grad_hidden[rows] = grad_h
+                grad_h -= other * w_sum
+            factor = torch.ones_like(score) if scale is None else scale[rows].to(score)
+            grad_hidden[rows] = grad_h * factor[:, None]
             layer.add(table, h, factor)
-            del table
+            del table, powers, logits
         total = (losses if scale is None else losses * scale).sum()
         if layer is not None:
             grads = layer.less(other)
@@ -224,16 +225,19 @@ class _ColumnsOfTargets(torch.autograd.Function):
         is_frame = on_device(frame < torch.tensor(n_frames)[:, None], hidden.device)
         # an impossible target costs nothing where the loss says so, and teaches nothing
         factor = is_frame * (scale * (losses.detach() != 0))[:, None]
-        factor = factor[..., None] * (1.0 - excess.transpose(0, 1))
+        factor = factor * (1.0 - excess.transpose(0, 1).squeeze(2))
         grad_hidden = torch.empty_like(hidden)
         for number, rows in enumerate(runs):
-            table = tables[number].softmax(-1, dtype=dtype)
+            powers = tables[number].softmax(-1, dtype=dtype).flatten(0, 1)
             tables[number] = None
-            table.scatter_(2, _over(symbols[rows], table), grad[rows].to(dtype))
-            by = factor[rows].to(dtype)
-            grad_hidden[rows] = (table @ w) * by
-            h = hidden[rows].to(dtype) * by
-            layer.add(table.flatten(0, 1), h.flatten(0, 1), by.flatten(0, 1))
+            table = _Table(powers, torch.ones_like(factor[rows]).flatten())
+            del powers
+            symbol = _over(symbols[rows], hidden[rows]).flatten(0, 1)
+            table.put(symbol, grad[rows].flatten(0, 1))
+            by = factor[rows].flatten()
+            grad_h = table.times(w) * by[:, None]
+            grad_hidden[rows] = grad_h.view_as(hidden[rows])
+            layer.add(table, hidden[rows].flatten(0, 1), by)
         ctx.save_for_backward(grad_hidden, *layer.less(0.0))
         return total
 
@@ -249,33 +253,59 @@ def _over(symbols: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return symbols[:, None].expand(-1, table.size(1), -1)
 
 
+class _Table:
+    """Probabilities of V symbols for each of n tokens, but for a factor of a token.
+
+    What reads the table divides by it: to divide the table would be another pass.
+
+    Args:
+        powers: (n, V).
+        mass: (n,) what a row of them adds up to.
+    """
+
+    def __init__(self, powers: torch.Tensor, mass: torch.Tensor):
+        self._powers, self._mass = powers, mass
+
+    def put(self, symbols: torch.Tensor, values: torch.Tensor) -> None:
+        """Write values (n, C) instead of the probabilities of symbols (n, C)."""
+        values = values * self._mass[:, None]
+        self._powers.scatter_(1, symbols, values.to(self._powers.dtype))
+
+    def times(self, weight: torch.Tensor) -> torch.Tensor:
+        """(n, D) the table times (V, D), in `exact`."""
+        return (self._powers @ weight) / self._mass[:, None]
+
+    def weigh(self, hidden: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """(V, D) the table, each token by its factor (n,), times hidden (n, D)."""
+        share = (factor / self._mass)[:, None]
+        return self._powers.T @ (hidden * share).to(self._powers.dtype)
+
+
 class _Layer:
     """Gradients of the output layer, added up over runs of tokens."""
 
     def __init__(self, weight, bias, exact: torch.dtype):
         self._like = weight
-        self._weight = torch.zeros_like(weight, dtype=exact)
-        self._bias = None if bias is None else torch.zeros_like(bias, dtype=exact)
-        self._hidden = weight.new_zeros(weight.size(1), dtype=exact)
-        self._mass = weight.new_zeros((), dtype=exact)
+        self._has_bias = bias is not None
+        shape = (weight.size(0), weight.size(1) + _BESIDE * self._has_bias)
+        self._table = weight.new_zeros(shape, dtype=exact)
+        self._hidden = weight.new_zeros(shape[1], dtype=exact)
 
-    def add(self, table, hidden, factor) -> None:
-        """Tokens with `table` (n, V) and `hidden` (n, D), weighted by `factor`."""
-        if table.dtype == self._weight.dtype:
-            self._weight.addmm_(table.T, hidden)
-        else:
-            self._weight += table.T @ hidden
-        self._hidden += hidden.sum(0)
-        if self._bias is not None:
-            ones = table.new_ones(len(table), 1) if factor is None else factor
-            self._bias += (table.T @ ones).squeeze(1)
-            self._mass += ones.sum()
+    def add(self, table: _Table, hidden: torch.Tensor, factor: torch.Tensor) -> None:
+        """Tokens with hidden states (n, D), weighted by a factor (n,)."""
+        hidden = hidden.to(factor)
+        if self._has_bias:  # which has an input of 1
+            hidden = F.pad(hidden, (0, _BESIDE))
+            hidden[:, -_BESIDE] = 1.0
+        self._table += table.weigh(hidden, factor)
+        self._hidden += factor @ hidden
 
     def less(self, other: float) -> list[torch.Tensor]:
         """The gradients, without the mass `other` that every symbol of a token has."""
         if other:
-            self._weight -= other * self._hidden
-            if self._bias is not None:
-                self._bias -= other * self._mass
-        grads = [self._weight] + ([] if self._bias is None else [self._bias])
-        return [g.to(self._like.dtype) for g in grads]
+            self._table -= other * self._hidden
+        width = self._like.size(1)
+        grads = [self._table[:, :width].to(self._like.dtype)]
+        if self._has_bias:
+            grads.append(self._table[:, width].to(self._like.dtype))
+        return grads

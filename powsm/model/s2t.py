@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoderLayer
+from espnet2.asr.layers.cgmlp import ConvolutionalSpatialGatingUnit
 from espnet2.legacy.nets.pytorch_backend.conformer.swish import Swish
 from espnet2.legacy.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
 from espnet2.s2t.espnet_model import ESPnetS2TModel
@@ -36,6 +37,8 @@ def _norms_before_products(module: torch.nn.Module) -> list[str]:
     if isinstance(module, EBranchformerEncoderLayer):
         names = ("norm_ff_macaron", "norm_mha", "norm_mlp", "norm_ff")
         return [name for name in names if hasattr(module, name)]
+    if isinstance(module, ConvolutionalSpatialGatingUnit):
+        return ["norm"]
     if isinstance(module, DecoderLayer) and module.normalize_before:
         return ["norm1", "norm2", "norm3"]
     return []
