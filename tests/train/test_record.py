@@ -202,6 +202,19 @@ def test_an_experiment_without_weights_may_change(recipe):
     assert yaml.safe_load((recipe / "exp/config.yaml").read_text())["seed"] == 2
 
 
+def test_a_training_that_failed_at_once_leaves_no_record_that_binds_the_next(recipe):
+    """Data made anew after it were once said to be something else on going on."""
+    exp = recipe / "exp"
+    for path in [*exp.glob("*.pth"), *exp.glob("checkpoints/*")]:
+        path.unlink()
+    record = exp / "trained_on.json"
+    earlier = record.read_text()
+    other_text(recipe)
+    go_on(recipe)
+    assert record.read_text() != earlier
+    go_on(recipe, "max_epoch=3")
+
+
 def test_an_experiment_of_an_earlier_version_goes_on_and_says_what_is_not_compared(
     recipe, caplog
 ):

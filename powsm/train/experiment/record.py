@@ -129,11 +129,12 @@ def check_experiment(
 def keep_record(
     args: argparse.Namespace, *, train_folder: Path, valid_folder: Path, exp: Path
 ) -> None:
-    """Write what an experiment is trained on, unless it has weights without a record.
+    """Write what an experiment is trained on, unless it has weights already.
 
-    What those were trained on is not known, and must not be claimed.
+    What those were trained on without a record is not known, and must not be claimed;
+    a record without weights is of a training that failed before its first update.
     """
-    if (exp / RECORD_FILE).exists() or has_weights(exp):
+    if has_weights(exp):
         return
     record = identify(args, train_folder=train_folder, valid_folder=valid_folder)
     write_whole(
