@@ -220,7 +220,7 @@ def test_utterances_weigh_the_same_whatever_their_duration():
     assert durations.mean() == pytest.approx(7.4, abs=0.15)
     assert durations.std() == pytest.approx(4.4, abs=0.25)
     conf = load_with_base(ROOT / "conf/train_powsm_fast.yaml")
-    options = BatchOptions(**conf["batch_conf"], seed=conf["seed"])
+    options = BatchOptions(**conf["batch_conf"], seed=conf["seed"]).shared_by(1)
     for name, weight in class_weights(durations, options).items():
         assert weight == pytest.approx(1, abs=0.01), name
 
