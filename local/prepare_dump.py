@@ -37,13 +37,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--policy", choices=ipa.POLICIES, default="strict", help="of phones")
     add("--labels", choices=LABELS, help="of train, dev; default: as --policy was made")
     add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
-    seconds = "seconds; train, dev"
-    add("--min_duration", type=number(), default=MIN_DURATION_S, help=seconds)
+    add(
+        *("--min_duration",),
+        **{"type": number(), "default": MIN_DURATION_S, "help": "seconds; train, dev"},
+    )
     most = Limits.max_duration_s
     add("--max_duration", type=number(above=True), default=most, help="train, dev")
     add("--max_phones", type=whole(1), default=MAX_PHONES, help="train, dev")
-    share = {"type": number(0, 1), "help": "of characters"}
-    add("--max_unknown_rate", **share, default=MAX_UNKNOWN_RATE)
+    add(
+        *("--max_unknown_rate",),
+        **{"type": number(0, 1), "default": MAX_UNKNOWN_RATE, "help": "of characters"},
+    )
     add("--langs", default="", help="ISO 639-3 codes; others are dropped; train, dev")
     add("--subset", choices=list(SUBSET_HOURS), help="of train, stratified by language")
     add("--seed", type=whole(), default=42, help="of the subset")
@@ -51,11 +55,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    limits = (args.min_duration, args.max_duration, args.max_phones)
-    named = ("policy", "text_policy", "max_unknown_rate", "subset", "seed")
     settings = Settings(
-        **{name: getattr(args, name) for name in named},
-        limits=Limits(*limits, only_languages=languages_named(args.langs)),
+        policy=args.policy,
+        text_policy=args.text_policy,
+        limits=Limits(
+            args.min_duration,
+            args.max_duration,
+            args.max_phones,
+            only_languages=languages_named(args.langs),
+        ),
+        max_unknown_rate=args.max_unknown_rate,
+        subset=args.subset,
+        seed=args.seed,
         tasks=tuple(args.tasks.split(",")),
         labels=args.labels or default_labels(args.policy),
     )

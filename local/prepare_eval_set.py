@@ -55,9 +55,16 @@ def run(options: argparse.Namespace) -> None:
                 variable = f"set {known.variable} in db.sh; " * bool(known.variable)
                 way_out = f"{variable}{known.access}"
             raise PowsmError(f"{name}: where it lies is not known; {way_out}")
-        named = ("lang", "text_policy", "max_unknown_rate", "allow_incomplete")
-        how = {option: getattr(options, option) for option in named}
-        made = prepare_eval_set(name, source, options.data, options.dump, **how)
+        made = prepare_eval_set(
+            name,
+            source,
+            options.data,
+            options.dump,
+            lang=options.lang,
+            text_policy=options.text_policy,
+            max_unknown_rate=options.max_unknown_rate,
+            allow_incomplete=options.allow_incomplete,
+        )
         log.info("%s: %d utterances, %.2f h", name, made.n_utts, made.hours)
     for fault in size_faults(names, options.dump, sets):
         log.warning("%s", fault)

@@ -49,9 +49,15 @@ def run(options: argparse.Namespace) -> None:
     refuse_unused(options, "ipa_tier", why="there is no --tier", unless=has_tier)
     why = f"all go to {options.split}"
     refuse_unused(options, "seed", why=why, unless=options.split is None)
-    named = ("g2p", "tier", "ipa_tier", "split", "seed", "human")
-    how = {name: getattr(options, name) for name in named}
-    asked = as_asked(options.lang, **how)
+    asked = as_asked(
+        options.lang,
+        g2p=options.g2p,
+        tier=options.tier,
+        ipa_tier=options.ipa_tier,
+        split=options.split,
+        seed=options.seed,
+        human=options.human,
+    )
     corpus = bring(options.source, options.name, options.downloads, asked)
     parts = ", ".join(
         f"{split} {n:,} ({60 * corpus.hours[split]:.1f} min)"
@@ -59,7 +65,10 @@ def run(options: argparse.Namespace) -> None:
     )
     log.info(
         "%s: %s of %s: %s",
-        *(corpus.folder, corpus.kind, " ".join(corpus.languages), parts),
+        corpus.folder,
+        corpus.kind,
+        " ".join(corpus.languages),
+        parts,
     )
     if not options.human and options.g2p != "espeak":
         log.info(

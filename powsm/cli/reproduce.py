@@ -197,9 +197,13 @@ def prepare(planned: list["PlannedDecode"], options: argparse.Namespace) -> None
 
     for name, source in {item.query.set: item.source for item in planned}.items():
         if source is not None:
-            places = (source, options.data, options.dump)
-            is_less = {"allow_incomplete": options.allow_incomplete}
-            prepare_eval_set(name, *places, **is_less)
+            prepare_eval_set(
+                name,
+                source,
+                options.data,
+                options.dump,
+                allow_incomplete=options.allow_incomplete,
+            )
     for name, whole in {i.query.set: i.part_of for i in planned if i.part_of}.items():
         write_part(options.dump / whole, options.dump / name, options.sets[name].langs)
 
@@ -364,8 +368,9 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
         if not options.dry_run:
             prepare(planned, options)
             decode(planned, model, options)
-        known = (options.sets, tuple(planned))
-        scores = ExperimentScores(model.exp, options.dump, None, *known)
+        scores = ExperimentScores(
+            model.exp, options.dump, None, options.sets, tuple(planned)
+        )
         systems.append(system_of(model.exp, scores, model.source, any_training=False))
     folder = options.conf / "tables"
     outcomes = check_claims(
