@@ -14,7 +14,7 @@ import yaml
 from sentencepiece import sentencepiece_model_pb2
 from tiny_model import CTC_SETTINGS, SETTINGS, make_args
 
-from powsm.model.espnet_tasks import task_of_model
+from powsm.model.build import task_of_model
 from powsm.train import config
 from powsm.vocabulary.train import write_tokenizer
 

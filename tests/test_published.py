@@ -19,7 +19,7 @@ from espnet2.utils.get_default_kwargs import get_default_kwargs
 from powsm.cli.stages import tokens
 from powsm.decode.profile import Profile
 from powsm.languages import LANGUAGES
-from powsm.model.espnet_tasks import task_of_model
+from powsm.model.build import task_of_model
 from powsm.model.s2t import PowsmTask
 from powsm.phones.inventory import INVENTORY
 from powsm.report.paper.spec import load_sets, load_table

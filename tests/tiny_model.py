@@ -7,7 +7,7 @@ import torch
 import yaml
 from dump_builder import make_dump
 
-from powsm.model.espnet_tasks import task_of_model
+from powsm.model.build import task_of_model
 from powsm.train import config
 from powsm.vocabulary.train import TokenizerSettings, train_tokenizer
 

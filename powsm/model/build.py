@@ -7,18 +7,21 @@ published models use. Anything else is built by the task.
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 
-import torch
 from espnet2.asr.ctc import CTC
 from espnet2.s2t.espnet_ctc_model import ESPnetS2TCTCModel
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 
-from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model import s2t, s2t_ctc
+from powsm.model.kernels import choose_attention, choose_convolutions
 from powsm.model.s2t_ctc import PowsmCtcModel, set_language_dropout
 
 log = logging.getLogger(__name__)
+
+# trained by ESPnet's s2t_ctc task; its S2T task has the others
+CTC_ONLY_MODELS = ("espnet_ctc", "powsm_ctc")
 
 # What ESPnet's S2T task offers, by key of its configuration and by the value there
 _CLASSES: dict[str, dict[str, str]] = {
@@ -54,48 +57,19 @@ _CLASSES: dict[str, dict[str, str]] = {
     },
 }
 _OPTIONAL = ("specaug", "normalize", "decoder", "promptencoder")  # may be null
-_LONGEST_FAULT = 300  # characters of what a compiler says
 _NOT_IN_TABLE = ("preencoder", "postencoder", "input_size", "init")
 
 
-def choose_kernels() -> None:
-    """What PyTorch is not to take on a GPU: attention by cuDNN.
-
-    It makes a plan for every shape that it has not seen, and here nearly every batch
-    and every token of a search has one.
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def compile_layers(
-    model: torch.nn.Module, trial: Callable[[], None], backend: str = "inductor"
-) -> str | None:
-    """Let PyTorch compile the layers of encoder and decoder, for batches of all shapes.
-
-    Those of a kind are the same code with other weights, so that one graph serves all.
+def task_of_model(model: str | None) -> type:
+    """ESPnet's task class, with our models among its choices.
 
     Args:
-        trial: takes a step with the model, in which they are compiled.
-        backend: of `torch.compile`.
-
-    Returns:
-        Why it does not work, and then nothing is compiled; None where it does.
+        model: `model` of a training configuration; None is the default, an
+            encoder-decoder.
     """
-    stacks = (model.encoder.encoders, model.decoder.decoders if model.decoder else ())
-    layers = [layer for stack in stacks for layer in stack]
-    for layer in layers:
-        layer.compile(dynamic=True, backend=backend)
-    torch._dynamo.config.suppress_errors = False
-    try:
-        trial()
-    except Exception as err:  # the compiler's own, and whatever it called
-        for layer in layers:
-            layer._compiled_call_impl = None
-        message = " ".join(str(err).split())  # which takes many lines
-        return f"{type(err).__name__}: {message[:_LONGEST_FAULT]}"
-    # a shape that comes later and fails is computed as before, with a warning
-    torch._dynamo.config.suppress_errors = True
-    return None
+    if model in CTC_ONLY_MODELS:
+        return s2t_ctc.PowsmCtcTask
+    return s2t.PowsmTask
 
 
 def build(config: Mapping) -> ESPnetS2TModel | PowsmCtcModel:
@@ -112,10 +86,11 @@ def build(config: Mapping) -> ESPnetS2TModel | PowsmCtcModel:
         TypeError: a part does not take what the configuration gives it.
         PowsmError: a model without a decoder, whose encoder is one that we do not read.
     """
-    choose_kernels()
     if config.get("model") in CTC_ONLY_MODELS:
         config = {**config, "model": "powsm_ctc"}
+    choose_attention()
     model = _build(config)
+    choose_convolutions(model)
     if isinstance(model, PowsmCtcModel):
         set_language_dropout(model, config.get("preprocessor_conf") or {})
     return model

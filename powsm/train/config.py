@@ -14,7 +14,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
 from powsm.files.whole import atomic_write
-from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.build import CTC_ONLY_MODELS, task_of_model
 from powsm.settings import ConfigError, apply_overrides, load_with_base
 from powsm.train.dataset import CTC_TARGETS
 from powsm.train.faults import faults

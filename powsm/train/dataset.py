@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from powsm.audio import n_encoder_frames
 from powsm.errors import PowsmError
 from powsm.model.batch import Batch
-from powsm.model.espnet_tasks import CTC_ONLY_MODELS
+from powsm.model.build import CTC_ONLY_MODELS
 from powsm.model.s2t_ctc import N_PREFIX
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError

@@ -10,7 +10,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import int_or_none, str2bool, str_or_none
 
 from powsm.audio import SAMPLE_RATE
-from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.build import CTC_ONLY_MODELS, task_of_model
 from powsm.settings import fits, hint_name, is_number, nearest, unknown_keys, value_at
 from powsm.tasks import TASKS
 from powsm.train.augment import settings as augmentation

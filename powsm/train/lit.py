@@ -36,8 +36,8 @@ from espnet2.train.lightning_espnet_model import LitESPnetModel
 
 from powsm.audio import SAMPLE_RATE
 from powsm.model.batch import Batch
-from powsm.model.build import choose_kernels, compile_layers
-from powsm.model.espnet_tasks import task_of_model
+from powsm.model.build import task_of_model
+from powsm.model.kernels import choose_attention, choose_convolutions, compile_layers
 from powsm.model.layout import LayoutMaker
 from powsm.model.s2t_ctc import PowsmCtcModel, set_language_dropout
 from powsm.prepare.index import ExampleIndex
@@ -75,8 +75,9 @@ class LitPowsm(LitESPnetModel):
         L.LightningModule.__init__(self)
         self.args = args
         self.folders = {"train": Path(train_folder), "valid": Path(valid_folder)}
-        choose_kernels()
+        choose_attention()
         self.model = task_of_model(args.model).build_model(args=args)
+        choose_convolutions(self.model)
         if isinstance(self.model, PowsmCtcModel):
             set_language_dropout(self.model, args.preprocessor_conf)
             if source := dict(args.model_conf).get("teacher"):

@@ -20,7 +20,7 @@ from espnet2.tasks import s2t, s2t_ctc
 from powsm.audio import AudioError, read_audio
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write
-from powsm.model.espnet_tasks import CTC_ONLY_MODELS
+from powsm.model.build import CTC_ONLY_MODELS
 from powsm.model.find import keep_normaliser, keep_tokens
 from powsm.settings import ConfigError
 from powsm.train import config

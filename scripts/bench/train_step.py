@@ -43,7 +43,8 @@ from scipy.stats import beta
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.model.batch import Batch
-from powsm.model.espnet_tasks import task_of_model
+from powsm.model.build import task_of_model
+from powsm.model.kernels import choose_convolutions
 from powsm.model.s2t_ctc import N_PREFIX
 from powsm.model.start_from import NewTokens, extend_pieces
 from powsm.prepare.index import ExampleIndex
@@ -321,6 +322,7 @@ def check(size: Size, folder: Path) -> tuple[float, float]:
     stock = build(kind.task, args)
     mine = settings(size, folder, ours=True, dropout=False)
     mine = build(task_of_model(kind.ours), mine, like=stock)
+    choose_convolutions(mine)
     unpadded = next(iter(our_batches(args, folder, size)))
     padded = next(iter(stock_batches(args, kind, train=False)))
     padded.pop("utt_id", None)
@@ -346,6 +348,7 @@ def measure(size: Size, folder: Path, n_batches: int | None) -> dict:
     lengths = ExampleIndex(folder).n_samples
     del stock
     mine = build(task_of_model(kind.ours), mine_args)
+    choose_convolutions(mine)
     batches = our_batches(args, folder, size)
     seconds["ours"] = seconds_an_example(mine, batches, n_batches)
     return {

@@ -15,7 +15,7 @@ from powsm.cluster.costs import (
     training_row,
     work_of,
 )
-from powsm.model.espnet_tasks import task_of_model
+from powsm.model.build import task_of_model
 from powsm.settings import apply_overrides, load_with_base
 from powsm.train import config
 

@@ -7,7 +7,7 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask
 from s2t_examples import SETTINGS, TOKENS, make_batches
 
-from powsm.model.build import compile_layers
+from powsm.model.kernels import compile_layers
 from powsm.model.s2t import PowsmModel
 from powsm.train import config
 

@@ -9,7 +9,7 @@ from dump_builder import make_dump
 from espnet2.tasks.s2t import S2TTask
 from tiny_model import CTC_SETTINGS, SETTINGS, make_args, make_experiment, make_tokens
 
-from powsm.model.espnet_tasks import task_of_model
+from powsm.model.build import task_of_model
 from powsm.model.find import CheckpointError
 from powsm.model.start_from import ADDED_FILE, added_tokens, start_from
 from powsm.prepare.index import ExampleIndex

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from powsm.model.build import choose_kernels
+from powsm.model.kernels import choose_attention
 from powsm.train.gpu import decoding, kernels, loop, steps
 from powsm.train.gpu.material import Material
 
@@ -48,7 +48,7 @@ def check_gpu(
     """
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     began = time.monotonic()
-    choose_kernels()
+    choose_attention()
     found: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         material = Material(config, device, Path(folder), is_tiny)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
-from powsm.model.build import compile_layers
+from powsm.model.kernels import compile_layers
 from powsm.train.gpu import measuring
 from powsm.train.gpu.material import Material
 
