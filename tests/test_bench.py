@@ -132,6 +132,7 @@ def test_texts_of_a_trained_model_are_compared_with_stock(load, tmp_path):
     assert [row["task"] for row in rows] == ["asr", "pr", "g2p", "p2g"]
     for row in rows:
         assert row["n_utts"] == row["same"]["best_path"] == 1
+        assert row["same"]["stock_search"] == 1
         assert len(row["gains"]) == 1 - row["same"]["prefix_beam"]
 
 

@@ -241,13 +241,18 @@ def _decode_by_ctc(
 
     def read(
         task: str, texts: list[str], barred: Sequence[int], options: SearchOptions
-    ) -> list[list[CTCHypothesis]]:
+    ) -> list[list[CTCHypothesis]] | list[list[Hypothesis]]:
         heads, lens = recogniser.ctc_heads(
             speech, langs, task, texts, profile.window, profile.blocks
         )
         # of the last pass that there is: a prompt that is predicted takes one before
         _keep_blocks(recogniser, profile.blocks, records, heads, lens)
-        return _read_ctc(recogniser, options, barred, heads[max(heads)], lens)
+        log_probs = heads[max(heads)]
+        if options.ctc_weight == 1:
+            searcher = Searcher(recogniser.model, options, barred)
+            prompts = [[recogniser.model.sos]] * len(batch)
+            return searcher.search(log_probs, lens, prompts)
+        return _read_ctc(recogniser, options, barred, log_probs, lens)
 
     texts = [item.text_prev for item in batch]
     hypotheses = _read_prompted(recogniser, profile, task, records, texts, read)

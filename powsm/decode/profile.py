@@ -81,7 +81,8 @@ class Profile:
         name: the file's name without `.yaml`; results are in a folder of this name.
         decode: `attention`, `joint` (decoder with CTC) or `ctc`: the CTC head alone,
             which says phones whatever the task, but for a model without a decoder:
-            that does all tasks by CTC.
+            that does all tasks by CTC. `joint` with a `ctc_weight` of 1 is for it too:
+            ESPnet's search, token by token, where `ctc` goes frame by frame.
         tasks: of `pr asr g2p p2g lid`.
         lang: `own` (of each utterance), `detected` (by the model), or a symbol like
             `<unk>` for all.
@@ -221,10 +222,10 @@ class Profile:
                     f"{' '.join(others)}; use decode: attention or joint"
                 )
             return
-        if self.decode != "ctc":
+        if self.decode != "ctc" and self.search.ctc_weight != 1:
             raise self._error(
                 f"decode: {self.decode} is for models with a decoder, and this one has "
-                "none; use decode: ctc"
+                "none; use decode: ctc, or joint with search.ctc_weight 1"
             )
         if not finds_language and (LID in self.tasks or self.lang == "detected"):
             asked = "lid" if LID in self.tasks else "lang: detected"

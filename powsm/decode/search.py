@@ -25,6 +25,7 @@ from powsm.decode.ctc_prefix import HeadColumns, PrefixScorer, Table
 from powsm.decode.profile import SearchOptions
 from powsm.errors import PowsmError
 from powsm.model.features import on_device
+from powsm.model.s2t_ctc import PowsmCtcModel
 
 PRE_BEAM_RATIO = 1.5  # tokens that CTC scores for each hypothesis kept
 RETRY_STEP = 0.1  # by which minlenratio falls when no hypothesis ended
@@ -39,8 +40,9 @@ class Searcher:
     """Finds the best token sequences of encoded utterances.
 
     Args:
-        model: in evaluation mode, with a Transformer decoder; on any device, float32
-            or bfloat16 (scores are always added up in float64).
+        model: in evaluation mode, with a Transformer decoder, or without one where
+            `ctc_weight` is 1; on any device, float32 or bfloat16 (scores are always
+            added up in float64).
         options: see `SearchOptions`.
         barred: token ids that never come out.
 
@@ -50,7 +52,7 @@ class Searcher:
 
     def __init__(
         self,
-        model: ESPnetS2TModel,
+        model: ESPnetS2TModel | PowsmCtcModel,
         options: SearchOptions,
         barred: Sequence[int] = (),
     ):
@@ -66,8 +68,11 @@ class Searcher:
         self._model = model
         self._options = options
         tokens = model.token_list
-        self._notimestamps = tokens.index("<notimestamps>")
-        times = [i for i, t in enumerate(tokens) if _TIME_SYMBOL.fullmatch(t)]
+        self._has_decoder = getattr(model, "decoder", None) is not None
+        times = []  # no model without a decoder is asked for them
+        if self._has_decoder:
+            self._notimestamps = tokens.index("<notimestamps>")
+            times = [i for i, t in enumerate(tokens) if _TIME_SYMBOL.fullmatch(t)]
         device = next(model.parameters()).device
         self._always_barred = torch.tensor([*times, *barred], device=device).long()
         # without a decoder, or with few tokens, CTC scores the whole vocabulary
@@ -84,11 +89,13 @@ class Searcher:
         """Decode a batch.
 
         Args:
-            encoder_out: (B, T, D).
+            encoder_out: (B, T, D), or of a model without a decoder what its last head
+                says, (B, T, V) log-probabilities.
             encoder_out_lens: (B,) true numbers of frames, at least 1.
             prompts: for each utterance the token ids that its output starts from,
                 `[<sop> previous text ...] <sos> <lang> <task> <notimestamps>`;
-                lengths may differ.
+                lengths may differ. Without a decoder `<sos>` alone: its encoder has
+                read the prompt.
 
         Returns:
             For each utterance up to `nbest` hypotheses, best first. The list is empty
@@ -127,7 +134,9 @@ class Searcher:
                     f"utterance {b} of the batch: {n} encoder frames; expected 1 to "
                     f"{n_frames}. Leave out utterances too short to encode"
                 )
-            if self._model.sos not in prompt or self._notimestamps not in prompt:
+            if self._has_decoder and not {self._model.sos, self._notimestamps} <= set(
+                prompt
+            ):
                 raise PowsmError(
                     f"prompt {b} of the batch: {list(prompt)} lacks <sos> "
                     f"({self._model.sos}) or <notimestamps> ({self._notimestamps}); "
@@ -182,6 +191,8 @@ class Searcher:
         ]
 
     def _ctc_scores(self, memory: Tensor) -> Table | HeadColumns:
+        if not self._has_decoder:
+            return Table(memory)
         head = self._model.ctc.ctc_lo
         if self._is_pre_beam:
             return HeadColumns(head, memory)

@@ -20,9 +20,10 @@ number of recordings that are decoded together:
 On one CPU thread, in seconds of the process: other work on the machine does not count.
 
 With --exp and --data, a line for each task of a trained model and a test set, and no
-times: how many recordings have the text of stock ESPnet by the best path and by the
-beam of prefixes, 30 wide, and of the others by how much what is said here is likelier,
-summed over all paths (`gains`; below 0 where stock found the better one):
+times: how many recordings have the text of stock ESPnet by the best path, by its search
+token by token, 30 wide, and by the beam of prefixes; and where the last differs by how
+much what is said here is likelier, summed over all paths (`gains`; below 0 where stock
+found the better one):
 
     scripts/bench/decode_ctc_only.py --exp exp/mini_ctc --data dump/raw/test_asterisk
 """
@@ -45,7 +46,7 @@ from powsm.audio import SAMPLE_RATE
 from powsm.decode.batch import Item, decode_batch, items, read_speech
 from powsm.decode.profile import Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
-from powsm.model.espnet_tasks import CTC_ONLY_MODELS, task_of_model
+from powsm.model.build import CTC_ONLY_MODELS, task_of_model
 from powsm.model.find import find_model
 from powsm.tasks import PUBLISHED_TASKS
 from powsm.train import config
@@ -54,6 +55,11 @@ CONF = Path(__file__).parents[2] / "conf"
 BEAM = 5
 WIDE = 30  # where texts are compared
 TASK = "pr"
+_WAYS = {  # in which texts are compared
+    "best_path": ("ctc", SearchOptions()),
+    "stock_search": ("joint", SearchOptions(beam_size=WIDE, ctc_weight=1.0)),
+    "prefix_beam": ("ctc", SearchOptions(beam_size=WIDE)),
+}
 
 
 def make_experiment(folder: Path, tokens: Path, config_file: Path) -> Path:
@@ -189,7 +195,7 @@ def compare(exp: Path, data: Path, n_utts: int) -> Iterator[dict]:
     for task in PUBLISHED_TASKS:
         rows = items(data, task)
         rows = rows[:: max(1, len(rows) // n_utts)][:n_utts]
-        same = {"best_path": 0, "prefix_beam": 0}
+        same = dict.fromkeys(_WAYS, 0)
         gains = []
         for item in rows:
             speech = read_speech(item.audio, 960)
@@ -197,14 +203,12 @@ def compare(exp: Path, data: Path, n_utts: int) -> Iterator[dict]:
             path = stock.best_path(speech.numpy(), item.text_prev, **asked)[0][1]
             beam = stock(speech.numpy(), item.text_prev, **asked)[0][1]
             said = {}
-            for name, search in (
-                ("best_path", SearchOptions()),
-                ("prefix_beam", SearchOptions(beam_size=WIDE)),
-            ):
-                profile = Profile("bench", decode="ctc", tasks=(task,), search=search)
+            for name, (how, search) in _WAYS.items():
+                profile = Profile("bench", decode=how, tasks=(task,), search=search)
                 (record,) = decode_batch(recogniser, profile, task, [item], [speech])
                 said[name] = record["tokens"]
             same["best_path"] += said["best_path"] == path
+            same["stock_search"] += said["stock_search"] == beam
             same["prefix_beam"] += said["prefix_beam"] == beam
             if said["prefix_beam"] != beam:
                 total = PathSums(recogniser, speech, item, task)

@@ -114,6 +114,30 @@ def test_beam_is_no_worse_than_stock_and_its_own_best_path(recogniser, stock, co
         assert total(record["tokens"]) >= total(searched) - 1e-3
 
 
+STOCK_SEARCH = SearchOptions(beam_size=30, ctc_weight=1.0, nbest=3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_search_token_by_token_is_that_of_stock(recogniser, stock, corpus, task):
+    """The n best of each, with their scores; and the first of a batch."""
+    profile = Profile("x", decode="joint", tasks=TASKS, search=STOCK_SEARCH)
+    batch, speech, records = decode(recogniser, profile, task, corpus / "dump/dev")
+    said = set()
+    for item, samples, together in zip(batch, speech, records, strict=True):
+        (record,) = decode_batch(recogniser, profile, task, [item], [samples])
+        symbols = {"lang_sym": item.lang_sym, "task_sym": f"<{task}>"}
+        stock.nbest = 3
+        theirs = stock(samples.numpy(), item.text_prev, **symbols)
+        assert [hyp["tokens"] for hyp in record["nbest"]] == [t[1] for t in theirs]
+        scores = [float(hyp.score) for *_, hyp in theirs]
+        assert [hyp["score"] for hyp in record["nbest"]] == pytest.approx(
+            scores, abs=1e-3
+        )
+        assert together["tokens"] == record["tokens"]
+        said.add(tuple(record["tokens"]))
+    assert len(said) == 5
+
+
 def test_language_task_and_prompt_are_heard(recogniser, corpus):
     folder = corpus / "dump/dev"
     said = {task: decode(recogniser, GREEDY, task, folder)[2] for task in TASKS}
