@@ -1,5 +1,6 @@
 """Batches of an epoch in their order, for one rank, from any of them on."""
 
+import io
 import multiprocessing
 import pickle
 import resource
@@ -14,6 +15,7 @@ from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from powsm.errors import PowsmError
@@ -29,7 +31,8 @@ STOP_SIGNALS = (
 )
 
 _FILES = 256  # descriptors of a process, and more for each loading process
-_FILES_A_WORKER = 64  # two batches of it under way, with a descriptor a tensor
+_FILES_A_WORKER = 16  # two batches of it under way, a descriptor each, and pipes
+_ALIGNMENT = 64  # bytes; where a tensor begins in the memory of its batch
 
 # When this process began to wait for a batch; None while it does not.
 waiting_since: float | None = None
@@ -239,23 +242,72 @@ def _allow_files(n: int) -> None:
 
 @dataclass(frozen=True)
 class _Handed:
-    """A batch on its way from a loading process, its tensors in shared memory."""
+    """A batch on its way from a loading process, its tensors one stretch of memory.
 
-    data: bytes
+    PyTorch would share each on its own, with a file and a greeting of both processes.
+
+    Attributes:
+        memory: how to find the shared bytes of all tensors.
+        rest: the batch, with places in those bytes for tensors.
+    """
+
+    memory: bytes
+    rest: bytes
+
+    @classmethod
+    def of(cls, batch: Batch) -> "_Handed":
+        file = io.BytesIO()
+        pickler = _WithoutTensors(file)
+        pickler.dump(batch)
+        memory = torch.empty(pickler.n_bytes, dtype=torch.uint8).share_memory_()
+        for start, tensor in pickler.tensors:
+            stretch = memory[start : start + tensor.nbytes]
+            stretch.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        return cls(bytes(ForkingPickler.dumps(memory)), file.getvalue())
 
     def taken(self) -> Batch:
         try:
-            return pickle.loads(self.data)
+            memory = pickle.loads(self.memory)
         except (OSError, EOFError) as err:  # whoever holds the memory is gone
             raise LoadingError(
                 f"a loading process ended while it handed over a batch ({err}); is "
                 "there memory enough? Set num_workers lower; the same command goes on "
                 "from the last checkpoint"
             ) from err
+        return _WithTensors(io.BytesIO(self.rest), memory).load()
 
     def pin_memory(self) -> Batch:
         """PyTorch's loader asks, in a thread."""
         return self.taken().pin_memory()
+
+
+class _WithoutTensors(pickle.Pickler):
+    """Writes where tensors are to lie in place of what they hold."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.tensors: list[tuple[int, torch.Tensor]] = []
+        self.n_bytes = 0
+
+    def persistent_id(self, obj):
+        if not isinstance(obj, torch.Tensor):
+            return None
+        start = self.n_bytes
+        self.tensors.append((start, obj))
+        self.n_bytes += -(-obj.nbytes // _ALIGNMENT) * _ALIGNMENT
+        return start, obj.nbytes, obj.dtype, tuple(obj.shape)
+
+
+class _WithTensors(pickle.Unpickler):
+    """Reads tensors off the memory that they lie in."""
+
+    def __init__(self, file: io.BytesIO, memory: torch.Tensor):
+        super().__init__(file)
+        self._memory = memory
+
+    def persistent_load(self, place) -> torch.Tensor:
+        start, n_bytes, dtype, shape = place
+        return self._memory[start : start + n_bytes].view(dtype).view(shape)
 
 
 def _handed(laid_out: Callable[[Sequence[dict]], Batch], items: Sequence[dict]):
@@ -265,7 +317,7 @@ def _handed(laid_out: Callable[[Sequence[dict]], Batch], items: Sequence[dict]):
     """
     batch = laid_out(items)
     try:
-        return _Handed(bytes(ForkingPickler.dumps(batch)))
+        return _Handed.of(batch)
     except (OSError, RuntimeError) as err:
         remedy = "give it more (in a container --shm-size=8g), or set num_workers=0"
         if "AF_UNIX" in str(err):

@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,12 @@ from powsm.model.layout import LayoutMaker
 from powsm.prepare.index import ExampleIndex, IndexMismatchError
 from powsm.train.batches import BatchOptions
 from powsm.train.dataset import UtteranceDataset, collate
-from powsm.train.loader import LoadingError, UtteranceLoader, handing_over
+from powsm.train.loader import (
+    LoadingError,
+    UtteranceLoader,
+    _Handed,
+    handing_over,
+)
 
 
 def encode(example):
@@ -187,6 +193,24 @@ def test_workers_give_the_same_batches(folder):
         assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
+def test_a_batch_is_handed_over_with_one_file(folder):
+    dataset = UtteranceDataset(ExampleIndex(folder), encode, None)
+    batch = collate([dataset[(utt, 0, 0)] for utt in range(3)])
+    layout = {"mask": torch.tensor([[True, False, True]]), "n": torch.tensor(3)}
+    batch = replace(batch, layout=layout | {"none": torch.zeros(0, 2), "ids": (1, 2)})
+    before = len(os.listdir("/proc/self/fd"))
+    other = _Handed.of(batch).taken()
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    tensors = batch.tensors()
+    assert all(torch.equal(x, getattr(other, key)) for key, x in tensors.items())
+    assert other.utt_ids == batch.utt_ids and other.layout["ids"] == (1, 2)
+    for name in ("mask", "n", "none"):
+        found, expected = other.layout[name], batch.layout[name]
+        assert torch.equal(found, expected) and found.dtype == expected.dtype
+    storages = {x.untyped_storage().data_ptr() for x in other.tensors().values()}
+    assert len(storages) == 1
+
+
 def ctc_targets(folder, target, tasks=None):
     dataset = UtteranceDataset(ExampleIndex(folder), encode, tasks, target)
     batch = collate([dataset[(0, 0, 0)]])
@@ -255,9 +279,9 @@ def test_few_files_are_made_more_or_end_in_a_line(folder, monkeypatch, hard, is_
     monkeypatch.setattr(resource, "setrlimit", lambda kind, n: asked.append(n))
     if is_enough:
         list(make_loader(folder, num_workers=1))
-        assert asked == [(320, hard)]
+        assert asked == [(272, hard)]
     else:
-        with pytest.raises(LoadingError, match="100 files here, and loading needs 320"):
+        with pytest.raises(LoadingError, match="100 files here, and loading needs 272"):
             list(make_loader(folder, num_workers=1))
 
 
