@@ -58,6 +58,9 @@ if [[ $# -gt 0 ]]; then
     die "takes no arguments, got: $*"
 fi
 
+[[ ! -L ${venv} ]] || die "${venv} is a link to $(readlink "${venv}"): an environment \
+belongs to one checkout, whose powsm it runs. To make one here: remove the link"
+
 if [[ -f ${stamp} ]] && is_usable "${venv}/bin/python" &&
     [[ $(fingerprint "${venv}/bin/python") == "$(<"${stamp}")" ]]; then
     say "${venv} is up to date"

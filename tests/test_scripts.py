@@ -684,6 +684,20 @@ def test_setup_without_python_says_what_to_install(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+def test_setup_leaves_the_environment_of_another_checkout_alone(tmp_path):
+    other = tmp_path / "other/.venv"
+    other.mkdir(parents=True)
+    (other / "kept").touch()
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts/setup_env.sh", tmp_path / "scripts")
+    (tmp_path / ".venv").symlink_to(other)
+    done = run(script)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"{tmp_path}/.venv is a link to {other}" in line and "remove" in line
+    assert (other / "kept").exists()
+
+
 def test_setup_takes_no_arguments():
     done = run(ROOT / "scripts/setup_env.sh", "--gpu")
     assert done.returncode == 1
