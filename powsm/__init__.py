@@ -17,8 +17,8 @@ row do not know each other (tests/test_layers.py). docs/map.md is the longer gui
 """
 
 import importlib
-import importlib.util
 import sys
+from importlib.machinery import PathFinder
 
 __version__ = "0.1.0"
 
@@ -41,31 +41,46 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_OFFERED})
 
 
-class _QuietAttention:
-    """Imports ESPnet's attention without the line that it prints, every time, where
-    flash-attn is not installed: models are built with PyTorch's own attention."""
+class _ImportOfESPnet:
+    """Imports ESPnet without two things that cost seconds, or a line each time.
 
-    NAME = "espnet2.legacy.nets.pytorch_backend.transformer.attention"
+    For every function marked `@typechecked` typeguard compiles the whole module again,
+    to check the types of its arguments: a third of the start of training. And ESPnet's
+    attention prints a line where flash-attn is not installed, which no model here uses.
+    """
+
+    ATTENTION = "espnet2.legacy.nets.pytorch_backend.transformer.attention"
     LINE = "Failed to import Flash Attention"
 
     def find_spec(self, name: str, path: object = None, target: object = None):
-        if name != self.NAME:
+        if not name.startswith("espnet2."):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
-
-            def quietly(module) -> None:
-                module.print = self._print  # in place of the built-in, there alone
-                execute(module)
-
-            spec.loader.exec_module = quietly
+            spec.loader.exec_module = lambda module: self._import(module, execute)
         return spec
+
+    def _import(self, module, execute) -> None:
+        import typeguard
+
+        if module.__name__ == self.ATTENTION:
+            module.print = self._print  # in place of the built-in, there alone
+        marked = typeguard.typechecked
+        typeguard.typechecked = _unchecked
+        try:
+            execute(module)
+        finally:
+            typeguard.typechecked = marked
 
     def _print(self, text: str, file=None) -> None:
         if not text.startswith(self.LINE):
             (file or sys.stdout).write(f"{text}\n")
 
 
-sys.meta_path.insert(0, _QuietAttention())
+def _unchecked(function=None, **_):
+    """`typeguard.typechecked` as `python -O` has it: what is marked stays as it is."""
+    return _unchecked if function is None else function
+
+
+sys.meta_path.insert(0, _ImportOfESPnet())
