@@ -393,5 +393,7 @@ def _announce(rate: int, location: str) -> None:
         _announced_rates.add(rate)
         log.warning(
             "%s: %d Hz, resampled to %d Hz like all others of this rate",
-            *(printable(location), rate, SAMPLE_RATE),
+            printable(location),
+            rate,
+            SAMPLE_RATE,
         )

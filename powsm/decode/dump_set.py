@@ -112,7 +112,11 @@ def _told_what_the_model_knows(
     log.warning(
         "%s %s: this model has no symbol for the language of %d of %d utterances, "
         "which are prompted %s: %s",
-        *(folder, task, lacking.total(), len(todo), UNKNOWN_LANG_SYM),
+        folder,
+        task,
+        lacking.total(),
+        len(todo),
+        UNKNOWN_LANG_SYM,
         " ".join(f"{sym}={n}" for sym, n in lacking.most_common()),
     )
     return [
@@ -156,7 +160,11 @@ def _decode_part(
             file.write(json.dumps({"audio_s": seconds, "compute_s": passed}) + "\n")
         log.info(
             "%s: %d utterances, %.1f min of audio in %.1f s, real-time factor %.4f",
-            *(label, len(todo), seconds / 60, passed, passed / max(seconds, 1e-9)),
+            label,
+            len(todo),
+            seconds / 60,
+            passed,
+            passed / max(seconds, 1e-9),
         )
 
 

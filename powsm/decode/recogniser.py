@@ -230,7 +230,8 @@ class Recogniser:
         ignored = self.model.ignore_id
         pad = torch.nn.utils.rnn.pad_sequence
         heads, n_positions = self.model.heads(
-            *(speech.to(self.device), lengths.to(self.device)),
+            speech.to(self.device),
+            lengths.to(self.device),
             pad(prompts, batch_first=True, padding_value=ignored).to(self.device),
             torch.tensor([len(ids) for ids in prompts]).to(self.device),
             torch.tensor(prefix).to(self.device),

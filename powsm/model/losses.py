@@ -49,7 +49,11 @@ def smoothed_cross_entropy(
         hidden.requires_grad or layer.weight.requires_grad
     )
     return _SmoothedCrossEntropy.apply(
-        *(hidden, layer.weight, layer.bias, target, weight),
+        hidden,
+        layer.weight,
+        layer.bias,
+        target,
+        weight,
         (smoothing, precision_of(hidden), wants_gradient, cells),
     )
 
@@ -150,7 +154,11 @@ def ctc_loss(
     )
     target = _padded(labels, n_labels, loss.blank)
     return _ColumnsOfTargets.apply(
-        *(hidden, layer.weight, layer.bias, target, scale),
+        hidden,
+        layer.weight,
+        layer.bias,
+        target,
+        scale,
         (list(n_frames), list(n_labels), loss, precision_of(hidden), wants_gradient),
         cells,
     )

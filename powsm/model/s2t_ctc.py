@@ -132,9 +132,12 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         if is_consistent:
             batch, prefix = batch.twice(), torch.cat([prefix, prefix])
         heads, lengths = self._heads(
-            *(batch.speech, batch.speech_lengths),
-            *(batch.text_prev, batch.text_prev_lengths),
-            *(prefix, batch.example_audio),
+            batch.speech,
+            batch.speech_lengths,
+            batch.text_prev,
+            batch.text_prev_lengths,
+            prefix,
+            batch.example_audio,
         )
         rows = batch.ctc_rows
         targets = {

@@ -345,6 +345,9 @@ def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -
         )
         log.warning(
             "espnet phonemize says %s to %s, and not %s: %s",
-            *(after["phonemize"], clip, heard, reason),
+            after["phonemize"],
+            clip,
+            heard,
+            reason,
         )
     return after

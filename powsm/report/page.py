@@ -37,8 +37,16 @@ _HIDDEN_SETTINGS = {"token_list"}  # thousands of lines
 
 _OF_TIMING = ("set", "task", "profile", "audio_s", "compute_s")
 _OF_RESULT = (
-    *("set", "lang", "task", "system", "metric", "value", "low", "high"),
-    *("n_utts", "n_units"),
+    "set",
+    "lang",
+    "task",
+    "system",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n_utts",
+    "n_units",
 )
 _PARTS = ("report.html", "report.css", "clip.js", "report.js")
 

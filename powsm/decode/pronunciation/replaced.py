@@ -121,8 +121,15 @@ def _replace(probs, rivals, labels, blank_to, label_to, blank_on, label_on):
         left = labels[i - 1] if i > 0 else -1
         right = labels[i + 1] if i + 1 < n else -1
         _replace_one(
-            *(probs, rivals, left, right, blank_to[i], before),
-            *(blank_on[i + 1], behind, found[i]),
+            probs,
+            rivals,
+            left,
+            right,
+            blank_to[i],
+            before,
+            blank_on[i + 1],
+            behind,
+            found[i],
         )
         out = -np.inf
         for t in range(n_frames + 1):

@@ -82,7 +82,9 @@ class Question:
         if profile.lang != "own":
             log.warning(
                 "lang %s is not used: %s says lang: %s",
-                *(lang, profile.name, profile.lang),
+                lang,
+                profile.name,
+                profile.lang,
             )
             return cls(task, profile, symbol, False)
         if symbol not in known:

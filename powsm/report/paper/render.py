@@ -64,7 +64,13 @@ _REFERENCES = {
     "normalised": "the phones that the normaliser made",
 }
 _COMPARISON = (
-    *("cell", "paper", "ours", "difference", "95 % interval", "chance", "verdict"),
+    "cell",
+    "paper",
+    "ours",
+    "difference",
+    "95 % interval",
+    "chance",
+    "verdict",
 )
 
 
