@@ -11,7 +11,7 @@ help:  ## list the targets
 env:  ## make or update .venv
 	@scripts/setup_env.sh
 
-mini: env  ## train, decode and score on a small real corpus: 30 to 70 min on two cores
+mini: env  ## train, decode and score on a small real corpus: half an hour on two cores
 	egs2/mini_ipapack/s2t1/run_ctc.sh --align true
 
 # three processes for two cores: now and then a test waits, for Slurm above all
