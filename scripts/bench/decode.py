@@ -24,6 +24,7 @@ every output is then cut at --n_tokens, the same amount of work for all.
 """
 
 import argparse
+import copy
 import itertools
 import json
 import logging
@@ -38,11 +39,13 @@ import torch
 import torch.nn.functional as F
 import yaml
 from espnet2.bin.s2t_inference import Speech2Text
+from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, read_audio
 from powsm.decode.search import Searcher, SearchOptions
 from powsm.files.datadir import read_scp
+from powsm.model.kernels import choose_convolutions
 from powsm.train import config
 
 STOCK_BATCH = 8
@@ -162,7 +165,13 @@ def run_stock(stock: Speech2Text, utterances: list, size: int) -> list:
 
 
 def run_ours(
-    stock: Speech2Text, searcher: Searcher, utterances: list, size: int, *, pad: bool
+    stock: Speech2Text,
+    model: ESPnetS2TModel,
+    searcher: Searcher,
+    utterances: list,
+    size: int,
+    *,
+    pad: bool,
 ) -> list:
     """Encode and search, longest first."""
     results = [None] * len(utterances)
@@ -175,9 +184,7 @@ def run_ours(
         lens = torch.tensor([len(x) for x in speech])
         batch = torch.nn.utils.rnn.pad_sequence(speech, batch_first=True)
         with torch.inference_mode():
-            encoded = stock.s2t_model.encode(
-                batch.to(stock.device), lens.to(stock.device)
-            )
+            encoded = model.encode(batch.to(stock.device), lens.to(stock.device))
         prompts = [stock._build_hyp_primer(utterances[i][1]) for i in ids]
         for i, hyps in zip(ids, searcher.search(*encoded, prompts), strict=True):
             results[i] = hyps[0]
@@ -185,17 +192,18 @@ def run_ours(
 
 
 def measure(stock: Speech2Text, options: SearchOptions, utterances: list, args) -> dict:
-    model, size = stock.s2t_model, args.batch_size
+    model, size = copy.deepcopy(stock.s2t_model), args.batch_size
+    choose_convolutions(model)  # as a model is loaded here
     searcher = Searcher(model, options)
     run_stock(stock, utterances[:1], 1)  # warm up
-    run_ours(stock, searcher, utterances[:1], 1, pad=False)
+    run_ours(stock, model, searcher, utterances[:1], 1, pad=False)
     one_s, expected = seconds_and_result(lambda: run_stock(stock, utterances, 1))
     eight_s, _ = seconds_and_result(lambda: run_stock(stock, utterances, STOCK_BATCH))
     padded_s, got = seconds_and_result(
-        lambda: run_ours(stock, searcher, utterances, size, pad=True)
+        lambda: run_ours(stock, model, searcher, utterances, size, pad=True)
     )
     true_s, _ = seconds_and_result(
-        lambda: run_ours(stock, searcher, utterances, size, pad=False)
+        lambda: run_ours(stock, model, searcher, utterances, size, pad=False)
     )
     errors, ties, n_tokens = [], [], []
     for hyp, want in zip(got, expected, strict=True):
@@ -208,7 +216,7 @@ def measure(stock: Speech2Text, options: SearchOptions, utterances: list, args) 
     audio_s = sum(len(x) for x, _ in utterances) / SAMPLE_RATE
     by_batch = {
         n: seconds_and_result(
-            lambda n=n: run_ours(stock, searcher, utterances, n, pad=False)
+            lambda n=n: run_ours(stock, model, searcher, utterances, n, pad=False)
         )[0]
         for n in args.batch_sizes
     }
