@@ -80,9 +80,8 @@ class Profile:
     Attributes:
         name: the file's name without `.yaml`; results are in a folder of this name.
         decode: `attention`, `joint` (decoder with CTC) or `ctc`: the CTC head alone,
-            which says phones whatever the task, but for a model without a decoder:
-            that does all tasks by CTC. `joint` with a `ctc_weight` of 1 is for it too:
-            ESPnet's search, token by token, where `ctc` goes frame by frame.
+            which says phones whatever the task. A model without a decoder does all by
+            `ctc`, frame by frame, or as ESPnet does: `joint` with a `ctc_weight` of 1.
         tasks: of `pr asr g2p p2g lid`.
         lang: `own` (of each utterance), `detected` (by the model), or a symbol like
             `<unk>` for all.

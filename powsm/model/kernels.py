@@ -32,7 +32,7 @@ def choose_convolutions(model: torch.nn.Module) -> None:
 
 
 class _Conv2d(torch.nn.Conv2d):
-    """On a CPU with channels last: 1.4 times as fast in ESPnet's subsampling."""
+    """On a CPU with channels last: 1.3 times as fast in ESPnet's subsampling."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
@@ -45,8 +45,9 @@ class _Conv2d(torch.nn.Conv2d):
 class _GroupedConv1d(torch.nn.Conv1d):
     """On a CPU with channels last: 8 times as fast in E-Branchformer's blocks.
 
-    oneDNN computes a convolution a channel of one dimension by a loop, one of two in
-    its own layout by vector instructions. What comes is a transposed (B, T, C) there.
+    There every channel has a convolution of its own over time. oneDNN has a plain loop
+    for that in one dimension, and vector instructions in two with channels last, which
+    is how ESPnet's (B, T, C) lies in memory already.
     """
 
     def forward(self, x: Tensor) -> Tensor:
