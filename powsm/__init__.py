@@ -44,16 +44,18 @@ def __dir__() -> list[str]:
 class _ImportOfESPnet:
     """Imports ESPnet without two things that cost seconds, or a line each time.
 
-    For every function marked `@typechecked` typeguard compiles the whole module again,
-    to check the types of its arguments: a third of the start of training. And ESPnet's
-    attention prints a line where flash-attn is not installed, which no model here uses.
+    For every function marked `@typechecked` typeguard compiles the whole module again:
+    a third of the start of training, for what it trains with and for tasks that are
+    none of ours. And ESPnet's attention prints a line where flash-attn is not
+    installed, which no model here uses.
     """
 
     ATTENTION = "espnet2.legacy.nets.pytorch_backend.transformer.attention"
     LINE = "Failed to import Flash Attention"
+    UNCHECKED = ("espnet2.tasks.", "espnet2.train.", "espnet2.iterators.")
 
     def find_spec(self, name: str, path: object = None, target: object = None):
-        if not name.startswith("espnet2."):
+        if name != self.ATTENTION and not name.startswith(self.UNCHECKED):
             return None
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
@@ -62,10 +64,12 @@ class _ImportOfESPnet:
         return spec
 
     def _import(self, module, execute) -> None:
-        import typeguard
-
         if module.__name__ == self.ATTENTION:
             module.print = self._print  # in place of the built-in, there alone
+            execute(module)
+            return
+        import typeguard
+
         marked = typeguard.typechecked
         typeguard.typechecked = _unchecked
         try:

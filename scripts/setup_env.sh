@@ -58,8 +58,11 @@ if [[ $# -gt 0 ]]; then
     die "takes no arguments, got: $*"
 fi
 
-[[ ! -L ${venv} ]] || die "${venv} is a link to $(readlink "${venv}"): an environment \
-belongs to one checkout, whose powsm it runs. To make one here: remove the link"
+# A link to another disk is welcome, one to the environment of another checkout is not.
+if [[ -L ${venv} && -e ${venv}/bin/pip ]] && ! grep -qF "${venv}/bin" "${venv}/bin/pip"; then
+    die "${venv} is a link to $(readlink "${venv}"), the environment of another checkout," \
+        "whose powsm it runs. To make one here: remove the link"
+fi
 
 if [[ -f ${stamp} ]] && is_usable "${venv}/bin/python" &&
     [[ $(fingerprint "${venv}/bin/python") == "$(<"${stamp}")" ]]; then

@@ -686,8 +686,8 @@ def test_setup_without_python_says_what_to_install(tmp_path):
 
 def test_setup_leaves_the_environment_of_another_checkout_alone(tmp_path):
     other = tmp_path / "other/.venv"
-    other.mkdir(parents=True)
-    (other / "kept").touch()
+    (other / "bin").mkdir(parents=True)
+    (other / "bin/pip").write_text(f"#!{other}/bin/python\n")
     (tmp_path / "scripts").mkdir()
     script = shutil.copy(ROOT / "scripts/setup_env.sh", tmp_path / "scripts")
     (tmp_path / ".venv").symlink_to(other)
@@ -695,7 +695,24 @@ def test_setup_leaves_the_environment_of_another_checkout_alone(tmp_path):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert f"{tmp_path}/.venv is a link to {other}" in line and "remove" in line
-    assert (other / "kept").exists()
+    assert (other / "bin/pip").exists()
+
+
+def test_setup_takes_a_link_to_another_disk(tmp_path):
+    """It goes on to look for a Python, of which there is none."""
+    disk = tmp_path / "disk"
+    (disk / "bin").mkdir(parents=True)
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts/setup_env.sh", tmp_path / "scripts")
+    (tmp_path / ".venv").symlink_to(disk)
+    for own in (False, True):
+        if own:
+            (disk / "bin/pip").write_text(f"#!{tmp_path}/.venv/bin/python\n")
+        done = run(
+            *(shutil.which("bash"), script),
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYENV_ROOT": "/none"},
+        )
+        assert "another checkout" not in done.stderr
 
 
 def test_setup_takes_no_arguments():

@@ -29,6 +29,7 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
+from typeguard import TypeCheckError
 
 from powsm.cluster.ranks import meet
 from powsm.errors import PowsmError
@@ -220,6 +221,7 @@ def _telling_what_makes_no_model() -> Iterator[None]:
         KeyError,
         NotImplementedError,
         AssertionError,
+        TypeCheckError,  # of ESPnet's constructors
     ) as err:
         fault = " ".join(f"{type(err).__name__}: {err}".split())
         raise ConfigError(

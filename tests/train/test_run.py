@@ -112,6 +112,12 @@ def test_experiment_decodes_by_its_own_tokens(corpus, finished, tmp_path):
         away.rename(tokens)
 
 
+def test_wrong_type_that_a_layer_of_espnet_finds_is_one_line(corpus, tmp_path):
+    fault = r'TypeCheckError: argument "dropout_rate" \(str\).*; see frontend_conf'
+    with pytest.raises(ConfigError, match=fault):
+        run(corpus, tmp_path, ctc_conf={"dropout_rate": "x"})
+
+
 def test_average_is_the_mean_of_the_epochs(finished):
     one, two = (weights(finished / f"{e}epoch.pth") for e in (1, 2))
     average = weights(finished / "valid.loss.ave_2best.pth")
