@@ -12,10 +12,12 @@ import argparse
 import logging
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from powsm.cli.options import whole
 from powsm.cli.run import run_command
+from powsm.corpora.shar import find_shards, read_shard
 from powsm.corpora.small import (
     asterisk,
     espeak,
@@ -31,6 +33,7 @@ from powsm.corpora.small.packages import fetch_packages, unpack
 from powsm.corpora.small.write_shar import is_current, write_corpus
 from powsm.corpora.table import SHAR_SUFFIX
 from powsm.files.lock import owned
+from powsm.languages import lang_code
 
 log = logging.getLogger("powsm")
 BUILDERS = {
@@ -65,9 +68,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dev_langs",
-        type=lambda text: text.split(","),
+        type=languages,
         default=[],
         help="ISO 639-3 codes with commas between: for dev alone, which has no others",
+    )
+    parser.add_argument(
+        "--test_langs",
+        type=languages,
+        default=[],
+        help="ISO 639-3 codes with commas between: all their speech is for test",
     )
     parser.add_argument(
         "--test_speakers",
@@ -86,16 +95,31 @@ def corpora(text: str) -> list[str]:
     return names
 
 
+def languages(text: str) -> list[str]:
+    """Codes with commas between."""
+    codes = text.split(",")
+    if unknown := [code for code in codes if lang_code(code) != code]:
+        message = f"{' '.join(unknown)}: no ISO 639-3 code"
+        hints = [known for code in unknown if (known := lang_code(code))]
+        message += f"; did you mean {' '.join(hints)}?" if hints else ""
+        raise argparse.ArgumentTypeError(message)
+    return codes
+
+
 def run(args: argparse.Namespace) -> None:
-    held_out = {"dev_langs": args.dev_langs, "test_speakers": args.test_speakers}
-    if not any(held_out.values()):
-        held_out = {}
-    for name in args.corpora:
-        folder = args.corpus_dir
-        build(name, BUILDERS[name], args.downloads, folder, args.seed, held_out)
-    for name, builder in (("mboshi", mboshi), ("speechocean762", speechocean)):
-        if folder := getattr(args, name):
-            build(name, builder, args.downloads, folder, args.seed, held_out)
+    names = ("dev_langs", "test_langs", "test_speakers")
+    held_out = {name: getattr(args, name) for name in names if getattr(args, name)}
+    sources = [(name, BUILDERS[name], args.corpus_dir) for name in args.corpora]
+    named = (("mboshi", mboshi), ("speechocean762", speechocean))
+    sources += [
+        (name, b, getattr(args, name)) for name, b in named if getattr(args, name)
+    ]
+    for name, builder, folder in sources:
+        build(name, builder, args.downloads, folder, args.seed, held_out)
+    there = languages_and_speakers(args.downloads) if held_out else set()
+    for option, names in held_out.items():
+        if absent := [name for name in names if name not in there]:
+            log.warning("--%s: there is no speech of %s", option, " ".join(absent))
 
 
 def build(
@@ -121,6 +145,14 @@ def build(
             log.info("%s is complete: nothing to do", folder)
         else:
             _build(folder, builder, corpus_dir, settings, held_out)
+
+
+def languages_and_speakers(downloads: Path) -> set[str]:
+    """Those of all corpora in a folder."""
+    shards = find_shards(downloads)
+    said = [u for shard in shards for u in read_shard(shard, Counter())]
+    speakers = {u.speaker.removeprefix(f"{u.corpus}_") for u in said}
+    return speakers | {u.lang for u in said}
 
 
 def _build(

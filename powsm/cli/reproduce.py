@@ -56,7 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--conf", type=Path, default=Path("conf"), help=conf)
     add_shared(parser, "--device")
     for role in ROLES:
-        add(f"--{role}", nargs="+", metavar="SET", help="sets of --claims of that kind")
+        sets = "sets of --claims of that kind, or languages of one: SET:eng,fra"
+        add(f"--{role}", nargs="+", metavar="SET", help=sets)
     incomplete = "make smaller sets of copies that lack parts of their corpus"
     add("--allow_incomplete", action="store_true", help=incomplete)
     add("--dry_run", action="store_true", help="print the plan with time and disk")

@@ -164,13 +164,25 @@ def check_claims(
 def needed(claims: Sequence[Claim], roles: Mapping[str, Sequence[str]]) -> list[Query]:
     """The decodings that the paired claims compare, each once."""
     sides = [
-        Query(side["profile"], name, side["task"], "all", claim.metric)
+        Query(
+            side["profile"], set_and_langs(name)[0], side["task"], "all", claim.metric
+        )
         for claim in claims
         for side in (claim.first, claim.second)
         if side is not None
         for name in roles[claim.role]
     ]
     return list(dict.fromkeys(sides))
+
+
+def set_and_langs(name: str) -> tuple[str, list[str]]:
+    """A set of a claim, and its languages that count; all do where none is named.
+
+    >>> set_and_langs("test_asterisk:eng,fra"), set_and_langs("test_tusom2021")
+    (('test_asterisk', ['eng', 'fra']), ('test_tusom2021', []))
+    """
+    set_name, _, langs = name.partition(":")
+    return set_name, langs.split(",") if langs else []
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
@@ -190,21 +202,28 @@ def _of_sets(
 ) -> Scores | str:
     parts = []
     for name in sets:
-        query = Query(asked["profile"], name, asked["task"], "all", metric)
+        set_name, langs = set_and_langs(name)
+        query = Query(asked["profile"], set_name, asked["task"], "all", metric)
         scores = system.score(query)
         if not isinstance(scores, Scores):
             return str(scores)
-        parts.append(scores)
+        by_lang = scores.by_lang() if langs else {}
+        for lang in langs:
+            if lang not in by_lang:
+                return f"{set_name} has no utterance in {lang}"
+        parts += [by_lang[lang] for lang in langs] or [scores]
     return joined(parts)
 
 
-def _compared(claim: Claim, a: Scores, b: Scores) -> tuple[str, str]:
+def _compared(
+    claim: Claim, sets: Sequence[str], a: Scores, b: Scores
+) -> tuple[str, str]:
     """Verdict and numbers of two decodings of which the first should be lower."""
     result = a.compare(b, claim.metric)
     detail = (
         f"{claim.metric} {a.value(claim.metric):.2f} and {b.value(claim.metric):.2f}, "
         f"difference {result.difference:+.2f} [{result.low:+.2f}, {result.high:+.2f}], "
-        f"p {result.p:.4f}, {len(a)} utterances"
+        f"p {result.p:.4f}, {len(a)} utterances of {' '.join(sets)}"
     )
     if min(a.value(claim.metric), b.value(claim.metric)) > NO_OUTPUT:
         return NOTHING, f"{detail}; an empty output would have fewer errors than either"
@@ -226,7 +245,7 @@ def _paired(
     files = " ".join(f"conf/{profile}.yaml" for profile in profiles)
     command = (
         f"powsm decode --exp {exp} --dump dump/raw --profiles {files} "
-        f"--sets {' '.join(sets)}; "
+        f"--sets {' '.join(dict.fromkeys(set_and_langs(s)[0] for s in sets))}; "
         f"powsm compare {exp / profiles[0]} {exp / profiles[1]}"
     )
     sides = [
@@ -236,7 +255,7 @@ def _paired(
     for side in sides:
         if isinstance(side, str):
             return Outcome(claim, system.name, UNTESTED, side, command)
-    verdict, detail = _compared(claim, *sides)
+    verdict, detail = _compared(claim, sets, *sides)
     return Outcome(claim, system.name, verdict, detail, command)
 
 
@@ -305,7 +324,7 @@ def _between_trainings(
         if isinstance(scores, str):
             return Outcome(claim, system.name, UNTESTED, scores, command)
         sides.append((system.name, scores))
-    verdict, detail = _compared(claim, sides[0][1], sides[1][1])
+    verdict, detail = _compared(claim, roles[claim.role], sides[0][1], sides[1][1])
     if verdict != NOTHING:
         verdict = HOLDS if verdict == OPEN else FAILS
     name = " and ".join(name for name, _ in sides)

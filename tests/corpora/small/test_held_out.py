@@ -29,7 +29,7 @@ def test_a_language_is_for_dev_alone_and_dev_for_it_alone(monkeypatch):
             "test": [clip("ell-4", "el"), clip("spa-3", "es")],
         }
     )
-    chosen = hold_out(selection, dev_langs=["ell"], test_speakers=[])
+    chosen = hold_out(selection, dev_langs=["ell"])
     assert placed(chosen) == {
         "train": ["spa-1", "spa-2"],
         "dev": ["ell-1", "ell-2"],  # 1.5 minutes are reached with the second
@@ -42,5 +42,21 @@ def test_a_speaker_is_for_test_alone_and_empty_splits_are_none():
     selection = Selection(
         splits={"train": [clip("a", "ca", "ana"), clip("b", "ca", "pau")], "dev": []}
     )
-    chosen = hold_out(selection, dev_langs=[], test_speakers=["ana"])
+    chosen = hold_out(selection, test_speakers=["ana"])
     assert placed(chosen) == {"train": ["b"], "test": ["a"]}
+
+
+def test_a_language_is_for_test_alone_and_dev_keeps_the_others():
+    selection = Selection(
+        splits={
+            "train": [clip("rus-1", "ru"), clip("spa-1", "es")],
+            "dev": [clip("rus-2", "ru"), clip("spa-2", "es")],
+            "test": [clip("spa-3", "es")],
+        }
+    )
+    chosen = hold_out(selection, test_langs=["rus"])
+    assert placed(chosen) == {
+        "train": ["spa-1"],
+        "dev": ["spa-2"],
+        "test": ["rus-1", "rus-2", "spa-3"],
+    }

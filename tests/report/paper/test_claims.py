@@ -85,6 +85,31 @@ def test_outputs_worse_than_none_say_nothing(lengths, verdict):
     assert ("an empty output" in result.detail) == (verdict == NOTHING)
 
 
+def test_languages_of_a_set_are_compared_alone():
+    def of_two_languages(query):
+        assert query.set == "test_a"
+        n_wrong = {"a": 5, "b": 25}[query.profile]
+        ids = [f"u{i:02}" for i in range(60)]
+        return score_phones(
+            hyp={u: "" if i < n_wrong else "/p//i/" for i, u in enumerate(ids)},
+            ref=dict.fromkeys(ids, "/p//i/"),
+            langs={u: "ita" if i < 30 else "rus" for i, u in enumerate(ids)},
+        )
+
+    def tried(name):
+        where = ([CLAIM], {"seen": [name]}, [System("x", of_two_languages)])
+        assert [query.set for query in needed(*where[:2])] == ["test_a"] * 2
+        (result,) = check_claims(*where, load_table, {"x": Path("exp/x")})
+        return result
+
+    italian = tried("test_a:ita")
+    assert italian.verdict == HOLDS and "30 utterances of test_a:ita" in italian.detail
+    assert "--sets test_a;" in italian.command
+    assert tried("test_a:rus").verdict == OPEN  # neither has an error in it
+    assert "60 utterances of test_a:ita,rus" in tried("test_a:ita,rus").detail
+    assert tried("test_a:ita,spa").detail == "test_a has no utterance in spa"
+
+
 def test_what_is_not_decoded_is_not_tested():
     system = System("x", lambda query: "test_a is not decoded")
     roles, exps = {"seen": ["test_a"]}, {"x": Path("x")}
