@@ -380,6 +380,7 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
         systems,
         lambda name: load_table(find_table(name, folder)),
         {model.exp.resolve().name: model.exp for model in models},
+        options.dump,
     )
     text = render_claims(outcomes)
     print(text)

@@ -376,7 +376,7 @@ CASES = [
     ({}, "prepare_eval_set.py --set none", "none"),
     ({}, "prepare_eval_set.py --set timit --source none", "none"),
     ({}, "download_mini.py --corpora none", "none"),
-    ({}, "download_mini.py --test_langs ru", "ru: no ISO 639-3 code; did you mean rus?"),
+    ({}, "download_mini.py --test_langs ru", "ru: no ISO 639-3 code; did you mean rus"),
     ({}, "download_mini.py --dev_langs ell,gr", "gr: no ISO 639-3 code"),
     ({}, "download_ipapack.py --tries 0", NO_PROCESS),
     ({}, "download_ipapack.py --tries x", "'x', expected a whole number"),

@@ -135,6 +135,7 @@ def check_claims(
     systems: Sequence[System],
     tables: Callable[[str], Table],
     exps: Mapping[str, Path],
+    dump: Path,
 ) -> list[Outcome]:
     """Test every claim for every experiment.
 
@@ -143,6 +144,7 @@ def check_claims(
         systems: the experiments.
         tables: gives a table by its name.
         exps: folder of each system, for commands.
+        dump: the sets' folder, for commands.
     """
     outcomes = []
     for claim in claims:
@@ -155,9 +157,9 @@ def check_claims(
         else:
             for system in systems:
                 if claim.table:
-                    outcomes.append(_against_number(claim, system, tables, exps))
+                    outcomes.append(_against_number(claim, system, tables, exps, dump))
                 else:
-                    outcomes.append(_paired(claim, roles, system, exps))
+                    outcomes.append(_paired(claim, roles, system, exps, dump))
     return outcomes
 
 
@@ -237,6 +239,7 @@ def _paired(
     roles: Mapping[str, Sequence[str]],
     system: System,
     exps: Mapping[str, Path],
+    dump: Path,
 ) -> Outcome:
     assert claim.first is not None and claim.second is not None
     sets = roles[claim.role]
@@ -244,7 +247,7 @@ def _paired(
     profiles = [side["profile"] for side in (claim.first, claim.second)]
     files = " ".join(f"conf/{profile}.yaml" for profile in profiles)
     command = (
-        f"powsm decode --exp {exp} --dump dump/raw --profiles {files} "
+        f"powsm decode --exp {exp} --dump {dump} --profiles {files} "
         f"--sets {' '.join(dict.fromkeys(set_and_langs(s)[0] for s in sets))}; "
         f"powsm compare {exp / profiles[0]} {exp / profiles[1]}"
     )
@@ -264,10 +267,13 @@ def _against_number(
     system: System,
     tables: Callable[[str], Table],
     exps: Mapping[str, Path],
+    dump: Path,
 ) -> Outcome:
     table = tables(claim.table)
     number = claim.table.removeprefix("table").strip("_")
-    command = f"powsm reproduce --table {number} --exp {exps[system.name]}"
+    command = (
+        f"powsm reproduce --table {number} --exp {exps[system.name]} --dump {dump}"
+    )
     cells = [
         cell
         for cell in fill(table, [system])

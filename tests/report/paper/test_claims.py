@@ -24,6 +24,7 @@ from powsm.report.paper.spec import TableError, load_table
 from powsm.score.metrics import score_phones
 
 CONF = Path(__file__).parents[3] / "conf"
+DUMP = Path("dump/mine")
 CLAIM = Claim(
     *("c", "a is lower than b", "table 0", "seen", "PFER"),
     first={"profile": "a", "task": "pr"},
@@ -43,7 +44,7 @@ def scores(errors: int):
 def outcome(errors: dict, claim=CLAIM):
     system = System("x", lambda query: scores(errors[query.profile]))
     where = ([claim], {"seen": ["test_a"]}, [system])
-    (result,) = check_claims(*where, load_table, {"x": Path("exp/x")})
+    (result,) = check_claims(*where, load_table, {"x": Path("exp/x")}, DUMP)
     return result
 
 
@@ -80,7 +81,7 @@ def test_outputs_worse_than_none_say_nothing(lengths, verdict):
         )
 
     where = ([CLAIM], {"seen": ["test_a"]}, [System("x", repeated)])
-    (result,) = check_claims(*where, load_table, {"x": Path("exp/x")})
+    (result,) = check_claims(*where, load_table, {"x": Path("exp/x")}, DUMP)
     assert result.verdict == verdict
     assert ("an empty output" in result.detail) == (verdict == NOTHING)
 
@@ -99,12 +100,14 @@ def test_languages_of_a_set_are_compared_alone():
     def tried(name):
         where = ([CLAIM], {"seen": [name]}, [System("x", of_two_languages)])
         assert [query.set for query in needed(*where[:2])] == ["test_a"] * 2
-        (result,) = check_claims(*where, load_table, {"x": Path("exp/x")})
+        (result,) = check_claims(*where, load_table, {"x": Path("exp/x")}, DUMP)
         return result
 
     italian = tried("test_a:ita")
     assert italian.verdict == HOLDS and "30 utterances of test_a:ita" in italian.detail
-    assert "--sets test_a;" in italian.command
+    assert (
+        "--dump dump/mine " in italian.command and "--sets test_a;" in italian.command
+    )
     assert tried("test_a:rus").verdict == OPEN  # neither has an error in it
     assert "60 utterances of test_a:ita,rus" in tried("test_a:ita,rus").detail
     assert tried("test_a:ita,spa").detail == "test_a has no utterance in spa"
@@ -113,7 +116,7 @@ def test_languages_of_a_set_are_compared_alone():
 def test_what_is_not_decoded_is_not_tested():
     system = System("x", lambda query: "test_a is not decoded")
     roles, exps = {"seen": ["test_a"]}, {"x": Path("x")}
-    (result,) = check_claims([CLAIM], roles, [system], load_table, exps)
+    (result,) = check_claims([CLAIM], roles, [system], load_table, exps, DUMP)
     assert (result.verdict, result.detail) == (UNTESTED, "test_a is not decoded")
 
 
@@ -135,7 +138,7 @@ def test_a_published_number_is_held_against_the_interval(ours, verdict):
     any_model = type(table)(**{**vars(table), "rows": rows})
     system = System("x", lambda query: ours)
     exps = {"x": Path("exp/x")}
-    (result,) = check_claims([claim], {}, [system], lambda name: any_model, exps)
+    (result,) = check_claims([claim], {}, [system], lambda name: any_model, exps, DUMP)
     assert result.verdict == verdict
 
 
@@ -145,9 +148,16 @@ def test_a_small_model_does_not_test_a_claim_about_the_published_one():
     system = System("small", lambda query: Score(1, 0, 2))
     exps = {"small": Path("exp/small")}
     (result,) = check_claims(
-        [claim], roles, [system], lambda n: load_table(CONF / f"tables/{n}.yaml"), exps
+        [claim],
+        roles,
+        [system],
+        lambda n: load_table(CONF / f"tables/{n}.yaml"),
+        exps,
+        DUMP,
     )
-    assert result.command == "powsm reproduce --table 2 --exp exp/small"
+    assert (
+        result.command == "powsm reproduce --table 2 --exp exp/small --dump dump/mine"
+    )
     assert result.verdict == UNTESTED and "small is another training" in result.detail
 
 
@@ -164,7 +174,7 @@ def test_every_claim_of_the_paper_is_listed_with_profiles_that_exist():
         if claim.table or claim.trainings:
             load_table(CONF / f"tables/{claim.table or claim.trainings}.yaml")
     results = check_claims(
-        claims, roles, [], lambda n: load_table(CONF / f"tables/{n}.yaml"), {}
+        claims, roles, [], lambda n: load_table(CONF / f"tables/{n}.yaml"), {}, DUMP
     )
     text = render_claims(results)
     assert "no source gives OWLS's cells" in text  # untested, and why
