@@ -12,6 +12,7 @@ the last call has them all in its tables.
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> None:
     plan = ablation.Plan.load(options.plan)
     left_out = of_other_data(plan, options)
     find_teachers(plan, options.out)
+    check_batches(plan, options, left_out)
     scores: dict[str, dict[Path, Scores]] = {}
     costs: dict[str, Cost] = {}
     for number, variant in enumerate(plan.variants, 1):
@@ -106,6 +108,31 @@ def find_teachers(plan: "Plan", out: Path) -> None:
             find_model(teacher)
 
 
+def check_batches(
+    plan: "Plan", options: argparse.Namespace, left_out: Mapping[str, str]
+) -> None:
+    """Hold the batches of all variants against the data, before any is trained.
+
+    Raises:
+        PowsmError: an utterance is longer than a batch of a variant; names the variant.
+    """
+    from powsm.prepare.index import ExampleIndex, build_index
+    from powsm.train.batches import check_longest
+
+    train = options.dump / "train"
+    build_index(train)
+    n_samples = ExampleIndex(train).n_samples
+    for variant in plan.variants:
+        seconds = dict(variant.settings.get("batch_conf") or {}).get("batch_seconds")
+        if not isinstance(seconds, int | float) or variant.name in left_out:
+            continue
+        speeds = dict(variant.settings.get("augment") or {}).get("speed") or ()
+        try:
+            check_longest(n_samples, speeds, seconds)
+        except PowsmError as exc:
+            raise PowsmError(f"{options.plan}: {variant.name}: {exc}") from exc
+
+
 def is_trained(variant: "Variant", exp: Path) -> bool:
     """Whether a variant is at its last epoch, and averaged."""
     from powsm.score.results import read_history
@@ -121,9 +148,10 @@ def train(
     """Train a variant, or go on with it, unless it is at its last epoch."""
     from powsm.report import ablation
     from powsm.score.results import read_history
+    from powsm.train.experiment.record import has_weights
 
     record = exp / "variant.yaml"
-    if record.exists():
+    if record.exists() and has_weights(exp):
         check_trained(variant, exp, load_yaml(record))
     if not is_trained(variant, exp):
         with atomic_write(record) as file:
@@ -147,16 +175,14 @@ def check_trained(variant: "Variant", exp: Path, before: dict) -> None:
     """
     from powsm.report import ablation
     from powsm.train.experiment.go_on import origin
-    from powsm.train.experiment.record import has_weights
 
     changed = ablation.changed_settings(before, variant.settings)
     faults = [f"was trained with other {' '.join(changed)}"] if changed else []
-    if has_weights(exp):
-        came_from = (origin(exp) or {}).get("exp", "")
-        if came_from != ablation.folder_of(variant.goes_on_from):
-            faults.append(f"went on from {came_from}" if came_from else "began anew")
-        if not variant.is_of(subset := ablation.subset_of(exp)):
-            faults.append(f"was trained on {subset} data, not {variant.subset}")
+    came_from = (origin(exp) or {}).get("exp", "")
+    if came_from != ablation.folder_of(variant.goes_on_from):
+        faults.append(f"went on from {came_from}" if came_from else "began anew")
+    if not variant.is_of(subset := ablation.subset_of(exp)):
+        faults.append(f"was trained on {subset} data, not {variant.subset}")
     if faults:
         raise PowsmError(
             f"{exp} {' and '.join(faults)}; remove the folder, or give the variant "

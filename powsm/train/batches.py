@@ -298,7 +298,7 @@ def plan_pass(
     rng = np.random.default_rng([options.seed, pass_number])
     n = len(n_samples)
     most = int(options.batch_seconds * SAMPLE_RATE)
-    _check_longest(n_samples, min([1.0, *(speeds or ())]), options.batch_seconds)
+    check_longest(n_samples, speeds or (), options.batch_seconds)
     # int32 throughout: with 8 million utterances every array counts
     if options.language_temperature == 1.0:
         utts = rng.permutation(n).astype(np.int32)
@@ -330,8 +330,16 @@ def plan_pass(
     return PassPlan(utts, total, lead, bounds, order, draws)
 
 
-def _check_longest(n_samples: np.ndarray, slowest: float, seconds: float) -> None:
+def check_longest(
+    n_samples: np.ndarray, speeds: Sequence[float], seconds: float
+) -> None:
+    """Refuse batches that do not hold the longest utterance at its slowest.
+
+    Raises:
+        PowsmError: names its length and what to change.
+    """
     n = len(n_samples)
+    slowest = min([1.0, *speeds])
     longest_s = 0 if n == 0 else n_samples.max() / SAMPLE_RATE / slowest
     if n == 0 or longest_s > seconds:
         slow = f" at speed {slowest:g}" if slowest < 1 else ""

@@ -174,6 +174,18 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
         *("--plan", str(plan_file), "--dump", str(tmp_path / "dump")),
         *("--token_dir", str(tmp_path / "tokens"), "--out", str(out)),
     ]
+    # a variant whose batches are too short is told before another is trained, and what
+    # was begun with other settings and never trained is in nobody's way
+    plan = yaml.safe_load(plan_file.read_text())
+    plan["variants"][1]["set"].append("batch_conf.batch_seconds=0.9")
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(plan))
+    with pytest.raises(SystemExit, match=r"CTC 0: batch_seconds is 0.9, the longest"):
+        run_verb("ablate", *command, "--plan", str(wrong))
+    assert not out.exists()
+    (out / "CTC_0").mkdir(parents=True)
+    (out / "CTC_0/variant.yaml").write_text("seed: 7\n")
+
     done = subprocess.run(
         [*POWSM, "ablate", *command],
         capture_output=True,
