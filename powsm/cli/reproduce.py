@@ -269,7 +269,6 @@ def systems_for(
         scores = ExperimentScores(
             model.exp,
             options.dump,
-            table,
             options.sets,
             tuple(planned),
             is_baseline=bool(options.baseline),
@@ -290,6 +289,14 @@ def systems_for(
     return systems, size_faults(names, options.dump, options.sets)
 
 
+def of_other_sizes(faults: list[str]) -> str:
+    """What the end of a report says of sets that are not as large as published."""
+    if not faults:
+        return ""
+    lines = "".join(f"- {fault}\n" for fault in faults)
+    return f"\nSets that are not the published ones:\n\n{lines}"
+
+
 def report(table: "Table", models: list[_Model], options: argparse.Namespace) -> None:
     """Score, print and write the table."""
     from powsm.report.paper import render
@@ -298,10 +305,7 @@ def report(table: "Table", models: list[_Model], options: argparse.Namespace) ->
 
     systems, faults = systems_for(table, models, options)
     cells = fill(table, systems)
-    text = render.markdown(table, cells)
-    if faults:
-        text += "\nSets that are not the published ones:\n\n"
-        text += "".join(f"- {fault}\n" for fault in faults)
+    text = render.markdown(table, cells) + of_other_sizes(faults)
     if table.name == "figure3":
         filled = {cell.system for cell in cells if cell.ours is not None}
         exps = [m.exp for m in models if m.exp.resolve().name in filled]
@@ -353,7 +357,7 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
         needed,
         render_claims,
     )
-    from powsm.report.paper.plan import plan_queries
+    from powsm.report.paper.plan import plan_queries, size_faults
     from powsm.report.paper.spec import load_table
     from powsm.report.paper.systems import ExperimentScores, system_of
 
@@ -369,19 +373,19 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
         if not options.dry_run:
             prepare(planned, options)
             decode(planned, model, options)
-        scores = ExperimentScores(
-            model.exp, options.dump, None, options.sets, tuple(planned)
-        )
+        scores = ExperimentScores(model.exp, options.dump, options.sets, tuple(planned))
         systems.append(system_of(model.exp, scores, model.source, any_training=False))
     folder = options.conf / "tables"
-    outcomes = check_claims(
-        listed,
-        roles,
-        systems,
-        lambda name: load_table(find_table(name, folder)),
-        {model.exp.resolve().name: model.exp for model in models},
-    )
-    text = render_claims(outcomes)
+    tables = {
+        name: load_table(find_table(name, folder))
+        for name in {claim.table or claim.trainings for claim in listed} - {""}
+    }
+    exps = {model.exp.resolve().name: model.exp for model in models}
+    outcomes = check_claims(listed, roles, systems, tables.__getitem__, exps)
+    asked = needed(listed, roles)
+    asked += [q for c in listed if c.table for q in tables[c.table].queries()]
+    faults = size_faults([q.set for q in asked], options.dump, options.sets)
+    text = render_claims(outcomes) + of_other_sizes(faults)
     print(text)
     if models:
         write_whole(models[0].exp / "tables" / "claims.md", text)

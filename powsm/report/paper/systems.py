@@ -48,7 +48,6 @@ class ExperimentScores:
     Attributes:
         exp: its folder.
         dump: `dump/raw`.
-        table: says how phones are read and which references count.
         sets: what is known of sets.
         planned: why a decoding is missing.
         is_baseline: a model of others: both sides go through Whisper's normaliser,
@@ -57,7 +56,6 @@ class ExperimentScores:
 
     exp: Path
     dump: Path
-    table: Table | None
     sets: Mapping[str, TestSet]
     planned: Sequence[PlannedDecode] = ()
     is_baseline: bool = False
@@ -71,9 +69,7 @@ class ExperimentScores:
         if self.is_baseline:
             return score_as_owsm(DecodedSet(path.parent), self.dump)
         scores = DecodedSet(path.parent).score(
-            self.dump,
-            self.table.cleaning if self.table else None,
-            raw_references=self.table is not None and self.table.references == "raw",
+            self.dump, query.cleaning, raw_references=query.references == "raw"
         )
         if query.task != "lid":
             return scores
@@ -110,8 +106,7 @@ def system_of(
 ) -> System:
     """An experiment as a table sees it."""
     name = exp.resolve().name
-    names = {query.set for query in scores.table.queries()} if scores.table else set()
-    incomplete = {name for name in names if DumpSet(scores.dump / name).missing}
+    incomplete = {path.name for path in scores.dump.glob("*") if DumpSet(path).missing}
     trained = None if scores.is_baseline else trained_of(exp, model)
     baseline = str(model) if scores.is_baseline else ""
     return System(name, scores, trained, any_training, frozenset(incomplete), baseline)
