@@ -75,7 +75,8 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
     """The models that were named.
 
     Raises:
-        PowsmError: --model with several --exp, or an --exp that holds no experiment.
+        PowsmError: --model with several --exp, an --exp that holds no experiment, or
+            two of one name, by which tables know them.
     """
     from powsm.report.paper.plan import results_folder
     from powsm.score.decoded import decoded_sets
@@ -93,6 +94,11 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
                 f"{exp}: no experiment: neither config.yaml nor anything that stage 12 "
                 "decoded; name the folder of a training, or a model by --model"
             )
+    if len({exp.resolve().name for exp in options.exp}) < len(options.exp):
+        raise PowsmError(
+            f"--exp {' '.join(map(str, options.exp))}: two folders of one name, by "
+            "which tables know them; give each once, or rename one"
+        )
     return [_Model(exp, str(exp)) for exp in options.exp]
 
 
@@ -212,11 +218,22 @@ def prepare(planned: list["PlannedDecode"], options: argparse.Namespace) -> None
 def decode(
     planned: list["PlannedDecode"], model: _Model, options: argparse.Namespace
 ) -> None:
-    """Decode what is missing, in one call for each profile."""
+    """Decode what is missing, or of other settings or weights, a call a profile.
+
+    Results of which the weights are not there are taken as they are.
+    """
+    from powsm.report.paper.fill import hyp_file
+
+    is_elsewhere = model.source != str(model.exp)
+    can_decode = is_elsewhere or any(model.exp.glob("valid.*.ave*.pth"))
     missing = defaultdict(list)
     for item in planned:
-        if not item.is_done and not item.why_not:
-            missing[item.query.profile].append(item.query.set)
+        found = hyp_file(model.exp, item.query, options.sets) if item.is_done else None
+        if item.why_not or (found and (options.baseline or not can_decode)):
+            continue
+        # perhaps of the whole set of which it is a part
+        name = found.parents[1].name if found else item.query.set
+        missing[item.query.profile].append(name)
     if options.baseline:
         decode_baseline(missing, model, options)
         return

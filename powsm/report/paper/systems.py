@@ -11,7 +11,7 @@ import numpy as np
 from powsm.formatting import markdown_table
 from powsm.languages import lang_code
 from powsm.model.find import find_model
-from powsm.phones.orthography import whisper_basic
+from powsm.phones.orthography import normalise_text, whisper_basic
 from powsm.report.paper.fill import (
     HISTORY,
     HOURS,
@@ -32,8 +32,12 @@ from powsm.tasks import TEXT
 
 
 def trained_of(exp: Path, model: str | None) -> Trained | None:
-    """How an experiment, or a model found elsewhere, was trained; None: not known."""
-    if (exp / "config.yaml").exists():
+    """How an experiment, or a model found elsewhere, was trained; None: not known.
+
+    A model that is named counts, whatever experiment its results are put into.
+    """
+    is_own = model is None or Path(model) == exp
+    if is_own and (exp / "config.yaml").exists():
         return Trained.read(exp / "config.yaml")
     if model is None:
         return None
@@ -90,14 +94,25 @@ class ExperimentScores:
 
 
 def score_as_owsm(decoded: DecodedSet, dump: Path) -> Scores:
-    """Words of a model of others, both sides by Whisper's basic normaliser."""
+    """Words of a model of others, both sides by Whisper's basic normaliser.
+
+    The references went through the set's text policy first, which makes `dont` of
+    don't; so do the outputs. Utterances without orthography are left out, as of ours.
+    """
     truth = DumpSet(dump / decoded.set_name)
-    ref = truth.references(TEXT)
+    policy, langs = truth.text_policy, truth.langs
+    ref = truth.with_text(truth.references(TEXT))
+    hyp = {
+        r["utt_id"]: normalise_text(r["text"], langs.get(r["utt_id"]), policy)
+        for r in decoded.records()
+        if r["utt_id"] in ref or r["utt_id"] not in langs
+    }
     return score_text(
-        hyp={r["utt_id"]: whisper_basic(r["text"]) for r in decoded.records()},
+        hyp={utt_id: whisper_basic(text) for utt_id, text in hyp.items()},
         ref={utt_id: whisper_basic(text) for utt_id, text in ref.items()},
-        langs=truth.langs,
+        langs=langs,
         speakers=truth.speakers,
+        text_policy=policy,
     )
 
 
