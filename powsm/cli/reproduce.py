@@ -75,7 +75,8 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
     """The models that were named.
 
     Raises:
-        PowsmError: --model with several --exp, or an --exp that holds no experiment.
+        PowsmError: --model with several --exp, an --exp that holds no experiment, or
+            two of one name, by which tables know them.
     """
     from powsm.report.paper.plan import results_folder
     from powsm.score.decoded import decoded_sets
@@ -93,6 +94,11 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
                 f"{exp}: no experiment: neither config.yaml nor anything that stage 12 "
                 "decoded; name the folder of a training, or a model by --model"
             )
+    if len({exp.resolve().name for exp in options.exp}) < len(options.exp):
+        raise PowsmError(
+            f"--exp {' '.join(map(str, options.exp))}: two folders of one name, by "
+            "which tables know them; give each once, or rename one"
+        )
     return [_Model(exp, str(exp)) for exp in options.exp]
 
 
@@ -212,11 +218,22 @@ def prepare(planned: list["PlannedDecode"], options: argparse.Namespace) -> None
 def decode(
     planned: list["PlannedDecode"], model: _Model, options: argparse.Namespace
 ) -> None:
-    """Decode what is missing, in one call for each profile."""
+    """Decode what is missing, or of other settings or weights, a call a profile.
+
+    Results of which the weights are not there are taken as they are.
+    """
+    from powsm.report.paper.fill import hyp_file
+
+    is_elsewhere = model.source != str(model.exp)
+    can_decode = is_elsewhere or any(model.exp.glob("valid.*.ave*.pth"))
     missing = defaultdict(list)
     for item in planned:
-        if not item.is_done and not item.why_not:
-            missing[item.query.profile].append(item.query.set)
+        found = hyp_file(model.exp, item.query, options.sets) if item.is_done else None
+        if item.why_not or (found and (options.baseline or not can_decode)):
+            continue
+        # perhaps of the whole set of which it is a part
+        name = found.parents[1].name if found else item.query.set
+        missing[item.query.profile].append(name)
     if options.baseline:
         decode_baseline(missing, model, options)
         return
@@ -269,7 +286,6 @@ def systems_for(
         scores = ExperimentScores(
             model.exp,
             options.dump,
-            table,
             options.sets,
             tuple(planned),
             is_baseline=bool(options.baseline),
@@ -290,6 +306,14 @@ def systems_for(
     return systems, size_faults(names, options.dump, options.sets)
 
 
+def of_other_sizes(faults: list[str]) -> str:
+    """What the end of a report says of sets that are not as large as published."""
+    if not faults:
+        return ""
+    lines = "".join(f"- {fault}\n" for fault in faults)
+    return f"\nSets that are not the published ones:\n\n{lines}"
+
+
 def report(table: "Table", models: list[_Model], options: argparse.Namespace) -> None:
     """Score, print and write the table."""
     from powsm.report.paper import render
@@ -298,10 +322,7 @@ def report(table: "Table", models: list[_Model], options: argparse.Namespace) ->
 
     systems, faults = systems_for(table, models, options)
     cells = fill(table, systems)
-    text = render.markdown(table, cells)
-    if faults:
-        text += "\nSets that are not the published ones:\n\n"
-        text += "".join(f"- {fault}\n" for fault in faults)
+    text = render.markdown(table, cells) + of_other_sizes(faults)
     if table.name == "figure3":
         filled = {cell.system for cell in cells if cell.ours is not None}
         exps = [m.exp for m in models if m.exp.resolve().name in filled]
@@ -353,7 +374,7 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
         needed,
         render_claims,
     )
-    from powsm.report.paper.plan import plan_queries
+    from powsm.report.paper.plan import plan_queries, size_faults
     from powsm.report.paper.spec import load_table
     from powsm.report.paper.systems import ExperimentScores, system_of
 
@@ -369,20 +390,21 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
         if not options.dry_run:
             prepare(planned, options)
             decode(planned, model, options)
-        scores = ExperimentScores(
-            model.exp, options.dump, None, options.sets, tuple(planned)
-        )
+        scores = ExperimentScores(model.exp, options.dump, options.sets, tuple(planned))
         systems.append(system_of(model.exp, scores, model.source, any_training=False))
     folder = options.conf / "tables"
+    tables = {
+        name: load_table(find_table(name, folder))
+        for name in {claim.table or claim.trainings for claim in listed} - {""}
+    }
+    exps = {model.exp.resolve().name: model.exp for model in models}
     outcomes = check_claims(
-        listed,
-        roles,
-        systems,
-        lambda name: load_table(find_table(name, folder)),
-        {model.exp.resolve().name: model.exp for model in models},
-        options.dump,
+        listed, roles, systems, tables.__getitem__, exps, options.dump
     )
-    text = render_claims(outcomes)
+    asked = needed(listed, roles)
+    asked += [q for c in listed if c.table for q in tables[c.table].queries()]
+    faults = size_faults([q.set for q in asked], options.dump, options.sets)
+    text = render_claims(outcomes) + of_other_sizes(faults)
     print(text)
     if models:
         write_whole(models[0].exp / "tables" / "claims.md", text)

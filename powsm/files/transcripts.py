@@ -93,6 +93,8 @@ def _read_rows(
                     )
                 if first == "{":
                     for row in _rows_of(_parse_json(line, where), where):
+                        # one field for all rows: another may hold the other side
+                        fields = [f for f in fields if f in row][:1] or fields
                         yield where, *_fields_of(row, fields, where)
                 else:
                     utt_id, *text = line.split(maxsplit=1)
@@ -113,6 +115,11 @@ def _csv_rows(
         for row in reader:
             where = f"{path}:{reader.line_num}"
             header = header or row
+            if row is header and (twice := {n for n in row if row.count(n) > 1}):
+                raise TranscriptError(
+                    f"{where}: the header names {' '.join(sorted(twice))!r} twice; "
+                    "keep one"
+                )
             if row is header or not row:
                 continue
             if len(row) != len(header):

@@ -132,6 +132,8 @@ def _scores(exp: Path, profiles: Sequence[Path], seconds: str) -> str:
         f"The code above pads to {seconds} s: of rows at their own length it scores "
         "differently."
     )
+    if cleanings := sorted({r.cleaning for r in results} - {""}):
+        note += f" Phones were read by the cleaning `{' '.join(cleanings)}`."
     table = markdown_table(["set", "task", "decode", "audio", "", "score"], rows)
     return f"{note}\n\n{table}\n\n{rate_notes(dict.fromkeys(row[4] for row in rows))}"
 

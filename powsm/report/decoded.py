@@ -216,6 +216,6 @@ def _with_references(decoded: DecodedSet, truth: DumpSet) -> AlignedSet:
         refs=tuple(refs[u] for u in utt_ids),
         langs=tuple(truth.langs[u] for u in utt_ids),
         locations=tuple(truth.locations[u] for u in utt_ids),
-        durations_s=tuple(record["seconds"] for record in records),
+        durations_s=tuple(round(truth.durations_s[u], 3) for u in utt_ids),
         align_file=decoded.folder / ALIGN_FILE,
     )

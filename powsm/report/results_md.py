@@ -15,9 +15,9 @@ from powsm.report.experiment import (
     versions,
 )
 from powsm.score.chance import NOTHING_SHARE
-from powsm.score.decoded import DumpSet
+from powsm.score.decoded import HYP_FILE, DumpSet, decoded_sets
 from powsm.score.rates import CHANCE, rate_notes
-from powsm.score.results import Result, ordered_metrics, task_title
+from powsm.score.results import RESULTS_FILE, Result, ordered_metrics, task_title
 
 # When a score is called weak, in percent. These are not thresholds of the paper: an
 # error rate above them means that a reader cannot use the output without correcting it.
@@ -72,6 +72,17 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
         for set_name in sets
         if (missing := DumpSet(dump / set_name).missing)
     ]
+    scored_at = (experiment.path / RESULTS_FILE).stat().st_mtime_ns
+    remarks += [
+        f"{decoded.place} was decoded after the scores here; run stage 13 again."
+        for decoded in decoded_sets(experiment.path, sets)
+        if (decoded.folder / HYP_FILE).stat().st_mtime_ns > scored_at
+    ]
+    if cleanings := sorted({r.cleaning for r in experiment.results} - {""}):
+        remarks.append(
+            f"Phones were read by the cleaning {' '.join(cleanings)}, not by the "
+            "policies of the sets; scores without it do not compare."
+        )
     for set_name, task in groups(experiment):
         metric = experiment.main_metric(set_name, task)
         rows = experiment.select(set=set_name, task=task, metric=metric)
@@ -236,12 +247,13 @@ def render(experiment: Experiment, dump: Path, command: str) -> str:
         command: the command that writes this report.
     """
     sets = list(dict.fromkeys(r.set for r in experiment.results))
+    over = " over speakers" * any(r.unit == "speaker" for r in experiment.results)
     parts = [
         f"# {experiment.name}",
-        "Rates are in percent, from summed counts, with 95 % bootstrap intervals in "
-        "brackets; for error rates, less is better. Phones are scored against what the "
-        "normaliser made of the references; the paper's tables (`powsm reproduce`) are "
-        "scored against IPA that went through none.",
+        "Rates are in percent, from summed counts, with 95 % bootstrap intervals"
+        f"{over} in brackets; for error rates, less is better. Phones are scored "
+        "against what the normaliser made of the references; the paper's tables "
+        "(`powsm reproduce`) are scored against IPA that went through none.",
         *_headlines(experiment),
         "## What is weak",
         "\n".join(

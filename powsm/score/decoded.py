@@ -5,9 +5,10 @@ record of how they were made are in the set's folder of `dump/raw`.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
@@ -114,6 +115,17 @@ class DumpSet:
         if not (refs := dict(read_scp(path))):
             raise DecodedError(f"{path}: no utterance in it; run stage 4 again")
         return refs
+
+    def with_text(self, refs: Mapping[str, str]) -> dict[str, str]:
+        """References of the utterances that have orthography, as some tasks need."""
+        texts = self.references(TEXT)
+        kept = {utt_id: ref for utt_id, ref in refs.items() if texts.get(utt_id)}
+        if len(kept) < len(refs):
+            log.info(
+                "%s: %d of %d utterances have no orthography and are not scored",
+                *(self.folder, len(refs) - len(kept), len(refs)),
+            )
+        return kept
 
     def _of_examples(self, name: str) -> dict[str, str]:
         """Values by utt_id, of a file with a line an example (`<utt_id>_<task>`)."""
@@ -233,7 +245,14 @@ class DecodedSet:
         """
         truth = DumpSet(dump / self.set_name)
         ref = truth.references(self.writes, raw=raw_references)
+        if DECODED_TASKS[self.task].needs_text:
+            ref = truth.with_text(ref)
         records = self.records()
+        if n_unread := sum("error" in record for record in records):
+            log.warning(
+                "%s: %d of %d recordings could not be read and count as empty outputs",
+                *(self.folder, n_unread, len(records)),
+            )
         hyp = {record["utt_id"]: record["text"] for record in records}
         who = {"speakers": truth.speakers}
         if self.writes == LANGUAGE:
@@ -280,10 +299,20 @@ def decoded_sets(
     Args:
         folder: an experiment, or the folder of a profile in it.
         set_names: only these sets; None: all.
+
+    Raises:
+        DecodedError: a profile that changed left two decodings of a task of a set.
     """
     folder = Path(folder)
     hyp_files = sorted(folder.glob(f"*/*/*/{HYP_FILE}")) or sorted(
         folder.glob(f"*/*/{HYP_FILE}")
     )
     decoded = [DecodedSet(path.parent) for path in hyp_files]
-    return [d for d in decoded if set_names is None or d.set_name in set_names]
+    decoded = [d for d in decoded if set_names is None or d.set_name in set_names]
+    for before, after in pairwise(decoded):
+        if (before.folder.parent, before.task) == (after.folder.parent, after.task):
+            raise DecodedError(
+                f"{before.folder} and {after.folder} are of one task, which a profile "
+                "decodes in one way: remove the one of its earlier settings"
+            )
+    return decoded

@@ -214,10 +214,16 @@ def score_lid(
         language of the reference.
 
     Raises:
-        ScoreError: not the same utterances on both sides, or none at all.
+        ScoreError: not the same utterances on both sides, none at all, or a reference
+            without a language.
     """
     utt_ids, hyps, refs = _paired(hyp, ref)
     langs = tuple(_code(lang) for lang in refs)
+    if "" in langs:
+        raise ScoreError(
+            f"{langs.count('')} of {len(langs)} references name no language, such as "
+            f"that of {utt_ids[langs.index('')]}; give it, or leave the utterance out"
+        )
     right = [_code(h) == lang for h, lang in zip(hyps, langs, strict=True)]
     columns = {
         "n_utts": np.ones(len(utt_ids), np.int64),

@@ -224,10 +224,11 @@ class Scores:
             seed=seed,
         )
         intervals = dict(zip(self.rates, bounds, strict=True))
-        if "accuracy" in intervals and unit == "utterance":
+        if unit == "utterance":
             # a share of independent trials has an interval that also holds at 100 %
-            n_correct = int(self.columns["n_correct"].sum())
-            intervals["accuracy"] = wilson_interval(n_correct, len(self), level)
+            for rate in intervals.keys() & {"accuracy", "top_5"}:
+                n_hits = int(self._fraction(rate)[0].sum())
+                intervals[rate] = wilson_interval(n_hits, len(self), level)
         return {
             rate: Interval(*(RATES[rate].scale * bound for bound in interval))
             for rate, interval in intervals.items()

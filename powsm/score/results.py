@@ -29,6 +29,8 @@ HISTORY_FILE = "history.jsonl"
 DURATION_EDGES_S = (2, 5, 10, 15)  # seconds; bins of the breakdown by duration
 _PART_FIELDS = "profile set task decode by label metric value low high n_utts n_units"
 
+_LATER_FIELDS = {"profile", "cleaning", "unit"}  # records of earlier versions lack them
+
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +53,8 @@ class Result:
         n_utts: utterances scored.
         n_units: what the metric divides by (phones, words, characters, utterances).
         profile: decode profile: `paper` for `conf/decode_paper.yaml`.
+        cleaning: how text became phones; empty: by the policy of the set.
+        unit: what the interval takes to be independent.
     """
 
     set: str
@@ -64,6 +68,8 @@ class Result:
     n_utts: int
     n_units: int
     profile: str = ""
+    cleaning: str = ""
+    unit: str = "utterance"
 
     @property
     def system(self) -> str:
@@ -103,7 +109,7 @@ def read_results(path: Path) -> tuple[Result, ...]:
     for number, record in enumerate(records):
         if not isinstance(record, dict):
             raise ResultsError(f"{path}: record {number} is {record!r}, no object")
-        missing = set(fields) - set(record) - {"profile"}
+        missing = set(fields) - set(record) - _LATER_FIELDS
         if missing:
             raise ResultsError(
                 f"{path}: record {number} has no {' '.join(sorted(missing))}; it needs "
@@ -223,7 +229,8 @@ def score_experiment(
             decode=one.decode or "attention",
             unit=unit,
         )
-        records += [{**row, "profile": profile} for row in rows]
+        how = {"profile": profile, "cleaning": cleaning or "", "unit": unit}
+        records += [{**row, **how} for row in rows]
         where = {"profile": profile, "set": one.set_name, "task": one.task}
         where["decode"] = one.decode
         durations_s = DumpSet(dump / one.set_name).durations_s

@@ -1,6 +1,7 @@
 """Stage 12 as processes: killed and started again, ranks, tasks of a job array."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,23 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(corpus, whole, tmp_pa
     assert not (result(tmp_path) / "hyp.jsonl").exists()
     assert run(corpus, tmp_path) == whole
     assert not list(result(tmp_path).glob("part.*"))
+
+
+def test_another_language_in_the_prompts_is_decoded_again(corpus, tmp_path):
+    shutil.copytree(corpus / "dump/test", tmp_path / "dump/test")
+    profile = tmp_path / "decode_fast.yaml"
+    profile.write_text("decode: ctc\n")
+    how = arguments(corpus, tmp_path, "--dump", str(tmp_path / "dump"))
+    how += ["--profiles", str(profile)]
+    run_verb("decode", *how)
+    hyp = tmp_path / "decode_fast/test/pr_ctc/hyp.jsonl"
+    assert "<eng>" in hyp.read_text()
+    for name in ("text", "utt2lang"):
+        path = tmp_path / "dump/test" / name
+        text = path.read_text().replace(" eng\n", " spa\n")
+        path.write_text(text.replace("<eng>", "<spa>"))
+    run_verb("decode", *how)
+    assert "<eng>" not in hyp.read_text()
 
 
 def test_two_processes_of_torchrun_give_the_bytes_of_one(corpus, whole, tmp_path):

@@ -47,6 +47,22 @@ def test_fields_of_other_tools(tmp_path):
     assert read_transcripts(path, ["n"]) == {"a": ""}
 
 
+def test_a_row_without_the_field_of_others_is_no_copy_of_the_reference(tmp_path):
+    path = tmp_path / "hyp.jsonl"
+    path.write_text('{"id": "a", "pred": "p", "text": "p"}\n{"id": "b", "text": "k"}\n')
+    with pytest.raises(
+        TranscriptError, match="jsonl:2: fields id text; .* one of pred"
+    ):
+        read_transcripts(path, (*HYP_FIELDS, "text"))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "hyp.csv"
+    path.write_text("id,text,text\na,p,k\n")
+    with pytest.raises(TranscriptError, match="csv:1: the header names 'text' twice"):
+        read_transcripts(path)
+
+
 def test_listed_phones_are_joined(tmp_path):
     path = tmp_path / "hyp.jsonl"
     path.write_text('{"id": 7, "phones": ["p", "a"]}\n')

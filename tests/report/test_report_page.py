@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import unicodedata
 
 import numpy as np
@@ -18,7 +19,7 @@ from powsm.report import clips, decoded, page, plots
 from powsm.report import results_md as markdown
 from powsm.report.experiment import ReportError, read_experiment, training_command
 from powsm.score.decoded import DecodedError
-from powsm.score.results import ResultsError, read_results
+from powsm.score.results import ResultsError, read_results, score_experiment
 
 PNG_START = b"\x89PNG\r\n"
 
@@ -195,6 +196,39 @@ def test_decoded_sets_are_found_with_their_references(tmp_path):
         ("spa", "ita", 1),
         ("spa", "spa", 2),
     ]
+
+
+def test_a_recording_that_could_not_be_read_is_shown(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    path = exp / "ctc_greedy/test_tone/pr_ctc/hyp.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    del rows[0]["seconds"]  # as stage 12 writes it
+    rows[0] |= {"text": "", "error": "no such file"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    phones, _ = decoded.read_decoded(exp, dump, ["test_tone"])
+    assert phones.durations_s[0] == 0.6
+
+
+def test_how_phones_and_intervals_were_counted_is_said(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    score_experiment(exp, dump)
+    as_usual = markdown.render(read_experiment(exp), dump, "score")
+    assert "cleaning" not in as_usual and "over speakers" not in as_usual
+    score_experiment(exp, dump, cleaning="prism", unit="speaker")
+    text = markdown.render(read_experiment(exp), dump, "score")
+    assert "- Phones were read by the cleaning prism, not by the policies" in text
+    assert "95 % bootstrap intervals over speakers in brackets" in text
+
+
+def test_scores_older_than_what_was_decoded_are_said(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    said = "ctc_greedy/test_tone/pr_ctc was decoded after the scores here"
+    score_experiment(exp, dump)
+    assert said not in markdown.render(read_experiment(exp), dump, "score")
+    hyps = exp / "ctc_greedy/test_tone/pr_ctc/hyp.jsonl"
+    later = (exp / "results.json").stat().st_mtime_ns + 1_000_000
+    os.utime(hyps, ns=(later, later))
+    assert said in markdown.render(read_experiment(exp), dump, "score")
 
 
 def test_sets_that_were_not_scored_are_left_alone(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from experiment_builder import PHONES, make_dump, make_experiment, write_hyps
 
 from powsm.cli.stages.decode import keep_policies
+from powsm.errors import PowsmError
 from powsm.files.whole import DamagedError
 from powsm.score.decoded import DecodedError, DecodedSet, DumpSet, decoded_sets
 from powsm.score.rates import ScoreError
@@ -75,6 +76,17 @@ def test_model_from_the_hub_is_not_scored_in_words_of_another_policy(tmp_path, d
         decoded.score(dump)
 
 
+def test_results_of_models_that_write_differently_are_kept_apart(tmp_path):
+    def keep(text_policy):
+        policies = {"policy": "strict", "text_policy": text_policy}
+        keep_policies(SimpleNamespace(normaliser=policies, source="m"), tmp_path)
+
+    keep("powsm_fix")
+    keep("powsm_fix")
+    with pytest.raises(PowsmError, match="text policy powsm_fix, the model writes by"):
+        keep("released")
+
+
 def test_set_without_orthography_is_not_scored_in_words(tmp_path, dump):
     record = {"policy": "strict", "version": "1", "text_policy": "none"}
     (dump / "test_tone" / "normaliser.json").write_text(json.dumps(record))
@@ -124,6 +136,39 @@ def test_missing_files_say_what_to_do(tmp_path, dump):
         decoded.score(dump)
     with pytest.raises(DecodedError, match="no task 'tts'; the tasks are pr g2p asr"):
         _ = DecodedSet(tmp_path / "x" / "test_tone" / "tts_joint").writes
+
+
+def test_utterances_without_orthography_are_left_out_of_words(tmp_path, dump):
+    path = dump / "test_tone/ref.text"
+    path.write_text(path.read_text().replace(" word e", ""))
+    texts = {u: f"word {u[5]}" for u in PHONES if u != "tone_e_spa"}
+    assert len(hyps(tmp_path / "exp", "asr_joint", texts).score(dump)) == 4
+    phones = dict.fromkeys(texts, "")
+    assert len(hyps(tmp_path / "exp", "g2p_joint", phones).score(dump)) == 4
+    with pytest.raises(ScoreError, match="tone_e_spa"):
+        hyps(tmp_path / "exp", "pr_joint", phones).score(dump)
+
+
+def test_two_decodings_of_one_task_by_a_profile_are_refused(tmp_path, dump):
+    """Settings that changed left the first: a report would show either."""
+    exp = tmp_path / "exp"
+    hyps(exp, "g2p_joint", dict.fromkeys(PHONES, ""))
+    hyps(exp, "pr_joint", dict.fromkeys(PHONES, ""))
+    assert len(decoded_sets(exp)) == 2
+    hyps(exp, "g2p_joint_none", dict.fromkeys(PHONES, ""))
+    for folder in (exp, exp / "decode_x"):
+        with pytest.raises(DecodedError, match="g2p_joint and .*g2p_joint_none are of"):
+            decoded_sets(folder)
+
+
+def test_recordings_that_could_not_be_read_are_counted(tmp_path, dump, caplog):
+    decoded = hyps(tmp_path / "exp", "pr_ctc", dict.fromkeys(PHONES, ""))
+    path = decoded.folder / "hyp.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0] |= {"error": "no such file"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    decoded.score(dump)
+    assert "1 of 5 recordings could not be read and count as empty" in caplog.text
 
 
 def test_other_utterances_are_not_scored(tmp_path, dump):

@@ -233,6 +233,19 @@ def test_lid_all_right_is_not_certain():
     assert (round(low, 1), high) == (83.9, 100.0)  # Wilson, n / (n + 1.96^2)
 
 
+def test_lid_all_among_the_likeliest_is_not_certain_either():
+    five = [["deu", "eng"]] * 20
+    scores = score_lid(hyp=["deu"] * 20, ref=["eng"] * 20, likeliest=five)
+    intervals = scores.intervals()
+    assert round(intervals["top_5"].low, 1) == 83.9
+    assert round(intervals["accuracy"].high, 1) == 16.1
+
+
+def test_lid_without_a_language_to_find_is_refused():
+    with pytest.raises(ScoreError, match="1 of 2 references name no language, .* b;"):
+        score_lid(hyp={"a": "eng", "b": ""}, ref={"a": "eng", "b": " "})
+
+
 def test_empty_hypotheses_delete_everything():
     scores = score_phones(hyp=["", " "], ref=["pa", "k"])
     assert scores.counts["deletions"] == 3

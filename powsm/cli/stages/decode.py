@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_DECODED_FROM = ("wav.scp", "text.prev", "utt2lang")  # of a set: audio and prompts
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--exp", help="for the results")
@@ -79,7 +81,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
         made_from = {
             "profile": profile.digest(),
             "weights": weights_hash,
-            "data": [sha256_file(folder / f) for f in ("wav.scp", "text.prev")],
+            "data": [sha256_file(folder / f) for f in _DECODED_FROM],
         }
         for task in profile.tasks:
             out = decoded_folder(options.exp, profile.name, name, profile.tag(task))
@@ -110,13 +112,26 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
 
 
 def keep_policies(model: "ModelFiles", exp: Path) -> None:
-    """Let the results of another's model say how it writes, which scoring asks."""
+    """Let the results of another's model say how it writes, which scoring asks.
+
+    Raises:
+        PowsmError: the folder's other results were written by another text policy.
+    """
     from powsm.files.whole import write_whole
     from powsm.model.find import NORMALISER_FILE
 
     record = exp / NORMALISER_FILE
-    if model.normaliser and not record.exists():
+    if not model.normaliser:
+        return
+    if not record.exists():
         write_whole(record, json.dumps(dict(model.normaliser), indent=1))
+        return
+    theirs = read_json(record, "restore it").get("text_policy")
+    if theirs != model.normaliser["text_policy"]:
+        raise PowsmError(
+            f"{record} has text policy {theirs}, the model writes by "
+            f"{model.normaliser['text_policy']}; put its results into another --exp"
+        )
 
 
 def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:

@@ -7,6 +7,7 @@ two outputs that are both worse than none, as of a small model that repeats itse
 nothing.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,7 +230,8 @@ def _compared(
     )
     if min(a.value(claim.metric), b.value(claim.metric)) > NO_OUTPUT:
         return NOTHING, f"{detail}; an empty output would have fewer errors than either"
-    if result.low <= 0 <= result.high or result.p >= SIGNIFICANT:
+    # NaN, of fewer than two utterances, is neither
+    if not (result.high < 0 or result.low > 0) or not result.p < SIGNIFICANT:
         return OPEN, detail
     return (HOLDS if result.difference < 0 else FAILS), detail
 
@@ -283,12 +285,17 @@ def _against_number(
     cell = cells[0]
     if cell.ours is None:
         return Outcome(claim, system.name, UNTESTED, cell.why, command)
+    if cell.is_incomplete:
+        why = "a set lacks parts of its corpus; the number is of whole ones"
+        return Outcome(claim, system.name, UNTESTED, why, command)
     verdict = _held_against(claim, cell.ours)
     detail = f"{cell.ours.value:.2f} [{cell.ours.low:.2f}, {cell.ours.high:.2f}]"
     return Outcome(claim, system.name, verdict, detail, command)
 
 
 def _held_against(claim: Claim, ours: Score) -> str:
+    if math.isnan(ours.low) or math.isnan(ours.high):
+        return OPEN
     if claim.at_least is not None:
         if ours.low >= claim.at_least:
             return HOLDS
@@ -368,7 +375,9 @@ def render_claims(outcomes: Sequence[Outcome]) -> str:
         "# The paper's claims",
         "Differences are paired over the utterances of all sets named, with a 95 % "
         f"bootstrap interval; a claim holds when p is below {SIGNIFICANT} and the "
-        "interval lies on its side of zero, or of the published number.",
+        "interval lies on its side of zero, or of the published number. Phones of two "
+        "decodings are scored against what the normaliser made of the references, and "
+        "those that are held against a published number as its table is.",
         markdown_table(head, rows),
         "## Commands",
         "\n".join(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from powsm.report.paper.spec import Cell, Column, Query, Row, Table, TestSet
+from powsm.report.paper.spec import Cell, Column, Query, Row, Table, TableError, TestSet
 from powsm.report.paper.training import Trained, why_not
 from powsm.score.chance import NOTHING_SHARE
 from powsm.score.decoded import HYP_FILE, decoded_sets
@@ -169,7 +169,13 @@ def fill(table: Table, systems: Sequence[System]) -> list[Filled]:
 
     A row that is nobody's comes once, with the reason. A model fills the rows of its
     own training alone: a small one, or one of a single task, is no published POWSM.
+
+    Raises:
+        TableError: two systems of one name.
     """
+    names = [system.name for system in systems]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TableError(f"two systems are called {' '.join(twice)}; rename a folder")
     memory: dict[tuple[str, Query], Scores | Score | str] = {}
 
     def scored(system: System, query: Query) -> Scores | Score | str:

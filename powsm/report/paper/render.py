@@ -235,6 +235,8 @@ def to_latex(table: Table, cells: Sequence[Filled]) -> str:
     names = [column.name for column in table.columns]
     lines = [f"% {table.paper}"]
     lines += _tabular(*_tall(["System", *names], _grid(table, cells)))
+    notes = dict.fromkeys(cell.note for cell in cells if cell.note)
+    lines += [f"% * {line}" for note in notes for line in note.splitlines()]
     header, compared = _comparison(table, cells)
     if compared:
         lines += ["", *_tabular(header, compared)]

@@ -79,13 +79,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Query:
-    """What has to be decoded and scored for one of our cells."""
+    """What has to be decoded and scored for one of our cells.
+
+    `cleaning` and `references` are those of the table; without one, phones are scored
+    against what the normaliser made, by the policy of the set.
+    """
 
     profile: str
     set: str
     task: str
     lang: str
     metric: str
+    cleaning: str | None = None
+    references: str = "normalised"
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,8 @@ class Table:
             task=settings["task"],
             lang=column.lang,
             metric=settings["metric"],
+            cleaning=self.cleaning,
+            references=self.references,
         )
 
     def queries(self, rows: Iterable[Row] | None = None) -> list[Query]:

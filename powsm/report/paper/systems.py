@@ -11,7 +11,7 @@ import numpy as np
 from powsm.formatting import markdown_table
 from powsm.languages import lang_code
 from powsm.model.find import find_model
-from powsm.phones.orthography import whisper_basic
+from powsm.phones.orthography import normalise_text, whisper_basic
 from powsm.report.paper.fill import (
     HISTORY,
     HOURS,
@@ -32,8 +32,12 @@ from powsm.tasks import TEXT
 
 
 def trained_of(exp: Path, model: str | None) -> Trained | None:
-    """How an experiment, or a model found elsewhere, was trained; None: not known."""
-    if (exp / "config.yaml").exists():
+    """How an experiment, or a model found elsewhere, was trained; None: not known.
+
+    A model that is named counts, whatever experiment its results are put into.
+    """
+    is_own = model is None or Path(model) == exp
+    if is_own and (exp / "config.yaml").exists():
         return Trained.read(exp / "config.yaml")
     if model is None:
         return None
@@ -48,7 +52,6 @@ class ExperimentScores:
     Attributes:
         exp: its folder.
         dump: `dump/raw`.
-        table: says how phones are read and which references count.
         sets: what is known of sets.
         planned: why a decoding is missing.
         is_baseline: a model of others: both sides go through Whisper's normaliser,
@@ -57,7 +60,6 @@ class ExperimentScores:
 
     exp: Path
     dump: Path
-    table: Table | None
     sets: Mapping[str, TestSet]
     planned: Sequence[PlannedDecode] = ()
     is_baseline: bool = False
@@ -71,9 +73,7 @@ class ExperimentScores:
         if self.is_baseline:
             return score_as_owsm(DecodedSet(path.parent), self.dump)
         scores = DecodedSet(path.parent).score(
-            self.dump,
-            self.table.cleaning if self.table else None,
-            raw_references=self.table is not None and self.table.references == "raw",
+            self.dump, query.cleaning, raw_references=query.references == "raw"
         )
         if query.task != "lid":
             return scores
@@ -94,14 +94,25 @@ class ExperimentScores:
 
 
 def score_as_owsm(decoded: DecodedSet, dump: Path) -> Scores:
-    """Words of a model of others, both sides by Whisper's basic normaliser."""
+    """Words of a model of others, both sides by Whisper's basic normaliser.
+
+    The references went through the set's text policy first, which makes `dont` of
+    don't; so do the outputs. Utterances without orthography are left out, as of ours.
+    """
     truth = DumpSet(dump / decoded.set_name)
-    ref = truth.references(TEXT)
+    policy, langs = truth.text_policy, truth.langs
+    ref = truth.with_text(truth.references(TEXT))
+    hyp = {
+        r["utt_id"]: normalise_text(r["text"], langs.get(r["utt_id"]), policy)
+        for r in decoded.records()
+        if r["utt_id"] in ref or r["utt_id"] not in langs
+    }
     return score_text(
-        hyp={r["utt_id"]: whisper_basic(r["text"]) for r in decoded.records()},
+        hyp={utt_id: whisper_basic(text) for utt_id, text in hyp.items()},
         ref={utt_id: whisper_basic(text) for utt_id, text in ref.items()},
-        langs=truth.langs,
+        langs=langs,
         speakers=truth.speakers,
+        text_policy=policy,
     )
 
 
@@ -110,8 +121,7 @@ def system_of(
 ) -> System:
     """An experiment as a table sees it."""
     name = exp.resolve().name
-    names = {query.set for query in scores.table.queries()} if scores.table else set()
-    incomplete = {name for name in names if DumpSet(scores.dump / name).missing}
+    incomplete = {path.name for path in scores.dump.glob("*") if DumpSet(path).missing}
     trained = None if scores.is_baseline else trained_of(exp, model)
     baseline = str(model) if scores.is_baseline else ""
     return System(name, scores, trained, any_training, frozenset(incomplete), baseline)

@@ -52,6 +52,7 @@ _DEFINING = {
     "scheduler_conf.warmup_steps_list": None,
     "scheduler_conf.warmup_lr_list": None,
     "max_epoch": 40,
+    "init_param": (),  # weights to begin with
 }
 _WITHOUT_DECODER = "e_branchformer_ctc"
 SHOWN = 4  # differences named in a reason

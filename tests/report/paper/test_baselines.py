@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 from dump_builder import make_dump
+from experiment_builder import TEXTS, write_hyps
+from experiment_builder import make_dump as make_tone_dump
 from tiny_model import CTC_SETTINGS, SETTINGS, make_experiment, make_tokens
 
 from powsm.cli.main import main
 from powsm.report.paper.fill import System
 from powsm.report.paper.spec import TableError, load_table
+from powsm.report.paper.systems import score_as_owsm
+from powsm.score.decoded import DecodedSet
 
 ROOT = Path(__file__).parents[3]
 TABLE = """\
@@ -77,6 +81,20 @@ def test_row_of_another_system_is_decoded_by_stock_espnet(
     said = reproduce(recipe, capsys, *model)
     line = next(x for x in said.splitlines() if x.startswith(f"| {row}: out_"))
     assert float(line.split("|")[2]) == 0.0
+
+
+def test_words_of_others_are_written_as_the_references(tmp_path):
+    """By the released policy, don't is `dont` in references; whisper makes `don t`."""
+    folder = make_tone_dump(tmp_path)
+    record = {"policy": "released", "version": "1", "text_policy": "released"}
+    (folder / "normaliser.json").write_text(json.dumps(record))
+    texts = dict.fromkeys(TEXTS, "Don't stop the U.S.")
+    written = [f"{u} Dont stop the US\n" for u in list(texts)[1:]]
+    first = next(iter(texts))  # has no orthography
+    (folder / "ref.text").write_text("".join([f"{first}\n", *written]))
+    hyps = write_hyps(tmp_path / "exp", "baseline", "test_tone", "asr", texts)
+    scores = score_as_owsm(DecodedSet(hyps), tmp_path)
+    assert scores.value("WER") == 0.0 and len(scores) == 4
 
 
 def test_rows_of_others_are_nobody_elses(recipe):

@@ -1,9 +1,11 @@
 """The paper's claims: what tests them, and what each test says."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from experiment_builder import PHONES, slashed
+from experiment_builder import PHONES, make_experiment, slashed
 
 from powsm.report.paper.claims import (
     FAILS,
@@ -13,6 +15,7 @@ from powsm.report.paper.claims import (
     UNTESTED,
     Claim,
     ClaimError,
+    _held_against,
     check_claims,
     joined,
     load_claims,
@@ -21,6 +24,7 @@ from powsm.report.paper.claims import (
 )
 from powsm.report.paper.fill import Score, System
 from powsm.report.paper.spec import TableError, load_table
+from powsm.report.paper.systems import ExperimentScores
 from powsm.score.metrics import score_phones
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -140,6 +144,63 @@ def test_a_published_number_is_held_against_the_interval(ours, verdict):
     exps = {"x": Path("exp/x")}
     (result,) = check_claims([claim], {}, [system], lambda name: any_model, exps, DUMP)
     assert result.verdict == verdict
+
+
+@pytest.mark.parametrize("bound", ["below", "at_least"])
+def test_a_number_without_interval_is_undecided(bound):
+    claim = Claim("c", "s", "t", **{bound: 2.70})
+    assert _held_against(claim, Score(2.5, math.nan, math.nan)) == OPEN
+
+
+@pytest.mark.parametrize("profiles", ["ab", "ba"])
+def test_one_utterance_decides_nothing(profiles):
+    hyps = dict(zip(profiles, ("/p//i/", "/p/"), strict=True))
+
+    def of_one(query):
+        return score_phones(hyp={"u": hyps[query.profile]}, ref={"u": "/p//i/"})
+
+    where = ([CLAIM], {"seen": ["test_a"]}, [System("x", of_one)])
+    (result,) = check_claims(*where, load_table, {"x": Path("exp/x")}, DUMP)
+    assert result.verdict == OPEN
+
+
+def test_an_incomplete_set_is_not_held_against_a_published_number():
+    table = load_table(CONF / "tables/table_lid.yaml")
+    rows = tuple(replace(row, training=None) for row in table.rows)
+    claim = Claim("c", "s", "t", table="table_lid", column="FLEURS, seen languages")
+    claim = replace(claim, at_least=92.3)
+
+    def verdict(incomplete):
+        system = System("x", lambda query: Score(99, 98, 100), incomplete=incomplete)
+        where = ([claim], {}, [system], lambda name: replace(table, rows=rows))
+        (result,) = check_claims(*where, {"x": Path("exp/x")}, DUMP)
+        return result.verdict
+
+    assert verdict(frozenset()) == HOLDS
+    assert verdict(frozenset({"test_fleurs"})) == UNTESTED
+
+
+def test_phones_are_held_against_a_published_number_as_its_table_reads_them(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    hyps = {u: slashed(hyp) for u, (_, _, hyp) in PHONES.items()}
+    raw = "".join(f"{u} {hyps[u] or 'a'}\n" for u in hyps)  # the outputs, but for one
+    (dump / "test_tone/ref.raw.ipa").write_text(raw)
+    path = tmp_path / "table.yaml"
+    path.write_text(
+        "{title: t, paper: p, metric: PFER, task: pr, profile: ctc_greedy, "
+        "cleaning: prism, references: raw, columns: [{name: a, set: test_tone}], "
+        "rows: [{name: ours, ours: {}, cells: {}}]}"
+    )
+    claim = Claim("c", "s", "t", table="table", column="a", below=100)
+    system = System("x", ExperimentScores(exp, dump, {}))
+    exps = {"x": exp}
+    (result,) = check_claims(
+        [claim], {}, [system], lambda n: load_table(path), exps, DUMP
+    )
+    ours = score_phones(
+        hyp=hyps, ref={u: hyps[u] or "a" for u in hyps}, cleaning="prism"
+    )
+    assert result.detail.startswith(f"{ours.value('PFER'):.2f} [")
 
 
 def test_a_small_model_does_not_test_a_claim_about_the_published_one():

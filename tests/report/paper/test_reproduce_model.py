@@ -3,13 +3,23 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dump_builder import make_dump
+from experiment_builder import make_experiment as make_tones
 from powsm_command import POWSM
 from published_model import files_of, make_published
 from tiny_model import CTC_SETTINGS, make_experiment, make_tokens
+
+from powsm.cli import reproduce as cli
+from powsm.cli.main import main
+from powsm.report.paper.fill import System, fill
+from powsm.report.paper.plan import plan_queries
+from powsm.report.paper.spec import Query, TableError, TestSet, load_table
+from powsm.report.paper.systems import trained_of
 
 ROOT = Path(__file__).parents[3]
 TABLE = """\
@@ -96,3 +106,53 @@ def test_row_of_the_model_without_a_decoder_is_filled_by_such_models_alone(recip
         ]
         assert len(filled) == 1 and filled[0].startswith(f"| {rows[kind]}: exp")
         assert float(filled[0].split("|")[8]) > 0
+
+
+def test_what_other_settings_or_weights_decoded_is_decoded_again(tmp_path, monkeypatch):
+    """`powsm decode` leaves alone what is current; without weights there is no more."""
+    exp, dump = make_tones(tmp_path)
+    calls = []
+    monkeypatch.setattr(cli, "run_verb", lambda *command: calls.append(command))
+    query = Query("ctc_greedy", "test_tone", "pr", "all", "PFER")
+    options = SimpleNamespace(
+        dump=dump, sets={}, conf=Path("conf"), device=None, baseline=None
+    )
+
+    def decode(model):
+        calls.clear()
+        planned = plan_queries([query], exp, dump, {})
+        assert planned[0].is_done
+        cli.decode(planned, cli._Model(exp, model), options)
+        return [command[command.index("--sets") + 1] for command in calls]
+
+    assert decode(str(exp)) == []
+    assert decode("espnet/powsm") == ["test_tone"]
+    (exp / "valid.acc.ave.pth").touch()
+    assert decode(str(exp)) == ["test_tone"]
+    # a part is read off what the whole set has
+    (dump / "test_part").symlink_to(dump / "test_tone")
+    query = replace(query, set="test_part")
+    options.sets = {"test_part": TestSet(None, "", part_of="test_tone")}
+    planned = plan_queries([query], exp, dump, options.sets)
+    calls.clear()
+    cli.decode([replace(planned[0], is_done=True)], cli._Model(exp, str(exp)), options)
+    assert "test_tone" in calls[0] and "test_part" not in calls[0]
+
+
+def test_a_model_that_is_named_is_not_the_experiment_of_its_results(recipe):
+    own = make_experiment(recipe / "own", recipe / "tokens")
+    other = make_experiment(recipe / "other", recipe / "tokens", base=CTC_SETTINGS)
+    assert "decoder" in trained_of(own, str(own)).settings
+    assert "decoder" not in trained_of(own, str(other)).settings
+
+
+def test_experiments_of_one_name_are_refused(tmp_path):
+    for folder in ("a/x", "b/x"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.yaml").write_text("{}")
+    with pytest.raises(SystemExit, match="b/x: two folders of one name"):
+        main(["reproduce", "--table", "4", "--conf", str(ROOT / "conf"), "--exp"]
+             + [str(tmp_path / "a/x"), str(tmp_path / "b/x")])  # fmt: skip
+    table = load_table(ROOT / "conf/tables/table4.yaml")
+    with pytest.raises(TableError, match="two systems are called x"):
+        fill(table, [System("x", lambda query: "")] * 2)

@@ -9,6 +9,7 @@ import yaml
 
 from powsm.cluster.costs import count_parameters
 from powsm.model.s2t import PowsmTask
+from powsm.report.paper import render
 from powsm.report.paper.costs import training_cost
 from powsm.report.paper.fill import Score, System, fill
 from powsm.report.paper.spec import load_table
@@ -58,6 +59,7 @@ SMALL = (
         ((*SMALL, "tasks=[pr]"), "", "table12", []),  # all data, one task: no row
         ((*SMALL, "tasks=[pr]"), "", "table4", []),
         (("max_epoch=20",), "", "table4", []),  # not trained to its end
+        (("init_param=[init.pth]",), "", "table4", []),  # began with a model's weights
         ((), "10h", "table4", []),
         (("seed=7", "num_workers=8"), "", "table4", ["POWSM"]),  # no other model
         (("model_conf.ctc_weight=0.7",), "", "table5", ["training 0.7 from the start"]),
@@ -127,6 +129,9 @@ def test_a_model_of_another_training_is_let_in_when_asked_and_marked(tmp_path):
         "one is another training: tasks is pr, not asr g2p p2g pr"
     }
     assert cells[-1].verdict("PFER") == "another training"
+    latex = render.to_latex(table("table2"), cells)
+    assert "POWSM: one *" in latex
+    assert "% * one is another training: tasks is pr, not asr g2p p2g pr" in latex
 
 
 def test_row_that_goes_on_takes_the_run_that_did(tmp_path):
