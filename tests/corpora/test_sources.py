@@ -20,6 +20,8 @@ from powsm_command import run_verb
 
 from powsm.corpora.shar import find_shards
 from powsm.corpora.small.write_shar import Clip, write_corpus
+from powsm.corpora.sources.item import SourceError
+from powsm.corpora.sources.tables import items_of_csv
 from powsm.decode.align_files import Segment, eaf, textgrid
 from powsm.files.audio_places import _open_file
 from powsm.prepare.audit import report
@@ -395,6 +397,26 @@ def test_splits_of_the_source_are_kept(recordings, tmp_path, monkeypatch):
     run_verb("import", source, "mine", "--lang", "ita")
     about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
     assert about["utterances"] == {"train": 2, "dev": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("path,text\nu0.wav,uno, due\n", "t.csv:2: ' due' is in no column; quote"),
+        ("path,text,text\nu0.wav,uno,due\n", "two columns text; rename or remove"),
+    ],
+)
+def test_table_whose_texts_would_be_cut_is_refused(tmp_path, content, fault):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(SourceError, match=fault):
+        list(items_of_csv(tmp_path / "t.csv"))
+
+
+def test_columns_in_capitals_are_read(recordings, tmp_path):
+    table = copy(recordings, tmp_path / "source") / "t.csv"
+    table.write_text("path, Text,Split,LANG\nu0.wav,uno,Test,it\nu1.wav,due,dev,it\n")
+    said = [(item.text, item.split, item.lang) for item in items_of_csv(table)]
+    assert said == [("uno", "test", "it"), ("due", "dev", "it")]
 
 
 def test_all_faults_are_listed_at_once(recordings, tmp_path, monkeypatch, caplog):
