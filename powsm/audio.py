@@ -44,7 +44,7 @@ _MOST_QUIET = 10  # quiet recordings that are named
 
 
 def read_audio(
-    location: str, channel: str | None = None, data: bytes | None = None
+    location: str, channel: str | int | None = None, data: bytes | None = None
 ) -> "np.ndarray":
     """Decode one utterance.
 
@@ -54,7 +54,7 @@ def read_audio(
         location: a `wav.scp` value, `<shard>.tar:<offset>:<size>` or a file; FLAC, WAV,
             OGG, MP3, and what FFmpeg opens.
         channel: what becomes of several channels, one of `CHANNELS`: their mean, one of
-            two, or each by itself; None refuses them.
+            two, or each by itself; or the number of one from 0; None refuses them.
         data: the bytes of the file, where they are in hand; errors name `location`.
 
     Returns:
@@ -206,11 +206,15 @@ def _chosen(
     samples: "np.ndarray", channel: str | int | None, location: str
 ) -> "np.ndarray":
     """(n_samples,) of (n_samples, n_channels); for `each` they stay as they are."""
+    n_channels = samples.shape[1]
     if isinstance(channel, int):
+        if channel >= n_channels:
+            raise AudioError(
+                f"{printable(location)}: no channel {channel}, it has {n_channels}"
+            )
         return samples[:, channel]
     if channel is not None and channel not in CHANNELS:
         raise AudioError(f"channel {channel!r}, expected one of {' '.join(CHANNELS)}")
-    n_channels = samples.shape[1]
     if channel == "each":
         return samples
     if n_channels == 1:

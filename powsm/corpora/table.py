@@ -88,13 +88,15 @@ def set_name(corpus: str, split_dir: str) -> str:
 
     The rule of the published recipe: a folder with "test" in its name is a test set of
     its own, one with "dev" joins `dev`, everything else is `train` (kazakh2 calls a
-    folder `audio2`, FLEURS has `<locale>-<split>`). DoReCo is a test set throughout.
+    folder `audio2`, FLEURS has `<locale>-<split>`). Capitals do not matter. DoReCo is a
+    test set throughout.
 
     >>> set_name("librispeech", "test-clean"), set_name("fleurs", "af_za-dev")
     ('test_librispeech', 'dev')
     >>> set_name("kazakh2", "audio2"), set_name("doreco", "anything")
     ('train', 'test_doreco')
     """
+    split_dir = split_dir.casefold()
     test_only = corpus in CORPORA and CORPORA[corpus].test_only
     if test_only or "test" in split_dir:
         return f"{TEST_PREFIX}{corpus}"

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from powsm_command import run_verb
 
 from powsm.corpora.shar import find_shards
 from powsm.corpora.small.write_shar import Clip, write_corpus
+from powsm.corpora.sources.item import SourceError
+from powsm.corpora.sources.manifests import items_of_kaldi, items_of_lhotse
+from powsm.corpora.sources.tables import items_of_csv
 from powsm.decode.align_files import Segment, eaf, textgrid
 from powsm.files.audio_places import _open_file
 from powsm.prepare.audit import report
@@ -395,6 +399,94 @@ def test_splits_of_the_source_are_kept(recordings, tmp_path, monkeypatch):
     run_verb("import", source, "mine", "--lang", "ita")
     about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
     assert about["utterances"] == {"train": 2, "dev": 1}
+
+
+def test_held_out_folders_of_kaldi_are_not_trained_on(recordings, tmp_path):
+    source = tmp_path / "source"
+    parts = ("train_nodev", "train_dev", "test")
+    for part, (key, *_) in zip(parts, SAID, strict=False):
+        (source / part).mkdir(parents=True)
+        (source / part / "wav.scp").write_text(f"{key} {recordings / key}.wav\n")
+        (source / part / "text").write_text(f"{key} a\n")
+    splits = {item.key: item.split for item in items_of_kaldi(source)}
+    assert splits == {"u0": "train", "u1": "dev", "u2": "test"}
+
+
+def test_texts_without_a_recording_are_told(recordings, tmp_path):
+    source = as_kaldi_segments(recordings, tmp_path / "source")
+    (source / "segments").write_text("u0 all 0 1\n")
+    items = list(items_of_kaldi(source))
+    told = [f"{source}/text: {key}: is not in segments" for key in ("u1", "u2", "u3")]
+    assert [item for item in items if f"{source}/text:" in str(item)] == told
+    assert len(items) == 7  # and as many of text.ipa
+
+
+def test_segment_without_times_is_not_the_whole_recording(recordings, tmp_path):
+    source = as_kaldi(recordings, tmp_path / "source")
+    (source / "segments").write_text("u0\nu1 u1 0 1\n")
+    assert f"{source}/wav.scp: u0: segments has ''" in list(items_of_kaldi(source))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("path,text\nu0.wav,uno, due\n", "t.csv:2: ' due' is in no column; quote"),
+        ("path,text,text\nu0.wav,uno,due\n", "two columns text; rename or remove"),
+    ],
+)
+def test_table_whose_texts_would_be_cut_is_refused(tmp_path, content, fault):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(SourceError, match=fault):
+        list(items_of_csv(tmp_path / "t.csv"))
+
+
+def test_columns_in_capitals_are_read(recordings, tmp_path):
+    table = copy(recordings, tmp_path / "source") / "t.csv"
+    table.write_text("path, Text,Split,LANG\nu0.wav,uno,Test,it\nu1.wav,due,dev,it\n")
+    said = [(item.text, item.split, item.lang) for item in items_of_csv(table)]
+    assert said == [("uno", "test", "it"), ("due", "dev", "it")]
+
+
+def cuts_of_stereo(folder, change=lambda cut: cut):
+    """Two speakers of a conversation, each on a channel."""
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+    both = np.random.default_rng(0).normal(0, 0.1, (16_000, 2)).astype(np.float32)
+    soundfile.write(folder / "s.wav", both, 16_000, subtype="FLOAT")
+    recording = Recording.from_file(folder / "s.wav")
+    cuts = [
+        MonoCut(
+            *(f"c{channel}", 0.0, 1.0, channel),
+            supervisions=[
+                SupervisionSegment(f"c{channel}", "s", 0, 1.0, channel, text="a")
+            ],
+            recording=recording,
+        )
+        for channel in (0, 1)
+    ]
+    CutSet.from_cuts(map(change, cuts)).to_file(folder / "cuts.jsonl")
+    return both
+
+
+def test_cuts_of_lhotse_are_of_their_channel(tmp_path):
+    both = cuts_of_stereo(tmp_path)
+    for item, channel in zip(items_of_lhotse(tmp_path), both.T, strict=True):
+        assert np.abs(item.samples() / 32_768 - channel).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda cut: cut.perturb_speed(1.25), "Speed changes its recording"),
+        (lambda cut: cut.drop_supervisions(), "no supervision"),
+        (lambda cut: replace(cut, channel=2), "its recording has no channel 2"),
+    ],
+)
+def test_cuts_of_lhotse_that_would_be_read_wrongly_are_told(tmp_path, change, fault):
+    cuts_of_stereo(tmp_path, change)
+    assert all(fault in item for item in items_of_lhotse(tmp_path))
+    cuts_of_stereo(tmp_path, lambda cut: cut.resample(8_000))
+    assert not any(isinstance(item, str) for item in items_of_lhotse(tmp_path))
 
 
 def test_all_faults_are_listed_at_once(recordings, tmp_path, monkeypatch, caplog):

@@ -39,6 +39,8 @@ from powsm.files.whole import sha256_file
         ("mls_dutch", "test", "test_mls_dutch"),
         ("doreco", "train", "test_doreco"),  # all of DoReCo is a test set
         ("unheard_of", "test", "test_unheard_of"),
+        ("unheard_of", "Test", "test_unheard_of"),  # once trained on
+        ("unheard_of", "DEV", "dev"),
     ],
 )
 def test_set_name_is_the_published_rule(name, split_dir, expected):

@@ -41,7 +41,8 @@ def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str
         columns: those that are needed.
 
     Raises:
-        CorpusError: no such column, or no CSV.
+        CorpusError: no such column, two of one name, a row with more fields than there
+            are columns, or no CSV.
         TextFileError: not UTF-8.
     """
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -53,7 +54,20 @@ def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str
                     f"{path}: no column {' '.join(missing)}; found "
                     f"{' '.join(reader.fieldnames or ()) or 'none'}"
                 )
-            return list(reader)
+            names = Counter(filter(None, reader.fieldnames or ()))
+            if twice := [name for name, n in names.items() if n > 1]:
+                raise CorpusError(
+                    f"{path}: two columns {' '.join(twice)}; rename or remove one"
+                )
+            rows = []
+            for row in reader:
+                if any(more := row.pop(None, [])):
+                    raise CorpusError(
+                        f"{path}:{reader.line_num}: {' '.join(more)!r} is in no column;"
+                        f" quote a text that holds {delimiter!r}"
+                    )
+                rows.append(row)
+            return rows
         except csv.Error as err:
             raise CorpusError(f"{path}:{reader.line_num}: not CSV ({err})") from err
 

@@ -36,6 +36,7 @@ class Item:
         where: the file, and the line where there is one, for messages.
         audio: a file or `wav.scp` value, or the bytes of a file.
         start_s, end_s: the stretch of the recording; None: all of it.
+        channel: number of the one that is meant, from 0; None: all are mixed.
         text: orthography; may be empty.
         ipa: transcription; None where the source has none.
         lang, speaker: as the source says them; None where it does not.
@@ -47,6 +48,7 @@ class Item:
     audio: str | bytes
     start_s: float | None = None
     end_s: float | None = None
+    channel: int | None = None
     text: str = ""
     ipa: str | None = None
     lang: str | None = None
@@ -54,7 +56,7 @@ class Item:
     split: str | None = None
 
     def samples(self) -> np.ndarray:
-        """int16 (n_samples,) at `SAMPLE_RATE`; channels are mixed.
+        """int16 (n_samples,) at `SAMPLE_RATE`.
 
         A stretch that is all of a recording but for a millisecond is all of it.
 
@@ -62,9 +64,9 @@ class Item:
             AudioError: it cannot be read, or the stretch lies outside.
         """
         if isinstance(self.audio, bytes):
-            speech = read_audio(self.where, "mix", self.audio)
+            speech = read_audio(self.where, _chosen(self.channel), self.audio)
         else:
-            speech = _read(self.audio)
+            speech = _read(self.audio, self.channel)
         start = round((self.start_s or 0) * SAMPLE_RATE)
         end = len(speech) if self.end_s is None else round(self.end_s * SAMPLE_RATE)
         if not 0 <= start < end <= len(speech) + _SLACK_S * SAMPLE_RATE:
@@ -79,17 +81,22 @@ class Item:
 
 
 @lru_cache(maxsize=1)  # the stretches of a recording follow each other
-def _read(location: str) -> np.ndarray:
-    return read_audio(location, "mix")
+def _read(location: str, channel: int | None) -> np.ndarray:
+    return read_audio(location, _chosen(channel))
+
+
+def _chosen(channel: int | None) -> str | int:
+    return "mix" if channel is None else channel
 
 
 def split_of(words: Iterable[str]) -> str | None:
-    """The split that the parts of a name or path say.
+    """The split that the parts of a name or path say; `train_dev` is held out.
 
-    >>> split_of(["mine", "valid"]), split_of(["trainer"])
-    ('dev', None)
+    >>> split_of(["mine", "valid"]), split_of(["train", "dev"]), split_of(["trainer"])
+    ('dev', 'dev', None)
     """
-    return next((SPLITS[w.lower()] for w in words if w.lower() in SPLITS), None)
+    said = {SPLITS.get(word.lower()) for word in words}
+    return next((split for split in ("test", "dev", "train") if split in said), None)
 
 
 def key_of(path: Path, source: Path) -> str:

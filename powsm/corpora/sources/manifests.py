@@ -41,7 +41,7 @@ def _of_folder(folder: Path, source: Path, split: str | None) -> Iterator[Item |
         where = f"{printable(folder / WAV_SCP)}: {key}"
         about: dict = {}
         recording = key
-        if stretch:
+        if tables["segments"]:
             try:
                 recording, start, end = stretch.split()
                 about = {"start_s": float(start), "end_s": float(end)}
@@ -65,6 +65,10 @@ def _of_folder(folder: Path, source: Path, split: str | None) -> Iterator[Item |
             speaker=speakers.get(key),
             split=split,
         )
+    listed = "segments" if tables["segments"] else WAV_SCP
+    for name in ("text", "text.ipa"):
+        for key in sorted(tables[name].keys() - stretches.keys()):
+            yield f"{printable(folder / name)}: {key}: is not in {listed}"
     yield from faults
 
 
@@ -109,7 +113,8 @@ def items_of_lhotse(source: Path) -> Iterator[Item | str]:
     for path, match in kinds.items():
         if (match[2] == "cuts") is not has_cuts:
             continue
-        split = split_of(re.split(r"[._-]", match[3]) + re.split(r"[._-]", match[1]))
+        after, before = (split_of(re.split(r"[._-]", match[n])) for n in (3, 1))
+        split = after or before
         yield from _of_manifest(path, match, split)
 
 
@@ -134,6 +139,15 @@ def _of_manifest(path: Path, match: re.Match, split: str | None):
         if audio is None:
             yield f"{where}: its recording is no file here and not in memory"
             continue
+        channels = cut.recording.sources[0].channels
+        if cut.channel not in channels:
+            yield f"{where}: its recording has no channel {cut.channel}"
+            continue
+        if changed := _changes(cut.recording):
+            yield f"{where}: {changed} changes its recording; import it as it was"
+            continue
+        if not cut.supervisions:
+            yield f"{where}: no supervision"
         for supervision in cut.supervisions:
             custom = supervision.custom or {}
             ipa = next(filter(None, map(custom.get, _IPA_FIELDS)), None)
@@ -144,6 +158,7 @@ def _of_manifest(path: Path, match: re.Match, split: str | None):
                 audio,
                 start,
                 start + supervision.duration,
+                channel=channels.index(cut.channel),
                 text=custom.get("orthographic") or supervision.text or "",
                 ipa=ipa,
                 lang=supervision.language,
@@ -153,6 +168,14 @@ def _of_manifest(path: Path, match: re.Match, split: str | None):
 
 
 _IPA_FIELDS = ("ipa", "original", "phones")
+
+
+def _changes(recording) -> str:
+    """What lhotse would do to a recording as it reads it, but for another rate."""
+    steps = [
+        t if isinstance(t, dict) else t.to_dict() for t in recording.transforms or ()
+    ]
+    return " ".join(s["name"] for s in steps if s["name"] != "Resample")
 
 
 def _audio_of(recording, folder: Path) -> str | bytes | None:

@@ -9,7 +9,7 @@ from powsm.corpora.evaluation.kaldi_folder import CorpusError, parse_json, read_
 from powsm.corpora.sources.item import Item, SourceError, key_of, split_of
 from powsm.files.text import read_text
 
-# what a column may be called, the first that is there counts
+# what a column may be called, capitals do not matter; the first that is there counts
 COLUMNS = {
     "text": ("text", "sentence", "transcription", "transcript", "normalized_text"),
     "ipa": ("ipa", "phones"),
@@ -88,6 +88,7 @@ def _item(
     row: Mapping, where: str, audio: str | bytes, key: str, split: str | None
 ) -> Item | str:
     """The item of a row, by what its columns are called."""
+    row = {name.strip().casefold(): value for name, value in row.items()}
     said: dict[str, str | None] = {}
     for field, names in COLUMNS.items():
         values = [row[name] for name in names if row.get(name) not in (None, "")]
