@@ -23,7 +23,7 @@ def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Inter
 
     Raises:
         TierError: not such a file, no such tier, several to choose from, or intervals
-            that overlap.
+            that overlap or have no length.
     """
     try:
         data = path.read_bytes()
@@ -39,8 +39,14 @@ def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Inter
     name = _chosen(tiers, tier, path)
     stretches = [interval for interval in tiers[name] if interval.label]
     stretches.sort(key=lambda interval: interval[:2])
+    for start_s, end_s, label in stretches:
+        if not start_s < end_s:
+            raise TierError(
+                f"{printable(path)}: tier {name}: {label!r} from {start_s:.3f} to "
+                f"{end_s:.3f} s, expected an end after the start; correct it"
+            )
     for first, second in zip(stretches[:-1], stretches[1:], strict=True):
-        if not first.start_s < first.end_s <= second.start_s:
+        if first.end_s > second.start_s:
             raise TierError(
                 f"{printable(path)}: tier {name}: {first.label!r} "
                 f"({first.start_s:.3f} to {first.end_s:.3f} s) overlaps "

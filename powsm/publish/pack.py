@@ -1,7 +1,7 @@
 """Pack a trained model as ESPnet publishes them: a folder for the Hub and an archive.
 
     README.md  meta.yaml  model.safetensors  RESULTS.md  results.json
-    exp/<name>/{config.yaml,<weights>.pth,normaliser.json}
+    exp/<name>/{config.yaml,<weights>.pth,normaliser.json,goes_on_from.json}
     exp/s2t_stats_raw/train/feats_stats.npz
     data/token_list/<name>/{bpe.model,tokens.txt,phones_by_lang.json}
     conf/decode_*.yaml
@@ -35,6 +35,7 @@ from powsm.files.whole import (
 )
 from powsm.model.find import (
     CONFIG_KEY,
+    GOES_ON_FILE,
     NORMALISER_FILE,
     SAFETENSORS,
     SUMS_FILE,
@@ -138,11 +139,11 @@ def _fill(
     weights_file = f"exp/{name}/{files.weights_file.resolve().stem}.pth"
     token_dir = f"data/token_list/{files.bpe_model.parent.name}"
     config = load_yaml(files.config_file)
+    _keep_names_alone(config)
     for key in _OF_THE_MACHINE:
         config.pop(key, None)
     config["preprocessor_conf"] = _with_no_times(config)
     _keep_kernels_apart(config)
-    _name_folders_alone(config["powsm"])
     config["bpemodel"] = f"{token_dir}/bpe.model"
     _copy(files.bpe_model, folder / config["bpemodel"])
     counts = files.bpe_model.with_name(COUNTS_FILE)
@@ -154,6 +155,9 @@ def _fill(
     (folder / config_file).parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
     (folder / config_file).write_text(text, encoding="utf-8")
+    goes_on = files.config_file.with_name(GOES_ON_FILE)
+    if goes_on.exists():
+        _copy(goes_on, (folder / config_file).with_name(GOES_ON_FILE))
     tokens = "".join(f"{token}\n" for token in config["token_list"])
     (folder / token_dir / "tokens.txt").write_text(tokens, encoding="utf-8")
     normaliser = files.normaliser
@@ -204,8 +208,14 @@ def _keep_kernels_apart(config: dict) -> None:
         config["ctc_conf"] = kept
 
 
-def _name_folders_alone(ours: dict) -> None:
-    """Of the folders of a teacher and of noise keep the names, which say where from."""
+def _keep_names_alone(config: dict) -> None:
+    """Of a teacher, noise and first weights keep the names, which say where from.
+
+    The weights are named under `powsm` alone: ESPnet would look for the files.
+    """
+    ours = config["powsm"] = dict(config.get("powsm") or {})
+    if began_with := config.get("init_param"):
+        ours["init_param"] = [Path(weights).name for weights in began_with]
     model_conf = dict(ours.get("model_conf") or {})
     if teacher := model_conf.get("teacher"):
         ours["model_conf"] = model_conf | {"teacher": Path(teacher).name}

@@ -239,6 +239,8 @@ def phone_set(asked: str) -> str | tuple[str, ...]:
     Raises:
         PhoneSetError: a file that does not hold phones.
     """
+    if not asked.strip():
+        raise PhoneSetError("phones: none are named; name some, or `all`")
     path = Path(asked)
     table, _, lang = asked.rpartition(":")
     if table and not path.exists() and Path(table).exists():

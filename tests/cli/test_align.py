@@ -267,6 +267,17 @@ def test_stretch_behind_the_end_is_said(model):
     assert aligned.tiers["t"][-1].end == 2.0
 
 
+def test_stretch_that_is_too_short_to_hear_does_not_take_the_others_along(model):
+    stretches = [Interval(0, 1, "pa"), Interval(1, 1.01, "ta"), Interval(2.5, 3, "t")]
+    samples = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    speech = torch.from_numpy(samples)
+    aligned = align_recording(Reader(model, "model"), "x", speech, stretches, "t")
+    short, behind = aligned.faults
+    assert short.startswith("1.000 to 1.010 s: 'ta': 0.010 s is too short to encode")
+    assert behind == "2.500 to 3.000 s: lies behind the end of the recording"
+    assert aligned.tiers["phones"][-1].end <= 1.0
+
+
 def test_python_aligns_words_as_the_command_does(here, align, model):
     put("talk.wav")
     how = {"lang": "ita", "g2p": "espeak"}

@@ -205,6 +205,12 @@ def test_phones_that_are_asked_for_alone_come_out(here, say, asked):
     assert set(line.split("/")) <= {"", " ", "p", "a"}
 
 
+def test_phones_that_are_named_by_nothing_are_no_permission_for_all(here, say):
+    put("talk.wav", noise(3))
+    with pytest.raises(SystemExit, match="phones: none are named"):
+        say("--phones", "", "talk.wav")
+
+
 def test_names_that_differ_in_their_ending_keep_it():
     sources = sources_of(["a.wav", "a.mp3", "b.wav"])
     names = [str(path) for path in targets_of(sources, Path("o"), ".txt").values()]

@@ -54,3 +54,11 @@ def test_stretches_that_overlap_are_refused(tmp_path):
     path.write_text(eaf({"t": [Segment("a", 0, 1, 1.0), Segment("b", 0.5, 2, 1.0)]}))
     with pytest.raises(TierError, match="'a' .0.000 to 1.000 s. overlaps 'b'"):
         read_stretches(path)
+
+
+@pytest.mark.parametrize("end_s", [1.5, 2.0])
+def test_last_stretch_without_a_length_is_refused(tmp_path, end_s):
+    path = tmp_path / "a.eaf"
+    path.write_text(eaf({"t": [Segment("a", 0, 1, 1.0), Segment("b", 2, end_s, 1.0)]}))
+    with pytest.raises(TierError, match=f"a.eaf: tier t: 'b' from 2.000 to {end_s}"):
+        read_stretches(path)

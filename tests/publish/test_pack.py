@@ -27,6 +27,7 @@ from powsm.publish import pack as publish
 from powsm.publish import upload
 from powsm.publish.card import model_card
 from powsm.publish.pack import PackError, check_with_stock, pack
+from powsm.report.paper.training import Trained, facts
 from powsm.train import config
 from powsm.vocabulary.tokenizer import read_token_list
 
@@ -64,7 +65,9 @@ def exp(root):
     config = yaml.safe_load((exp / "config.yaml").read_text())
     config["powsm"]["augment"] = {"noise": {"folder": str(root / "street")}}
     config["powsm"]["model_conf"] = {"teacher": str(root / "exp/larger")}
+    config["init_param"] = [str(root / "init/init.pth")]
     (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    (exp / "goes_on_from.json").write_text('{"exp": "first", "epoch": 2}')
     return exp
 
 
@@ -87,6 +90,7 @@ def test_folder_has_espnets_layout_and_ours(packed):
         "data/token_list/tokens/phones_by_lang.json",
         "data/token_list/tokens/tokens.txt",
         "exp/exp/config.yaml",
+        "exp/exp/goes_on_from.json",
         "exp/exp/normaliser.json",
         "exp/exp/valid.loss.ave_2best.pth",
     }
@@ -208,6 +212,14 @@ def test_config_says_nothing_of_the_machine(root, packed):
     assert ours["augment"]["noise"]["folder"] == "street"
     assert "output_dir" not in yaml.safe_load(text)
     assert yaml.safe_load(text)["bpemodel"] == "data/token_list/tokens/bpe.model"
+
+
+def test_packed_model_says_what_its_training_began_with(packed):
+    """Fine-tuned or gone on, it is no training from scratch to a paper's table."""
+    (written,) = packed.folder.glob("exp/*/config.yaml")
+    model = Trained.read(written)
+    assert facts(model.settings, ["pr"])["init_param"] == ("init.pth",)
+    assert model.began_at == "first"
 
 
 def test_stock_espnet_decodes_packed_and_unpacked_alike(root, exp, packed, caplog):

@@ -10,6 +10,7 @@ from powsm.vocabulary.phone_sets import (
     PhoneSetError,
     barred_tokens,
     count_phones,
+    phone_set,
     phones_of_lang,
     read_phone_set,
     write_counts,
@@ -70,6 +71,11 @@ def test_an_empty_file_is_no_set(tmp_path):
     (tmp_path / "phones.txt").write_text(" \n")
     with pytest.raises(PhoneSetError, match="no phones"):
         read_phone_set(tmp_path / "phones.txt")
+
+
+def test_a_set_without_phones_is_refused():
+    with pytest.raises(PhoneSetError, match="none are named"):
+        phone_set(" ")
 
 
 def test_all_but_the_phones_is_barred():

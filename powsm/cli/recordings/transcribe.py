@@ -141,7 +141,7 @@ def _for_question(profile: Profile, options: argparse.Namespace) -> Profile:
         profile,
         options.task,
         has_text=options.text is not None,
-        phones=phone_set(options.phones) if options.phones else None,
+        phones=None if options.phones is None else phone_set(options.phones),
         level=options.level,
     )
 

@@ -167,10 +167,10 @@ def align_recording(
     faults, first = [], None
     for stretch, (begin, end), its_words in zip(stretches, spans, said, strict=True):
         try:
-            if isinstance(its_words, PowsmError):
-                raise its_words
             if begin == end:
                 raise PowsmError("lies behind the end of the recording")
+            if isinstance(its_words, PowsmError):
+                raise its_words
             said_phones = [p for word in its_words for p in word.phones]
             found = reader.model.align_phones(
                 speech[begin:end], said_phones, gop=gop, nearest=nearest
