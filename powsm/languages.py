@@ -101,6 +101,8 @@ def lang_code(spelling: str, corpus: str | None = None) -> str | None:
     ('cmn', 'evn', None)
     >>> [lang_code(s) for s in ("zh-min-nan", "zh-wuu", "zh-Hant-HK", "mul")]
     ['nan', 'wuu', 'yue', None]
+    >>> [lang_code(s) for s in ("no_language", "no-label", "ca-valencia", "es_419")]
+    [None, None, 'cat', 'spa']
     """
     code = _lookup(spelling or "")
     if code is None and corpus is not None:
@@ -120,7 +122,16 @@ def _from_table(spelling: str) -> str | None:
     for candidate in (spelling.casefold(), key, without_script):
         if candidate in _CODE_OF_SPELLING:
             return _CODE_OF_SPELLING[candidate]
-    return _extended(key) or _CODE_OF_SPELLING.get(first)
+    is_tag = all(len(tag) in (2, 4) or tag.isdigit() for tag in rest)
+    of_first = _CODE_OF_SPELLING.get(first) if is_tag or _is_valid(key) else None
+    return _extended(key) or of_first
+
+
+def _is_valid(key: str) -> bool:
+    """Whether a tag's later parts are of the registry: `no-label` is not Norwegian."""
+    import langcodes  # slow to load, and seldom asked
+
+    return langcodes.tag_is_valid(key)
 
 
 def _extended(key: str) -> str | None:

@@ -1,5 +1,6 @@
 """Labelled stretches of recordings, from Praat's TextGrid or ELAN's EAF."""
 
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -7,6 +8,7 @@ from powsm.audio_files import printable
 from powsm.corpora.evaluation.textgrid import Interval, TextGridError, read_tiers
 from powsm.errors import PowsmError
 
+Tiers = list[tuple[str, list[Interval]]]  # with their names
 TIER_ENDINGS = (".TextGrid", ".textgrid", ".eaf")
 
 
@@ -23,7 +25,7 @@ def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Inter
 
     Raises:
         TierError: not such a file, no such tier, several to choose from, or intervals
-            that overlap or have no length.
+            that overlap, have no length, or no time of their own.
     """
     try:
         data = path.read_bytes()
@@ -36,8 +38,14 @@ def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Inter
             tiers = read_tiers(data, printable(path))
         except TextGridError as err:
             raise TierError(str(err)) from err
-    name = _chosen(tiers, tier, path)
-    stretches = [interval for interval in tiers[name] if interval.label]
+    name, intervals = _chosen(tiers, tier, path)
+    stretches = [interval for interval in intervals if interval.label]
+    for start_s, end_s, label in stretches:
+        if math.isnan(start_s + end_s):
+            raise TierError(
+                f"{printable(path)}: tier {name}: {label!r} has no time of its own at "
+                "one end; give it one in ELAN"
+            )
     stretches.sort(key=lambda interval: interval[:2])
     for start_s, end_s, label in stretches:
         if not start_s < end_s:
@@ -55,19 +63,19 @@ def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Inter
     return name, stretches
 
 
-def _chosen(tiers: dict[str, list[Interval]], tier: str | None, path: Path) -> str:
-    wanted = [n for n in tiers if tier is None or n.casefold() == tier.casefold()]
+def _chosen(tiers: Tiers, tier: str | None, path: Path) -> tuple[str, list[Interval]]:
+    wanted = [t for t in tiers if tier is None or t[0].casefold() == tier.casefold()]
     if len(wanted) == 1:
         return wanted[0]
-    names = f"found {', '.join(tiers) or 'none'}"
+    names = f"found {', '.join(name for name, _ in tiers) or 'none'}"
     if tier is None:
         raise TierError(f"{printable(path)}: which tier? {names}; choose by --tier")
     kind = "several tiers are called" if wanted else "no tier"
     raise TierError(f"{printable(path)}: {kind} {tier}; {names}")
 
 
-def _read_eaf(data: bytes, path: Path) -> dict[str, list[Interval]]:
-    """Tier -> intervals; annotations without times of their own are left out."""
+def _read_eaf(data: bytes, path: Path) -> Tiers:
+    """Tiers with their intervals; a time that an annotation does not have is NaN."""
     try:
         root = ElementTree.fromstring(data)
         slots = {
@@ -75,14 +83,20 @@ def _read_eaf(data: bytes, path: Path) -> dict[str, list[Interval]]:
             for slot in root.iter("TIME_SLOT")
             if slot.get("TIME_VALUE") is not None
         }
-        tiers = {}
-        for tier in root.iter("TIER"):
-            tiers[tier.get("TIER_ID") or ""] = [
-                Interval(slots[start], slots[end], " ".join(label.split()))
-                for start, end, label in _annotations(tier)
-                if start in slots and end in slots
-            ]
-        return tiers
+        return [
+            (
+                tier.get("TIER_ID") or "",
+                [
+                    Interval(
+                        slots.get(start, math.nan),
+                        slots.get(end, math.nan),
+                        " ".join(label.split()),
+                    )
+                    for start, end, label in _annotations(tier)
+                ],
+            )
+            for tier in root.iter("TIER")
+        ]
     except (ElementTree.ParseError, ValueError) as err:
         raise TierError(f"{printable(path)}: no EAF of ELAN ({err})") from err
 

@@ -190,7 +190,13 @@ def _choose_subset(
                 ):
                     yield utt_id, lang, n_samples
 
-    return Subset.choose(candidates(), hours, settings.seed)
+    subset = Subset.choose(candidates(), hours, settings.seed)
+    if subset.hours_there < hours:
+        log.warning(
+            "%s: there are %.1f h to choose from, so --subset %s takes all of them",
+            *(dset, subset.hours_there, settings.subset),
+        )
+    return subset
 
 
 def _columns(chunk: Chunk, *names: str) -> Chunk:

@@ -1,6 +1,7 @@
 """Nested subsets of a training set, each language by its share of the whole."""
 
 import hashlib
+import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,7 @@ class Subset:
 
     seed: int
     last_bin: Mapping[str, int]  # by language
+    hours_there: float = math.nan  # of which it was chosen
 
     def holds(self, utt_id: str, lang: str) -> bool:
         return subset_bin(utt_id, self.seed) <= self.last_bin.get(lang, -1)
@@ -66,4 +68,4 @@ class Subset:
             # at least one sample is asked for, so at least one utterance is taken
             wanted = max(1, share * filled[-1])
             last_bin[lang] = bisect_left(filled, wanted)
-        return cls(seed, last_bin)
+        return cls(seed, last_bin, total / SAMPLE_RATE / 3600)

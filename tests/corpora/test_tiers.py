@@ -62,3 +62,35 @@ def test_last_stretch_without_a_length_is_refused(tmp_path, end_s):
     path.write_text(eaf({"t": [Segment("a", 0, 1, 1.0), Segment("b", 2, end_s, 1.0)]}))
     with pytest.raises(TierError, match=f"a.eaf: tier t: 'b' from 2.000 to {end_s}"):
         read_stretches(path)
+
+
+def test_tiers_of_one_name_are_told_apart_by_nobody(annotated):
+    text = annotated.read_text(encoding="utf-8").replace("notes", "Spk 1")
+    annotated.write_text(text, encoding="utf-8")
+    with pytest.raises(TierError, match="several tiers are called Spk 1; found Spk 1"):
+        read_stretches(annotated, "Spk 1")
+
+
+@pytest.mark.parametrize("annotated", ["TextGrid"], indirect=True)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('text = "ខ្មែរ & <b>"', ""),  # as of a file that was cut off
+        ('say ""a""', 'say "a" twice'),
+    ],
+)
+def test_intervals_that_cannot_be_read_are_told(annotated, before, after):
+    text = annotated.read_text(encoding="utf-8")
+    assert before in text
+    annotated.write_text(text.replace(before, after), encoding="utf-8")
+    with pytest.raises(TierError, match=r"tier Spk 1 says 4 intervals, 3 can be read"):
+        read_stretches(annotated, "Spk 1")
+
+
+@pytest.mark.parametrize("annotated", ["eaf"], indirect=True)
+def test_annotation_without_a_time_is_told(annotated):
+    text = annotated.read_text(encoding="utf-8")
+    annotated.write_text(text.replace('TIME_VALUE="500"', ""), encoding="utf-8")
+    with pytest.raises(TierError, match="has no time of its own at one end"):
+        read_stretches(annotated, "Spk 1")
+    assert read_stretches(annotated, "notes") == ("notes", [])

@@ -293,8 +293,10 @@ def test_corpus_of_an_id():
     assert corpus_of("nowhere_1_eng") == "nowhere"
 
 
-def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch):
-    monkeypatch.setattr("powsm.prepare.dump.SUBSET_HOURS", {"10h": 0.1, "100h": 0.4})
+def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(
+        "powsm.prepare.dump.SUBSET_HOURS", {"10h": 0.1, "100h": 0.4, "1kh": 1e3}
+    )
     kept = {}
     for dset in ("train", "dev"):
         data = generated(tmp_path / "data" / dset)
@@ -304,6 +306,9 @@ def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch):
             kept[dset, subset] = set(lines(out / "utt2speaker"))
     assert kept["train", "10h"] < kept["train", "100h"] < kept["train", None]
     assert kept["dev", "10h"] == kept["dev", None]
+    assert "to choose from" not in caplog.text
+    prepare_set(tmp_path / "data/train", tmp_path / "all/train", Settings(subset="1kh"))
+    assert "h to choose from, so --subset 1kh takes all of them" in caplog.text
 
 
 def test_script_prints_counts_and_one_line_for_an_error(small, tmp_path):

@@ -14,8 +14,9 @@ _NUMBER = r"([\d.eE+-]+)"
 _TEXT = r'"((?:[^"]|"")*)"'
 _NAME = re.compile(rf"name\s*=\s*{_TEXT}")
 _INTERVAL = re.compile(
-    rf"xmin\s*=\s*{_NUMBER}\s*xmax\s*=\s*{_NUMBER}\s*text\s*=\s*{_TEXT}"
+    rf"xmin\s*=\s*{_NUMBER}\s*xmax\s*=\s*{_NUMBER}\s*text\s*=\s*{_TEXT}\s*?$", re.M
 )
+_SIZE = re.compile(r"intervals\s*:\s*size\s*=\s*(\d+)")
 _TIER = '"IntervalTier"'
 
 
@@ -43,7 +44,7 @@ def read_tier(data: bytes, *names: str, where: Path | str) -> list[Interval]:
         TextGridError: not text, not a TextGrid, or none of the tiers.
     """
     tiers = {}
-    for name, intervals in read_tiers(data, where).items():
+    for name, intervals in read_tiers(data, where):
         tiers.setdefault(name.casefold(), intervals)
     for name in names:
         if name.casefold() in tiers:
@@ -54,27 +55,35 @@ def read_tier(data: bytes, *names: str, where: Path | str) -> list[Interval]:
     )
 
 
-def read_tiers(data: bytes, where: Path | str) -> dict[str, list[Interval]]:
-    """All tiers of intervals, by name; of two with one name the first.
+def read_tiers(data: bytes, where: Path | str) -> list[tuple[str, list[Interval]]]:
+    """All tiers of intervals with their names, of which two may be the same.
 
     Args:
         data: the file's bytes.
         where: the file, for messages.
 
     Raises:
-        TextGridError: not text.
+        TextGridError: not text, or a tier that says another number of intervals than
+            can be read, as of a file that was cut off.
     """
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as err:
         raise TextGridError(f"{where}: not UTF-8 or UTF-16 text ({err})") from err
-    tiers: dict[str, list[Interval]] = {}
+    tiers = []
     for part in text.split(_TIER)[1:]:
         if match := _NAME.search(part):
             intervals = [
                 Interval(float(start), float(end), label.replace('""', '"').strip())
                 for start, end, label in _INTERVAL.findall(part)
             ]
-            tiers.setdefault(match[1].replace('""', '"'), intervals)
+            name = match[1].replace('""', '"')
+            size = _SIZE.search(part)
+            if size and int(size[1]) != len(intervals):
+                raise TextGridError(
+                    f"{where}: tier {name} says {size[1]} intervals, {len(intervals)} "
+                    'can be read; is the file cut off, or a " in a label not doubled?'
+                )
+            tiers.append((name, intervals))
     return tiers
