@@ -65,6 +65,7 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
                 cut_id, _, extension = member.name.rpartition(".")
                 if extension == "nodata":
                     left_out.add("no_audio", cut_id)
+                    by_id.pop(cut_id, None)
                 if extension in ("json", "nometa", "nodata"):
                     continue
                 if cut_id not in by_id:
@@ -72,7 +73,13 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
                         f"{recordings}: {member.name!r} has no cut in {cuts.name}; the "
                         "two files do not belong together"
                     )
-                (supervision,) = by_id[cut_id]["supervisions"]
+                supervisions = by_id.pop(cut_id).get("supervisions") or ()
+                if len(supervisions) != 1:
+                    raise CorpusError(
+                        f"{cuts}: {cut_id} has {len(supervisions)} supervisions, "
+                        "expected one"
+                    )
+                (supervision,) = supervisions
                 custom = supervision.get("custom") or {}
                 ipa = custom.get("original") or supervision.get("text") or ""
                 yield Segment(
@@ -86,6 +93,11 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
                     speaker=supervision.get("speaker") or cut_id.partition("_")[0],
                     text=custom.get("orthographic") or "",
                 )
+        if by_id:
+            raise CorpusError(
+                f"{recordings}: no audio of {len(by_id)} cuts, such as "
+                f"{next(iter(by_id))}; fetch it again"
+            )
 
 
 def _from_parquet(

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import eval_corpora
 import numpy as np
 import pytest
+from shar_builder import write_tar
 
 from powsm.audio import read_audio
 from powsm.corpora.evaluation.buckeye import Label, read_labels, utterances
@@ -231,6 +233,18 @@ def test_whole_recordings_and_shards_are_read_where_they_are(tmp_path):
     PREPARE["test_buckeye"](source, tmp_path / "out")
     location = dict(read_scp(tmp_path / "out/wav.scp"))["s10_4830-1"]
     assert ".tar:" in location and len(read_audio(location)) == 1600
+
+
+def test_shard_that_lacks_audio_of_its_cuts_is_refused(tmp_path):
+    source = eval_corpora.make_buckeye_shar(tmp_path / "shar")
+    path = source / "buckeye_shar/recording.000000.tar"
+    with tarfile.open(path) as tar:
+        kept = [(m.name, tar.extractfile(m).read()) for m in tar if "4829" in m.name]
+    write_tar(path, kept)
+    with pytest.raises(
+        CorpusError, match=r"000000.tar: no audio of 2 cuts, such as s1"
+    ):
+        PREPARE["test_buckeye"](source, tmp_path / "out")
 
 
 def test_two_channels_become_their_mean(tmp_path):
