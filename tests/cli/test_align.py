@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,11 @@ def test_folder_with_texts_beside_is_done_in_one_command(here, align, caplog):
     align(*how)
     assert Path("o/a.TextGrid").read_text() == "mine"
     assert "3 of 3 are done; --force does them again" in caplog.text
+    assert "older" not in caplog.text
+    os.utime("o/a.TextGrid", (1, 1))
+    align(*how)
+    said = "1 of them are older than their recording or text, such as o/a.TextGrid"
+    assert said in caplog.text and Path("o/a.TextGrid").read_text() == "mine"
 
 
 def test_tier_of_elan_is_chosen_by_name(here, align):

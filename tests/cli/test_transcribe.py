@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +113,12 @@ def test_done_ones_are_skipped_unless_forced(here, say, caplog):
     say("--format", "json", "a.wav", "b.wav")
     assert Path("a.json").read_text() == "mine"
     assert "1 of 2 are done; --force does them again" in caplog.text
+    assert "older" not in caplog.text
+    os.utime("a.json", (1, 1))
+    say("--format", "json", "a.wav")
+    assert (
+        "1 of them are older than their recording or text, such as a.js" in caplog.text
+    )
     assert json.loads(Path("b.json").read_text())["duration_s"] == 0.5
     say("--format", "json", "--force", "a.wav", "b.wav")
     assert json.loads(Path("a.json").read_text())["duration_s"] == 1.0

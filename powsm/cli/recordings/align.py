@@ -42,6 +42,7 @@ from powsm.cli.recordings.paths import (
     load_model,
     place_of,
     results_go_to,
+    say_done,
     sources_of,
     text_of,
 )
@@ -109,7 +110,8 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     faults = Faults(len(sources))
-    said, n_done = {}, 0
+    said: dict[Source, _Said] = {}
+    done: dict[Path, list[Path]] = {}
     for source in sources:
         try:
             what = _said(options, source)
@@ -118,11 +120,10 @@ def run(options: argparse.Namespace) -> None:
             faults.add(err)
             continue
         if source in targets and targets[source].exists() and not options.force:
-            n_done += 1
+            done[targets[source]] = [source.path, *([what.file] if what.file else [])]
         elif is_there(source, faults):
             said[source] = what
-    if n_done:
-        log.info("%d of %d are done; --force does them again", n_done, len(sources))
+    say_done(done, len(sources))
     if said:
         _align_all(options, g2p, said, targets, faults)
     if targets:

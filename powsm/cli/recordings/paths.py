@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,6 +165,32 @@ def text_of(source: Source, ending: str) -> str | None:
     """
     path = source.path.with_suffix(ending)
     return None if source.is_stdin or not path.is_file() else read_text(path)
+
+
+def say_done(done: Mapping[Path, Sequence[Path]], n_sources: int) -> None:
+    """Say how many outputs are there, and which are older than what they are of.
+
+    They stay: somebody may have corrected them by hand.
+
+    Args:
+        done: outputs, and what each was made of.
+        n_sources: recordings in all.
+    """
+    if not done:
+        return
+    log.info("%d of %d are done; --force does them again", len(done), n_sources)
+    stale = [path for path, of in done.items() if any(_is_older(path, p) for p in of)]
+    if stale:
+        log.warning(
+            "%d of them are older than their recording or text, such as %s",
+            *(len(stale), printable(stale[0])),
+        )
+
+
+def _is_older(path: Path, other: Path) -> bool:
+    if not path.exists() or not other.exists():
+        return False
+    return path.stat().st_mtime_ns < other.stat().st_mtime_ns
 
 
 def read_stdin() -> bytes:

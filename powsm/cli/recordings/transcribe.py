@@ -29,6 +29,7 @@ from powsm.cli.recordings.paths import (
     load_model,
     place_of,
     results_go_to,
+    say_done,
     sources_of,
     text_of,
 )
@@ -107,9 +108,12 @@ def run(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
     _check_texts(options, targets)
     todo = [s for s in sources if options.force or not _is_done(s, targets, options)]
-    if len(todo) < len(sources):
-        n_done = len(sources) - len(todo)
-        log.info("%d of %d are done; --force does them again", n_done, len(sources))
+    is_of_text = _reads_texts(options)
+    done = {
+        targets[s]: [s.path, *([s.path.with_suffix(".txt")] if is_of_text else [])]
+        for s in set(sources).difference(todo)
+    }
+    say_done(done, len(sources))
     if not todo:
         return
     faults = Faults(len(sources))
