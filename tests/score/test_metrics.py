@@ -490,5 +490,5 @@ def test_score_exp(tmp_path):
     )
     assert set(records[0]) == {
         "set", "lang", "task", "decode", "metric", "value", "low", "high", "n_utts",
-        "n_units", "profile",
+        "n_units", "profile", "cleaning", "unit",
     }  # fmt: skip
