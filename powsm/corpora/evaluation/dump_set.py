@@ -187,7 +187,12 @@ def _languages(
     folder: Path, refs: Mapping[str, str], lang: str | None
 ) -> dict[str, str]:
     """ISO 639-3 of each utterance; `und` where nothing is known."""
-    labels = {} if lang else _said_languages(folder)
+    labels = _said_languages(folder)
+    if lang and any(map(lang_code, set(labels.values()))):
+        raise PhoneSetError(
+            f"--lang {lang}: {folder} says the languages of its utterances itself; "
+            "leave --lang out, or correct them there"
+        )
     codes = {}
     for key in refs:
         codes[key] = lang_code(lang or labels.get(key, "")) or UNKNOWN_LANGUAGE
@@ -207,7 +212,7 @@ def _said_languages(folder: Path) -> dict[str, str]:
             return {
                 row[0].removesuffix("_pr"): row[1].strip("< ").partition(">")[0]
                 for row in rows
-                if len(row) > 1
+                if len(row) > 1 and (name != "text" or row[1].startswith("<"))
             }
     return {}
 

@@ -353,6 +353,20 @@ def test_prism_folder_says_languages_in_its_text_and_paths_from_its_root(tmp_pat
     (folder / "text").write_text("a_pr <abk><pr><notimestamps> /p//a/\n")
     write_phone_set(folder, tmp_path / "made/test_x")
     assert dict(read_scp(tmp_path / "made/test_x/utt2lang")) == {"x_a_abk_pr": "abk"}
+    with pytest.raises(PhoneSetError, match="--lang fin: .* says the languages of its"):
+        write_phone_set(folder, tmp_path / "made/test_x", lang="fin")
+    # orthography says none, whatever its words are called; nor does "not known"
+    (folder / "text").write_text("a eng\n")
+    (folder / "text.lang").write_text("a und\n")
+    for found in ("fin", "und"):
+        lang = None if found == "und" else found
+        write_phone_set(folder, tmp_path / f"{found}/test_x", lang=lang)
+        ((_, code),) = read_scp(tmp_path / found / "test_x/utt2lang")
+        assert code == found
+    (folder / "text.lang").unlink()
+    write_phone_set(folder, tmp_path / "none/test_x")
+    ((_, code),) = read_scp(tmp_path / "none/test_x/utt2lang")
+    assert code == "und"
 
 
 # --- sizes ----------------------------------------------------------------------------
