@@ -32,6 +32,7 @@ from powsm.corpora.small.held_out import hold_out
 from powsm.corpora.small.packages import fetch_packages, unpack
 from powsm.corpora.small.write_shar import is_current, write_corpus
 from powsm.corpora.table import SHAR_SUFFIX
+from powsm.errors import PowsmError
 from powsm.files.lock import owned
 from powsm.languages import lang_code
 
@@ -109,6 +110,11 @@ def languages(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> None:
     names = ("dev_langs", "test_langs", "test_speakers")
     held_out = {name: getattr(args, name) for name in names if getattr(args, name)}
+    if twice := set(args.dev_langs) & set(args.test_langs):
+        raise PowsmError(
+            f"--dev_langs and --test_langs: {' '.join(sorted(twice))} in both; a "
+            "language is for one of them alone"
+        )
     sources = [(name, BUILDERS[name], args.corpus_dir) for name in args.corpora]
     named = (("mboshi", mboshi), ("speechocean762", speechocean))
     sources += [

@@ -122,9 +122,9 @@ def _from_table(spelling: str) -> str | None:
     for candidate in (spelling.casefold(), key, without_script):
         if candidate in _CODE_OF_SPELLING:
             return _CODE_OF_SPELLING[candidate]
+    code = _extended(key) or _CODE_OF_SPELLING.get(first)
     is_tag = all(len(tag) in (2, 4) or tag.isdigit() for tag in rest)
-    of_first = _CODE_OF_SPELLING.get(first) if is_tag or _is_valid(key) else None
-    return _extended(key) or of_first
+    return code if code is None or is_tag or _is_valid(key) else None
 
 
 def _is_valid(key: str) -> bool:

@@ -121,14 +121,15 @@ def check_batches(
 
     train = options.dump / "train"
     build_index(train)
-    n_samples = ExampleIndex(train).n_samples
+    index = ExampleIndex(train)
     for variant in plan.variants:
         seconds = dict(variant.settings.get("batch_conf") or {}).get("batch_seconds")
         if not isinstance(seconds, int | float) or variant.name in left_out:
             continue
         speeds = dict(variant.settings.get("augment") or {}).get("speed") or ()
         try:
-            check_longest(n_samples, speeds, seconds)
+            asked = index.has_task(variant.tasks())
+            check_longest(index.n_samples[asked], speeds, seconds)
         except PowsmError as exc:
             raise PowsmError(f"{options.plan}: {variant.name}: {exc}") from exc
 

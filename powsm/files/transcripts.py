@@ -73,6 +73,7 @@ def _read_rows(
                     yield where, *_fields_of(row, fields, where)
                 return
             first = ""
+            used: list[str] = []
             for number, line in enumerate(file, 1):
                 where = f"{path}:{number}"
                 if not line.strip():
@@ -94,8 +95,14 @@ def _read_rows(
                 if first == "{":
                     for row in _rows_of(_parse_json(line, where), where):
                         # one field for all rows: another may hold the other side
-                        fields = [f for f in fields if f in row][:1] or fields
-                        yield where, *_fields_of(row, fields, where)
+                        found = [f for f in fields if f in row][:1]
+                        used = used or found
+                        if used and found != used:
+                            raise TranscriptError(
+                                f"{where}: fields {' '.join(map(str, row))}; expected "
+                                f"{' '.join(used)}, as in the rows before it"
+                            )
+                        yield where, *_fields_of(row, used or fields, where)
                 else:
                     utt_id, *text = line.split(maxsplit=1)
                     yield where, utt_id, text[0].rstrip() if text else ""

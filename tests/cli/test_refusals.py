@@ -378,6 +378,7 @@ CASES = [
     ({}, "download_mini.py --corpora none", "none"),
     ({}, "download_mini.py --test_langs ru", "ru: no ISO 639-3 code; did you mean rus"),
     ({}, "download_mini.py --dev_langs ell,gr", "gr: no ISO 639-3 code"),
+    ({}, "download_mini.py --dev_langs ell --test_langs rus,ell", "ell in both"),
     ({}, "download_ipapack.py --tries 0", NO_PROCESS),
     ({}, "download_ipapack.py --tries x", "'x', expected a whole number"),
     ({}, "download_ipapack.py --first_pause nan", "'nan', expected a number from 0"),

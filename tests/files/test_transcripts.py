@@ -51,7 +51,13 @@ def test_a_row_without_the_field_of_others_is_no_copy_of_the_reference(tmp_path)
     path = tmp_path / "hyp.jsonl"
     path.write_text('{"id": "a", "pred": "p", "text": "p"}\n{"id": "b", "text": "k"}\n')
     with pytest.raises(
-        TranscriptError, match="jsonl:2: fields id text; .* one of pred"
+        TranscriptError, match="jsonl:2: fields id text; expected pred, as in the rows"
+    ):
+        read_transcripts(path, (*HYP_FIELDS, "text"))
+    # nor does a row that lacks one make the others be scored by the other side
+    path.write_text('{"id": "b", "text": "k"}\n{"id": "a", "pred": "p", "text": "p"}\n')
+    with pytest.raises(
+        TranscriptError, match="jsonl:2: fields id pred text; expected text, as in"
     ):
         read_transcripts(path, (*HYP_FIELDS, "text"))
 
