@@ -33,6 +33,7 @@ VERBS = {
         "score": ("score", "score anyone's hypotheses"),
     },
     "Studies": {
+        "weigh": ("weigh", "how often each utterance of a set is trained on"),
         "compare": ("compare", "two experiments, with paired intervals"),
         "ablate": ("ablate", "train and compare variants of a YAML file"),
         "reproduce": ("reproduce", "fill a published table with a model's scores"),

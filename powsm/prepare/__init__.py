@@ -10,4 +10,5 @@ judge          one judgement of an utterance, by stage 4 and by the data report 
 merge          stage 1, second half: the parts of a set -> its data directory
 shards         stage 1, first half: each shard becomes one sorted part file
 subset         nested subsets of a training set, each language by its share of the whole
+weights        how often each utterance comes in training: the file of `utt2weight`
 """

@@ -149,7 +149,8 @@ def prepare_set(
             judge_unknown(
                 outcome.unknown, data_dir / LABELS[labels], settings.max_unknown_rate
             )
-            _write_records(folder, outcome, settings)
+            chosen = settings.subset if subset is not None else None
+            _write_records(folder, outcome, replace(settings, subset=chosen))
             write_record(folder / DONE_FILE, "dump", made_from, folder.iterdir())
     return outcome
 
@@ -177,6 +178,7 @@ def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
 def _choose_subset(
     chunks: Sequence[Chunk], dset: str, settings: Settings
 ) -> Subset | None:
+    """The subset that is asked for; None where that is the whole set."""
     if settings.subset is None or not dset.startswith("train"):
         return None
     hours = SUBSET_HOURS[settings.subset]
@@ -196,6 +198,7 @@ def _choose_subset(
             "%s: there are %.1f h to choose from, so --subset %s takes all of them",
             *(dset, subset.hours_there, settings.subset),
         )
+        return None
     return subset
 
 

@@ -8,8 +8,8 @@ the corpus, and the system's cache of the files serves all workers and ranks.
 
 import logging
 import os
-from collections.abc import Iterable
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +214,13 @@ class ExampleIndex:
         ids = self._map(_INDEXED[0], np.uint8)
         suffixes = tuple(np.frombuffer(f"_{t}".encode(), np.uint8) for t in tasks)
         return has_suffix(ids, self._begins()[:, 0], suffixes)
+
+    def utt_ids(self) -> Iterator[str]:
+        """The id of every utterance, in order, without a read for each."""
+        ids = self._map(_INDEXED[0], np.uint8)
+        for begin, end in pairwise(self._begins()[:, 0].tolist()):
+            example_id = ids[begin:end].tobytes().partition(b" ")[0]
+            yield example_id.rpartition(b"_")[0].decode()
 
     def text_bytes(self) -> np.ndarray:
         """Length of the targets of each utterance in bytes, shape (n_utts,)."""

@@ -254,10 +254,7 @@ def sample_languages(
     Returns:
         About n utterance numbers int32, shuffled.
     """
-    _, lang = np.unique(langs, return_inverse=True)
-    hours = np.bincount(lang, weights=n_samples)
-    wanted = hours ** (1.0 / temperature)
-    times = wanted / wanted.sum() * hours.sum() / hours
+    lang, times = _times_of_languages(n_samples, langs, temperature)
     chosen = []
     for number, often in enumerate(times):
         mine = np.flatnonzero(lang == number)
@@ -267,6 +264,37 @@ def sample_languages(
     return rng.permutation(np.concatenate(chosen)).astype(np.int32)
 
 
+def _times_of_languages(
+    n_samples: np.ndarray, langs: np.ndarray, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each utterance's language, and how often each language comes."""
+    _, lang = np.unique(langs, return_inverse=True)
+    hours = np.bincount(lang, weights=n_samples)
+    wanted = hours ** (1.0 / temperature)
+    return lang, wanted / wanted.sum() * hours.sum() / hours
+
+
+def sample_weighted(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Utterance numbers of a pass in which each comes as often as it is wanted.
+
+    One that is wanted 2.3 times comes twice and, with a chance of 0.3, once more; how
+    many there are in all differs by less than one from pass to pass.
+
+    Args:
+        times: how often each utterance is wanted (n,).
+        rng: of this pass.
+
+    Returns:
+        Utterance numbers int32, shuffled.
+    """
+    whole = np.floor(times).astype(np.int64)
+    order = rng.permutation(times.size)
+    steps = np.floor(np.cumsum((times - whole)[order]) + rng.random())
+    once_more = order[np.diff(steps, prepend=0.0) > 0]
+    chosen = np.concatenate([np.repeat(np.arange(times.size), whole), once_more])
+    return rng.permutation(chosen).astype(np.int32)
+
+
 def plan_pass(
     n_samples: np.ndarray,
     options: BatchOptions,
@@ -274,6 +302,7 @@ def plan_pass(
     langs: np.ndarray | None = None,
     speeds: Sequence[float] | None = None,
     shards: np.ndarray | None = None,
+    times: np.ndarray | None = None,
 ) -> PassPlan:
     """Make the batches of pass `pass_number`; a pure function of its arguments.
 
@@ -291,6 +320,8 @@ def plan_pass(
         speeds: of `augment`, beside the speed that recordings have; None where they are
             taken as they are. The order stays the same.
         shards: a number for each utterance's shard (n,), for `shards_together`.
+        times: how often each utterance is wanted (n,); None is once. A language has
+            the hours that they leave it.
 
     Raises:
         PowsmError: an utterance alone is longer than `batch_seconds`.
@@ -300,11 +331,17 @@ def plan_pass(
     most = int(options.batch_seconds * SAMPLE_RATE)
     check_longest(n_samples, speeds or (), options.batch_seconds)
     # int32 throughout: with 8 million utterances every array counts
-    if options.language_temperature == 1.0:
-        utts = rng.permutation(n).astype(np.int32)
+    temperature = options.language_temperature
+    if times is not None:
+        if temperature != 1.0:
+            lang, often = _times_of_languages(times * n_samples, langs, temperature)
+            times = times * often[lang]
+        utts = sample_weighted(times, rng)
+    elif temperature != 1.0:
+        utts = sample_languages(n_samples, langs, temperature, rng)
     else:
-        utts = sample_languages(n_samples, langs, options.language_temperature, rng)
-        n = utts.size
+        utts = rng.permutation(n).astype(np.int32)
+    n = utts.size
     pools = np.arange(0, n, _POOL)
     if options.shards_together:
         utts, pools = _by_shards(utts, shards, options.shards_together, rng)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str2bool
+from espnet2.utils.types import str2bool, str_or_none
 
 from powsm.files.whole import atomic_write
 from powsm.model.build import CTC_ONLY_MODELS, task_of_model
@@ -22,7 +22,7 @@ from powsm.train.faults import faults
 OUR_KEYS = (
     *("iterator", "batch_conf", "augment", "lora", "tasks", "ctc_target", "ema_decay"),
     *("checkpoint_every_n_updates", "checkpoint_every_minutes", "exchange_in_bfloat16"),
-    *("compile", "ctc_only_updates", "stats_window"),
+    *("compile", "ctc_only_updates", "stats_window", "utt2weight"),
 )
 # clips that mean and variance are taken from: as long as they are, or padded with
 # silence to speech_length, as ESPnet's preprocessor pads in its stage 10, too
@@ -57,6 +57,8 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         "iterator": {"choices": ("utterances", "published"), "default": "utterances"},
         # powsm.train.batches.BatchOptions, for iterator utterances
         "batch_conf": {"action": NestedDictAction, "default": {}},
+        # how often utterances come in a pass, powsm.prepare.weights; default: once
+        "utt2weight": {"type": str_or_none},
         # train on these tasks only; default: all
         "tasks": {"nargs": "+"},
         # what the CTC head learns; text is what the decoder says of each example

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from powsm.model.batch import Batch
 from powsm.model.build import CTC_ONLY_MODELS
 from powsm.model.s2t_ctc import N_PREFIX
 from powsm.prepare.index import ExampleIndex
+from powsm.prepare.weights import times_of
 from powsm.settings import ConfigError
 from powsm.tasks import NA_SYM, NO_TIME_SYM, PHONES, TASKS, task_of, tasks_writing
 from powsm.train.augment.apply import Augmenter, at_speed
@@ -91,6 +93,7 @@ class UtteranceDataset(Dataset):
             or `text`: of each example what its decoder says, phones for pr and g2p,
             orthography for asr and p2g (the paper's figure 2).
         augment: what is done to recordings; None takes them as they are.
+        utt2weight: a file that says how often utterances come, `prepare.weights`.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class UtteranceDataset(Dataset):
         tasks: Sequence[str] | None = None,
         ctc_target: str = "phones",
         augment: Augmenter | None = None,
+        utt2weight: Path | None = None,
     ):
         if ctc_target not in CTC_TARGETS:
             raise PowsmError(
@@ -110,19 +114,37 @@ class UtteranceDataset(Dataset):
         self.encode = encode
         self.augment = augment
         self.tasks = None if tasks is None else frozenset(tasks)
+        self.utt2weight = utt2weight
+
+    @cached_property
+    def _times(self) -> np.ndarray | None:
+        """How often each utterance is wanted in a pass; None is once."""
+        return (
+            None if self.utt2weight is None else times_of(self.index, self.utt2weight)
+        )
 
     @cached_property
     def _utts(self) -> np.ndarray | None:
-        """Numbers of the utterances with an example of `tasks`; None is all."""
-        if self.tasks is None:
+        """Numbers of the utterances with an example of `tasks` that are wanted at all;
+        None is all."""
+        if self.tasks is None and self._times is None:
             return None
-        utts = np.flatnonzero(self.index.has_task(self.tasks)).astype(np.int32)
-        if not utts.size:
-            raise PowsmError(
-                f"{self.index.folder}: no utterance has an example of tasks "
-                f"{' '.join(sorted(self.tasks))}; is there orthography in the data?"
-            )
-        return utts
+        is_in = np.ones(len(self.index), bool)
+        if self.tasks is not None:
+            is_in &= self.index.has_task(self.tasks)
+            if not is_in.any():
+                raise PowsmError(
+                    f"{self.index.folder}: no utterance has an example of tasks "
+                    f"{' '.join(sorted(self.tasks))}; is there orthography in the data?"
+                )
+        if self._times is not None:
+            is_in &= self._times > 0
+            if not is_in.any():
+                raise PowsmError(
+                    f"{self.utt2weight}: every utterance of {self.index.folder} that "
+                    f"has one of the tasks {' '.join(sorted(self.tasks))} has weight 0"
+                )
+        return np.flatnonzero(is_in).astype(np.int32)
 
     @cached_property
     def _langs(self) -> np.ndarray:
@@ -146,7 +168,8 @@ class UtteranceDataset(Dataset):
         langs = None if options.language_temperature == 1.0 else self._langs
         speeds = None if self.augment is None else self.augment.settings.speed
         shards = self._shards if options.shards_together else None
-        plan = plan_pass(samples, options, pass_number, langs, speeds, shards)
+        times = None if self._times is None else self._times[utts]
+        plan = plan_pass(samples, options, pass_number, langs, speeds, shards, times)
         return plan if utts is None else replace(plan, utts=utts[plan.utts])
 
     def __getitem__(self, key: Key | tuple[int, int, int]) -> dict:

@@ -106,13 +106,16 @@ class LitPowsm(LitESPnetModel):
     def dataset(self, mode: str) -> UtteranceDataset:
         """The `train` or `valid` data, opened once."""
         if mode not in self._datasets:
-            augment = Augment.of(self.args.augment) if mode == "train" else None
+            is_train = mode == "train"
+            augment = Augment.of(self.args.augment) if is_train else None
+            utt2weight = self.args.utt2weight if is_train else None
             self._datasets[mode] = UtteranceDataset(
                 ExampleIndex(self.folders[mode]),
                 text_encoder(self.args),
                 self.args.tasks,
                 self.args.ctc_target,
                 augment and Augmenter(augment, self.args.seed),
+                utt2weight and Path(utt2weight),
             )
         return self._datasets[mode]
 

@@ -38,6 +38,7 @@ from powsm.files.whole import atomic_write
 from powsm.model.find import find_model, keep_normaliser, keep_tokens
 from powsm.model.start_from import added_tokens, load_initial
 from powsm.prepare.index import build_index
+from powsm.prepare.weights import read_weights
 from powsm.settings import ConfigError
 from powsm.train.checkpoints import (
     AtomicCheckpointIO,
@@ -249,6 +250,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if teacher := dict(args.model_conf).get("teacher"):
         find_model(teacher)  # before anything is written
+    if args.utt2weight:
+        read_weights(Path(args.utt2weight))
     if unread := not_read(args):
         raise ConfigError(
             f"only ESPnet's own loop reads {', '.join(unread)}: remove them, or train "

@@ -189,7 +189,7 @@ def stock_settings(args) -> dict:
     """The settings of ESPnet's own parser, changed where its loop cannot follow."""
     settings = config.stock_config(args)
     ours = settings["powsm"]
-    asked = [key for key in ("augment", "lora") if ours.get(key)]
+    asked = [key for key in ("augment", "lora", "utt2weight") if ours.get(key)]
     asked += [
         f"model_conf.{key}"
         for key in ("consistency_weight", "teacher")

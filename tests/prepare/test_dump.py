@@ -304,11 +304,16 @@ def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch, caplog):
             out = tmp_path / f"dump_{subset}" / dset
             prepare_set(data, out, Settings(subset=subset))
             kept[dset, subset] = set(lines(out / "utt2speaker"))
+            record = json.loads((out / "normaliser.json").read_text())
+            assert record.get("subset") == (subset if dset == "train" else None)
     assert kept["train", "10h"] < kept["train", "100h"] < kept["train", None]
     assert kept["dev", "10h"] == kept["dev", None]
     assert "to choose from" not in caplog.text
+    # what is all there is must not count as a subset in a table
     prepare_set(tmp_path / "data/train", tmp_path / "all/train", Settings(subset="1kh"))
     assert "h to choose from, so --subset 1kh takes all of them" in caplog.text
+    assert set(lines(tmp_path / "all/train/utt2speaker")) == kept["train", None]
+    assert "subset" not in (tmp_path / "all/train/normaliser.json").read_text()
 
 
 def test_script_prints_counts_and_one_line_for_an_error(small, tmp_path):

@@ -5,7 +5,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from powsm.train.batches import BatchOptions, plan_pass, sample_languages
+from powsm.train.batches import (
+    BatchOptions,
+    plan_pass,
+    sample_languages,
+    sample_weighted,
+)
 
 SECOND = 16_000
 
@@ -161,6 +166,33 @@ def test_temperature_draws_anew_in_each_pass_and_the_same_again():
     assert len(rare[0]) == len(rare[1]) > 10 * 2  # of ten utterances
     common = [{u for u in utterances(p) if not langs[u]} for p in (first, other)]
     assert common[0] != common[1]
+
+
+def test_utterances_come_as_often_as_they_are_wanted():
+    times = np.array([0.0, 1.0, 2.3, 0.4, 3.0])
+    counts = np.zeros(5)
+    sizes = set()
+    for number in range(2000):
+        chosen = sample_weighted(times, np.random.default_rng(number))
+        sizes.add(chosen.size)
+        counts += np.bincount(chosen, minlength=5)
+    assert counts[[0, 1, 4]].tolist() == [0, 2000, 6000]
+    assert counts[[2, 3]] / 2000 == pytest.approx([2.3, 0.4], abs=0.04)
+    assert sizes <= {6, 7}  # 6.7 on average
+
+
+def test_weights_and_languages_go_together():
+    """A language has the share of its hours that the weights leave it."""
+    lengths, langs = np.full(400, SECOND), np.arange(400) % 4 // 3  # 300 and 100
+    times = np.where(langs == 0, 1 / 3, 1.0)  # 100 and 100
+    options = BatchOptions(batch_seconds=60, language_temperature=2.0)
+    plans = [plan_pass(lengths, options, p, langs, times=times) for p in (0, 0, 1)]
+    first, again, other = map(utterances, plans)
+    assert first == again != other
+    assert np.bincount(langs[first]).tolist() == [100, 100]
+    options = BatchOptions(batch_seconds=60)
+    once = utterances(plan_pass(lengths, options, 0, times=np.ones(400)))
+    assert sorted(once) == list(range(400))
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,27 @@ def test_utterances_without_the_tasks_are_in_no_batch(tmp_path):
     assert {batch.utt_ids[0][-9:] for batch in loader} == {"u0001_ita", "u0003_ita"}
 
 
+def test_utterances_of_weight_0_are_in_no_batch(tmp_path):
+    """Of five, one has no orthography and one is left out; another comes twice."""
+    folder = make_dump(tmp_path / "train", [1, 1.2, 1, 1.1, 1], no_text=(0,))
+    weights = tmp_path / "utt2weight"
+    weights.write_text("tiny_u0001_ita 0\ntiny_u0003_ita 2\n")
+    options = BatchOptions(batch_seconds=1.3)
+    for tasks, expected in ((["asr"], [2, 3, 3, 4]), (None, [0, 2, 3, 3, 4])):
+        data = UtteranceDataset(ExampleIndex(folder), encode, tasks, utt2weight=weights)
+        numbers = sorted(
+            int(batch.utt_ids[0].split("_")[1][1:])
+            for batch in UtteranceLoader(data, options)
+        )
+        assert numbers == expected
+    weights.write_text(
+        "".join(f"tiny_u000{n}_{('eng', 'ita')[n % 2]} 0\n" for n in range(1, 5))
+    )
+    data = UtteranceDataset(ExampleIndex(folder), encode, ["asr"], utt2weight=weights)
+    with pytest.raises(ValueError, match="of the tasks asr has weight 0"):
+        data.plan(options, 0)
+
+
 def test_tasks_that_no_utterance_has_are_an_error(tmp_path):
     folder = make_dump(tmp_path / "train", [0.5, 0.6], no_text=(0, 1))
     with pytest.raises(ValueError, match="no utterance has an example of tasks asr p2"):

@@ -174,6 +174,22 @@ def test_other_noise_in_the_folder_is_named(recipe):
         go_on(recipe, augment, exp="noisy")
 
 
+def test_other_weights_in_the_same_file_are_named(recipe):
+    path = recipe / "utt2weight"
+    first = (recipe / "dump/train/wav.scp").read_text().split("_pr ")[0].split()[-1]
+    utt_id = first.removesuffix("_asr").removesuffix("_g2p").removesuffix("_p2g")
+    path.write_text(f"{utt_id} 2\n")
+    go_on(recipe, f"utt2weight={path}", exp="weighted")
+    go_on(recipe, f"utt2weight={path}", exp="weighted")
+    path.write_text(f"{utt_id} 3\n")
+    with pytest.raises(
+        ExperimentError, match=rf"something else: utt2weight \({path}\)"
+    ):
+        go_on(recipe, f"utt2weight={path}", exp="weighted")
+    with pytest.raises(ExperimentError, match="utt2weight not set, now"):
+        go_on(recipe, f"utt2weight={path}")
+
+
 def test_several_differences_are_named_at_once(recipe):
     with pytest.raises(ExperimentError, match="seed 1, now 2.*training set"):
         other_text(recipe)

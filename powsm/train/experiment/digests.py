@@ -49,6 +49,9 @@ def identify(
         hashed = hashlib.sha256()
         _hash_stretches(find_model(teacher).weights_file, hashed)
         digests["teacher"], places["teacher"] = hashed.hexdigest(), teacher
+    if weights := vars(args).get("utt2weight"):
+        digests["utt2weight"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        places["utt2weight"] = weights
     return {"digests": digests, "places": places}
 
 
