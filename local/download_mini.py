@@ -27,6 +27,7 @@ from powsm.corpora.small import (
     speechocean,
     stampworld,
     tuxpaint,
+    voices,
 )
 from powsm.corpora.small.held_out import hold_out
 from powsm.corpora.small.packages import fetch_packages, unpack
@@ -43,6 +44,7 @@ BUILDERS = {
     "gnomehelp": gnomehelp,
     "gnomeworld": gnomeworld,
     "stampworld": stampworld,
+    "voices": voices,
 }
 
 

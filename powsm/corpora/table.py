@@ -73,6 +73,13 @@ _ROWS = (
         "GPL-2.0",
         2.1,
     ),
+    Corpus(
+        "voices",
+        "g2p",
+        ("cat", "ces", "eng", "fin", "ita", "mar", "rus", "tel"),
+        "CC-BY-SA-3.0",
+        2.3,
+    ),
 )
 
 CORPORA: dict[str, Corpus] = {row.name: row for row in _ROWS}

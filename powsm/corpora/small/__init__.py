@@ -12,5 +12,6 @@ split        train, dev and test: stable, and without a text in two of them
 stampworld   Tux Paint's captions in 18 languages more, spoken by espeak-ng
 text_faults  is the text that comes with a recording what is said?
 tuxpaint     Tux Paint's stamps: volunteers name pictures in nine languages
+voices       the guide in 17 voices of flite and Festival, where those are installed
 write_shar   write a corpus in IPAPack++'s layout
 """
