@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The mini recipe for languages that it was not trained on: prompts, volunteers (tuxpaint)
 # and a synthesiser in 52 languages, disturbed by noise (gnomeworld, stampworld), as
-# training speech, and Mboshi where db.sh says where it lies. Six languages are for the
+# training speech, other synthesisers and Mboshi where db.sh says so. Six languages are for the
 # dev set alone, which chooses the checkpoint, and a volunteer for the test set.
 # Usage: ./run_world.sh [option of run.sh]...
 set -euo pipefail
@@ -12,7 +12,7 @@ unset CDPATH
 
 exec ./run.sh \
     --downloads downloads/world --data data/world --dump dump/world --expdir exp/world \
-    --download_opts="--corpora=asterisk,tuxpaint,gnomeworld,stampworld" \
+    --download_opts="--corpora=asterisk,tuxpaint,gnomeworld,stampworld${VOICES:+,voices}" \
     --download_opts="--dev_langs=ell,dan,bul,tur,hin,kat" \
     --download_opts="--test_speakers=volunteer-cat" \
     ${MBOSHI:+--download_opts="--mboshi=${MBOSHI}"} \
