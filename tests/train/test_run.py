@@ -258,8 +258,13 @@ def test_resuming_plans_no_pass_that_is_over(corpus, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("earlier", "n_utts"),
-    [({"batch_conf": {"batch_seconds": 100}}, 6), ({"tasks": ["asr"]}, 6), ({}, 3)],
-    ids=["batches", "tasks", "data"],
+    [
+        ({"batch_conf": {"batch_seconds": 100}}, 6),
+        ({"tasks": ["asr"]}, 6),
+        ({}, 3),
+        ({"utt2weight": "weights"}, 6),
+    ],
+    ids=["batches", "tasks", "data", "weights"],
 )
 def test_epochs_begin_where_they_would_when_what_passes_are_made_of_changed(
     corpus, tmp_path, monkeypatch, earlier, n_utts
@@ -269,6 +274,8 @@ def test_epochs_begin_where_they_would_when_what_passes_are_made_of_changed(
     (tmp_path / "tokens").symlink_to(corpus / "tokens")
     make_dump(dump / "dev", [0.6], seed=2)
     make_dump(dump / "train", [0.6] * n_utts, no_text=range(3))
+    (tmp_path / "weights").write_text("tiny_u0000_eng 0\ntiny_u0001_ita 0\n")
+    monkeypatch.chdir(tmp_path)
     settings = {"num_iters_per_epoch": 2, "batch_conf": {"batch_seconds": 0.6}}
     run(tmp_path, tmp_path / "exp", max_epoch=2, **(settings | earlier))
     shutil.rmtree(dump / "train")
