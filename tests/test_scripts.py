@@ -453,6 +453,17 @@ def test_more_epochs_go_on_in_the_same_experiment(recipe):
     assert "--set ngpu=0 seed=7 max_epoch=9" in plan
 
 
+def test_statistics_are_of_the_features_that_are_set(recipe):
+    options = ["--dry_run", "--stage", "10", "--stop_stage", "10", "--set", "seed=7"]
+    features = ["frontend_conf.n_mels=40", "preprocessor_conf.speech_length=10"]
+    plan = recipe(*options, *(f"--set={change}" for change in features)).stdout
+    (run,) = [line.split() for line in plan.splitlines() if " powsm stats " in line]
+    assert run[-3:] == ["--set", *features]
+    assert "--set" not in recipe(*options).stdout
+    plan = recipe(*options, "--stats_window", "own", "--set", features[0]).stdout
+    assert f"--stats_window own --set {features[0]}\n" in plan
+
+
 def test_trainer_that_is_asked_for_has_its_own_folder(recipe):
     """Without, `powsm train` looks into the configuration."""
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4", "--trainer", "espnet")
