@@ -208,7 +208,8 @@ fi
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
     run_once "${data}/report" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
         python local/data_report.py --data "${data}" --nj "${nj}" \
-        ${ipa_labels:+--labels "${ipa_labels}"}
+        --policy "${ipa_policy}" ${ipa_labels:+--labels "${ipa_labels}"} \
+        --text_policy "${text_policy}"
 fi
 
 if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then

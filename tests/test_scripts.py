@@ -494,6 +494,15 @@ def test_a_training_is_not_current_when_what_its_settings_name_changed(
     assert '"stage": "stage 11"' in capsys.readouterr().out
 
 
+def test_report_is_of_the_labels_that_stage_4_takes(recipe):
+    """`released` is of simplified labels, as stage 4 has it."""
+    options = ["--dry_run", "--stage", "2", "--stop_stage", "2"]
+    plan = recipe(*options, "--ipa_policy", "released").stdout
+    assert "data_report.py --data data --nj 2 --policy released --text_policy" in plan
+    plan = recipe(*options, "--ipa_labels", "clean", "--text_policy", "released").stdout
+    assert "--policy strict --labels clean --text_policy released" in plan
+
+
 def test_statistics_are_of_the_features_that_are_set(recipe):
     options = ["--dry_run", "--stage", "10", "--stop_stage", "10", "--set", "seed=7"]
     features = ["frontend_conf.n_mels=40", "preprocessor_conf.speech_length=10"]
