@@ -9,9 +9,11 @@ from powsm.cli.options import whole
 from powsm.cli.run import run_command
 from powsm.errors import PowsmError
 from powsm.files.datadir import validate
+from powsm.phones import normaliser as ipa
+from powsm.phones import orthography
 from powsm.prepare.audit.counts import audit_set, stage_1_record
 from powsm.prepare.audit.report import write_report
-from powsm.prepare.judge import LABELS
+from powsm.prepare.judge import LABELS, default_labels
 
 log = logging.getLogger("powsm")
 
@@ -21,7 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, default=Path("data"), help="folder of the sets")
     add("--out", type=Path, help="<data>/report if unset")
     add("--sets", nargs="+", help="train dev test_x ...; all with a text.ipa if unset")
-    add("--labels", choices=LABELS, default="original", help="of train, dev")
+    add("--policy", choices=ipa.POLICIES, default="strict", help="of phones")
+    add("--labels", choices=LABELS, help="of train, dev; default: as --policy was made")
+    add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
     add("--nj", type=whole(1), default=1, help="processes")
 
 
@@ -39,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
             f"{summary.n_speakers:,}",
             " ".join(summary.langs),
         )
-    stats = {dset: audit_set(args.data / dset, args.nj, args.labels) for dset in sets}
+    how = (args.labels or default_labels(args.policy), args.policy, args.text_policy)
+    stats = {dset: audit_set(args.data / dset, args.nj, *how) for dset in sets}
     records = {dset: stage_1_record(args.data / dset) for dset in sets}
     folder = args.out or args.data / "report"
     files = write_report(folder, stats, records)

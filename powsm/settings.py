@@ -104,6 +104,21 @@ def _load_with_base(path: Path, above: tuple[Path, ...]) -> dict:
     return _merge({k: v for k, v in base.items() if k not in without}, config)
 
 
+def with_bases(path: Path) -> list[Path]:
+    """A settings file and those it is laid over, as far as they are there.
+
+    Raises:
+        ConfigError: one is not readable as YAML.
+    """
+    files: list[Path] = [Path(path)]
+    while base := load_yaml(files[-1]).get("base"):
+        file = files[-1].parent / str(base)
+        if not file.is_file() or file.resolve() in {f.resolve() for f in files}:
+            break  # which `load_with_base` tells
+        files.append(file)
+    return files
+
+
 def _merge(base: Mapping, changes: Mapping) -> dict:
     merged = dict(base)
     for key, value in changes.items():

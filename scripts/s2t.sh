@@ -100,6 +100,11 @@ skip_stages=${skip_stages//,/ }
     die "--ipa_labels is original or clean: ${ipa_labels}"
 [[ ${stats_window} =~ ^(own|published|)$ ]] ||
     die "--stats_window is own or published: ${stats_window}"
+of_stats=()             # what of the settings statistics follow from
+for change in "${set[@]}"; do
+    [[ ! ${change} =~ ^(frontend|stats_window|preprocessor_conf(\.speech_length)?=) ]] ||
+        of_stats+=("${change}")
+done
 [[ -z ${stats_window} ]] || set+=("stats_window=${stats_window}")
 for name in ${eval_sets//,/ }; do
     [[ -z ${test_sets} ]] || test_sets+=" test_${name#test_}"
@@ -203,7 +208,8 @@ fi
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
     run_once "${data}/report" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
         python local/data_report.py --data "${data}" --nj "${nj}" \
-        ${ipa_labels:+--labels "${ipa_labels}"}
+        --policy "${ipa_policy}" ${ipa_labels:+--labels "${ipa_labels}"} \
+        --text_policy "${text_policy}"
 fi
 
 if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
@@ -270,7 +276,8 @@ if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
         run_once "${stats_dir}" "${dump}/train/wav.scp" "${config}" -- \
             powsm stats --dump "${dump}/train" --config "${config}" \
             --out "${stats_dir}" --stats_hours "${stats_hours}" \
-            ${stats_window:+--stats_window "${stats_window}"}
+            ${stats_window:+--stats_window "${stats_window}"} \
+            ${of_stats:+--set "${of_stats[@]}"}
     fi
 fi
 

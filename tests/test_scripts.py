@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from powsm_command import run_verb
 
 from powsm.files.current import VERSIONS
 
@@ -451,6 +452,66 @@ def test_more_epochs_go_on_in_the_same_experiment(recipe):
     plan = recipe(*options, "--set", "max_epoch=9").stdout
     assert "--exp exp/s2t_train_small_bpe30_seed7 " in plan
     assert "--set ngpu=0 seed=7 max_epoch=9" in plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "base.yaml").write_text("base: bottom.yaml\nseed: 3"),
+        lambda folder: (folder / "bottom.yaml").write_text("max_epoch: 2\n\n"),
+        lambda folder: (folder / "weights").write_text("u1 0.5\n"),
+        lambda folder: (folder / "noise/b.wav").write_text("b"),
+        lambda folder: (folder / "teacher/valid.acc.ave.pth").write_text("new"),
+    ],
+    ids=["base", "base of the base", "utt2weight", "noise", "teacher"],
+)
+def test_a_training_is_not_current_when_what_its_settings_name_changed(
+    tmp_path, monkeypatch, capsys, change
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("noise", "teacher"):
+        (tmp_path / folder).mkdir()
+    for name, text in {
+        "bottom.yaml": "max_epoch: 2\n",
+        "base.yaml": "base: bottom.yaml\nseed: 2\n",
+        "c.yaml": "base: base.yaml\naugment: {noise: {folder: noise}}\n",
+        "weights": "u1 0\n",
+        "noise/a.wav": "a",
+        "teacher/valid.acc.ave.pth": "old",
+        "teacher/train.log": "1",
+    }.items():
+        (tmp_path / name).write_text(text)
+    options = ["--stage", "11", "--record", "done", "--inputs", "c.yaml", "--"]
+    options += ["powsm", "train", "--config", "c.yaml", "--set", "ngpu=0"]
+    options += ["utt2weight=weights", "model_conf.teacher=teacher"]
+    run_verb("current", *options)
+    (tmp_path / "done").write_text(capsys.readouterr().out)
+    (tmp_path / "teacher/train.log").write_text("12")
+    run_verb("current", *options)
+    assert capsys.readouterr().out == ""
+    change(tmp_path)
+    run_verb("current", *options)
+    assert '"stage": "stage 11"' in capsys.readouterr().out
+
+
+def test_report_is_of_the_labels_that_stage_4_takes(recipe):
+    """`released` is of simplified labels, as stage 4 has it."""
+    options = ["--dry_run", "--stage", "2", "--stop_stage", "2"]
+    plan = recipe(*options, "--ipa_policy", "released").stdout
+    assert "data_report.py --data data --nj 2 --policy released --text_policy" in plan
+    plan = recipe(*options, "--ipa_labels", "clean", "--text_policy", "released").stdout
+    assert "--policy strict --labels clean --text_policy released" in plan
+
+
+def test_statistics_are_of_the_features_that_are_set(recipe):
+    options = ["--dry_run", "--stage", "10", "--stop_stage", "10", "--set", "seed=7"]
+    features = ["frontend_conf.n_mels=40", "preprocessor_conf.speech_length=10"]
+    plan = recipe(*options, *(f"--set={change}" for change in features)).stdout
+    (run,) = [line.split() for line in plan.splitlines() if " powsm stats " in line]
+    assert run[-3:] == ["--set", *features]
+    assert "--set" not in recipe(*options).stdout
+    plan = recipe(*options, "--stats_window", "own", "--set", features[0]).stdout
+    assert f"--stats_window own --set {features[0]}\n" in plan
 
 
 def test_trainer_that_is_asked_for_has_its_own_folder(recipe):

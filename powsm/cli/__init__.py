@@ -9,6 +9,7 @@ ipa         IPA as phones
 info        what a model is
 import_corpus  speech of your own as a corpus
 score       anyone's hypotheses
+weigh       how often each utterance of a set is trained on
 cost        what the stages of a recipe cost with these settings
 compare     two experiments
 ablate      an ablation from one YAML file

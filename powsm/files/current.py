@@ -27,7 +27,7 @@ VERSIONS = {
     "aligned": 1,  # stage 12: when it was said
     # stages that the shell looks after: see `powsm current`
     "stage 2": 1,  # the data report
-    "stage 5": 1,  # vocabulary and weights of another model
+    "stage 5": 2,  # vocabulary and weights of another model; 2 has phones_by_lang.json
     "stage 10": 1,  # statistics
     "stage 11": 1,  # a training
 }

@@ -145,6 +145,8 @@ def keep_tokens(bpe_model: Path, exp: Path) -> Path:
 def default_weights(exp: Path) -> Path:
     """The averaged model of an experiment folder.
 
+    Of several the one of the first `best_model_criterion` that has one: an experiment
+    that went on with another criterion holds an average of earlier epochs, too.
     Released ones have the epochs in their names: `.ave_5best.till70epoch.pth`, or
     `.ave.till70epoch.pth`. Where an experiment was copied without its links, the file
     that `.ave.pth` was a link to is taken, the newest if there are several.
@@ -153,6 +155,10 @@ def default_weights(exp: Path) -> Path:
         CheckpointError: there is none.
     """
     averages = [p for p in sorted(Path(exp).glob("valid.*.ave.pth")) if p.exists()]
+    if len(averages) > 1 and (Path(exp) / "config.yaml").exists():
+        criteria = load_yaml(Path(exp) / "config.yaml").get("best_model_criterion")
+        wanted = [Path(exp) / f"{c[0]}.{c[1]}.ave.pth" for c in criteria or ()]
+        averages = [p for p in wanted if p in averages] or averages
     averages = averages or sorted(Path(exp).glob("valid.*.ave*.till*epoch.pth"))
     averages = averages or sorted(
         Path(exp).glob("valid.*.ave_*best.pth"), key=lambda path: -path.stat().st_mtime

@@ -230,13 +230,16 @@ class PowsmModel(ESPnetS2TModel):
     def stat_weights(self, stats: Iterable[str], text: torch.Tensor) -> dict[str, int]:
         """How many of the examples `text` (E, tokens) each statistic speaks for.
 
-        All of them, but those of a task where its name ends in one, as `loss_g2p` does.
+        All, or those of the task that its name ends in; of an accuracy their tokens.
         """
-        counts = {
-            task: int((text[:, 1] == token).sum())
-            for task, token in self._task_ids.items()
-        }
-        return {key: counts.get(key.rpartition("_")[2], len(text)) for key in stats}
+        n_tokens = (text != self.ignore_id).sum(1) + 1  # <eos>
+        weights = {}
+        for key in stats:
+            kind, _, task = key.partition("_")
+            rows = text[:, 1] == self._task_ids[task] if task in self._task_ids else ...
+            n = n_tokens[rows]
+            weights[key] = int(n.sum()) if kind == "acc" else len(n)
+        return weights
 
     # ------------------------------------------------------------------- CTC
 

@@ -16,7 +16,7 @@ from powsm.model.find import CheckpointError, find_model
 from powsm.model.weights import load_weights, read_weights
 from powsm.settings import load_yaml
 from powsm.vocabulary.extend import NewTokens, extend_pieces
-from powsm.vocabulary.phone_sets import is_phone
+from powsm.vocabulary.phone_sets import COUNTS_FILE, is_phone, write_counts
 from powsm.vocabulary.tokenizer import read_token_list, token_list_of
 from powsm.vocabulary.train import write_tokenizer
 
@@ -127,6 +127,7 @@ def start_from(source: str, dump_set: Path, out: Path, *, extend_vocab: bool) ->
     state = regrow(read_weights(files.weights_file), old, tokens)
     nlsyms = [t for t in tokens[2:-3] if t[0] == "<" and t[-1] == ">" and len(t) > 2]
     write_tokenizer(out, bpe_model, nlsyms)
+    write_counts(dump_set, out, files.bpe_model.with_name(COUNTS_FILE))
     known = frozenset(old)
     with atomic_write(out / ADDED_FILE) as file:
         file.writelines(f"{token}\n" for token in tokens if token not in known)

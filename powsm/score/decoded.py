@@ -19,7 +19,16 @@ from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.orthography import POLICIES as TEXT_POLICIES
 from powsm.score.metrics import score_lid, score_phones, score_text
 from powsm.score.rates import Scores
-from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES, TEXT, Filling, task_of
+from powsm.tasks import (
+    DECODED_TASKS,
+    LANGUAGE,
+    NO_TIME_SYM,
+    PHONES,
+    TEXT,
+    Filling,
+    task_of,
+    tasks_writing,
+)
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +113,8 @@ class DumpSet:
     def references(self, writes: Filling, *, raw: bool = False) -> dict[str, str]:
         """What a task should have written: IPA, orthography or ISO 639-3.
 
+        A training set has no references of its own: there they are its targets.
+
         Args:
             raw: IPA as the corpus has it, before any normalising.
         """
@@ -111,9 +122,21 @@ class DumpSet:
             return self.langs
         if raw and writes == PHONES:
             return dict(read_scp(self._existing(self.folder / RAW_REFERENCES)))
-        path = self._existing(self.folder / _REFERENCE_FILES[writes])
-        if not (refs := dict(read_scp(path))):
+        path = self.folder / _REFERENCE_FILES[writes]
+        if self.folder.name.startswith("train") and not path.exists():
+            return self._targets(writes)
+        if not (refs := dict(read_scp(self._existing(path)))):
             raise DecodedError(f"{path}: no utterance in it; run stage 4 again")
+        return refs
+
+    def _targets(self, writes: Filling) -> dict[str, str]:
+        """Targets of the tasks that write this; empty where an utterance has none."""
+        tasks = tasks_writing(writes)
+        refs: dict[str, str] = {}
+        for example_id, text in read_scp(self._existing(self.folder / "text")):
+            utt_id, _, task = example_id.rpartition("_")
+            target = text.partition(NO_TIME_SYM)[2].strip() if task in tasks else ""
+            refs[utt_id] = refs.get(utt_id) or target
         return refs
 
     def with_text(self, refs: Mapping[str, str]) -> dict[str, str]:

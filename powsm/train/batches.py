@@ -324,7 +324,8 @@ def plan_pass(
             the hours that they leave it.
 
     Raises:
-        PowsmError: an utterance alone is longer than `batch_seconds`.
+        PowsmError: an utterance alone is longer than `batch_seconds`, or `times` come
+            to less than one utterance.
     """
     rng = np.random.default_rng([options.seed, pass_number])
     n = len(n_samples)
@@ -336,6 +337,11 @@ def plan_pass(
         if temperature != 1.0:
             lang, often = _times_of_languages(times * n_samples, langs, temperature)
             times = times * often[lang]
+        if times.sum() < 1:
+            raise PowsmError(
+                f"the weights of {n} utterances add up to {times.sum():.2g}, so that "
+                "a pass may have none; raise them"
+            )
         utts = sample_weighted(times, rng)
     elif temperature != 1.0:
         utts = sample_languages(n_samples, langs, temperature, rng)

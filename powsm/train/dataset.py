@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from powsm.audio import n_encoder_frames
+from powsm.audio import SAMPLE_RATE, n_encoder_frames
 from powsm.errors import PowsmError
 from powsm.model.batch import Batch
 from powsm.model.build import CTC_ONLY_MODELS
@@ -117,7 +117,7 @@ class UtteranceDataset(Dataset):
         self.utt2weight = utt2weight
 
     @cached_property
-    def _times(self) -> np.ndarray | None:
+    def times(self) -> np.ndarray | None:
         """How often each utterance is wanted in a pass; None is once."""
         return (
             None if self.utt2weight is None else times_of(self.index, self.utt2weight)
@@ -127,7 +127,7 @@ class UtteranceDataset(Dataset):
     def _utts(self) -> np.ndarray | None:
         """Numbers of the utterances with an example of `tasks` that are wanted at all;
         None is all."""
-        if self.tasks is None and self._times is None:
+        if self.tasks is None and self.times is None:
             return None
         is_in = np.ones(len(self.index), bool)
         if self.tasks is not None:
@@ -137,8 +137,8 @@ class UtteranceDataset(Dataset):
                     f"{self.index.folder}: no utterance has an example of tasks "
                     f"{' '.join(sorted(self.tasks))}; is there orthography in the data?"
                 )
-        if self._times is not None:
-            is_in &= self._times > 0
+        if self.times is not None:
+            is_in &= self.times > 0
             if not is_in.any():
                 raise PowsmError(
                     f"{self.utt2weight}: every utterance of {self.index.folder} that "
@@ -156,6 +156,15 @@ class UtteranceDataset(Dataset):
         shards = self.index.shards()
         return shards if self._utts is None else shards[self._utts]
 
+    def in_use(self) -> tuple[int, float]:
+        """How many utterances come at all, and the hours of a pass over them."""
+        samples = self.index.n_samples
+        if self.times is not None:
+            samples = samples * self.times
+        if self._utts is not None:
+            samples = samples[self._utts]
+        return samples.size, float(samples.sum()) / SAMPLE_RATE / 3600
+
     def plan(self, options: BatchOptions, pass_number: int) -> PassPlan:
         """The batches of a pass: `plan_pass` over the utterances of `tasks`.
 
@@ -168,7 +177,7 @@ class UtteranceDataset(Dataset):
         langs = None if options.language_temperature == 1.0 else self._langs
         speeds = None if self.augment is None else self.augment.settings.speed
         shards = self._shards if options.shards_together else None
-        times = None if self._times is None else self._times[utts]
+        times = None if self.times is None else self.times[utts]
         plan = plan_pass(samples, options, pass_number, langs, speeds, shards, times)
         return plan if utts is None else replace(plan, utts=utts[plan.utts])
 

@@ -26,6 +26,7 @@ goes through the same steps as one that was not.
 
 import argparse
 import logging
+import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -147,6 +148,8 @@ class LitPowsm(LitESPnetModel):
         }
         if (augment := self.dataset("train").augment) is not None:
             made_of["speeds"] = list(augment.settings.speed)
+        if (times := self.dataset("train").times) is not None:
+            made_of["times"] = zlib.crc32(times.tobytes())
         if self._passes.get("made_of") != made_of:
             self._passes = {"made_of": made_of, "updates": []}
         return self._passes["updates"]

@@ -12,7 +12,6 @@ import torch
 from espnet2.layers.utterance_mvn import UtteranceMVN
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from powsm.audio import SAMPLE_RATE
 from powsm.files.whole import write_whole
 from powsm.tasks import TASKS
 from powsm.train.lit import LitPowsm
@@ -74,13 +73,14 @@ class Logged(L.Callback):
             return
         options = module.batch_options
         dataset = module.dataset("train")
+        n_utts, hours = dataset.in_use()
         log.info(
             "%.1f M parameters; %d utterances, %.1f h; a pass is %d batches of up to "
             "%.0f s; an update is %d batches: %d rank(s) on %s x %d accumulated; "
             "tasks: %s",
             sum(p.numel() for p in module.model.parameters()) / 1e6,
-            len(dataset.index),
-            dataset.index.n_samples.sum() / SAMPLE_RATE / 3600,
+            n_utts,
+            hours,
             len(dataset.plan(options, 0)),
             options.batch_seconds,
             options.update_batches,

@@ -6,6 +6,8 @@ stated, seeded sample of some hours is enough.
 """
 
 import argparse
+import inspect
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,8 +46,8 @@ def find_stats(place: Path | None, settings: Mapping) -> Path | None:
         The file; None where features are not normalised by statistics.
 
     Raises:
-        ConfigError: there is none, or it is of clips of the other kind. A file that
-            does not say of which, as ESPnet's own, is taken.
+        ConfigError: there is none, or it is of clips of the other kind, or of other
+            features. A file that does not say of which, as ESPnet's own, is taken.
     """
     if settings.get("normalize") != "global_mvn":
         return None
@@ -60,6 +62,7 @@ def find_stats(place: Path | None, settings: Mapping) -> Path | None:
         with np.load(path) as arrays:
             there = str(arrays["window"]) if "window" in arrays else wanted
             sizes = [np.asarray(arrays[name]).size for name in _ARRAYS]
+            made_by = json.loads(str(arrays["made_by"])) if "made_by" in arrays else {}
     except (ValueError, KeyError, EOFError, TypeError, BadZipFile) as err:
         fault = " ".join(str(err).split())
         raise ConfigError(
@@ -74,7 +77,28 @@ def find_stats(place: Path | None, settings: Mapping) -> Path | None:
             f"{wanted}; models of the two do not mix: take --stats_window {there}, or "
             "run stage 10 with this --config"
         )
+    for key, now in json.loads(_made_by(settings)).items():
+        if made_by.get(key, now) != now:
+            raise ConfigError(
+                f"{path}: statistics with {key} {made_by[key]}, but the settings say "
+                f"{now}: run stage 10 with this --config and --set"
+            )
     return path
+
+
+def _made_by(settings: Mapping) -> str:
+    """Settings that statistics follow from, the defaults of features included: JSON."""
+    conf = settings.get("frontend_conf") or {}
+    kind = settings.get("frontend") or "default"
+    taken = inspect.signature(frontend_choices.get_class(kind)).bind_partial(**conf)
+    taken.apply_defaults()
+    values = {f"frontend_conf.{key}": value for key, value in taken.arguments.items()}
+    values.pop("frontend_conf.fs", None)  # 16000 or 16k
+    if settings.get("stats_window") == "published":
+        preprocessor_conf = settings.get("preprocessor_conf") or {}
+        seconds = preprocessor_conf.get("speech_length")
+        values["preprocessor_conf.speech_length"] = seconds
+    return json.dumps({"frontend": kind} | values, default=str)
 
 
 def sample_by_language(index: ExampleIndex, hours: float, seed: int) -> np.ndarray:
@@ -101,7 +125,7 @@ def collect(
 ) -> Mapping[str, np.ndarray]:
     """Write ESPnet's `feats_stats.npz` (count, sum, sum_square) for `GlobalMVN`.
 
-    The file also says of which clips it is, as `window`.
+    The file also says of which clips it is, as `window`, and `made_by` which settings.
 
     Args:
         args: settings with `frontend`, `frontend_conf`, `stats_window` and, where that
@@ -127,7 +151,12 @@ def collect(
         sweep_files(out.parent, below=False, of=[out.name])
         stats = _sums(frontend, index, utts, n_window)
         with atomic_write(out, "wb") as file:
-            np.savez(file, window=np.array(args.stats_window), **stats)
+            np.savez(
+                file,
+                window=np.array(args.stats_window),
+                made_by=np.array(_made_by(vars(args))),
+                **stats,
+            )
     log.info(
         "%d of %d utterances, %.2f h%s, %d frames -> %s",
         utts.size,

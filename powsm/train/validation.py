@@ -94,8 +94,11 @@ class Validation:
             with_prefix=True,
         )
         ids = [batch.utt_ids[i] for i in audio.tolist()]
-        last = heads[max(heads)]
-        self._compare(ids, last, lengths, batch.text[rows], batch.text_lengths[rows])
+        refs = batch.text[rows], batch.text_lengths[rows]
+        if model.ctc_asr_only[-1]:  # it is taught the phones of CTC, without length
+            rows = batch.ctc_rows[rows]
+            refs = batch.text_ctc[rows], batch.text_ctc_lengths[rows]
+        self._compare(ids, heads[max(heads)], lengths, *refs)
 
     def _compare(
         self,

@@ -9,7 +9,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -34,13 +34,14 @@ class PhoneSetError(PowsmError):
 def count_phones(dump_set: Path) -> dict[str, dict[str, int]]:
     """How often each phone of `text.ctc` occurs in a set of `dump/raw`, by language.
 
-    Each utterance counts once, by its PR example. Languages are sorted, the phones of
+    Each utterance counts once, whatever its tasks. Languages are sorted, the phones of
     each by falling count.
 
     Raises:
         PhoneSetError: `text.ctc` and `utt2lang` have other keys.
     """
     counts: dict[str, Counter[str]] = {}
+    before = None
     with (
         open(dump_set / "text.ctc", encoding="utf-8", newline="\n") as texts,
         open(dump_set / "utt2lang", encoding="utf-8", newline="\n") as langs,
@@ -53,17 +54,31 @@ def count_phones(dump_set: Path) -> dict[str, dict[str, int]]:
                     f"{dump_set}/text.ctc:{number}: {key!r}, but utt2lang has "
                     f"{lang_key!r} there; run stage 4 again"
                 )
-            if key.endswith("_pr"):
+            if (utt_id := key.rpartition("_")[0]) != before:
                 counts.setdefault(lang, Counter()).update(text[1:-1].split("//"))
+            before = utt_id
+    return _by_count(counts)
+
+
+def _by_count(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
     return {lang: dict(counts[lang].most_common()) for lang in sorted(counts)}
 
 
-def write_counts(dump_set: Path, folder: Path) -> None:
-    """Count the phones of a set and write `phones_by_lang.json`."""
-    write_whole(
-        folder / COUNTS_FILE,
-        json.dumps(count_phones(dump_set), ensure_ascii=False, indent=0) + "\n",
-    )
+def write_counts(dump_set: Path, folder: Path, before: Path | None = None) -> None:
+    """Count the phones of a set and write `phones_by_lang.json`.
+
+    Args:
+        before: the file of a model that the training on this set begins with, whose
+            counts are added where there is one.
+    """
+    counts = count_phones(dump_set)
+    if before is not None and before.is_file():
+        added = {lang: Counter(phones) for lang, phones in counts.items()}
+        for lang, phones in read_json(before, "take a whole copy of the model").items():
+            added.setdefault(lang, Counter()).update(phones)
+        counts = _by_count(added)
+    text = json.dumps(counts, ensure_ascii=False, indent=0)
+    write_whole(folder / COUNTS_FILE, f"{text}\n")
 
 
 def phones_of_lang(folder: Path, lang: str) -> tuple[str, ...]:

@@ -275,6 +275,21 @@ def test_released_average_of_an_experiment_is_taken(tmp_path, name):
     assert default_weights(tmp_path).name == "valid.loss.ave.pth"
 
 
+def test_average_of_the_first_criterion_is_taken(tmp_path):
+    """One that was trained further by another has the average of before as well."""
+    for name in ("acc", "loss", "pfer_ctc"):
+        (tmp_path / f"valid.{name}.ave.pth").touch()
+    assert default_weights(tmp_path).name == "valid.acc.ave.pth"
+    config = tmp_path / "config.yaml"
+    for criteria, name in (
+        ("[[valid, pfer_ctc, min], [valid, acc, max]]", "pfer_ctc"),
+        ("[[train, loss, min], [valid, loss, min]]", "loss"),
+        ("[[valid, cer, min]]", "acc"),
+    ):
+        config.write_text(f"best_model_criterion: {criteria}\n")
+        assert default_weights(tmp_path).name == f"valid.{name}.ave.pth"
+
+
 def test_experiment_copied_without_its_links_has_its_average(tmp_path):
     for n in (2, 3):
         name = f"valid.loss.ave_{n}best.pth"

@@ -1,5 +1,7 @@
 """Training that begins with another model: tokens keep their weights by name."""
 
+import json
+
 import numpy as np
 import pytest
 import sentencepiece
@@ -19,6 +21,7 @@ from powsm.model.start_from import (
     start_from,
 )
 from powsm.train.run import train
+from powsm.vocabulary.phone_sets import count_phones, phones_of_lang
 from powsm.vocabulary.tokenizer import Tokenizer, read_token_list
 
 OLD = ["<blank>", "<unk>", "<eng>", "<ita>", "/p/", "/a/", "▁a", "<sos>"]
@@ -106,6 +109,19 @@ def test_nothing_is_missing_from_the_own_training_set(corpus, tmp_path):
     before = torch.load(corpus / "exp/valid.loss.ave.pth", weights_only=True)
     after = torch.load(tmp_path / "init.pth", weights_only=True)
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_phones_of_old_and_new_languages_are_known(corpus, tmp_path):
+    """So that a model that went on is decoded with the phones of a language."""
+    start_from(str(corpus / "exp"), corpus / "new/train", tmp_path, extend_vocab=True)
+    new = count_phones(corpus / "new/train")
+    assert "tʲ" in phones_of_lang(tmp_path, "rus")
+    counts = json.loads((tmp_path / "phones_by_lang.json").read_text())
+    assert counts == count_phones(corpus / "old/train") | new
+    start_from(str(corpus / "exp"), corpus / "old/train", tmp_path, extend_vocab=False)
+    counts = json.loads((tmp_path / "phones_by_lang.json").read_text())
+    once = count_phones(corpus / "old/train")
+    assert counts["eng"] == {phone: 2 * n for phone, n in once["eng"].items()}
 
 
 def build(token_dir, out, **changes):

@@ -6,10 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from datadir_builder import make_data_dir
 from dump_builder import make_dump
 from powsm_command import run_verb
 
 from powsm.errors import PowsmError
+from powsm.prepare.dump import Settings, prepare_set
 from powsm.prepare.index import ExampleIndex
 from powsm.prepare.weights import (
     WeightError,
@@ -19,6 +21,7 @@ from powsm.prepare.weights import (
     read_weights,
     times_of,
 )
+from powsm.score.decoded import DumpSet
 
 COMMON = [(f"u{n}", ("a", "t")) for n in range(8)]
 RARE = [("v0", ("q", "a")), ("v1", ("q", "q", "q"))]
@@ -110,7 +113,8 @@ def decode(folder, exp, texts):
     """A decoded set with these texts, one an utterance."""
     decoded = exp / "decode_ctc/train/pr_ctc"
     decoded.mkdir(parents=True)
-    (folder / "normaliser.json").write_text('{"policy": "strict", "version": "1"}')
+    record = folder / "normaliser.json"
+    record.exists() or record.write_text('{"policy": "strict", "version": "1"}')
     ids = ExampleIndex(folder).utt_ids()
     rows = [
         json.dumps({"utt_id": u, "text": t}) for u, t in zip(ids, texts, strict=True)
@@ -135,6 +139,27 @@ def test_verb_leaves_out_what_a_model_hears_otherwise(folder, tmp_path, caplog):
     expected = weights_of(list(dump_phones(folder)), 2.0, 1.5)
     for utt_id in weights.keys() - {ids[3]}:
         assert weights[utt_id] == pytest.approx(expected[utt_id], rel=1e-3)
+
+
+def test_verb_needs_no_references_that_stage_4_does_not_write(tmp_path):
+    rows = {
+        "cv_1_deu": {"ipa": "paːta"},
+        "cv_2_deu": {"ipa": "tata", "text": ""},
+        "cv_3_deu": {"ipa": "kaka"},
+    }
+    folder = tmp_path / "raw/train"
+    prepare_set(make_data_dir(tmp_path / "data/train", rows), folder, Settings())
+    assert not (folder / "ref.ipa").exists()
+    texts = ["/p//aː//t//a/", "/t//a//t//a/", "/m//m//m//m//m//m/"]
+    decoded = decode(folder, tmp_path / "exp", texts)
+    truth = DumpSet(folder)
+    assert [*truth.references("phones").values()] == [*texts[:2], "/k//a//k//a/"]
+    assert [*truth.references("text").values()] == ["paw", "", "paw"]
+    assert [*truth.with_text(truth.langs)] == ["cv_1_deu", "cv_3_deu"]
+    out = tmp_path / "weights"
+    options = ("--decoded", decoded, "--most_pfer", 10, "--out", out)
+    run_verb("weigh", folder, *options)
+    assert out.read_text() == "cv_3_deu 0\n"
 
 
 @pytest.mark.parametrize(

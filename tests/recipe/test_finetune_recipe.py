@@ -13,6 +13,21 @@ pytestmark = pytest.mark.recipe
 RECIPE = Path(__file__).parents[2] / "egs2/mini_ipapack/s2t1"
 
 
+@pytest.mark.parametrize("options", [["--dry-run", "--stage", "12"], ["--help"]])
+def test_plan_ends_well_and_compares_nothing(tmp_path, options):
+    comparison = tmp_path / "exp/finetune/COMPARISON.md"
+    comparison.parent.mkdir(parents=True)
+    comparison.write_text("of an earlier run\n")
+    done = subprocess.run(
+        ["env", f"root={tmp_path}", "./run_finetune.sh", *options],
+        cwd=RECIPE,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert comparison.read_text() == "of an earlier run\n"
+
+
 def test_new_language_from_a_trained_model(tmp_path):
     make_corpus(tmp_path / "downloads", ("eng", "ita"), n_train=6, n_dev=2, n_test=2)
     settings = SETTINGS | {

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from powsm.errors import PowsmError
 from powsm.train.batches import (
     BatchOptions,
     plan_pass,
@@ -179,6 +180,12 @@ def test_utterances_come_as_often_as_they_are_wanted():
     assert counts[[0, 1, 4]].tolist() == [0, 2000, 6000]
     assert counts[[2, 3]] / 2000 == pytest.approx([2.3, 0.4], abs=0.04)
     assert sizes <= {6, 7}  # 6.7 on average
+
+
+def test_weights_that_may_leave_a_pass_empty_are_refused():
+    lengths = np.full(12, SECOND)
+    with pytest.raises(PowsmError, match="12 utterances add up to 0.12, so that a pas"):
+        plan_pass(lengths, BatchOptions(), 0, times=np.full(12, 0.01))
 
 
 def test_weights_and_languages_go_together():

@@ -16,6 +16,7 @@ from espnet2.train.preprocessor import S2TCTCPreprocessor
 from tiny_model import CTC_SETTINGS, make_args, make_corpus
 
 from powsm.decode.recogniser import Recogniser
+from powsm.model.batch import Batch
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError, apply_overrides
 from powsm.train import config
@@ -23,6 +24,7 @@ from powsm.train.checkpoints import newest_checkpoint
 from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 from powsm.train.faults import faults
 from powsm.train.lit import LitPowsm
+from powsm.train.validation import Validation
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,29 @@ def test_phones_of_an_example_begin_with_its_own_task(corpus, tmp_path):
     targets = batch.text_ctc[batch.ctc_rows]
     assert torch.equal(targets[:, :2], batch.text[:, :2])
     assert len(set(batch.text[:, 1].tolist())) == 4
+
+
+@pytest.mark.parametrize(("heads", "per"), [([True, False], 50), ([True, True], 0)])
+def test_phone_errors_are_against_what_the_last_head_is_taught(
+    corpus, tmp_path, monkeypatch, heads, per
+):
+    """It says the phones of the CTC target; the text has another in place of one."""
+    model_conf = CTC_SETTINGS["model_conf"] | {"ctc_asr_only": heads}
+    args = make_args(corpus / "tokens", tmp_path, CTC_SETTINGS, model_conf=model_conf)
+    model = LitPowsm(args, corpus / "dump/train", corpus / "dump/dev").model.eval()
+    lang, pr, p, t = map(model.token_list.index, ("<eng>", "<pr>", "/p/", "/t/"))
+    tokens = {"text": [lang, pr, p, t], "text_prev": [model.na]}
+    tokens["text_ctc"] = [lang, pr, p, p]
+    ids = {name: torch.tensor([row]) for name, row in tokens.items()}
+    sizes = {f"{name}_lengths": torch.tensor([len(tokens[name])]) for name in tokens}
+    speech = torch.zeros(1, 16000), torch.tensor([16000])
+    batch = Batch(*speech, **ids, **sizes, utt_ids=["a_1_eng"])
+    path = torch.nn.functional.one_hot(torch.tensor([[p, 0, p]]), model.vocab_size)
+    said = {3: path.float().log_softmax(-1)}, torch.tensor([3])
+    monkeypatch.setattr(model, "heads", lambda *_, **__: said)
+    validation = Validation(model, "phones")
+    validation.add(batch, {"loss": torch.zeros(())})
+    assert validation.figures(1)["per_ctc"] == per
 
 
 def test_language_is_told_as_often_as_the_settings_say(corpus, tmp_path):

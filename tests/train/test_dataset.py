@@ -151,6 +151,10 @@ def test_utterances_of_weight_0_are_in_no_batch(tmp_path):
             for batch in UtteranceLoader(data, options)
         )
         assert numbers == expected
+        n_utts, hours = data.in_use()
+        n_seconds = sum([1, 1.2, 1, 1.1, 1][n] for n in expected)
+        assert n_utts == len(set(expected)) and hours == pytest.approx(n_seconds / 3600)
+    assert UtteranceDataset(ExampleIndex(folder), encode).in_use()[0] == 5
     weights.write_text(
         "".join(f"tiny_u000{n}_{('eng', 'ita')[n % 2]} 0\n" for n in range(1, 5))
     )

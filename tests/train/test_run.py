@@ -258,8 +258,13 @@ def test_resuming_plans_no_pass_that_is_over(corpus, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("earlier", "n_utts"),
-    [({"batch_conf": {"batch_seconds": 100}}, 6), ({"tasks": ["asr"]}, 6), ({}, 3)],
-    ids=["batches", "tasks", "data"],
+    [
+        ({"batch_conf": {"batch_seconds": 100}}, 6),
+        ({"tasks": ["asr"]}, 6),
+        ({}, 3),
+        ({"utt2weight": "weights"}, 6),
+    ],
+    ids=["batches", "tasks", "data", "weights"],
 )
 def test_epochs_begin_where_they_would_when_what_passes_are_made_of_changed(
     corpus, tmp_path, monkeypatch, earlier, n_utts
@@ -269,6 +274,8 @@ def test_epochs_begin_where_they_would_when_what_passes_are_made_of_changed(
     (tmp_path / "tokens").symlink_to(corpus / "tokens")
     make_dump(dump / "dev", [0.6], seed=2)
     make_dump(dump / "train", [0.6] * n_utts, no_text=range(3))
+    (tmp_path / "weights").write_text("tiny_u0000_eng 0\ntiny_u0001_ita 0\n")
+    monkeypatch.chdir(tmp_path)
     settings = {"num_iters_per_epoch": 2, "batch_conf": {"batch_seconds": 0.6}}
     run(tmp_path, tmp_path / "exp", max_epoch=2, **(settings | earlier))
     shutil.rmtree(dump / "train")
@@ -520,7 +527,7 @@ def test_more_models_are_averaged_later_of_those_that_are_left(corpus, tmp_path)
     assert (tmp_path / "valid.loss.ave_2best.pth").exists()
 
 
-def test_loss_of_a_task_is_the_mean_over_its_examples(corpus, tmp_path):
+def test_figures_are_means_over_examples_and_accuracies_over_tokens(corpus, tmp_path):
     """One utterance with all tasks and three with pr alone: two batches of two."""
     make_dump(tmp_path / "dump/dev", [1.0, 1.0, 1.4, 1.4], no_text=(1, 2, 3), seed=3)
     args = make_args(corpus / "tokens", tmp_path / "exp", max_epoch=1)
@@ -533,11 +540,15 @@ def test_loss_of_a_task_is_the_mean_over_its_examples(corpus, tmp_path):
     model = PowsmTask.build_model(args).eval()
     model.load_state_dict(weights(tmp_path / "exp/1epoch.pth"))
     dataset = UtteranceDataset(ExampleIndex(tmp_path / "dump/dev"), text_encoder(args))
-    losses = []
+    losses, right, n_tokens = [], 0.0, 0
     for utt in range(4):
         batch = collate([dataset[(utt, 0, 0)]])
-        losses.append(float(model(**batch.tensors())[1]["loss_pr"]))
+        stats = model(**batch.tensors())[1]
+        losses.append(float(stats["loss_pr"]))
+        learned = int(batch.text_lengths.sum()) + batch.n_examples  # <eos>
+        right, n_tokens = right + learned * float(stats["acc"]), n_tokens + learned
     assert record["loss_pr"] == pytest.approx(np.mean(losses), rel=1e-3)
+    assert record["acc"] == pytest.approx(right / n_tokens, rel=1e-3)
 
 
 def test_published_iterator_is_left_to_espnet(corpus, tmp_path):

@@ -98,7 +98,11 @@ def test_published_window_is_what_espnets_stage_10_pads_to(folder, tmp_path):
 
 def test_statistics_say_of_which_clips_they_are_and_do_not_mix(folder, tmp_path):
     tokens = make_tokens(folder, tmp_path / "tokens")
-    settings = {"normalize": "global_mvn", "stats_window": "published"}
+    settings = {
+        **{"normalize": "global_mvn", "stats_window": "published"},
+        **{"frontend_conf": SETTINGS["frontend_conf"]},
+        **{"preprocessor_conf": {"speech_length": 1}},
+    }
     for window in ("own", "published"):
         args = make_args(tokens, tmp_path / "e", preprocessor_conf={"speech_length": 1},
                          stats_window=window)  # fmt: skip
@@ -114,6 +118,40 @@ def test_statistics_say_of_which_clips_they_are_and_do_not_mix(folder, tmp_path)
     # ESPnet's own file does not say of which clips it is
     np.savez(tmp_path / "espnet.npz", count=1, sum=[0.0], sum_square=[1.0])
     assert find_stats(tmp_path / "espnet.npz", settings) == tmp_path / "espnet.npz"
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"hop_length": 320}, "frontend_conf.hop_length 160, but .* say 320"),
+        ({"n_mels": 40}, "frontend_conf.n_mels 80, but .* say 40"),
+        ({"fmin": 100}, "frontend_conf.fmin None, but .* say 100"),
+        ({"fs": "16k", "n_mels": 80}, None),  # as they are
+    ],
+)
+def test_statistics_of_other_features_are_refused(folder, tmp_path, changes, fault):
+    tokens = make_tokens(folder, tmp_path / "tokens")
+    collect(make_args(tokens, tmp_path), folder, tmp_path / "s.npz", hours=9, seed=0)
+    settings = {"frontend_conf": SETTINGS["frontend_conf"] | changes}
+    settings["normalize"] = "global_mvn"
+    if fault is None:
+        assert find_stats(tmp_path / "s.npz", settings) == tmp_path / "s.npz"
+        return
+    with pytest.raises(ConfigError, match=fault):
+        find_stats(tmp_path / "s.npz", settings)
+
+
+def test_length_of_padding_is_compared(folder, tmp_path):
+    tokens = make_tokens(folder, tmp_path / "tokens")
+    settings = {"normalize": "global_mvn", "stats_window": "published"}
+    settings["frontend_conf"] = SETTINGS["frontend_conf"]
+    padded = {"stats_window": "published", "preprocessor_conf": {"speech_length": 1}}
+    args = make_args(tokens, tmp_path, **padded)
+    collect(args, folder, tmp_path / "s.npz", hours=0.001, seed=0)
+    with pytest.raises(ConfigError, match="speech_length 1, but .* say 2"):
+        find_stats(
+            tmp_path / "s.npz", settings | {"preprocessor_conf": {"speech_length": 2}}
+        )
 
 
 def test_what_a_killed_run_was_writing_is_removed(folder, tmp_path):

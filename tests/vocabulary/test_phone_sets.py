@@ -32,6 +32,15 @@ def test_each_utterance_counts_once(tmp_path):
         assert list(of_lang.values()) == sorted(of_lang.values(), reverse=True)
 
 
+def test_phones_are_counted_without_the_task_pr(tmp_path):
+    folder = make_dump(tmp_path / "train", [0.6, 0.8, 1.0])
+    expected = count_phones(folder)
+    for name in ("text.ctc", "utt2lang"):
+        rows = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(r for r in rows if "_pr " not in r))
+    assert count_phones(folder) == expected and expected["eng"]
+
+
 def test_keys_that_differ_are_named(tmp_path):
     folder = make_dump(tmp_path / "train", [0.6, 0.8])
     rows = (folder / "utt2lang").read_text().splitlines(keepends=True)

@@ -30,6 +30,9 @@ common=(
     --set "scheduler_conf.warmup_steps_list=[0,50,300]" \
     --set "scheduler_conf.warmup_lr_list=[0.0,0.001,0.0]" "$@" --
 
+# a plan compares nothing, and neither does a run that ends before stage 12
+[[ ! " $* " =~ \ --(dry[_-]run|check|help)[\ =] ]] || exit 0
+[[ ! " $* " =~ .*\ --stop[_-]stage[\ =]([0-9]+) ]] || ((BASH_REMATCH[1] >= 12)) || exit 0
 . ./path.sh
 powsm compare "${exp}/old" "${exp}/new" --dump "${dump}/new" --by_lang \
     --out "${exp}/COMPARISON.md"

@@ -1,11 +1,15 @@
 """Ask whether a stage's command ended well before, on the same inputs: its record.
 
 Prints nothing where it did. Else it prints the record that is to be kept when the
-command has ended, of the inputs as they are now.
+command has ended, of the inputs as they are now. Inputs are also the bases of settings,
+and of stage 11 the files that its settings name.
 """
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+_NAMED = ("utt2weight", "augment.noise.folder", "model_conf.teacher")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +25,41 @@ def run(options: argparse.Namespace) -> None:
     from powsm.files.current import is_current, record_text, states_below
 
     stage = f"stage {options.stage}"
-    inputs = states_below(options.inputs)
-    made_from = {"command": options.program, "inputs": inputs}
+    read = [*options.inputs, *_bases(options.inputs)]
+    if options.stage == "11":
+        read += _named(options.program)
+    made_from = {"command": options.program, "inputs": states_below(read)}
     if not is_current(options.record, stage, made_from):
         print(record_text(stage, made_from, {}))
+
+
+def _bases(inputs: Sequence[Path]) -> Iterator[Path]:
+    """The files that settings among the inputs are laid over."""
+    from powsm.settings import ConfigError, with_bases
+
+    for path in inputs:
+        try:
+            if path.suffix == ".yaml" and path.is_file():
+                yield from with_bases(path)[1:]
+        except ConfigError:  # which the command tells
+            pass
+
+
+def _named(program: Sequence[str]) -> Iterator[Path]:
+    """What the settings of a training name and it reads, of a teacher the weights."""
+    from powsm.settings import ConfigError, apply_overrides, load_with_base, value_at
+
+    words = list(program)
+    if not {"--config", "--set"} <= set(words):
+        return
+    config = words[words.index("--config") + 1]
+    changes = words[words.index("--set") + 1 :]  # which end the command
+    try:
+        settings = apply_overrides(load_with_base(Path(config)), changes)
+    except ConfigError:
+        return
+    for key in _NAMED:
+        if isinstance(name := value_at(settings, key), str):
+            place = Path(name)
+            is_model = key == "model_conf.teacher" and place.is_dir()
+            yield from sorted(place.glob("valid.*.pth")) if is_model else (place,)

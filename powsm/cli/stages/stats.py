@@ -9,7 +9,7 @@ from powsm.cli.options import add_shared, number, whole
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_shared(parser, "--dump", help="dump/raw/train")
-    add_shared(parser, "--config")
+    add_shared(parser, "--config", "--set")
     add("--out", type=Path, required=True, help="folder to write in")
     hours = "sample size"
     add("--stats_hours", type=number(above=True), default=100.0, help=hours)
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     from powsm.prepare.index import build_index
     from powsm.train import config, stats
 
-    settings = config.load(options.config)
+    settings = config.load(options.config, options.overrides)
     if options.stats_window:
         settings["stats_window"] = options.stats_window
     build_index(options.dump)  # before anything is written

@@ -5,6 +5,7 @@ work on a set, and memory does not grow with it.
 """
 
 import heapq
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -19,8 +20,14 @@ from powsm.files.audio_places import AudioRef
 from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.whole import read_json
 from powsm.languages import TABLE
+from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.unknown import Unknown
-from powsm.prepare.filters import Counts, Limits, is_ctc_feasible
+from powsm.prepare.filters import (
+    Counts,
+    Limits,
+    audio_drop_reason,
+    is_ctc_feasible,
+)
 from powsm.prepare.judge import (
     corpus_of,
     human_corpora,
@@ -28,7 +35,7 @@ from powsm.prepare.judge import (
     label_files,
     labels_of_set,
 )
-from powsm.tasks import examples
+from powsm.tasks import Example, examples
 
 N_EXTREMES = 5  # slowest and fastest utterances remembered a language
 N_FOREIGN = 3  # utterances with foreign letters remembered a language
@@ -89,6 +96,7 @@ class LangStats:
     n_utts: int = 0
     n_samples: int = 0
     n_phones: int = 0
+    n_samples_labelled: int = 0  # of the utterances that the phones are of
     rate: Histogram = field(default_factory=lambda: Histogram(RATE_STEP, 81))
     slowest: list[tuple[float, str]] = field(default_factory=list)  # (-rate, utt_id)
     fastest: list[tuple[float, str]] = field(default_factory=list)  # (rate, utt_id)
@@ -104,6 +112,7 @@ class LangStats:
         self.n_utts += other.n_utts
         self.n_samples += other.n_samples
         self.n_phones += other.n_phones
+        self.n_samples_labelled += other.n_samples_labelled
         self.rate.merge(other.rate)
         for item in other.fastest:
             _remember_largest(self.fastest, item)
@@ -116,13 +125,16 @@ class LangStats:
     def rate_bounds(self) -> tuple[float, float] | None:
         """Phones a second that are plausible: 3 quartile ranges beyond the quartiles.
 
-        None for a language with too few utterances to tell.
+        They end where bins do, so that what lies outside can be counted. None for a
+        language with too few utterances to tell.
         """
         if self.n_utts < MIN_UTTS_FOR_OUTLIERS:
             return None
         lower, upper = self.rate.quantile(0.25), self.rate.quantile(0.75)
         spread = max(upper - lower, RATE_STEP)
-        return max(lower - 3 * spread, 0.0), upper + 3 * spread
+        low = math.floor(max(lower - 3 * spread, 0.0) / RATE_STEP) * RATE_STEP
+        high = math.ceil((upper + 3 * spread) / RATE_STEP) * RATE_STEP
+        return low, min(high, float(self.rate.edges[-1]))
 
     def rate_outliers(self) -> tuple[int, list[tuple[float, str]]]:
         """How many utterances lie outside the bounds, and the farthest of them."""
@@ -181,13 +193,20 @@ class SetStats:
         self.corpora[corpus] = (utts + n_utts, samples + n_samples)
 
 
-def audit_set(data_dir: Path, nj: int = 1, labels: str = "original") -> SetStats:
+def audit_set(
+    data_dir: Path,
+    nj: int = 1,
+    labels: str = "original",
+    policy: str = "strict",
+    text_policy: str = DEFAULT_POLICY,
+) -> SetStats:
     """Count everything the report shows of one set.
 
     Args:
         data_dir: `data/<set>`.
         nj: processes.
         labels: which of them are counted in train and dev, as stage 4 takes them.
+        policy, text_policy: of phones and of the orthography, as of stage 4.
 
     Raises:
         DataDirError: the set breaks the rules; `datadir.validate` names the line.
@@ -196,7 +215,9 @@ def audit_set(data_dir: Path, nj: int = 1, labels: str = "original") -> SetStats
     labels = labels_of_set(dset, labels)
     stats = SetStats(labels=labels)
     chunks = plan_chunks(data_dir, label_files(labels))
-    work = partial(audit_chunk, dset=dset, human=human_corpora(Path(data_dir)))
+    policies = {"policy": policy, "text_policy": text_policy}
+    human = human_corpora(Path(data_dir))
+    work = partial(audit_chunk, dset=dset, human=human, **policies)
     parts = map_in_order(work, chunks, nj)
     bar = {"total": len(chunks), "unit": "chunk", "disable": None}
     for part in tqdm(parts, desc=f"audit {dset}", **bar):
@@ -204,8 +225,15 @@ def audit_set(data_dir: Path, nj: int = 1, labels: str = "original") -> SetStats
     return stats
 
 
-def audit_chunk(chunk: Chunk, *, dset: str, human: Collection[str] = ()) -> SetStats:
-    """The counts of one chunk; runs in a worker. `human` is as of `judge`."""
+def audit_chunk(
+    chunk: Chunk,
+    *,
+    dset: str,
+    human: Collection[str] = (),
+    policy: str = "strict",
+    text_policy: str = DEFAULT_POLICY,
+) -> SetStats:
+    """The counts of one chunk; runs in a worker. The last three are as of `judge`."""
     stats = SetStats()
     limits = Limits().for_set(dset)
     for utt_id, audio, text, ipa, lang, speaker, samples in read_rows(chunk):
@@ -221,8 +249,9 @@ def audit_chunk(chunk: Chunk, *, dset: str, human: Collection[str] = ()) -> SetS
         lang_stats.n_utts += 1
         lang_stats.n_samples += n_samples
 
+        reason = audio_drop_reason(limits, lang=lang, n_samples=n_samples)
         if not ipa:  # of simplified labels
-            stats.filtered.drop("no_ipa", utt_id)
+            stats.filtered.drop(reason or "no_ipa", utt_id)
             continue
         judged = judge(
             utt_id,
@@ -231,12 +260,15 @@ def audit_chunk(chunk: Chunk, *, dset: str, human: Collection[str] = ()) -> SetS
             lang=lang,
             n_samples=n_samples,
             limits=limits,
+            policy=policy,
+            text_policy=text_policy,
             human=human,
         )
-        if not judged.is_human:
+        if not judged.is_human and reason is None:  # those that stage 4 looks at
             stats.unknown.add(utt_id, ipa, judged.segments)
         phones, ctc_phones = judged.phones, judged.ctc_phones
         lang_stats.n_phones += len(phones)
+        lang_stats.n_samples_labelled += n_samples
         lang_stats.add_rate(len(phones) / duration_s, utt_id)
         if not is_ctc_feasible(n_samples, ctc_phones):
             stats.n_ctc_infeasible += 1
@@ -256,17 +288,24 @@ def audit_chunk(chunk: Chunk, *, dset: str, human: Collection[str] = ()) -> SetS
             continue
         stats.filtered.keep(utt_id, n_samples, bool(normalised))
         constant = f" {audio}\n {lang}\n {speaker}\n {samples}\n \n \n"
-        for row in examples(utt_id, lang, phones, ctc_phones, normalised):
-            # ids of seven files and twice in Kaldi's two; spaces and line ends
-            varying = f"{row.text} \n{row.text_prev} \n{row.text_ctc} \n"
-            stats.dump_bytes += 11 * len(row.example_id) + len(constant)
-            stats.dump_bytes += len(varying.encode())
+        rows = examples(utt_id, lang, phones, ctc_phones, normalised)
+        stats.dump_bytes += _bytes_of_examples(rows, constant)
         if not dset.startswith("train"):
             reference = judged.reference(ipa)
             stats.dump_bytes += len(f"{utt_id} {reference}\n".encode())
             stats.dump_bytes += len(f"{utt_id} {ipa}\n".encode())
             stats.dump_bytes += len(f"{utt_id} {normalised}\n".encode())
     return stats
+
+
+def _bytes_of_examples(rows: Sequence[Example], constant: str) -> int:
+    """What the examples of an utterance take in `dump/raw`."""
+    n_bytes = 0
+    for row in rows:
+        # ids of seven files and twice in Kaldi's two; spaces and line ends
+        varying = f"{row.text} \n{row.text_prev} \n{row.text_ctc} \n"
+        n_bytes += 11 * len(row.example_id) + len(constant) + len(varying.encode())
+    return n_bytes
 
 
 def foreign_letter(text: str, lang: str) -> str | None:

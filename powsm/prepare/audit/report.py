@@ -103,7 +103,8 @@ def _by_language(sets: Mapping[str, SetStats]) -> Section:
         for dset in sets:
             counts = sets[dset].langs.get(lang)
             row.append(_hours_text(counts.n_samples) if counts else "-")
-        rows.append((*row, f"{stats.n_phones / stats.n_samples * SAMPLE_RATE:.1f}"))
+        seconds = stats.n_samples_labelled / SAMPLE_RATE
+        rows.append((*row, f"{stats.n_phones / seconds:.1f}" if seconds else "-"))
     unseen = [lang for lang in langs if lang not in LANGUAGES]
     text = "Hours by set." + (
         f" Without a token of their own, prompted as `<unk>`: {' '.join(unseen)}."
@@ -199,10 +200,11 @@ def _stage_1_drops(stage_1: Mapping[str, dict | None]) -> list[Section]:
 
 def _unknown_symbols(sets: Mapping[str, SetStats]) -> Section:
     unknown = pooled(list(sets.values())).unknown
+    rates = (f"{dset} {s.unknown.rate:.4%}" for dset, s in sets.items())
     text = (
         f"{unknown.n_unknown:,} of {unknown.n_characters:,} IPA characters "
         f"({unknown.rate:.4%}) are in no phone and in no table. Stage 4 stops a set "
-        "above --max_unknown_rate. Characters left out, by kind: "
+        f"above --max_unknown_rate: {', '.join(rates)}. Characters left out, by kind: "
         f"{unknown.by_kind() or 'none'}."
     )
     rows = [

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from datadir_builder import odd_one_out
+from datadir_builder import make_data_dir, odd_one_out
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +56,37 @@ def test_audit_foresees_what_stage_4_does(tmp_path):
         if path.name not in names
     )
     assert stats.dump_bytes == pytest.approx(written, rel=0.02)
+
+
+def test_audit_foresees_stage_4_of_simplified_labels_and_policies(tmp_path):
+    rows = {f"cv_{n}_deu": {"ipa_clean": "pata", "text": "Ja!"} for n in range(4)}
+    rows["cv_1_deu"] |= {"ipa_clean": "", "n_samples": 10}  # too short, whatever else
+    rows["cv_2_deu"] |= {"ipa_clean": ""}
+    rows["cv_3_deu"] |= {"ipa_clean": "pa中", "n_samples": 30 * SECOND}
+    data = make_data_dir(tmp_path / "dev", rows)
+    policies = {"policy": "released", "text_policy": "released"}
+    stats = audit_set(data, labels="clean", **policies)
+    settings = Settings(labels="clean", **policies)
+    outcome = prepare_set(data, tmp_path / "dump" / "dev", settings)
+    assert outcome.counts == stats.filtered
+    assert stats.filtered.dropped == {"too_short": 1, "no_ipa": 1, "too_long": 1}
+    assert stats.unknown == outcome.unknown and stats.unknown.n_unknown == 0
+    # of the two that have labels, of 2 and 30 s
+    assert stats.langs["deu"].n_samples_labelled == 32 * SECOND
+
+
+def test_rates_out_of_line_are_counted_up_to_the_bounds_that_are_told():
+    """Of 10 to 10.5 phones a second but for one on each side, in the bin of a bound."""
+    stats = LangStats(n_utts=30)
+    for n in range(28):
+        stats.add_rate(10 + n / 56, f"u{n}")
+    stats.add_rate(8.55, "slow")
+    stats.add_rate(11.95, "fast")
+    assert stats.rate_bounds == (8.5, 12.0)
+    assert stats.rate_outliers() == (0, [])
+    stats.add_rate(8.49, "slower")
+    stats.add_rate(12.0, "faster")
+    assert stats.rate_outliers() == (2, [(12.0, "faster"), (8.49, "slower")])
 
 
 def test_chunks_merge_to_the_whole(tmp_path):

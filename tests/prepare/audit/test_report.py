@@ -58,6 +58,7 @@ def test_markdown_tells_the_findings(report):
     assert "99 utterances" in text
     assert "| train | ctc_infeasible | 1 | 3.03 % | `cv_100_deu` |" in text
     assert "| `中` | U+4E2D | 3 |" in text
+    assert "--max_unknown_rate: dev 0.1504%, test_cv 0.1504%, train 0.1504%." in text
     assert "`cv_102_rus: y`" in text
     assert "| train | no_ipa | 7 |" in text
     assert "| train | bad shard cv/0 | cut |" in text
