@@ -1,7 +1,7 @@
-"""Speech as the model hears it: sample rate, frames, channels, level, resampling.
+"""Speech as the model hears it: sample rate, frames, level, resampling.
 
 Where the bytes of an utterance lie is in `files.audio_places`, what they hold in
-`audio_files`.
+`audio_files`, what becomes of several channels in `files.audio_channels`.
 """
 
 import logging
@@ -18,6 +18,7 @@ from powsm.audio_files import (
     open_sound,
     printable,
 )
+from powsm.files.audio_channels import chosen, several_channels
 from powsm.files.audio_places import AudioRef, read_bytes
 from powsm.files.audio_streams import Buffer
 
@@ -33,7 +34,6 @@ SUBSAMPLING = 4  # spectrogram frames to one encoder frame
 FRAME_SHIFT_S = HOP_LENGTH * SUBSAMPLING / SAMPLE_RATE  # 0.04 s: one encoder frame
 WINDOW_S = 20.0  # seconds of audio the published model takes at once
 
-CHANNELS = ("mix", "left", "right", "each")
 LEVEL_DB = -20.0  # below full scale: what speech is recorded at
 QUIET_DB = -36.0  # below it, a tenth of the usual level, scores are far worse
 MAX_PEAK = 8.0  # 18 dB above full scale; more is no sound but integers
@@ -53,8 +53,9 @@ def read_audio(
     Args:
         location: a `wav.scp` value, `<shard>.tar:<offset>:<size>` or a file; FLAC, WAV,
             OGG, MP3, and what FFmpeg opens.
-        channel: what becomes of several channels, one of `CHANNELS`: their mean, one of
-            two, or each by itself; or the number of one from 0; None refuses them.
+        channel: what becomes of several channels, one of `CHANNELS` of
+            `powsm.files.audio_channels`: their mean, one of two, or each by itself; or
+            the number of one from 0; None refuses them.
         data: the bytes of the file, where they are in hand; errors name `location`.
 
     Returns:
@@ -74,7 +75,8 @@ def read_audio(
     if len(samples) == 0:
         # of a file without samples the number of channels says nothing
         raise AudioError(f"{printable(location)}: no samples; remove this utterance")
-    speech = _check_values(_chosen(samples, channel, location), location)
+    (speech,) = chosen([samples], channel, location)
+    speech = _check_values(speech, location)
     if rate == SAMPLE_RATE:
         return speech if channel != "each" else speech.T
     _announce(rate, location)
@@ -111,8 +113,8 @@ def speech_blocks(
     with mapped(source, location) as bytes_of_file:
         rate, blocks = decode_blocks(bytes_of_file, location)
         given_back = _giving_back(blocks, bytes_of_file)
-        chosen = (_chosen(block, channel, location) for block in given_back)
-        checked = (_check_values(block, location) for block in chosen)
+        mono = chosen(given_back, channel, location)
+        checked = (_check_values(block, location) for block in mono)
         if rate == SAMPLE_RATE:
             yield from checked
         else:
@@ -202,42 +204,6 @@ def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
         log.warning("%s: %s%s", printable(location), fault, more)
 
 
-def _chosen(
-    samples: "np.ndarray", channel: str | int | None, location: str
-) -> "np.ndarray":
-    """(n_samples,) of (n_samples, n_channels); for `each` they stay as they are."""
-    n_channels = samples.shape[1]
-    if isinstance(channel, int):
-        if channel >= n_channels:
-            raise AudioError(
-                f"{printable(location)}: no channel {channel}, it has {n_channels}"
-            )
-        return samples[:, channel]
-    if channel is not None and channel not in CHANNELS:
-        raise AudioError(f"channel {channel!r}, expected one of {' '.join(CHANNELS)}")
-    if channel == "each":
-        return samples
-    if n_channels == 1:
-        return samples[:, 0]
-    if channel is None:
-        raise _several_channels(n_channels, location)
-    if channel == "mix":
-        return samples.mean(axis=1)
-    if n_channels > 2:
-        raise AudioError(
-            f"{printable(location)}: {n_channels} channels have no {channel} one; use "
-            "mix or each"
-        )
-    return samples[:, ("left", "right").index(channel)]
-
-
-def _several_channels(n_channels: int, location: str) -> AudioError:
-    return AudioError(
-        f"{printable(location)}: {n_channels} channels, expected 1; choose channel "
-        f"{', '.join(CHANNELS)}, or mix or split them first"
-    )
-
-
 def _check_values(speech: "np.ndarray", location: str) -> "np.ndarray":
     """The same speech, unless its values are no sound."""
     import numpy as np
@@ -291,7 +257,7 @@ def n_samples_of(location: str) -> int:
     source = ref.path if is_file else read_bytes(ref, location)
     with open_sound(source, location) as file:
         if file.channels != 1:
-            raise _several_channels(file.channels, location)
+            raise several_channels(file.channels, location)
         return n_samples_at_sample_rate(file.frames, file.samplerate)
 
 

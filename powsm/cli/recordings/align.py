@@ -29,7 +29,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from powsm.audio import CHANNELS, SAMPLE_RATE
+from powsm.audio import SAMPLE_RATE
 from powsm.audio_files import printable
 from powsm.cli.options import refuse_unused
 from powsm.cli.recordings.paths import (
@@ -49,6 +49,7 @@ from powsm.cli.recordings.paths import (
 from powsm.decode.recordings.question import G2P, voice_for
 from powsm.decode.recordings.result import ALIGNED_FORMS, ENDINGS
 from powsm.errors import PowsmError
+from powsm.files.audio_channels import CHANNELS
 from powsm.files.text import read_text
 from powsm.files.whole import write_whole
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from powsm.audio import CHANNELS, SAMPLE_RATE, WINDOW_S
+from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.audio_files import printable
 from powsm.cli.options import number, refuse_unused
 from powsm.cli.recordings.paths import (
@@ -42,13 +42,12 @@ from powsm.decode.profile import (
 )
 from powsm.decode.recordings.result import ENDINGS, WITH_SLASHES, check_format, render
 from powsm.errors import PowsmError
+from powsm.files.audio_channels import CHANNELS, SIDES
 from powsm.files.whole import write_whole
 from powsm.tasks import PHONES, TASKS, tasks_writing
 from powsm.vocabulary.phone_sets import phone_set
 
 log = logging.getLogger(__name__)
-
-_SIDES = ("left", "right")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -246,7 +245,7 @@ def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
     if n_channels == 1:
         yield _Part(source, _shown(source), Recording(location, None, data), target)
         return
-    names = _SIDES
+    names = SIDES
     if n_channels > 2:  # of a meeting
         names = tuple(str(number) for number in range(1, n_channels + 1))
     sides = [(name, Recording(location, n, data)) for n, name in enumerate(names)]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from powsm.audio import (
-    CHANNELS,
     MAX_PEAK,
     SAMPLE_RATE,
     AudioError,
@@ -17,6 +16,7 @@ from powsm.audio import (
 )
 from powsm.audio_files import RATES_HZ, printable
 from powsm.decode.recordings.stretches import Recording
+from powsm.files.audio_channels import CHANNELS, SIDES, chosen
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor
 
@@ -168,10 +168,11 @@ def _one_channel(samples: np.ndarray, channel: str | None, name: str) -> np.ndar
     if n_channels == 1:
         return samples[:, 0]
     if channel == "mix":
-        return samples.mean(axis=1)
+        (mixed,) = chosen([samples], channel, name)
+        return mixed
     if channel is None or n_channels > 2:
         raise AudioError(
             f"{name}: {n_channels} channels, expected {1 if channel is None else 2} "
             "at most; use channel mix, or take one of them"
         )
-    return samples[:, ("left", "right").index(channel)]
+    return samples[:, SIDES.index(channel)]
