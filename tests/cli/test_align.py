@@ -194,6 +194,18 @@ def test_tier_of_elan_is_chosen_by_name(here, align):
     assert "which tier? found words, notes; choose by --tier" in message
 
 
+@pytest.mark.parametrize("out", ["absolute", "link"])
+def test_tier_is_not_replaced_by_another_name_of_its_folder(here, align, out):
+    put("in/a.wav")
+    grid = textgrid_text({"said": [Segment("pa", 0.5, 1.5, 1.0)]}, 2.0, "a")
+    Path("in/a.TextGrid").write_text(grid)
+    os.symlink("in", "link")
+    out = here / "in" if out == "absolute" else out
+    message = refused(align, "--g2p", "none", "--out", out, "--force", "in")
+    assert "is what is aligned; write the results elsewhere" in message
+    assert Path("in/a.TextGrid").read_text() == grid
+
+
 def test_words_are_said_as_the_model_hears_them(here, align, model):
     put("talk.wav")
     how = {"task": "g2p", "text": "pa", "lang": "ita", "profile": "joint"}

@@ -190,6 +190,19 @@ def test_text_beside_a_recording_prompts_it(here, say, model):
     assert say("--task", "g2p", "--text", "two", "a.wav") == [texts[1]]
 
 
+@pytest.mark.parametrize("out", ["absolute", "link"])
+def test_texts_that_prompt_are_not_replaced_by_another_name_of_their_folder(
+    here, say, out
+):
+    put("in/talk.wav")
+    Path("in/talk.txt").write_text("pe ah")
+    os.symlink("in", "link")
+    out = here / "in" if out == "absolute" else out
+    with pytest.raises(SystemExit, match="is the text that g2p reads"):
+        say("--task", "g2p", "--out", out, "--force", "in")
+    assert Path("in/talk.txt").read_text() == "pe ah"
+
+
 def test_silence_is_trimmed_when_asked_and_times_stay_those_of_the_file(here, say):
     silence = np.zeros(16_000)
     put("talk.wav", np.concatenate([silence, noise(), silence]))

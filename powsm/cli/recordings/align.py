@@ -38,6 +38,7 @@ from powsm.cli.recordings.paths import (
     Source,
     add_model,
     is_quiet,
+    is_same,
     is_there,
     load_model,
     place_of,
@@ -200,7 +201,7 @@ def _of_tier(options: argparse.Namespace, source: Source) -> _Said:
 
 def _check_target(said: _Said, target: Path | None) -> None:
     """Results do not take the place of what is aligned."""
-    if target is not None and said.file is not None and target == said.file:
+    if target is not None and said.file is not None and is_same(target, said.file):
         raise RecordingsError(
             f"{printable(target)} is what is aligned; write the results elsewhere by "
             "--out"

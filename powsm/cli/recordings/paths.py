@@ -167,6 +167,11 @@ def text_of(source: Source, ending: str) -> str | None:
     return None if source.is_stdin or not path.is_file() else read_text(path)
 
 
+def is_same(path: Path, other: Path) -> bool:
+    """Whether two names, one of them perhaps through a link, are of one place."""
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
 def say_done(done: Mapping[Path, Sequence[Path]], n_sources: int) -> None:
     """Say how many outputs are there, and which are older than what they are of.
 

@@ -25,6 +25,7 @@ from powsm.cli.recordings.paths import (
     Source,
     add_model,
     is_quiet,
+    is_same,
     is_there,
     load_model,
     place_of,
@@ -154,7 +155,7 @@ def _check_texts(options: argparse.Namespace, targets: dict[Source, Path]) -> No
     if not _reads_texts(options):
         return
     for source, target in targets.items():
-        if target == source.path.with_suffix(".txt"):
+        if is_same(target, source.path.with_suffix(".txt")):
             raise RecordingsError(
                 f"{printable(target)} is the text that {options.task} reads; write the "
                 "results elsewhere by --out"
