@@ -495,6 +495,15 @@ def test_a_language_stands_for_its_phones_in_training(recogniser, corpus):
         decode_batch(recogniser, replace(CTC, phones="deu"), "pr", batch, speech)
 
 
+def test_a_language_that_is_named_twice_counts_once(recogniser, corpus):
+    _, speech = batch_of(corpus)
+    once, twice = (
+        recogniser.languages_of(speech, among=among)
+        for among in (["eng", "ita"], ["eng", "eng", "ita"])
+    )
+    assert twice == once
+
+
 def test_languages_may_be_restricted(recogniser, corpus):
     batch, speech = batch_of(corpus)
     lid = Profile("decode_lid", tasks=("lid",), languages=("ita",))
