@@ -164,6 +164,13 @@ def test_channels_of_a_recording_are_done_together(here, say, model, n_channels,
     assert sorted(here.glob("*.txt")) == files
 
 
+def test_windows_longer_than_the_profile_hears_are_refused(here, say):
+    put("talk.wav")
+    Path("paper.yaml").write_text("decode: attention\nwindow: published\n")
+    with pytest.raises(SystemExit, match="hears 20 s and no more"):
+        say("--profile", "paper.yaml", "--window_s", "30", "talk.wav")
+
+
 def test_bad_recordings_are_named_and_the_others_done(here, say, caplog):
     put("good.wav")
     put("in/blip.wav", noise(0.03))
