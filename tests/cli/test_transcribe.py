@@ -164,6 +164,23 @@ def test_channels_of_a_recording_are_done_together(here, say, model, n_channels,
     assert sorted(here.glob("*.txt")) == files
 
 
+def test_text_that_is_too_long_for_the_windows_leaves_the_others_alone(
+    here, say, caplog
+):
+    """What fits the windows that are asked for is no matter, also above 20 s."""
+    for name, seconds in (("long", 3), ("short", 1)):
+        put(f"in/{name}.wav", noise(seconds))
+        Path(f"in/{name}.txt").write_text("pe ah")
+    how = ("--task", "g2p", "--out", "o", "--overlap_s", "0.5")
+    with pytest.raises(SystemExit, match="1 of 2 recordings could not be used"):
+        say(*how, "--window_s", "2", "in")
+    assert "long: the text of 3.0 s cannot be cut into pieces of 2 s" in caplog.text
+    assert [p.name for p in Path("o").iterdir()] == ["short.txt"]
+    put("longest.wav", noise(21))
+    say(*how, "--window_s", "22", "--text", "pe ah", "longest.wav")
+    assert Path("o/longest.txt").exists()
+
+
 def test_windows_longer_than_the_profile_hears_are_refused(here, say):
     put("talk.wav")
     Path("paper.yaml").write_text("decode: attention\nwindow: published\n")

@@ -292,7 +292,8 @@ def _answers(options, model, question, group: list[_Part], faults: Faults) -> li
             if options.trim_silence:
                 speech, start_s = trim_silence(speech)
             name = part.source.name
-            jobs.append(model.job(question, name, speech, text, start_s))
+            how = {"start_s": start_s, "window_s": options.window_s}
+            jobs.append(model.job(question, name, speech, text, **how))
             ready.append(part)
         except PowsmError as err:
             faults.add(err)
