@@ -89,6 +89,15 @@ def test_given_phones_are_lines_of_ctm(here, align, model):
     assert align("--phones", "said.txt", "talk.wav") == lines
 
 
+def test_recordings_of_one_name_are_told_apart_in_lines_of_ctm(here, align):
+    for name in ("in/a", "in/sub/a", "in/b"):
+        put(f"{name}.wav")
+        Path(f"{name}.txt").write_text("p")
+    lines = align("--g2p", "none", "in")
+    names = [line.split()[0] for line in lines]
+    assert names == ["in/a.wav", "b", "in/sub/a.wav"]
+
+
 def test_textgrid_has_words_phones_and_confidence(here, align, model):
     put("ខ្មែរ talk.wav")
     align("--phones", "pa tat", "--out", "o", "ខ្មែរ talk.wav")

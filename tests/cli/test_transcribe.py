@@ -164,6 +164,15 @@ def test_channels_of_a_recording_are_done_together(here, say, model, n_channels,
     assert sorted(here.glob("*.txt")) == files
 
 
+def test_recordings_of_one_name_are_told_apart_in_results(here, say):
+    for name in ("in/a.wav", "in/a.flac", "in/sub/a.wav", "in/b.wav"):
+        put(name)
+    say("--format", "json", "--out", "o", "in")
+    rows = [json.loads(path.read_text()) for path in sorted(Path("o").rglob("*.json"))]
+    found = {row["utt_id"] for row in rows}
+    assert found == {"in/a.flac", "in/a.wav", "b", "in/sub/a.wav"}
+
+
 def test_text_that_is_too_long_for_the_windows_leaves_the_others_alone(
     here, say, caplog
 ):
