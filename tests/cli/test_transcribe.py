@@ -164,6 +164,32 @@ def test_channels_of_a_recording_are_done_together(here, say, model, n_channels,
     assert sorted(here.glob("*.txt")) == files
 
 
+def test_channel_and_recording_of_one_file_are_not_written_over_each_other(
+    here, say, caplog
+):
+    put("in/talk.wav", noise(n_channels=2))
+    put("in/talk.left.wav")
+    how = ("--channel", "each", "--format", "json", "--out", "o", "in")
+    for _ in range(2):  # the file of the other says nothing of what is done
+        with pytest.raises(SystemExit, match="1 of 2 recordings could not be used"):
+            say(*how)
+    fault = "a channel of it and in/talk.left.wav would both be o/talk.left.json"
+    assert caplog.text.count(fault) == 2
+    assert [p.name for p in Path("o").iterdir()] == ["talk.left.json"]
+
+
+def test_channels_have_names_and_are_known_when_they_are_older(here, say, caplog):
+    put("talk.wav", noise(n_channels=2))
+    how = ("--channel", "each", "--format", "json", "talk.wav")
+    say(*how)
+    names = [json.loads(Path(f"talk.{s}.json").read_text()) for s in ("left", "right")]
+    assert [row["utt_id"] for row in names] == ["talk.left", "talk.right"]
+    os.utime("talk.left.json", (1, 1))
+    say(*how)
+    said = "older than their recording or text, such as talk.left.json"
+    assert said in caplog.text
+
+
 def test_recordings_of_one_name_are_told_apart_in_results(here, say):
     for name in ("in/a.wav", "in/a.flac", "in/sub/a.wav", "in/b.wav"):
         put(name)
