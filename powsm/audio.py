@@ -8,7 +8,7 @@ import logging
 import mmap
 from collections.abc import Iterable, Iterator
 from math import gcd, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from powsm.audio_files import (
     AudioError,
@@ -24,6 +24,8 @@ from powsm.files.audio_streams import Buffer
 
 if TYPE_CHECKING:  # stages that read no audio start in half the time without them
     import numpy as np
+
+    Samples = TypeVar("Samples")
 
 log = logging.getLogger(__name__)
 
@@ -169,10 +171,27 @@ def at_level(speech: "np.ndarray") -> "np.ndarray":
     return speech * gain_to_level([speech])
 
 
+def without_offset(speech: "Samples") -> "Samples":
+    """Samples without the constant that cheap sound cards add, which is no sound.
+
+    Digital silence between them stays what it is.
+
+    Args:
+        speech: (n_samples,), an array or tensor.
+
+    >>> import numpy as np
+    >>> without_offset(np.array([0.5, 0.0, 0.25])).tolist()
+    [0.125, 0.0, -0.125]
+    """
+    is_there = speech != 0
+    return speech - speech.sum() / max(int(is_there.sum()), 1) * is_there
+
+
 def _powers(speech: "np.ndarray") -> "np.ndarray":
     """Mean power of each stretch of 25 ms; a rest that is shorter is left out."""
     import numpy as np
 
+    speech = without_offset(speech)
     n = len(speech) // _LEVEL_FRAME * _LEVEL_FRAME
     frames = speech[:n].reshape(-1, _LEVEL_FRAME) if n else speech[None]
     return np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / frames.shape[1]
