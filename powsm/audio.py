@@ -205,20 +205,27 @@ def _level_of(power: "np.ndarray") -> float:
     return float(10 * np.log10(power[power >= power.max() / 1000].mean()))
 
 
-def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
-    """Log a recording whose speech is far below the level of those learnt from."""
-    level = level_db(speech)
+def warn_if_quiet(
+    speech: "np.ndarray", location: str, *, is_levelled: bool = False
+) -> None:
+    """Log a recording whose speech is far below the level of those learnt from.
+
+    Args:
+        is_levelled: it is heard as `at_level` makes it.
+    """
+    level = level_db(at_level(speech) if is_levelled else speech)
     if level >= QUIET_DB or location in _announced_quiet:
         return
     _announced_quiet.add(location)
     n_named = len(_announced_quiet)
     if n_named <= _MOST_QUIET:
-        fault = (
-            f"its level is {level:.0f} dB, speech is near {LEVEL_DB:.0f}; results will "
-            "be worse without level: usual in the decode profile"
-            if isfinite(level)
-            else "silence from beginning to end"
-        )
+        fault = f"its level is {level:.0f} dB, speech is near {LEVEL_DB:.0f}; "
+        if not isfinite(level):
+            fault = "silence from beginning to end"
+        elif is_levelled:
+            fault += "its peaks leave no room to make it louder"
+        else:
+            fault += "results will be worse without level: usual in the decode profile"
         more = " (others are not named)" if n_named == _MOST_QUIET else ""
         log.warning("%s: %s%s", printable(location), fault, more)
 

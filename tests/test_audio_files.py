@@ -475,6 +475,17 @@ def test_offset_is_no_sound():
     assert level_db(np.full(N, offset)) < -100
 
 
+def test_peaks_that_hold_a_level_back_are_said(caplog, monkeypatch):
+    monkeypatch.setattr("powsm.audio._announced_quiet", set())
+    quiet = speech() / 20
+    warn_if_quiet(quiet, "quiet.wav", is_levelled=True)
+    quiet[N // 2] = 1  # a click
+    warn_if_quiet(quiet, "click.wav", is_levelled=True)
+    (message,) = caplog.messages
+    assert message.startswith("click.wav: its level is -")
+    assert message.endswith("; its peaks leave no room to make it louder")
+
+
 def test_silence_is_called_so(caplog, monkeypatch):
     monkeypatch.setattr("powsm.audio._announced_quiet", set())
     warn_if_quiet(np.zeros(N, np.float32), "empty.wav")
