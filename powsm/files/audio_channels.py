@@ -1,4 +1,7 @@
-"""Several channels of a recording become one, and what is lost by it is said."""
+"""Several channels of a recording become one, and what is lost by it is said.
+
+So is what was lost when it was recorded: samples that are cut off at full scale.
+"""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -16,7 +19,9 @@ CHANNELS = ("mix", *SIDES, "each")
 
 _SILENT_DB = 40.0  # below the loudest channel: one in which nobody speaks
 _LOST_DB = 10.0  # below the loudest channel: the mean of channels that cancel
-_MOST_NAMED = 10  # recordings
+_FULL = 0.98  # the largest value of µ-law: what is cut off there does not change
+_CUT_OFF = 0.01  # of all samples: recorded 10 dB too loud, or more
+_MOST_NAMED = 10  # recordings, of each fault
 
 
 def chosen(
@@ -25,7 +30,8 @@ def chosen(
     """(n_samples,) of each block (n_samples, n_channels); as it is for `each`.
 
     Once all blocks are read, it is logged of a mix if channels are silent, which makes
-    the mean quieter than what is said, or cancel each other.
+    the mean quieter than what is said, or cancel each other; and of a recording that
+    is no part of a corpus, for which a channel is chosen, if it is clipped.
 
     Args:
         channel: see `powsm.audio.read_audio`.
@@ -33,24 +39,40 @@ def chosen(
     Raises:
         AudioError: several channels and no choice, or no such channel.
     """
-    power = _Power()
+    power, n_cut, n = _Power(), 0, 0
     for block in blocks:
+        if channel is not None:
+            n_cut, n = n_cut + _n_cut_off(block), n + block.size
         if channel == "mix" and block.shape[1] > 1:
             mixed = block.mean(axis=1)
             power.add(block, mixed)
             yield mixed
         else:
             yield _one(block, channel, location)
-    fault = power.fault()
-    if fault is None or location in _named:
+    _say(power.fault(), location, _with_lost_channels)
+    if n_cut > n * _CUT_OFF:
+        share = f"{n_cut / n:.0%} of its samples are cut off at full scale"
+        fault = f"{share}; results will be worse, record it with less gain"
+        _say(fault, location, _cut_off)
+
+
+_with_lost_channels: set[str] = set()
+_cut_off: set[str] = set()
+
+
+def _say(fault: str | None, location: str, named: set[str]) -> None:
+    if fault is None or location in named:
         return
-    _named.add(location)
-    if len(_named) <= _MOST_NAMED:
-        more = " (others are not named)" if len(_named) == _MOST_NAMED else ""
+    named.add(location)
+    if len(named) <= _MOST_NAMED:
+        more = " (others are not named)" if len(named) == _MOST_NAMED else ""
         log.warning("%s: %s%s", printable(location), fault, more)
 
 
-_named: set[str] = set()
+def _n_cut_off(block: "np.ndarray") -> int:
+    """How many samples, of any channel, are followed by the same one at full scale."""
+    is_full = (block[1:] >= _FULL) | (block[1:] <= -_FULL)
+    return int((is_full & (block[1:] == block[:-1])).sum()) if is_full.any() else 0
 
 
 class _Power:

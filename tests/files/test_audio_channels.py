@@ -1,4 +1,4 @@
-"""What is lost when the channels of a recording are mixed is said."""
+"""What is lost of a recording, by its mix or by its microphone, is said."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ OFFSET = NOTHING + 0.3  # a cheap card, with nothing in its input
 
 @pytest.fixture(autouse=True)
 def nobody_is_named(monkeypatch):
-    monkeypatch.setattr("powsm.files.audio_channels._named", set())
+    for named in ("_with_lost_channels", "_cut_off"):
+        monkeypatch.setattr(f"powsm.files.audio_channels.{named}", set())
 
 
 @pytest.mark.parametrize(
@@ -77,4 +78,28 @@ def test_channel_that_is_chosen_loses_nothing(tmp_path, caplog):
     soundfile.write(path, np.stack([SPEECH, 0 * SPEECH], axis=1), 16_000)
     for channel in ("left", "each", 0):
         read_audio(str(path), channel)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_clipping_is_said(tmp_path, caplog, subtype, rate):
+    """Of noise whose sixteenth part is above full scale, and of noise that is not."""
+    noise = np.random.default_rng(0).standard_normal(rate)
+    speech = np.convolve(noise, np.ones(20) / 20**0.5, "same")  # no two leaps alike
+    for name, gain in (("good", 0.2), ("loud", 0.6)):
+        path = tmp_path / f"{name}.wav"
+        samples = np.clip(gain * speech, -1, 0.9999)
+        soundfile.write(path, samples, rate, subtype=subtype)
+        list(speech_blocks(str(path), "mix"))
+        read_audio(str(path), "mix")
+    messages = [m for m in caplog.messages if "resampled" not in m]
+    assert [m.partition(": ")[0] for m in messages] == [str(tmp_path / "loud.wav")]
+    assert "% of its samples are cut off at full scale" in messages[0]
+
+
+def test_utterances_of_a_corpus_are_not_held_against_full_scale(tmp_path, caplog):
+    """They are read over and over."""
+    soundfile.write(tmp_path / "a.wav", np.ones(16_000), 16_000)
+    read_audio(str(tmp_path / "a.wav"))
     assert not caplog.messages

@@ -176,11 +176,11 @@ def _floats(samples: np.ndarray, name: str) -> np.ndarray:
 
 def _one_channel(samples: np.ndarray, channel: str | None, name: str) -> np.ndarray:
     n_channels = samples.shape[1]
-    if n_channels == 1:
-        return samples[:, 0]
     if channel == "mix":
         (mixed,) = chosen([samples], channel, name)
         return mixed
+    if n_channels == 1:
+        return samples[:, 0]
     if channel is None or n_channels > 2:
         raise AudioError(
             f"{name}: {n_channels} channels, expected {1 if channel is None else 2} "
