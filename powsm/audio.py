@@ -1,14 +1,14 @@
-"""Speech as the model hears it: sample rate, frames, channels, level, resampling.
+"""Speech as the model hears it: sample rate, frames, level, resampling.
 
 Where the bytes of an utterance lie is in `files.audio_places`, what they hold in
-`audio_files`.
+`audio_files`, what becomes of several channels in `files.audio_channels`.
 """
 
 import logging
 import mmap
 from collections.abc import Iterable, Iterator
 from math import gcd, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from powsm.audio_files import (
     AudioError,
@@ -18,11 +18,14 @@ from powsm.audio_files import (
     open_sound,
     printable,
 )
+from powsm.files.audio_channels import chosen, several_channels
 from powsm.files.audio_places import AudioRef, read_bytes
 from powsm.files.audio_streams import Buffer
 
 if TYPE_CHECKING:  # stages that read no audio start in half the time without them
     import numpy as np
+
+    Samples = TypeVar("Samples")
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,6 @@ SUBSAMPLING = 4  # spectrogram frames to one encoder frame
 FRAME_SHIFT_S = HOP_LENGTH * SUBSAMPLING / SAMPLE_RATE  # 0.04 s: one encoder frame
 WINDOW_S = 20.0  # seconds of audio the published model takes at once
 
-CHANNELS = ("mix", "left", "right", "each")
 LEVEL_DB = -20.0  # below full scale: what speech is recorded at
 QUIET_DB = -36.0  # below it, a tenth of the usual level, scores are far worse
 MAX_PEAK = 8.0  # 18 dB above full scale; more is no sound but integers
@@ -53,8 +55,9 @@ def read_audio(
     Args:
         location: a `wav.scp` value, `<shard>.tar:<offset>:<size>` or a file; FLAC, WAV,
             OGG, MP3, and what FFmpeg opens.
-        channel: what becomes of several channels, one of `CHANNELS`: their mean, one of
-            two, or each by itself; or the number of one from 0; None refuses them.
+        channel: what becomes of several channels, one of `CHANNELS` of
+            `powsm.files.audio_channels`: their mean, one of two, or each by itself; or
+            the number of one from 0; None refuses them.
         data: the bytes of the file, where they are in hand; errors name `location`.
 
     Returns:
@@ -74,7 +77,8 @@ def read_audio(
     if len(samples) == 0:
         # of a file without samples the number of channels says nothing
         raise AudioError(f"{printable(location)}: no samples; remove this utterance")
-    speech = _check_values(_chosen(samples, channel, location), location)
+    (speech,) = chosen([samples], channel, location)
+    speech = _check_values(speech, location)
     if rate == SAMPLE_RATE:
         return speech if channel != "each" else speech.T
     _announce(rate, location)
@@ -111,8 +115,8 @@ def speech_blocks(
     with mapped(source, location) as bytes_of_file:
         rate, blocks = decode_blocks(bytes_of_file, location)
         given_back = _giving_back(blocks, bytes_of_file)
-        chosen = (_chosen(block, channel, location) for block in given_back)
-        checked = (_check_values(block, location) for block in chosen)
+        mono = chosen(given_back, channel, location)
+        checked = (_check_values(block, location) for block in mono)
         if rate == SAMPLE_RATE:
             yield from checked
         else:
@@ -167,10 +171,27 @@ def at_level(speech: "np.ndarray") -> "np.ndarray":
     return speech * gain_to_level([speech])
 
 
+def without_offset(speech: "Samples") -> "Samples":
+    """Samples without the constant that cheap sound cards add, which is no sound.
+
+    Digital silence between them stays what it is.
+
+    Args:
+        speech: (n_samples,), an array or tensor.
+
+    >>> import numpy as np
+    >>> without_offset(np.array([0.5, 0.0, 0.25])).tolist()
+    [0.125, 0.0, -0.125]
+    """
+    is_there = speech != 0
+    return speech - speech.sum() / max(int(is_there.sum()), 1) * is_there
+
+
 def _powers(speech: "np.ndarray") -> "np.ndarray":
     """Mean power of each stretch of 25 ms; a rest that is shorter is left out."""
     import numpy as np
 
+    speech = without_offset(speech)
     n = len(speech) // _LEVEL_FRAME * _LEVEL_FRAME
     frames = speech[:n].reshape(-1, _LEVEL_FRAME) if n else speech[None]
     return np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / frames.shape[1]
@@ -184,58 +205,29 @@ def _level_of(power: "np.ndarray") -> float:
     return float(10 * np.log10(power[power >= power.max() / 1000].mean()))
 
 
-def warn_if_quiet(speech: "np.ndarray", location: str) -> None:
-    """Log a recording whose speech is far below the level of those learnt from."""
-    level = level_db(speech)
+def warn_if_quiet(
+    speech: "np.ndarray", location: str, *, is_levelled: bool = False
+) -> None:
+    """Log a recording whose speech is far below the level of those learnt from.
+
+    Args:
+        is_levelled: it is heard as `at_level` makes it.
+    """
+    level = level_db(at_level(speech) if is_levelled else speech)
     if level >= QUIET_DB or location in _announced_quiet:
         return
     _announced_quiet.add(location)
     n_named = len(_announced_quiet)
     if n_named <= _MOST_QUIET:
-        fault = (
-            f"its level is {level:.0f} dB, speech is near {LEVEL_DB:.0f}; results will "
-            "be worse without level: usual in the decode profile"
-            if isfinite(level)
-            else "silence from beginning to end"
-        )
+        fault = f"its level is {level:.0f} dB, speech is near {LEVEL_DB:.0f}; "
+        if not isfinite(level):
+            fault = "silence from beginning to end"
+        elif is_levelled:
+            fault += "its peaks leave no room to make it louder"
+        else:
+            fault += "results will be worse without level: usual in the decode profile"
         more = " (others are not named)" if n_named == _MOST_QUIET else ""
         log.warning("%s: %s%s", printable(location), fault, more)
-
-
-def _chosen(
-    samples: "np.ndarray", channel: str | int | None, location: str
-) -> "np.ndarray":
-    """(n_samples,) of (n_samples, n_channels); for `each` they stay as they are."""
-    n_channels = samples.shape[1]
-    if isinstance(channel, int):
-        if channel >= n_channels:
-            raise AudioError(
-                f"{printable(location)}: no channel {channel}, it has {n_channels}"
-            )
-        return samples[:, channel]
-    if channel is not None and channel not in CHANNELS:
-        raise AudioError(f"channel {channel!r}, expected one of {' '.join(CHANNELS)}")
-    if channel == "each":
-        return samples
-    if n_channels == 1:
-        return samples[:, 0]
-    if channel is None:
-        raise _several_channels(n_channels, location)
-    if channel == "mix":
-        return samples.mean(axis=1)
-    if n_channels > 2:
-        raise AudioError(
-            f"{printable(location)}: {n_channels} channels have no {channel} one; use "
-            "mix or each"
-        )
-    return samples[:, ("left", "right").index(channel)]
-
-
-def _several_channels(n_channels: int, location: str) -> AudioError:
-    return AudioError(
-        f"{printable(location)}: {n_channels} channels, expected 1; choose channel "
-        f"{', '.join(CHANNELS)}, or mix or split them first"
-    )
 
 
 def _check_values(speech: "np.ndarray", location: str) -> "np.ndarray":
@@ -291,7 +283,7 @@ def n_samples_of(location: str) -> int:
     source = ref.path if is_file else read_bytes(ref, location)
     with open_sound(source, location) as file:
         if file.channels != 1:
-            raise _several_channels(file.channels, location)
+            raise several_channels(file.channels, location)
         return n_samples_at_sample_rate(file.frames, file.samplerate)
 
 

@@ -466,6 +466,26 @@ def test_level_is_that_of_what_is_said():
     assert not at_level(np.zeros(N, np.float32)).any()
 
 
+def test_offset_is_no_sound():
+    """What a sound card adds is not heard, and digital silence beside it is none."""
+    quiet = speech() / 100
+    offset = np.float32(0.1)
+    for heard in (quiet + offset, np.append(quiet + offset, np.zeros(N, np.float32))):
+        assert level_db(heard) == pytest.approx(level_db(quiet), 0.01)
+    assert level_db(np.full(N, offset)) < -100
+
+
+def test_peaks_that_hold_a_level_back_are_said(caplog, monkeypatch):
+    monkeypatch.setattr("powsm.audio._announced_quiet", set())
+    quiet = speech() / 20
+    warn_if_quiet(quiet, "quiet.wav", is_levelled=True)
+    quiet[N // 2] = 1  # a click
+    warn_if_quiet(quiet, "click.wav", is_levelled=True)
+    (message,) = caplog.messages
+    assert message.startswith("click.wav: its level is -")
+    assert message.endswith("; its peaks leave no room to make it louder")
+
+
 def test_silence_is_called_so(caplog, monkeypatch):
     monkeypatch.setattr("powsm.audio._announced_quiet", set())
     warn_if_quiet(np.zeros(N, np.float32), "empty.wav")

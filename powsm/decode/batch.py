@@ -375,10 +375,9 @@ def read_speech(
         AudioError: it cannot be read, or is shorter than `min_samples`.
     """
     speech = read_audio(location)
+    warn_if_quiet(speech, location, is_levelled=is_levelled)
     if is_levelled:
         speech = at_level(speech)
-    else:
-        warn_if_quiet(speech, location)
     samples = torch.from_numpy(speech)
     if len(samples) < min_samples:
         raise AudioError(

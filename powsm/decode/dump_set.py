@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from powsm.audio import SAMPLE_RATE, AudioError
+from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
 from powsm.decode.batch import Item, cut_batches, decode_batch, items, read_speech
 from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
@@ -84,6 +84,7 @@ def decode_set(
     todo = items(folder, task)
     if not todo:
         raise DecodeError(f"{folder}: no utterance has a {task} example")
+    _say_what_is_not_heard(profile, task, todo, folder)
     key = _key(profile, recogniser.weights, todo)
     todo = _told_what_the_model_knows(recogniser, profile, task, todo, folder)
     part = out / f"part.{key}.{rank}.jsonl"
@@ -92,6 +93,22 @@ def decode_set(
     with owned(out, shared=True), owned(part):
         _decode_part(recogniser, profile, task, todo, part, rank, world_size)
     return part
+
+
+def _say_what_is_not_heard(
+    profile: Profile, task: str, todo: Sequence[Item], folder: Path
+) -> None:
+    """Count in the log the utterances that go on behind the window of a profile."""
+    window = int(WINDOW_S * SAMPLE_RATE)
+    longer = [item for item in todo if item.n_samples > window]
+    if profile.window != "published" or not longer:
+        return
+    log.warning(
+        "%s %s: of %d of %d utterances, such as %s, no more than %g s are heard, since "
+        "decode profile %s says window: published",
+        *(folder, task, len(longer), len(todo), longer[0].utt_id, WINDOW_S),
+        profile.name,
+    )
 
 
 def _told_what_the_model_knows(

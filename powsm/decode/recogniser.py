@@ -340,7 +340,8 @@ class Recogniser:
         """
         symbols = self.languages()
         if among:
-            asked = [f"<{code}>" for code in among]
+            # each once: twice it would take twice its share of the probability
+            asked = list(dict.fromkeys(f"<{code}>" for code in among))
             if unknown := sorted(set(asked) - set(symbols)):
                 raise DecodeError(
                     f"{' '.join(unknown)} is not in this model's vocabulary; it has "

@@ -119,6 +119,11 @@ def transcribe(
         raise LongFormError(
             f"{task} gives no phones to align; times are for {' '.join(PHONE_TASKS)}"
         )
+    if profile.window == "published" and window_s > WINDOW_S:
+        raise LongFormError(
+            f"windows of {window_s:g} s, and decode profile {profile.name} with "
+            f"window: published hears {WINDOW_S:g} s and no more; take shorter ones"
+        )
     if profile.level == "usual":
         jobs = [replace(job, speech=at_usual_level(job.speech)) for job in jobs]
     records = [

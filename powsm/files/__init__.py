@@ -2,6 +2,7 @@
 
 Nothing here knows what a phone, a task or a model is.
 
+    audio_channels  several channels become one, and what is lost by it is said
     audio_containers  what an audio file's headers promise, held against its bytes
     audio_places  where the audio of an utterance lies in a shard, and its bytes
     audio_streams  FLAC, Ogg and MP3: the streams in a file, and if they are whole

@@ -89,6 +89,15 @@ def test_given_phones_are_lines_of_ctm(here, align, model):
     assert align("--phones", "said.txt", "talk.wav") == lines
 
 
+def test_recordings_of_one_name_are_told_apart_in_lines_of_ctm(here, align):
+    for name in ("in/a", "in/sub/a", "in/b"):
+        put(f"{name}.wav")
+        Path(f"{name}.txt").write_text("p")
+    lines = align("--g2p", "none", "in")
+    names = [line.split()[0] for line in lines]
+    assert names == ["in/a.wav", "b", "in/sub/a.wav"]
+
+
 def test_textgrid_has_words_phones_and_confidence(here, align, model):
     put("ខ្មែរ talk.wav")
     align("--phones", "pa tat", "--out", "o", "ខ្មែរ talk.wav")
@@ -192,6 +201,18 @@ def test_tier_of_elan_is_chosen_by_name(here, align):
     assert all(0.5 <= float(row["start_s"]) < 1.5 for row in rows)
     message = refused(align, "--g2p", "none", "--out", "o", "a.wav")
     assert "which tier? found words, notes; choose by --tier" in message
+
+
+@pytest.mark.parametrize("out", ["absolute", "link"])
+def test_tier_is_not_replaced_by_another_name_of_its_folder(here, align, out):
+    put("in/a.wav")
+    grid = textgrid_text({"said": [Segment("pa", 0.5, 1.5, 1.0)]}, 2.0, "a")
+    Path("in/a.TextGrid").write_text(grid)
+    os.symlink("in", "link")
+    out = here / "in" if out == "absolute" else out
+    message = refused(align, "--g2p", "none", "--out", out, "--force", "in")
+    assert "is what is aligned; write the results elsewhere" in message
+    assert Path("in/a.TextGrid").read_text() == grid
 
 
 def test_words_are_said_as_the_model_hears_them(here, align, model):

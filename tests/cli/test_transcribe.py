@@ -164,6 +164,65 @@ def test_channels_of_a_recording_are_done_together(here, say, model, n_channels,
     assert sorted(here.glob("*.txt")) == files
 
 
+def test_channel_and_recording_of_one_file_are_not_written_over_each_other(
+    here, say, caplog
+):
+    put("in/talk.wav", noise(n_channels=2))
+    put("in/talk.left.wav")
+    how = ("--channel", "each", "--format", "json", "--out", "o", "in")
+    for _ in range(2):  # the file of the other says nothing of what is done
+        with pytest.raises(SystemExit, match="1 of 2 recordings could not be used"):
+            say(*how)
+    fault = "a channel of it and in/talk.left.wav would both be o/talk.left.json"
+    assert caplog.text.count(fault) == 2
+    assert [p.name for p in Path("o").iterdir()] == ["talk.left.json"]
+
+
+def test_channels_have_names_and_are_known_when_they_are_older(here, say, caplog):
+    put("talk.wav", noise(n_channels=2))
+    how = ("--channel", "each", "--format", "json", "talk.wav")
+    say(*how)
+    names = [json.loads(Path(f"talk.{s}.json").read_text()) for s in ("left", "right")]
+    assert [row["utt_id"] for row in names] == ["talk.left", "talk.right"]
+    os.utime("talk.left.json", (1, 1))
+    say(*how)
+    said = "older than their recording or text, such as talk.left.json"
+    assert said in caplog.text
+
+
+def test_recordings_of_one_name_are_told_apart_in_results(here, say):
+    for name in ("in/a.wav", "in/a.flac", "in/sub/a.wav", "in/b.wav"):
+        put(name)
+    say("--format", "json", "--out", "o", "in")
+    rows = [json.loads(path.read_text()) for path in sorted(Path("o").rglob("*.json"))]
+    found = {row["utt_id"] for row in rows}
+    assert found == {"in/a.flac", "in/a.wav", "b", "in/sub/a.wav"}
+
+
+def test_text_that_is_too_long_for_the_windows_leaves_the_others_alone(
+    here, say, caplog
+):
+    """What fits the windows that are asked for is no matter, also above 20 s."""
+    for name, seconds in (("long", 3), ("short", 1)):
+        put(f"in/{name}.wav", noise(seconds))
+        Path(f"in/{name}.txt").write_text("pe ah")
+    how = ("--task", "g2p", "--out", "o", "--overlap_s", "0.5")
+    with pytest.raises(SystemExit, match="1 of 2 recordings could not be used"):
+        say(*how, "--window_s", "2", "in")
+    assert "long: the text of 3.0 s cannot be cut into pieces of 2 s" in caplog.text
+    assert [p.name for p in Path("o").iterdir()] == ["short.txt"]
+    put("longest.wav", noise(21))
+    say(*how, "--window_s", "22", "--text", "pe ah", "longest.wav")
+    assert Path("o/longest.txt").exists()
+
+
+def test_windows_longer_than_the_profile_hears_are_refused(here, say):
+    put("talk.wav")
+    Path("paper.yaml").write_text("decode: attention\nwindow: published\n")
+    with pytest.raises(SystemExit, match="hears 20 s and no more"):
+        say("--profile", "paper.yaml", "--window_s", "30", "talk.wav")
+
+
 def test_bad_recordings_are_named_and_the_others_done(here, say, caplog):
     put("good.wav")
     put("in/blip.wav", noise(0.03))
@@ -188,6 +247,19 @@ def test_text_beside_a_recording_prompts_it(here, say, model):
     texts = [model("a.wav", task="g2p", text=t).text for t in ("one", "two")]
     assert lines == [f"a.wav\t{texts[0]}", f"b.wav\t{texts[1]}"]
     assert say("--task", "g2p", "--text", "two", "a.wav") == [texts[1]]
+
+
+@pytest.mark.parametrize("out", ["absolute", "link"])
+def test_texts_that_prompt_are_not_replaced_by_another_name_of_their_folder(
+    here, say, out
+):
+    put("in/talk.wav")
+    Path("in/talk.txt").write_text("pe ah")
+    os.symlink("in", "link")
+    out = here / "in" if out == "absolute" else out
+    with pytest.raises(SystemExit, match="is the text that g2p reads"):
+        say("--task", "g2p", "--out", out, "--force", "in")
+    assert Path("in/talk.txt").read_text() == "pe ah"
 
 
 def test_silence_is_trimmed_when_asked_and_times_stay_those_of_the_file(here, say):

@@ -289,6 +289,17 @@ def test_padding_to_the_window_lengthens_what_is_encoded(recogniser):
     assert int(recogniser.encode(speech, "published")[1]) == 499  # frames of 20 s
 
 
+def test_what_lies_behind_the_window_of_a_profile_is_counted(
+    recogniser, tmp_path, caplog
+):
+    folder = make_dump(tmp_path / "test", [0.5, 20.5, 0.6], seed=3)
+    for window, expected in (("own", 0), ("published", 1)):
+        profile = Profile(f"decode_{window}", decode="ctc", window=window)
+        decode_set(recogniser, profile, "pr", folder, tmp_path / window)
+        said = "of 1 of 3 utterances, such as tiny_u0001_ita, no more than 20 s are"
+        assert caplog.text.count(said) == expected
+
+
 def test_pr_p2g_prompts_with_its_own_phones(recogniser, corpus, tmp_path):
     """The chain gives what PR and then P2G, prompted by hand, give."""
     pr = Profile("decode_a", decode="joint", tasks=("pr",), search=SEARCH)
@@ -493,6 +504,15 @@ def test_a_language_stands_for_its_phones_in_training(recogniser, corpus):
     assert [r["text"] for r in as_lang] == [r["text"] for r in as_list]
     with pytest.raises(PhoneSetError, match="training had no language .* eng ita"):
         decode_batch(recogniser, replace(CTC, phones="deu"), "pr", batch, speech)
+
+
+def test_a_language_that_is_named_twice_counts_once(recogniser, corpus):
+    _, speech = batch_of(corpus)
+    once, twice = (
+        recogniser.languages_of(speech, among=among)
+        for among in (["eng", "ita"], ["eng", "eng", "ita"])
+    )
+    assert twice == once
 
 
 def test_languages_may_be_restricted(recogniser, corpus):

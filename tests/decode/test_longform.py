@@ -106,6 +106,14 @@ def test_only_silence_at_the_ends_is_trimmed():
     assert torch.equal(trimmed, speech[begin : begin + len(trimmed)])
 
 
+def test_silence_with_a_constant_offset_is_trimmed():
+    loud, quiet = torch.randn(16_000) * 0.1, torch.randn(16_000) * 1e-4
+    speech = torch.cat([quiet, loud, quiet]) + 0.05
+    trimmed, start_s = trim_silence(speech)
+    assert len(trimmed) == pytest.approx(16_000, abs=800)
+    assert start_s == pytest.approx(1.0, abs=0.03)
+
+
 @pytest.mark.parametrize("n_samples", [0, 100, 16_000])
 def test_nothing_is_trimmed_from_silence(n_samples):
     trimmed, start_s = trim_silence(torch.zeros(n_samples))

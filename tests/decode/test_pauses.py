@@ -36,6 +36,7 @@ def test_a_pause_is_as_quiet_as_it_gets_here(gain, parts, noise, expected):
     speech = gain * around(*parts, noise=noise)
     assert is_pause(speech, *GAP_S) is expected
     assert is_pause(torch.cat([speech * 0, speech]), 1.8, 2.1) is expected
+    assert is_pause(speech + 0.1, *GAP_S) is expected  # of a sound card
 
 
 def test_length_decides_where_it_can():

@@ -29,7 +29,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from powsm.audio import CHANNELS, SAMPLE_RATE
+from powsm.audio import SAMPLE_RATE
 from powsm.audio_files import printable
 from powsm.cli.options import refuse_unused
 from powsm.cli.recordings.paths import (
@@ -38,6 +38,7 @@ from powsm.cli.recordings.paths import (
     Source,
     add_model,
     is_quiet,
+    is_same,
     is_there,
     load_model,
     place_of,
@@ -49,6 +50,7 @@ from powsm.cli.recordings.paths import (
 from powsm.decode.recordings.question import G2P, voice_for
 from powsm.decode.recordings.result import ALIGNED_FORMS, ENDINGS
 from powsm.errors import PowsmError
+from powsm.files.audio_channels import CHANNELS
 from powsm.files.text import read_text
 from powsm.files.whole import write_whole
 
@@ -199,7 +201,7 @@ def _of_tier(options: argparse.Namespace, source: Source) -> _Said:
 
 def _check_target(said: _Said, target: Path | None) -> None:
     """Results do not take the place of what is aligned."""
-    if target is not None and said.file is not None and target == said.file:
+    if target is not None and said.file is not None and is_same(target, said.file):
         raise RecordingsError(
             f"{printable(target)} is what is aligned; write the results elsewhere by "
             "--out"

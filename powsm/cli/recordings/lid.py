@@ -10,7 +10,6 @@ then the next ones. Recordings longer than 20 s are heard in windows, whose mean
 import argparse
 import sys
 
-from powsm.audio import CHANNELS
 from powsm.audio_files import printable
 from powsm.cli.options import whole
 from powsm.cli.recordings.paths import (
@@ -22,6 +21,7 @@ from powsm.cli.recordings.paths import (
     sources_of,
 )
 from powsm.errors import PowsmError
+from powsm.files.audio_channels import CHANNELS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

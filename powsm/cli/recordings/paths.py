@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +35,12 @@ class Source:
     Attributes:
         path: the file; `-` is standard input.
         below: its path below the folder that was named, without its ending.
+        is_namesake: another recording of the command differs by folder or ending alone.
     """
 
     path: Path
     below: Path
+    is_namesake: bool = False
 
     @property
     def is_stdin(self) -> bool:
@@ -46,7 +48,10 @@ class Source:
 
     @property
     def name(self) -> str:
-        return "stdin" if self.is_stdin else self.below.name
+        """What results call it; no other recording of the command has this name."""
+        if self.is_stdin:
+            return "stdin"
+        return str(self.path) if self.is_namesake else self.below.name
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +103,11 @@ def sources_of(paths: Iterable[str]) -> list[Source]:
         else:
             below = Path(path.stem or path.name)
             sources.setdefault(os.path.abspath(path), Source(path, below))
-    return list(sources.values())
+    names = Counter(source.below.name for source in sources.values())
+    return [
+        replace(source, is_namesake=names[source.below.name] > 1)
+        for source in sources.values()
+    ]
 
 
 def _raise(err: OSError) -> None:
@@ -165,6 +174,11 @@ def text_of(source: Source, ending: str) -> str | None:
     """
     path = source.path.with_suffix(ending)
     return None if source.is_stdin or not path.is_file() else read_text(path)
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether two names, one of them perhaps through a link, are of one place."""
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def say_done(done: Mapping[Path, Sequence[Path]], n_sources: int) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from powsm.audio import CHANNELS, SAMPLE_RATE, WINDOW_S
+from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.audio_files import printable
 from powsm.cli.options import number, refuse_unused
 from powsm.cli.recordings.paths import (
@@ -25,6 +25,7 @@ from powsm.cli.recordings.paths import (
     Source,
     add_model,
     is_quiet,
+    is_same,
     is_there,
     load_model,
     place_of,
@@ -42,13 +43,12 @@ from powsm.decode.profile import (
 )
 from powsm.decode.recordings.result import ENDINGS, WITH_SLASHES, check_format, render
 from powsm.errors import PowsmError
+from powsm.files.audio_channels import CHANNELS, SIDES
 from powsm.files.whole import write_whole
 from powsm.tasks import PHONES, TASKS, tasks_writing
 from powsm.vocabulary.phone_sets import phone_set
 
 log = logging.getLogger(__name__)
-
-_SIDES = ("left", "right")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +81,20 @@ class _Part:
     """A recording, or a channel of it, that is read."""
 
     source: Source
-    name: str
     speech: object  # Tensor or Recording
     target: Path | None
+    side: str = ""  # which channel
+
+    @property
+    def name(self) -> str:
+        """As a line of standard output begins."""
+        name = "-" if self.source.is_stdin else str(self.source.path)
+        return f"{name} {self.side}" if self.side else name
+
+    @property
+    def utt_id(self) -> str:
+        """What its result calls it."""
+        return f"{self.source.name}.{self.side}" if self.side else self.source.name
 
     @property
     def seconds(self) -> float:
@@ -107,12 +118,15 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     _check_texts(options, targets)
-    todo = [s for s in sources if options.force or not _is_done(s, targets, options)]
     is_of_text = _reads_texts(options)
-    done = {
-        targets[s]: [s.path, *([s.path.with_suffix(".txt")] if is_of_text else [])]
-        for s in set(sources).difference(todo)
-    }
+    todo, done = [], {}
+    for source in sources:
+        made = None if options.force else _done(source, targets, options)
+        if made is None:
+            todo.append(source)
+        else:
+            text = [source.path.with_suffix(".txt")] if is_of_text else []
+            done[made] = [source.path, *text]
     say_done(done, len(sources))
     if not todo:
         return
@@ -155,7 +169,7 @@ def _check_texts(options: argparse.Namespace, targets: dict[Source, Path]) -> No
     if not _reads_texts(options):
         return
     for source, target in targets.items():
-        if target == source.path.with_suffix(".txt"):
+        if is_same(target, source.path.with_suffix(".txt")):
             raise RecordingsError(
                 f"{printable(target)} is the text that {options.task} reads; write the "
                 "results elsewhere by --out"
@@ -168,17 +182,19 @@ def _reads_texts(options: argparse.Namespace) -> bool:
     return task.is_prompted and prev == "gold" and options.text is None
 
 
-def _is_done(
+def _done(
     source: Source, targets: dict[Source, Path], options: argparse.Namespace
-) -> bool:
+) -> Path | None:
+    """The file of its results, where they are all there."""
     if source not in targets:
-        return False
+        return None
     target = targets[source]
-    if options.channel != "each":
-        return target.exists()
-    # how many channels there are is known when it is read; the first is written last
-    firsts = (target, *(_of_channel(target, side) for side in ("left", "1")))
-    return any(path.exists() for path in firsts)
+    made = [target]
+    if options.channel == "each":
+        # how many there are is known when it is read; the first is written last
+        sides = {_of_channel(target, side) for side in (SIDES[0], "1")}
+        made += sorted(sides.difference(targets.values()))
+    return next((path for path in made if path.exists()), None)
 
 
 def _transcribe(
@@ -220,7 +236,7 @@ def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
 
     for source in sources:
         try:
-            parts = list(_channels(options, source, targets.get(source)))
+            parts = list(_channels(options, source, targets))
             for part in parts:
                 long_enough(
                     *(part.speech, model.min_samples, str(source.path)),
@@ -233,31 +249,34 @@ def _read(options, model, sources, targets, faults, bar) -> Iterator[_Part]:
         bar.update()
 
 
-def _channels(options, source: Source, target: Path | None) -> Iterator[_Part]:
+def _channels(options, source: Source, targets: dict[Source, Path]) -> Iterator[_Part]:
     from powsm.audio import n_channels_of
     from powsm.decode.recordings.stretches import Recording
 
     location, data = place_of(source)
+    target = targets.get(source)
     if options.channel != "each":
-        speech = Recording(location, options.channel, data)
-        yield _Part(source, _shown(source), speech, target)
+        yield _Part(source, Recording(location, options.channel, data), target)
         return
     n_channels = n_channels_of(location, data)
     if n_channels == 1:
-        yield _Part(source, _shown(source), Recording(location, None, data), target)
+        yield _Part(source, Recording(location, None, data), target)
         return
-    names = _SIDES
+    names = SIDES
     if n_channels > 2:  # of a meeting
         names = tuple(str(number) for number in range(1, n_channels + 1))
+    own = {name: target and _of_channel(target, name) for name in names}
+    for other, path in targets.items():
+        if path in own.values():
+            raise RecordingsError(
+                f"{printable(source.path)}: a channel of it and "
+                f"{printable(other.path)} would both be {printable(path)}; call it "
+                "twice, with another --out"
+            )
     sides = [(name, Recording(location, n, data)) for n, name in enumerate(names)]
     # the file of the first is written last: where it is, the others are, too
     for side, speech in sides if target is None else sides[::-1]:
-        own = None if target is None else _of_channel(target, side)
-        yield _Part(source, f"{_shown(source)} {side}", speech, own)
-
-
-def _shown(source: Source) -> str:
-    return "-" if source.is_stdin else str(source.path)
+        yield _Part(source, speech, own[side], side)
 
 
 def _of_channel(target: Path, side: str) -> Path:
@@ -291,8 +310,8 @@ def _answers(options, model, question, group: list[_Part], faults: Faults) -> li
             speech, start_s = part.speech, 0.0
             if options.trim_silence:
                 speech, start_s = trim_silence(speech)
-            name = part.source.name
-            jobs.append(model.job(question, name, speech, text, start_s))
+            how = {"start_s": start_s, "window_s": options.window_s}
+            jobs.append(model.job(question, part.utt_id, speech, text, **how))
             ready.append(part)
         except PowsmError as err:
             faults.add(err)

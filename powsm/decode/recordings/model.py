@@ -246,14 +246,18 @@ class Model:
         speech: Tensor | Recording,
         text: str | None = None,
         start_s: float = 0.0,
+        window_s: float = WINDOW_S,
     ) -> Job:
         """A recording with what it is decoded with.
+
+        Args:
+            window_s: seconds that `answer` will encode in one stretch.
 
         Raises:
             PowsmError: its text is missing, or is not what the task reads.
         """
         job = Job(name, speech, question.lang_sym, self._prompt(question, text, name))
-        job.check_prompt(question.profile, question.task)
+        job.check_prompt(question.profile, question.task, window_s)
         return Job(name, speech, self._heard(question, job), job.text_prev, start_s)
 
     def answer(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from powsm.audio import (
-    CHANNELS,
     MAX_PEAK,
     SAMPLE_RATE,
     AudioError,
@@ -17,6 +16,7 @@ from powsm.audio import (
 )
 from powsm.audio_files import RATES_HZ, printable
 from powsm.decode.recordings.stretches import Recording
+from powsm.files.audio_channels import CHANNELS, SIDES, chosen
 
 Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor
 
@@ -43,8 +43,7 @@ def speech_of(
         channel: `mix`, `left` or `right`; None refuses several channels.
         min_samples: the shortest that the model encodes.
         name: for errors, where `audio` is no path.
-        is_levelled: it will be brought to the usual level, so that a quiet one is no
-            matter.
+        is_levelled: it will be brought to the usual level, as far as its peaks allow.
 
     Raises:
         AudioError: it cannot be used; says why.
@@ -81,19 +80,31 @@ def long_enough(
     *,
     is_levelled: bool = False,
 ) -> Tensor | Recording:
-    """The same speech; one that is far too quiet is logged, unless it gets a level.
+    """The same speech; one that is far too quiet is logged.
+
+    Args:
+        is_levelled: see `speech_of`.
 
     Raises:
         AudioError: it is shorter than `min_samples`.
+    """
+    check_length(speech, min_samples, name)
+    heard = speech[: _QUIET_S * SAMPLE_RATE].numpy()
+    warn_if_quiet(heard, name, is_levelled=is_levelled)
+    return speech
+
+
+def check_length(speech: Tensor | Recording, min_samples: int, name: str) -> None:
+    """Refuse speech that is shorter than `min_samples`.
+
+    Raises:
+        AudioError: it is.
     """
     if len(speech) < min_samples:
         raise AudioError(
             f"{printable(name)}: {len(speech) / SAMPLE_RATE:.3f} s is too short to "
             f"encode; the model needs {min_samples / SAMPLE_RATE:.3f} s"
         )
-    if not is_levelled:
-        warn_if_quiet(speech[: _QUIET_S * SAMPLE_RATE].numpy(), name)
-    return speech
 
 
 def _bytes_of(file: BinaryIO, name: str) -> bytes:
@@ -165,13 +176,14 @@ def _floats(samples: np.ndarray, name: str) -> np.ndarray:
 
 def _one_channel(samples: np.ndarray, channel: str | None, name: str) -> np.ndarray:
     n_channels = samples.shape[1]
+    if channel == "mix":
+        (mixed,) = chosen([samples], channel, name)
+        return mixed
     if n_channels == 1:
         return samples[:, 0]
-    if channel == "mix":
-        return samples.mean(axis=1)
     if channel is None or n_channels > 2:
         raise AudioError(
             f"{name}: {n_channels} channels, expected {1 if channel is None else 2} "
             "at most; use channel mix, or take one of them"
         )
-    return samples[:, ("left", "right").index(channel)]
+    return samples[:, SIDES.index(channel)]

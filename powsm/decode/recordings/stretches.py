@@ -121,7 +121,8 @@ def trim_silence(speech: Speech) -> tuple[Speech, float]:
         part = speech[begin : begin + _STRETCH + _TRIM_FRAME - HOP_LENGTH]
         first = begin // HOP_LENGTH
         frames = part.unfold(0, _TRIM_FRAME, HOP_LENGTH)
-        power[first : first + len(frames)] = frames.square().mean(-1)
+        # a constant offset is no sound
+        power[first : first + len(frames)] = frames.var(-1, correction=0)
     sound = (power >= power.max() * 10 ** (-TRIM_DB / 10)).nonzero()
     first, last = int(sound[0]), int(sound[-1])
     begin = first * HOP_LENGTH

@@ -17,7 +17,7 @@ from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.decode.profile import Profile
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.question import AUTO, UNKNOWN, parse_lang, voice_for
-from powsm.decode.recordings.samples import long_enough
+from powsm.decode.recordings.samples import check_length
 from powsm.errors import PowsmError
 from powsm.score.distance import PhonePairs
 
@@ -106,7 +106,7 @@ class Reader:
                 pieces = self._in_reach(text, stretch)
                 name = f"{text[:30]!r}"
                 for _, part in pieces:
-                    long_enough(part, model.min_samples, name, is_levelled=True)
+                    check_length(part, model.min_samples, name)
                 jobs += [
                     model.job(question, name, part, words) for words, part in pieces
                 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from powsm.audio import SAMPLE_RATE
+from powsm.audio import SAMPLE_RATE, without_offset
 
 if TYPE_CHECKING:
     from powsm.decode.recordings.stretches import Speech
@@ -48,6 +48,6 @@ def is_pause(speech: "Speech", begin_s: float, end_s: float) -> bool:
 
 def _level_db(samples: torch.Tensor) -> torch.Tensor:
     """(frames,) of (n_samples,): how loud each is."""
-    padded = torch.nn.functional.pad(samples.float(), (0, _WINDOW))
+    padded = torch.nn.functional.pad(without_offset(samples.float()), (0, _WINDOW))
     power = padded.unfold(0, _WINDOW, _HOP).square().mean(1)
     return 10 * (power + 1e-10).log10()
