@@ -108,6 +108,13 @@ class LangStats:
         _remember_largest(self.fastest, (rate, utt_id))
         _remember_largest(self.slowest, (-rate, utt_id))
 
+    def look_for_foreign(self, utt_id: str, text: str, lang: str) -> None:
+        """Count a text with a letter that this language does not write with."""
+        if text and (found := foreign_letter(text, lang)):
+            self.n_foreign += 1
+            if len(self.foreign) < N_FOREIGN:
+                self.foreign.append(f"{utt_id}: {found}")
+
     def merge(self, other: "LangStats") -> None:
         self.n_utts += other.n_utts
         self.n_samples += other.n_samples
@@ -170,6 +177,11 @@ class SetStats:
     filtered: Counts = field(default_factory=Counts)  # by stage 4's default limits
     unknown: Unknown = field(default_factory=Unknown)
     labels: str = "original"  # that were read
+
+    def add_ctc_infeasible(self, utt_id: str) -> None:
+        self.n_ctc_infeasible += 1
+        if len(self.ctc_infeasible) < N_EXTREMES:
+            self.ctc_infeasible.append(utt_id)
 
     def merge(self, other: "SetStats") -> None:
         self.n_utts += other.n_utts
@@ -242,8 +254,7 @@ def audit_chunk(
         stats.n_utts += 1
         stats.n_samples += n_samples
         stats.durations.add(duration_s)
-        corpus = corpus_of(utt_id)
-        stats.add_corpus(corpus, 1, n_samples)
+        stats.add_corpus(corpus_of(utt_id), 1, n_samples)
         stats.audio_bytes += AudioRef.parse(audio).size or 0
         lang_stats = stats.langs.setdefault(lang, LangStats())
         lang_stats.n_utts += 1
@@ -271,30 +282,20 @@ def audit_chunk(
         lang_stats.n_samples_labelled += n_samples
         lang_stats.add_rate(len(phones) / duration_s, utt_id)
         if not is_ctc_feasible(n_samples, ctc_phones):
-            stats.n_ctc_infeasible += 1
-            if len(stats.ctc_infeasible) < N_EXTREMES:
-                stats.ctc_infeasible.append(utt_id)
-
-        normalised = judged.text
-        if not normalised:
+            stats.add_ctc_infeasible(utt_id)
+        if not judged.text:
             stats.n_empty_text += 1
-        elif found := foreign_letter(normalised, lang):
-            lang_stats.n_foreign += 1
-            if len(lang_stats.foreign) < N_FOREIGN:
-                lang_stats.foreign.append(f"{utt_id}: {found}")
-
+        lang_stats.look_for_foreign(utt_id, judged.text, lang)
         if judged.reason:
             stats.filtered.drop(judged.reason, utt_id)
             continue
-        stats.filtered.keep(utt_id, n_samples, bool(normalised))
+        stats.filtered.keep(utt_id, n_samples, bool(judged.text))
         constant = f" {audio}\n {lang}\n {speaker}\n {samples}\n \n \n"
-        rows = examples(utt_id, lang, phones, ctc_phones, normalised)
+        rows = examples(utt_id, lang, phones, ctc_phones, judged.text)
         stats.dump_bytes += _bytes_of_examples(rows, constant)
         if not dset.startswith("train"):
-            reference = judged.reference(ipa)
-            stats.dump_bytes += len(f"{utt_id} {reference}\n".encode())
-            stats.dump_bytes += len(f"{utt_id} {ipa}\n".encode())
-            stats.dump_bytes += len(f"{utt_id} {normalised}\n".encode())
+            for reference in (judged.reference(ipa), ipa, judged.text):
+                stats.dump_bytes += len(f"{utt_id} {reference}\n".encode())
     return stats
 
 
