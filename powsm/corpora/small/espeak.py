@@ -41,6 +41,18 @@ VOICES = {
     "tur": "tr",
 }
 
+# Where espeak-ng 1.52 has no IPA for a sound it spells its own name of it. In Danish such
+# names begin with ?, written ʔ or ?, also where no stød is (tak, øl); in Amharic ` makes
+# an ejective, in Irish A is the a of athair, and r. is a flap in languages of India.
+_OWN_NAMES = {
+    "am": (("`", "ʼ"),),
+    "as": (("r.", "ɽ"),),
+    "da": (("ʔ", ""), ("?", "")),
+    "ga": (("A", "a"),),
+    "gu": (("r.", "ɽ"),),
+    "pa": (("r.", "ɽ"),),
+}
+
 # Values of espeak-ng's speak_lib.h
 _AUDIO_OUTPUT_RETRIEVAL = 1
 _INITIALIZE_PHONEME_EVENTS = 0x0001
@@ -204,6 +216,8 @@ def text_to_ipa(text: str, voice: str) -> str:
 
     >>> text_to_ipa("Little bottle.", "en-us")
     'lˈɪɾəl bˈɑːɾəl'
+    >>> text_to_ipa("hus", "da")  # espeak-ng spells hˈʔus
+    'hˈus'
     """
     if "\0" in text:
         raise EspeakError(f"text {text!r} holds a NUL character")
@@ -218,7 +232,10 @@ def text_to_ipa(text: str, voice: str) -> str:
                 ctypes.byref(rest), _CHARS_UTF8, _PHONEMES_IPA
             )
             clauses.append(clause.decode())
-    return " ".join(_LANGUAGE_SWITCH.sub("", " ".join(clauses)).split())
+    ipa = " ".join(_LANGUAGE_SWITCH.sub("", " ".join(clauses)).split())
+    for name, meant in _OWN_NAMES.get(voice, ()):
+        ipa = ipa.replace(name, meant)
+    return ipa
 
 
 def synthesise(

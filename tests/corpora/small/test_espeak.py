@@ -20,12 +20,23 @@ def test_version_is_that_of_the_wheel():
         ("es-419", "vacías", "basˈias"),  # hiatus; without the accent [ˈasjas]
         ("it", "chiave", "kjˈave"),
         ("ru", "пароль", "parˈoɭ"),
+        ("da", "hus", "hˈus"),  # espeak-ng has hˈʔus, kˈ?ɑfə, tˈ?ɑk
+        ("da", "kaffe", "kˈɑfə"),
+        ("da", "tak", "tˈɑk"),
+        ("am", "ጡሩንባ", "tʼˈurunɨβa"),
+        ("ga", "athair", "ˈahər"),
+        ("pa", "ਲੜੀਬੱਧ", "ləɽˈibədʰ"),
         ("en-us", "", ""),
         ("en-us", " ... ", ""),
     ],
 )
 def test_text_to_ipa_known_values(voice, text, ipa):
     assert espeak.text_to_ipa(text, voice) == ipa
+
+
+def test_glottal_stops_of_other_languages_stay():
+    assert "ʔ" in espeak.text_to_ipa("anak bapak", "ms")
+    assert "ʔ" in espeak.text_to_ipa("تعویض", "fa")
 
 
 @pytest.mark.parametrize("voice", ["it", "ru", "el"])
