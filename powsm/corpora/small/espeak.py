@@ -41,9 +41,9 @@ VOICES = {
     "tur": "tr",
 }
 
-# Where espeak-ng 1.52 has no IPA for a sound it spells its own name of it. In Danish such
-# names begin with ?, written ʔ or ?, also where no stød is (tak, øl); in Amharic ` makes
-# an ejective, in Irish A is the a of athair, and r. is a flap in languages of India.
+# Where espeak-ng 1.52 has no IPA for a sound it spells its own name of it. In Danish
+# such names begin with ?, written ʔ or ?, also where no stød is (tak, øl); in Amharic `
+# makes an ejective, in Irish A is the a of athair, in languages of India r. is a flap.
 _OWN_NAMES = {
     "am": (("`", "ʼ"),),
     "as": (("r.", "ɽ"),),
