@@ -7,6 +7,7 @@ powsm info --json espnet/powsm
 import argparse
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,11 @@ from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES
 from powsm.tasks import TASKS
 
+# constants of the features and running means, which are saved and not learnt
+_NOT_LEARNT = re.compile(
+    r"frontend\.logmel\.melmat|normalize\.(mean|std)"
+    r"|.*\.(running_mean|running_var|num_batches_tracked)"
+)
 _MOST_HEADER = 100_000_000  # bytes of a safetensors header
 
 
@@ -59,7 +65,7 @@ def _shown(value: object) -> str:
 
 
 def n_parameters(weights: Path) -> int | None:
-    """Numbers in a file of weights by its header; None where only torch can tell.
+    """Parameters in a file of weights by its header; None where only torch can tell.
 
     Raises:
         PowsmError: a safetensors file without a whole header.
@@ -72,8 +78,12 @@ def n_parameters(weights: Path) -> int | None:
             if n_bytes > _MOST_HEADER:
                 raise ValueError("the header is too long")
             header = json.loads(file.read(n_bytes))
-        shapes = [row["shape"] for key, row in header.items() if key != "__metadata__"]
-        return sum(map(math.prod, shapes))
+        header.pop("__metadata__", None)
+        return sum(
+            math.prod(row["shape"])
+            for key, row in header.items()
+            if not _NOT_LEARNT.fullmatch(key)
+        )
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as err:
         raise PowsmError(
             f"{weights}: damaged, no header of safetensors ({err}); get it again"

@@ -164,12 +164,12 @@ class Profile:
             )
 
     def _check_search(self) -> None:
-        search = self.search
+        search, size = self.search, self.search.beam_size
         if self.decode == "ctc":
-            if search != SearchOptions(beam_size=search.beam_size, nbest=search.nbest):
+            if search != SearchOptions(size, nbest=min(search.nbest, size)):
                 raise self._error(
-                    "of search, decode: ctc knows beam_size and nbest alone; leave the "
-                    "others out"
+                    "of search, decode: ctc knows beam_size and nbest alone, and nbest "
+                    f"is no larger ({search.nbest} of {size})"
                 )
         elif (search.ctc_weight > 0) != (self.decode == "joint"):
             raise self._error(

@@ -1,12 +1,14 @@
 """Transcribe recordings of any length together, where asked with times of phones."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S
+from powsm.audio_files import printable
 from powsm.decode.align import AlignError, align, read_segments
 from powsm.decode.align_files import Segment
 from powsm.decode.batch import Item, barred_phones, cut_batches, decode_batch
@@ -257,8 +259,7 @@ def _joined(
     joined = {
         "text": glue.join(piece["text"] for piece in pieces if piece["text"]),
         "score": round(sum(scores), 4) if scores else None,
-        # where the profile says which language, all pieces have the same
-        "lang_sym": pieces[0]["lang_sym"],
+        "lang_sym": _lang_of(parts, heard),
         "pieces": pieces,
     }
     if blocks := [piece["blocks"] for piece in pieces if "blocks" in piece]:
@@ -266,6 +267,21 @@ def _joined(
             block: _glued([texts[block] for texts in blocks]) for block in blocks[0]
         }
     return joined | ({"segments": segments} if with_times else {})
+
+
+def _lang_of(parts: Sequence[Job], heard: Sequence[dict]) -> str:
+    """The language of most seconds; pieces differ where each says its own."""
+    seconds: Counter[str] = Counter()
+    for part, record in zip(parts, heard, strict=True):
+        seconds[record["lang_sym"]] += part.seconds
+    ranked = seconds.most_common()
+    if len(ranked) > 1:
+        log.warning(
+            "%s: its pieces are heard as of different languages: %s",
+            printable(parts[0].utt_id.rpartition("-")[0]),
+            ", ".join(f"{sym} {seconds_of:.1f} s" for sym, seconds_of in ranked),
+        )
+    return ranked[0][0]
 
 
 def _glued(texts: Sequence[str]) -> str:

@@ -10,11 +10,12 @@ import soundfile
 from dump_builder import make_dump
 from powsm_command import run_verb
 from safetensors.numpy import save_file
-from tiny_model import make_experiment, make_tokens
+from tiny_model import make_args, make_experiment, make_tokens
 
 import powsm
 from powsm.cli.info import n_parameters
 from powsm.errors import PowsmError
+from powsm.model.build import task_of_model
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,22 @@ def test_parameters_are_counted_by_the_header(tmp_path):
     (tmp_path / "m.safetensors").write_bytes(b"12345")
     with pytest.raises(PowsmError, match="damaged, no header"):
         n_parameters(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("normalize", ["utterance_mvn", "global_mvn"])
+def test_what_is_not_learnt_is_no_parameter(tmp_path, normalize):
+    """The mel filters are saved with the weights: 20,560 numbers of every model."""
+    dump = make_dump(tmp_path / "d", [0.6, 0.8, 1.0, 0.7], seed=1)
+    tokens = make_tokens(dump, tmp_path / "t")
+    stats = tmp_path / "stats.npz"
+    np.savez(stats, count=2, sum=np.ones(80), sum_square=np.ones(80))
+    conf = {"stats_file": str(stats)} if normalize == "global_mvn" else {}
+    args = make_args(tokens, tmp_path, normalize=normalize, normalize_conf=conf)
+    model = task_of_model(args.model).build_model(args)
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    save_file(state, tmp_path / "m.safetensors")
+    n_learnt = sum(p.numel() for p in model.parameters())
+    assert n_parameters(tmp_path / "m.safetensors") == n_learnt
 
 
 @pytest.mark.parametrize("arguments", [("ipa", "pa"), ("info", "{exp}")])

@@ -20,7 +20,7 @@ from tiny_model import make_experiment, make_tokens
 import powsm
 from powsm.audio import AudioError, resample
 from powsm.decode.align_files import Segment
-from powsm.decode.profile import Profile
+from powsm.decode.profile import Profile, SearchOptions
 from powsm.decode.recordings.result import Piece, Result
 from powsm.decode.transcribe import Job, transcribe
 from powsm.errors import PowsmError
@@ -169,6 +169,12 @@ def test_a_language_that_is_not_used_is_said_and_not_recorded(model, caplog):
     fixed = Profile("mine", tasks=("asr",), lang="<ita>")
     assert model(SPEECH, task="asr", lang="eng", profile=fixed).lang == "ita"
     assert "lang eng is not used: mine says lang: <ita>" in caplog.text
+
+
+def test_outputs_that_no_result_holds_are_said(model, caplog):
+    search = SearchOptions(beam_size=2, nbest=2, maxlenratio=-4)
+    model(SPEECH, profile=Profile("mine", search=search))
+    assert "search.nbest 2 of mine is not used" in caplog.text
 
 
 def test_texts_prompt_in_the_form_of_training(model):

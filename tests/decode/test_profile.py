@@ -23,6 +23,7 @@ WITH_CTC = SearchOptions(ctc_weight=0.3)
         ({"dtype": "float16"}, "one of float32 bfloat16"),
         # each way to read has its options
         ({"decode": "ctc", "search": WITH_CTC}, "beam_size and nbest alone"),
+        ({"decode": "ctc", "search": SearchOptions(nbest=5)}, r"no larger \(5 of 1\)"),
         ({"decode": "joint"}, "joint is with CTC"),
         ({"search": WITH_CTC}, "attention without"),
         ({"languages": ("eng", "xx")}, "xx are no ISO 639-3 codes"),

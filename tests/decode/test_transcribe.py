@@ -74,6 +74,21 @@ def test_the_decoder_hears_pieces(recogniser, task):
     assert record["text"] == glue.join(p["text"] for p in pieces if p["text"])
 
 
+def test_pieces_of_different_languages_are_said(recogniser, monkeypatch, caplog):
+    """The result names the one of most seconds, not that of the first piece."""
+    profile = Profile("decode_a", tasks=("asr",), lang="detected", search=SEARCH)
+    found = iter(["<eng>", "<ita>", "<ita>", "<ita>", "<ita>"])
+
+    def of_number(self, memory, lens, among=()):
+        return [[(next(found), 0.0)] for _ in memory]
+
+    monkeypatch.setattr(Recogniser, "detect_languages", of_number)
+    record = transcribe(recogniser, profile, "asr", torch.zeros(5 * 16_000), **SHORT)
+    assert {p["lang_sym"] for p in record["pieces"]} == {"<eng>", "<ita>"}
+    assert record["lang_sym"] == "<ita>"
+    assert "u: its pieces are heard as of different languages: <ita>" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("n_samples", "n_pieces"), [(16_000, 1), (32_800, 1), (32_801, 2)]
 )

@@ -20,6 +20,7 @@ from tiny_model import make_experiment, make_tokens
 import powsm
 from powsm.audio import AudioError
 from powsm.decode.align_files import Segment
+from powsm.decode.profile import DecodeError
 from powsm.decode.recordings.result import Result
 from powsm.report.demo import server
 from powsm.report.demo.bench import USUAL, Bench, Spoken, weak_lines
@@ -117,6 +118,17 @@ def test_choices_are_those_of_the_models(model):
     assert list(bench.ways()) == [USUAL, "ctc_greedy", "attention", "joint"]
     two = Bench({"x": model, "y": model}, ["ctc_greedy"]).ways()
     assert list(two) == [f"x: {USUAL}", "x: ctc_greedy", f"y: {USUAL}", "y: ctc_greedy"]
+
+
+def test_profiles_of_one_name_are_refused(model, tmp_path):
+    """One of them would be missing on the page."""
+    files = []
+    for folder, decode in (("a", "ctc"), ("b", "attention")):
+        files.append(tmp_path / folder / "decode_mine.yaml")
+        files[-1].parent.mkdir()
+        files[-1].write_text(f"decode: {decode}\n")
+    with pytest.raises(DecodeError, match="decode_mine.yaml: mine is named twice"):
+        Bench({"x": model}, files).ways()
 
 
 def test_way_hears_what_the_library_hears(model, tmp_path):

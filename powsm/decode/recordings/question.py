@@ -69,6 +69,11 @@ class Question:
         elif phones is not None:
             phones = tuple(phones)
         profile = for_task(profile, task, has_text=has_text, phones=phones)
+        if profile.search.nbest > 1:
+            log.warning(
+                "search.nbest %d of %s is not used: of a recording the best is kept",
+                *(profile.search.nbest, profile.name),
+            )
         symbol = lang_sym(code) if code != AUTO else UNKNOWN_LANG_SYM
         if code == UNKNOWN:
             return cls(task, profile, symbol, False)

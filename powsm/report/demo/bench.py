@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from powsm.audio import SAMPLE_RATE, AudioError, speech_blocks
-from powsm.decode.profile import SHIPPED, Profile, find_profile
+from powsm.decode.profile import SHIPPED, DecodeError, Profile, find_profile
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.question import AUTO, UNKNOWN
 from powsm.decode.recordings.result import Result
@@ -52,7 +52,7 @@ class Bench:
         """Every model with every profile; None is `USUAL`.
 
         Raises:
-            DecodeError: there is no such profile.
+            DecodeError: there is no such profile, or two of one name.
         """
         ways: dict[str, tuple[Model, Profile | None]] = {}
         for name, model in self.models.items():
@@ -65,7 +65,10 @@ class Bench:
                         model.recogniser.check(profile)
                     except PowsmError:
                         continue  # one that the model cannot do
-                ways[before + profile.name.removeprefix("decode_")] = model, profile
+                way = before + profile.name.removeprefix("decode_")
+                if way in ways:
+                    raise DecodeError(f"decode profile {asked}: {way} is named twice")
+                ways[way] = model, profile
         return ways
 
     def tasks(self) -> list[tuple[str, str]]:
