@@ -24,6 +24,7 @@ from powsm.decode.cached_decoder import CachedDecoder, check_decoder
 from powsm.decode.ctc_prefix import HeadColumns, PrefixScorer, Table
 from powsm.decode.profile import SearchOptions
 from powsm.errors import PowsmError
+from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.features import on_device
 from powsm.model.s2t_ctc import PowsmCtcModel
 
@@ -196,7 +197,9 @@ class Searcher:
         head = self._model.ctc.ctc_lo
         if self._is_pre_beam:
             return HeadColumns(head, memory)
-        return Table(F.log_softmax(head(memory).float(), dim=-1))
+        log_probs = F.log_softmax(head(memory).float(), dim=-1)
+        is_of_phones = isinstance(head, PhoneLinear)
+        return Table(head.of_text(log_probs) if is_of_phones else log_probs)
 
     def _length_limits(
         self, lens: Tensor, minlenratio: float, scores: Table | HeadColumns | None

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 import torch
 import torch.nn.functional as F
 
+from powsm.tasks import WORD_START
 from powsm.vocabulary.phone_sets import is_phone
 
 _NEVER = -1e4  # logit of a token that is not in the head; its probability is 0
@@ -51,6 +52,9 @@ class PhoneColumns(torch.nn.Module):
 class PhoneLinear(torch.nn.Linear):
     """The last layer of a CTC head, with rows for blank, `<unk>` and the phones.
 
+    Targets of phones begin with `▁`, as texts of the decoder do; it has no row, so that
+    the row of `<unk>` learns where it is, and scores it beside a decoder.
+
     Args:
         size: width of the encoder.
         tokens: all tokens of the model; blank is the first.
@@ -60,17 +64,27 @@ class PhoneLinear(torch.nn.Linear):
         columns = PhoneColumns(tokens)
         super().__init__(size, len(columns.kept))
         self.columns = columns
+        self._start = tokens.index(WORD_START) if WORD_START in tokens else None
+        self._unknown = tokens.index("<unk>")
 
     def of_tokens(self, token_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights (..., D) and biases (...) of the logits of any tokens (...)."""
         rows = self.columns.rows(token_ids)
         has_own = self.columns.kept[rows] == token_ids
+        if self._start is not None:
+            has_own |= token_ids == self._start
         bias = self.bias[rows].masked_fill(~has_own, _NEVER)
         return self.weight[rows] * has_own[..., None], bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of all tokens (..., V) from hidden states (..., D)."""
         return self.columns.spread(self.compact(hidden))
+
+    def of_text(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (..., V) by which texts of a decoder are scored."""
+        if self._start is not None:
+            log_probs[..., self._start] = log_probs[..., self._unknown]
+        return log_probs
 
     def compact(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of the head's own rows."""

@@ -57,12 +57,14 @@ def text_encoder(args: argparse.Namespace) -> Callable[[dict], dict]:
         "text_prev": tokenizer.encode,
         "text_ctc": tokenizer.encode,
     }
-    if args.ctc_target.startswith(code_points.PREFIX):
-        if dict(args.model_conf).get("ctc_vocab") == "phones":
-            raise ConfigError(
-                f"ctc_target {args.ctc_target} needs more tokens than phones; leave "
-                "model_conf.ctc_vocab out"
-            )
+    is_of_points = args.ctc_target.startswith(code_points.PREFIX)
+    of_phones = dict(args.model_conf).get("ctc_vocab") == "phones"
+    if of_phones and (is_of_points or args.ctc_target == "text"):
+        raise ConfigError(
+            f"ctc_target {args.ctc_target} needs more tokens than phones; leave "
+            "model_conf.ctc_vocab out"
+        )
+    if is_of_points:
         encode["text_ctc"] = code_points.CodePoints(tokenizer.token_list).encode
 
     def encode_example(example: dict[str, str]) -> dict[str, np.ndarray]:

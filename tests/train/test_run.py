@@ -23,7 +23,9 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny_model import SETTINGS, make_args, make_corpus, make_tokens
 
+from powsm.decode.profile import SearchOptions
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.search import Searcher
 from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.find import find_model
 from powsm.model.s2t import PowsmModel, PowsmTask
@@ -698,6 +700,16 @@ def test_ctc_over_phones_alone_is_decoded_here_and_refused_by_stock(corpus, tmp_
         memory, _ = recogniser.encode([torch.zeros(16000)])
         log_probs = recogniser.model.ctc.log_softmax(memory)
     assert log_probs.shape[-1] == len(tokens)
+    # phones as the decoder says them begin with ▁; without a score for it by CTC, joint
+    # search ended every text before it began
+    text = [tokens.index(t) for t in ("▁", "/p/", "/a/")]
+    for pre_beam in (True, False):
+        searcher = Searcher(recogniser.model, SearchOptions(ctc_weight=0.3))
+        searcher._is_pre_beam = pre_beam
+        with torch.inference_mode():
+            scores = searcher._ctc_scores(memory)
+            said = scores.columns(torch.tensor([[text]]), memory.size(1))
+        assert (said.exp().sum(-1) > 0).all()
     stock = "import sys; from espnet2.tasks.s2t import S2TTask as T; "
     stock += "T.build_model_from_file(sys.argv[1])"
     done = subprocess.run(
@@ -706,6 +718,13 @@ def test_ctc_over_phones_alone_is_decoded_here_and_refused_by_stock(corpus, tmp_
         text=True,
     )
     assert done.returncode != 0 and "powsm" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("target", ["code_points", "text"])
+def test_ctc_over_phones_alone_learns_no_other_targets(corpus, tmp_path, target):
+    conf = SETTINGS["model_conf"] | {"ctc_vocab": "phones"}
+    with pytest.raises(ConfigError, match=f"ctc_target {target} needs more tokens"):
+        run(corpus, tmp_path, ctc_target=target, model_conf=conf)
 
 
 @pytest.mark.parametrize("target", ["phones_with_length", "code_points", "text"])
