@@ -178,11 +178,20 @@ def speak(
             lines += [
                 f"(say {_quoted(text)} {_quoted(str(file))})"
                 for text, file in zip(texts, files, strict=True)
+                if _can_write(text, voice.encoding)  # a letter less is another word
             ]
             script = Path(folder, "say.scm")
-            script.write_text("\n".join(lines), voice.encoding, errors="ignore")
+            script.write_text("\n".join(lines), voice.encoding)
             subprocess.run(["festival", "-b", str(script)], capture_output=True)
         return [read_recording(f) if f.exists() else None for f in files]
+
+
+def _can_write(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _quoted(text: str) -> str:

@@ -14,7 +14,7 @@ from powsm.errors import PowsmError
 PAGE = """<page xmlns="http://projectmallard.org/1.0/"><p>{}</p></page>"""
 SENTENCES = {
     "C": ["Open it", 'The "name"', "Close a file"],
-    "it": ["Apri il file", "È qui"],
+    "it": ["Apri il file", "È qui", "Œufs ș"],  # the last is not in latin-1
 }
 # like both programs: a tone of a tenth of a second a word; nothing for "a file"
 PROGRAM = """#!{python}
@@ -91,7 +91,7 @@ def test_each_voice_says_the_sentences_of_its_language(guide, monkeypatch):
     assert clips["slt-0000"].ipa.isascii() is False
     left_out = selection.left_out
     assert left_out["slt"]["not_said"] == 1 and left_out["slt"]["digits"] == 1
-    assert left_out["lp_diphone"]["not_said"] == 0
+    assert left_out["lp_diphone"]["not_said"] == 1
 
 
 def test_a_voice_stops_at_its_share_and_a_seed_gives_the_same(guide, monkeypatch):
