@@ -52,20 +52,20 @@ def run(options: argparse.Namespace) -> None:
             "nothing to weigh by: give --phone_temperature above 1, or --decoded with "
             "--most_pfer"
         )
-    n_utts, scores = 0, _scores(options.set, options.decoded)
-    counts = count_phones(dump_phones(options.set))
-    weights: dict[str, float] = {}
-    left_out = 0
-    for utt_id, weight in balance_phones(
-        dump_phones(options.set), counts, options.phone_temperature, options.most
-    ):
-        n_utts += 1
-        if scores.get(utt_id, 0.0) > (options.most_pfer or 0.0):
-            weight, left_out = 0.0, left_out + 1
-        if weight != 1.0:
-            weights[utt_id] = weight
+    scores = _scores(options.set, options.decoded)
+    weights = {u: 0.0 for u, pfer in scores.items() if pfer > options.most_pfer}
+    n_utts, left_out = sum(1 for _ in dump_phones(options.set)), len(weights)
     if left_out == n_utts:
         raise PowsmError(f"{options.set}: all {n_utts:,} utterances would be left out")
+
+    def kept():  # which alone are balanced
+        rows = dump_phones(options.set)
+        return ((utt_id, said) for utt_id, said in rows if utt_id not in weights)
+
+    counts = count_phones(kept())
+    temperature, most = options.phone_temperature, options.most
+    balanced = list(balance_phones(kept(), counts, temperature, most))
+    weights |= {utt_id: weight for utt_id, weight in balanced if weight != 1.0}
     write_scp(options.out, ((u, f"{weights[u]:.4g}") for u in sorted(weights)))
     used = [w for w in weights.values() if w > 0]
     log.info(
