@@ -117,7 +117,7 @@ def check_batches(
         PowsmError: an utterance is longer than a batch of a variant; names the variant.
     """
     from powsm.prepare.index import ExampleIndex, build_index
-    from powsm.train.batches import check_longest
+    from powsm.train.batches.plan import check_longest
 
     train = options.dump / "train"
     build_index(train)

@@ -55,7 +55,7 @@ def get_parser(model: str | None = None) -> argparse.ArgumentParser:
         # utterances: one encoder pass for all examples of a recording, batches by
         # length; published: one row per example, fixed window (the public recipe)
         "iterator": {"choices": ("utterances", "published"), "default": "utterances"},
-        # powsm.train.batches.BatchOptions, for iterator utterances
+        # powsm.train.batches.options.BatchOptions, for iterator utterances
         "batch_conf": {"action": NestedDictAction, "default": {}},
         # how often utterances come in a pass, powsm.prepare.weights; default: once
         "utt2weight": {"type": str_or_none},

@@ -20,7 +20,8 @@ from powsm.prepare.weights import times_of
 from powsm.settings import ConfigError
 from powsm.tasks import NA_SYM, NO_TIME_SYM, PHONES, TASKS, task_of, tasks_writing
 from powsm.train.augment.apply import Augmenter, at_speed
-from powsm.train.batches import BatchOptions, Key, PassPlan, plan_pass
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import Key, PassPlan, plan_pass
 from powsm.vocabulary import code_points
 from powsm.vocabulary.tokenizer import Tokenizer
 

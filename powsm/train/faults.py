@@ -14,7 +14,7 @@ from powsm.model.build import CTC_ONLY_MODELS, task_of_model
 from powsm.settings import fits, hint_name, is_number, nearest, unknown_keys, value_at
 from powsm.tasks import TASKS
 from powsm.train.augment import settings as augmentation
-from powsm.train.batches import BatchOptions
+from powsm.train.batches.options import BatchOptions
 from powsm.train.parts import adapters
 
 

@@ -44,7 +44,8 @@ from powsm.model.s2t_ctc import PowsmCtcModel, set_language_dropout
 from powsm.prepare.index import ExampleIndex
 from powsm.train.augment.apply import Augmenter
 from powsm.train.augment.settings import Augment
-from powsm.train.batches import PLAN_VERSION, BatchOptions
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import PLAN_VERSION
 from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 from powsm.train.loader import UtteranceLoader
 from powsm.train.memory import (

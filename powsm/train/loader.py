@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from powsm.errors import PowsmError
 from powsm.model.batch import Batch
 from powsm.model.layout import LayoutMaker
-from powsm.train.batches import BatchOptions, PassPlan
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import PassPlan
 from powsm.train.dataset import UtteranceDataset, collate
 
 # What asks training to save and end.

@@ -36,7 +36,8 @@ import soundfile
 
 from powsm.audio import SAMPLE_RATE
 from powsm.prepare.index import ExampleIndex, build_index
-from powsm.train.batches import BatchOptions, plan_pass
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import plan_pass
 from powsm.train.dataset import UtteranceDataset
 from powsm.train.loader import UtteranceLoader
 

@@ -51,7 +51,7 @@ from powsm.prepare.index import ExampleIndex
 from powsm.settings import load_yaml
 from powsm.tasks import examples
 from powsm.train import config
-from powsm.train.batches import BatchOptions
+from powsm.train.batches.options import BatchOptions
 from powsm.train.dataset import UtteranceDataset
 from powsm.train.lit import text_encoder
 from powsm.train.loader import UtteranceLoader

@@ -16,7 +16,8 @@ from powsm.train.augment import apply
 from powsm.train.augment.apply import Augmenter, at_speed
 from powsm.train.augment.noise import NoiseFolder, pink, white
 from powsm.train.augment.settings import Augment, faults
-from powsm.train.batches import BatchOptions, Key, plan_pass
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import Key, plan_pass
 from powsm.train.dataset import TOO_FAST, UtteranceDataset, collate
 from powsm.train.loader import UtteranceLoader
 from powsm.train.run import train

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from powsm.errors import PowsmError
-from powsm.train.batches import (
-    BatchOptions,
-    plan_pass,
-    sample_languages,
-    sample_weighted,
-)
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import plan_pass
+from powsm.train.batches.sampling import sample_languages, sample_weighted
 
 SECOND = 16_000
 

@@ -16,7 +16,7 @@ from dump_builder import make_dump
 
 from powsm.model.layout import LayoutMaker
 from powsm.prepare.index import ExampleIndex, IndexMismatchError
-from powsm.train.batches import BatchOptions
+from powsm.train.batches.options import BatchOptions
 from powsm.train.dataset import UtteranceDataset, collate
 from powsm.train.loader import (
     LoadingError,

@@ -15,7 +15,7 @@ from tiny_model import SETTINGS, make_args, make_tokens
 
 from powsm.model.s2t import PowsmModel
 from powsm.train import memory
-from powsm.train.batches import BatchOptions
+from powsm.train.batches.options import BatchOptions
 from powsm.train.dataset import collate
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import TrainingError, UpdateInParts

@@ -16,7 +16,8 @@ from powsm.audio import SAMPLE_RATE
 from powsm.model.s2t import PowsmTask
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import load_with_base
-from powsm.train.batches import BatchOptions, plan_pass
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import plan_pass
 from powsm.train.dataset import UtteranceDataset, collate, text_encoder
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from powsm.errors import PowsmError
 from powsm.files.audio_places import AudioRef, read_bytes
 from powsm.prepare.index import ExampleIndex
 from powsm.train import config
-from powsm.train.batches import BatchOptions, plan_pass
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.plan import plan_pass
 
 MOST_S = 30.0  # seconds that the disk is asked for
 # Seconds of audio that a GPU trains on in a second, at the published size: estimated,

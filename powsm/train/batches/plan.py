@@ -1,4 +1,4 @@
-"""Which utterances make which batch: by length, shuffled, known from a counter.
+"""All batches of a pass: by length, shuffled, known from a counter.
 
 The unit is the utterance: its audio is read and encoded once, and all its examples
 (pr, asr, g2p, p2g) come with it; the published recipe has them as independent rows.
@@ -6,7 +6,7 @@ The unit is the utterance: its audio is read and encoded once, and all its examp
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,104 +15,12 @@ import numpy as np
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
 from powsm.files.compiled import jit
+from powsm.train.batches.options import BatchOptions
+from powsm.train.batches.sampling import sample_pass
 
 PLAN_VERSION = 2  # to be raised when a pass with the same options becomes another one
 _POOL = 100_000  # utterances shuffled together before they are sorted by length
 _OF_SPEED = 1  # number of the draw of speeds, independent of the order
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How utterances become batches and batches become updates.
-
-    Args:
-        batch_seconds: most seconds of audio, padding included, in one batch, or `auto`:
-            `update_seconds` divided among the batches of an update, whatever the GPU's
-            memory is; batches of lengths that it does not hold are taken in parts, as
-            many as a trial finds.
-        update_batches: batches per optimiser update, over all ranks together: the
-            effective batch does not depend on how many GPUs there are; a number of
-            ranks that does not divide it cuts the update finer. Four or more
-            make updates of equally many utterances; an update of one batch holds as
-            many as its length allows, so that short ones weigh less over a pass.
-        update_seconds: most seconds of an update, where batch_seconds is `auto`.
-        language_temperature: T of sampling languages by (their hours)^(1/T): 1 takes
-            every utterance once a pass, 2 the square root of the hours; a pass keeps
-            its hours.
-        window_share: share of the utterances that get silence before and after, up
-            to a random length within `window_s`, counted as real frames; stock
-            ESPnet inference pads every clip to the window.
-        window_s: that window in seconds.
-        shards_together: a batch takes its utterances from at most so many shards,
-            drawn anew for every pass; 0 is from all. Few make a batch of one corpus.
-        seed: of the order; with the pass it fixes every batch.
-    """
-
-    batch_seconds: float | str = 100.0
-    update_batches: int = 1
-    update_seconds: float | None = None
-    language_temperature: float = 1.0
-    window_share: float = 0.0
-    window_s: float = 20.0
-    shards_together: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.batch_seconds, str) and self.batch_seconds != "auto":
-            raise PowsmError(
-                f"batch_seconds is {self.batch_seconds!r}, expected a number or auto"
-            )
-        if (self.batch_seconds == "auto") != (self.update_seconds is not None):
-            raise PowsmError(
-                f"batch_seconds is {self.batch_seconds}, update_seconds "
-                f"{self.update_seconds}: auto needs it, a number excludes it"
-            )
-        if not self.language_temperature > 0:
-            raise PowsmError(
-                f"language_temperature is {self.language_temperature}, expected more "
-                "than 0: 1 leaves the languages as they are"
-            )
-        for name, value, is_right, expected in (
-            (
-                "update_batches",
-                self.update_batches,
-                self.update_batches >= 1,
-                "1 or more",
-            ),
-            ("window_share", self.window_share, 0 <= self.window_share <= 1, "0 to 1"),
-            ("window_s", self.window_s, self.window_s >= 0, "0 or more"),
-            (
-                "shards_together",
-                self.shards_together,
-                self.shards_together >= 0,
-                "0 or more",
-            ),
-        ):
-            if not is_right:
-                raise PowsmError(f"{name} is {value}, expected {expected}")
-        for name in ("batch_seconds", "update_seconds"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not value > 0:
-                raise PowsmError(f"{name} is {value}, expected more than 0")
-
-    def shared_by(self, n_ranks: int) -> "BatchOptions":
-        """These options, with an update in as many batches as ranks can share.
-
-        As they are where `update_batches` is a multiple of `n_ranks`; otherwise the
-        same seconds of an update in more, and shorter, batches. `auto` becomes seconds.
-        """
-        n_batches = -(-self.update_batches // n_ranks) * n_ranks
-        seconds = self.update_seconds
-        if seconds is None:
-            if n_batches == self.update_batches:
-                return self
-            seconds = self.batch_seconds * self.update_batches
-        return replace(
-            self,
-            batch_seconds=seconds / n_batches,
-            update_batches=n_batches,
-            update_seconds=None,
-        )
 
 
 @jit
@@ -234,67 +142,6 @@ class PassPlan:
         return key._replace(speed=round(float(self.draws.speed[i]), 6), draw=draw)
 
 
-def sample_languages(
-    n_samples: np.ndarray,
-    langs: np.ndarray,
-    temperature: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Utterance numbers of a pass in which languages have hours^(1/temperature).
-
-    A language that is wanted 2.3 times comes whole twice, and three tenths of its
-    utterances, drawn anew for every pass, once more.
-
-    Args:
-        n_samples: length of each utterance (n,).
-        langs: a number for the language of each utterance (n,).
-        temperature: see `BatchOptions`.
-        rng: of this pass.
-
-    Returns:
-        About n utterance numbers int32, shuffled.
-    """
-    lang, times = _times_of_languages(n_samples, langs, temperature)
-    chosen = []
-    for number, often in enumerate(times):
-        mine = np.flatnonzero(lang == number)
-        whole = int(often)
-        rest = round((often - whole) * mine.size)
-        chosen += [np.tile(mine, whole), rng.permutation(mine)[:rest]]
-    return rng.permutation(np.concatenate(chosen)).astype(np.int32)
-
-
-def _times_of_languages(
-    n_samples: np.ndarray, langs: np.ndarray, temperature: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each utterance's language, and how often each language comes."""
-    _, lang = np.unique(langs, return_inverse=True)
-    hours = np.bincount(lang, weights=n_samples)
-    wanted = hours ** (1.0 / temperature)
-    return lang, wanted / wanted.sum() * hours.sum() / hours
-
-
-def sample_weighted(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Utterance numbers of a pass in which each comes as often as it is wanted.
-
-    One that is wanted 2.3 times comes twice and, with a chance of 0.3, once more; how
-    many there are in all differs by less than one from pass to pass.
-
-    Args:
-        times: how often each utterance is wanted (n,).
-        rng: of this pass.
-
-    Returns:
-        Utterance numbers int32, shuffled.
-    """
-    whole = np.floor(times).astype(np.int64)
-    order = rng.permutation(times.size)
-    steps = np.floor(np.cumsum((times - whole)[order]) + rng.random())
-    once_more = order[np.diff(steps, prepend=0.0) > 0]
-    chosen = np.concatenate([np.repeat(np.arange(times.size), whole), once_more])
-    return rng.permutation(chosen).astype(np.int32)
-
-
 def plan_pass(
     n_samples: np.ndarray,
     options: BatchOptions,
@@ -328,25 +175,10 @@ def plan_pass(
             to less than one utterance.
     """
     rng = np.random.default_rng([options.seed, pass_number])
-    n = len(n_samples)
     most = int(options.batch_seconds * SAMPLE_RATE)
     check_longest(n_samples, speeds or (), options.batch_seconds)
     # int32 throughout: with 8 million utterances every array counts
-    temperature = options.language_temperature
-    if times is not None:
-        if temperature != 1.0:
-            lang, often = _times_of_languages(times * n_samples, langs, temperature)
-            times = times * often[lang]
-        if times.sum() < 1:
-            raise PowsmError(
-                f"the weights of {n} utterances add up to {times.sum():.2g}, so that "
-                "a pass may have none; raise them"
-            )
-        utts = sample_weighted(times, rng)
-    elif temperature != 1.0:
-        utts = sample_languages(n_samples, langs, temperature, rng)
-    else:
-        utts = rng.permutation(n).astype(np.int32)
+    utts = sample_pass(n_samples, options.language_temperature, langs, times, rng)
     n = utts.size
     pools = np.arange(0, n, _POOL)
     if options.shards_together:
