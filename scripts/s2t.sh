@@ -289,10 +289,12 @@ train=(powsm train ${trainer:+--trainer "${trainer}"}
 if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     start=("${launcher[@]}")
     gpus=${ngpu}
+    gpus_here=${ngpu}
     if [[ ${cmd_backend} == slurm ]]; then
         set_jobs "${exp}" --ranks
         start=("${jobs[@]}")
         gpus='{gpus}'
+        gpus_here=0  # a login node has none
     fi
     stage_11=("${exp}" "${dump}"/{train,dev}/{wav.scp,text} "${token_dir}"
         "${stats_dir}" "${config}" --
@@ -302,7 +304,7 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     if [[ -n ${wanted} ]]; then
         # asked before a byte is written in a folder with weights
         [[ -z $(find -L "${exp}" -name '*.pth' -o -name '*.ckpt' 2>/dev/null) ]] ||
-            run_command "${train[@]}" --dry_run --set "ngpu=${ngpu}" "${init[@]}" \
+            run_command "${train[@]}" --dry_run --set "ngpu=${gpus_here}" "${init[@]}" \
                 "${set[@]}"
         mkdir -p "${exp}"
         # the same settings, from this stage on; ${exp}/run.sh takes more options

@@ -169,6 +169,7 @@ if name == "current":  # which no stand-in can answer
     os.execv(sys.executable, [*real, *sys.argv[1:]])
 options = dict(zip(arguments[::2], arguments[1::2]))
 if "--dry_run" in arguments:  # which writes nothing
+    print(name, *arguments, file=sys.stderr)
     sys.exit(os.environ.get("REFUSE"))
 with open("calls.log", "a") as log:
     print(name, *arguments, file=log)
@@ -606,6 +607,14 @@ def test_slurm_submits_stages_1_4_11_and_12(recipe):
     assert "powsm ranks" not in plan
     plan = recipe("--dry_run", "--stage", "11", "--trainer", "espnet").stdout
     assert "/log/stage11 --ranks -- powsm train --trainer espnet" in plan
+
+
+def test_training_by_slurm_goes_on_from_a_machine_without_gpus(finished):
+    (finished.folder / "cmd.sh").write_text("cmd_backend=slurm\n")
+    options = ("--stage", "11", "--stop_stage", "11", "--ngpu", "4")
+    done = finished(*options, FAIL="submit")
+    assert finished.calls() == ["submit"]
+    assert "train " in done.stderr and "--dry_run --set ngpu=0" in done.stderr
 
 
 def test_unknown_backend_is_told(recipe):

@@ -134,10 +134,13 @@ def device(wanted: str | None) -> str:
     kind, _, number = ("cpu" if wanted is None else wanted).partition(":")
     if kind not in ("cpu", "cuda") or not (number.isdecimal() or wanted in _DEVICES):
         raise PowsmError(f"--device {wanted}: expected cpu, cuda or cuda:N")
-    if kind == "cuda" and int(number or "0") >= torch.cuda.device_count():
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda":  # one for each process
+        number = os.environ.get("LOCAL_RANK", "0")
+        name = f"cuda:{number}"
+    if name.startswith("cuda") and int(number) >= torch.cuda.device_count():
         raise PowsmError(
-            f"--device {wanted}: PyTorch finds {torch.cuda.device_count()} GPUs here: "
+            f"--device {name}: PyTorch finds {torch.cuda.device_count()} GPUs here: "
             "see nvidia-smi, or take --device cpu (of run.sh: --ngpu 0)"
         )
-    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name
+    return name

@@ -13,6 +13,9 @@ from dump_builder import make_dump
 from powsm_command import POWSM, run_verb
 from tiny_model import make_experiment, make_tokens
 
+from powsm.cli.options import device
+from powsm.errors import PowsmError
+
 N_UTTS = 60
 
 
@@ -113,6 +116,18 @@ def test_two_processes_of_torchrun_give_the_bytes_of_one(corpus, whole, tmp_path
         capture_output=True,
     )
     assert (result(tmp_path) / "hyp.jsonl").read_bytes() == whole
+
+
+def test_more_ranks_than_gpus_are_refused_in_a_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device("cuda") == device(None) == "cuda:1"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert device("cpu") == "cpu"
+    for wanted in ("cuda", None):
+        with pytest.raises(PowsmError, match="--device cuda:2: PyTorch finds 2 GPUs"):
+            device(wanted)
 
 
 def test_shards_of_a_job_array_are_merged_once_all_are_there(corpus, whole, tmp_path):
