@@ -149,12 +149,30 @@ class ResumableCheckpoint(ModelCheckpoint):
         self._every_n_epochs = 1  # which ModelCheckpoint does not take beside updates
         self._signal: int | None = None
         self._is_stopping = False
+        self._goes_on_at = 0  # updates that are done
         self._old_handlers: dict[int, object] = {}
 
     @property
     def state_key(self) -> str:
         """The same however often it saves, so that earlier files are known."""
         return type(self).__name__
+
+    def on_load_checkpoint(self, trainer, module, checkpoint: dict) -> None:
+        self._goes_on_at = checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Refuse ranks that found different checkpoints: they train different models.
+
+        Raises:
+            TrainingError: names the update of each of these ranks.
+        """
+        found = _of_ranks(trainer, self._goes_on_at)
+        if len(set(found)) > 1:
+            told = ", ".join(f"rank {rank} at {n}" for rank, n in enumerate(found))
+            raise TrainingError(
+                f"{self.dirpath}: ranks would go on from different updates ({told}); "
+                "put the experiment in a folder that all machines share"
+            )
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
@@ -243,6 +261,16 @@ def _any_rank(trainer: L.Trainer, *claims: bool) -> list[bool]:
     told = torch.tensor(claims, dtype=torch.int32, device=trainer.strategy.root_device)
     torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
     return [bool(claim) for claim in told.tolist()]
+
+
+def _of_ranks(trainer: L.Trainer, number: int) -> list[int]:
+    """A number of each rank."""
+    if trainer.world_size == 1:
+        return [number]
+    mine = torch.tensor([number], device=trainer.strategy.root_device)
+    told = [torch.empty_like(mine) for _ in range(trainer.world_size)]
+    torch.distributed.all_gather(told, mine)
+    return torch.cat(told).tolist()
 
 
 class EpochModels(L.Callback):

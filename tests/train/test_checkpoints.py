@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from powsm.train.checkpoints import (
     AtomicCheckpointIO,
+    ResumableCheckpoint,
     newest_checkpoint,
     remove_broken_off,
 )
+from powsm.train.memory import TrainingError
 
 KILLED = """
 import os, signal, sys
@@ -52,3 +56,25 @@ def test_newest_is_the_one_with_the_most_updates(tmp_path):
         path = tmp_path / f"checkpoints/step{step:09d}.ckpt"
         AtomicCheckpointIO().save_checkpoint({}, path)
     assert newest_checkpoint(tmp_path).name == "step000000010.ckpt"
+
+
+def test_ranks_that_find_different_checkpoints_are_refused(tmp_path, monkeypatch):
+    """As on machines that do not share the folder of the experiment."""
+    of_the_other = torch.tensor([0])
+
+    def all_gather(told, mine):
+        told[0].copy_(mine)
+        told[1].copy_(of_the_other)
+
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    saver = ResumableCheckpoint(dirpath=tmp_path)
+    saver.on_fit_start(trainer, None)  # both begin
+    saver.on_load_checkpoint(trainer, None, {"global_step": 6})
+    with pytest.raises(TrainingError, match=r"\(rank 0 at 6, rank 1 at 0\); put the"):
+        saver.on_fit_start(trainer, None)
+    of_the_other.fill_(6)
+    saver.on_fit_start(trainer, None)
+    trainer.world_size = 1
+    saver.on_fit_start(trainer, None)

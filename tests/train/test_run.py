@@ -418,6 +418,30 @@ def test_other_number_of_ranks_goes_on_where_the_epoch_was(
     assert_close(tmp_path / "2epoch.pth", finished / "2epoch.pth")
 
 
+def test_ranks_that_find_different_checkpoints_are_refused(corpus, finished, tmp_path):
+    """As on machines that do not share the folder of the experiment."""
+    exp = shutil.copytree(finished, tmp_path / "exp")
+    program = tmp_path / "by_rank.py"
+    program.write_text(
+        "import os, sys\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    sys.argv[sys.argv.index('--exp') + 1] += '_of_another_machine'\n"
+        "from powsm.cli.main import main\n"
+        "main()\n"
+    )
+    _, _, *arguments = command(corpus, exp, max_epoch=3)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc_per_node", "2", str(program), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "different updates (rank 0 at 6, rank 1 at 0)" in done.stderr
+    assert not (exp / "3epoch.pth").exists()
+
+
 def test_settings_with_faults_are_all_named_and_nothing_is_trained(corpus, tmp_path):
     args = command(corpus, tmp_path, max_epcoh=3, encoder_conf={"num_block": 2})
     done = subprocess.run([sys.executable, *args], capture_output=True, text=True)
