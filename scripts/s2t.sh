@@ -337,7 +337,7 @@ if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
     if [[ ${cmd_backend} == slurm ]]; then
         set_jobs "${exp}"
         run_stage "${exp}" "${inputs[@]}" -- \
-            "${jobs[@]}" "${decode[@]}" --shards '{}'
+            "${jobs[@]}" "${decode[@]}" --device '{device}' --shards '{}'
         run_stage "${exp}" "${inputs[@]}" -- "${decode[@]}" --merge
     else
         run_stage "${exp}" "${inputs[@]}" -- \

@@ -1,14 +1,20 @@
 """Run a stage's command as Slurm jobs and wait for them.
 
 In the command, {} is the member's item of --each, or for its share 0/N ... of
-the N jobs; {cpus} and {gpus} for what the stage asks for. A command without {} is one
-job. Exit status 1 when a job failed for good: the message names its log.
+the N jobs; {cpus} and {gpus} for what the stage asks for, {device} for cuda where it
+has GPUs, else cpu. A command without {} is one job. Exit status 1 when a job
+failed for good: the message names its log.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from powsm.cli.options import whole
+
+if TYPE_CHECKING:
+    from powsm.cluster.resources import Resources
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,17 +48,24 @@ def run(options: argparse.Namespace) -> None:
     items = options.each or [f"{i}/{resources.jobs}" for i in range(resources.jobs)]
     if "{}" not in program:
         items = ["the job"]
-    known = {"{cpus}": str(resources.cpus), "{gpus}": str(resources.gpus)}
-    commands = {
-        item: [fill(word, known | {"{}": item}) for word in program] for item in items
-    }
+    commands = {item: filled(program, item, resources) for item in items}
     folder = options.log
     backend = Slurm(options.stage, resources, folder, is_distributed=options.ranks)
     JobArray(options.stage, commands, backend, resources, folder).run()
 
 
-def fill(word: str, known: dict[str, str]) -> str:
-    """A word of the command with each placeholder replaced."""
+def filled(program: Sequence[str], item: str, resources: "Resources") -> list[str]:
+    """A command with its placeholders replaced."""
+    known = {
+        "{}": item,
+        "{cpus}": str(resources.cpus),
+        "{gpus}": str(resources.gpus),
+        "{device}": "cuda" if resources.gpus else "cpu",
+    }
+    return [_replaced(word, known) for word in program]
+
+
+def _replaced(word: str, known: Mapping[str, str]) -> str:
     for placeholder, value in known.items():
         word = word.replace(placeholder, value)
     return word

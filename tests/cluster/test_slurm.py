@@ -11,6 +11,7 @@ import pytest
 from powsm_command import POWSM
 from submitit.core.job_environment import SignalHandler
 
+from powsm.cli.submit import filled
 from powsm.cluster import slurm
 from powsm.cluster.resources import ClusterError, Resources, load_resources
 from powsm.cluster.slurm import Command, last_line, log_of_first_failure
@@ -80,6 +81,14 @@ def test_command_without_ranks_on_several_machines_is_refused(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "stages.11.nodes is 2, but a command without --ranks" in done.stderr
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (2, "cuda")])
+def test_placeholders_say_what_the_stage_asks_for(gpus, device):
+    resources = Resources(time_min=60, cpus=3, mem_gb=4, gpus=gpus)
+    program = ["x", "--device", "{device}", "ngpu={gpus}", "{cpus}", "--shards={}"]
+    words = ["x", "--device", device, f"ngpu={gpus}", "3", "--shards=0/4"]
+    assert filled(program, "0/4", resources) == words
 
 
 def test_machine_without_slurm_says_what_to_do(tmp_path):
