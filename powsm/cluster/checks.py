@@ -26,7 +26,8 @@ PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new
 SHARD_FILES = {"cuts": "*.jsonl.gz", "recording": "*.tar"}
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a Slurm job
 SHARED_MEMORY = Path("/dev/shm")  # through which a loader's workers hand on batches
-RANKS_MEET_S = 30.0  # seconds that ranks of one machine may take to meet
+RANKS_MEET_S = 120.0  # seconds that ranks of one machine may take to meet
+RANKS_S = 300.0  # with starting PyTorch, which a cold network disk makes slow
 SHARED_BYTES = 2e9  # 64 clips of 20 s from 4 workers, twice, and as much again
 
 
@@ -132,7 +133,7 @@ def check_gpus(wanted: int) -> list[Finding]:
         return [Finding("fault", "GPUs", str(err))]
 
 
-def check_ranks(n_ranks: int, *, cuda: bool, timeout_s: float = 60.0) -> list[Finding]:
+def check_ranks(n_ranks: int, *, cuda: bool) -> list[Finding]:
     """Whether the processes of a run on this machine meet and sum a number."""
     from powsm.cluster.ranks import ERROR
 
@@ -142,10 +143,10 @@ def check_ranks(n_ranks: int, *, cuda: bool, timeout_s: float = 60.0) -> list[Fi
     command += ["cuda" if cuda else "cpu", str(RANKS_MEET_S)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, capture_output=True, text=True, timeout=RANKS_S, check=False
         )
     except subprocess.TimeoutExpired:
-        message = f"{n_ranks} processes did not meet within {timeout_s:.0f} s"
+        message = f"{n_ranks} processes did not meet within {RANKS_S:.0f} s"
         return [Finding("fault", "ranks", message)]
     backend = "NCCL" if cuda else "gloo"
     if done.returncode == 0:
