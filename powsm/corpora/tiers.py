@@ -1,6 +1,7 @@
 """Labelled stretches of recordings, from Praat's TextGrid or ELAN's EAF."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +10,7 @@ from powsm.corpora.evaluation.textgrid import Interval, TextGridError, read_tier
 from powsm.errors import PowsmError
 
 Tiers = list[tuple[str, list[Interval]]]  # with their names
+_KINDS = ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION")  # of ELAN's annotations
 TIER_ENDINGS = (".TextGrid", ".textgrid", ".eaf")
 
 
@@ -78,21 +80,13 @@ def _read_eaf(data: bytes, path: Path) -> Tiers:
     """Tiers with their intervals; a time that an annotation does not have is NaN."""
     try:
         root = ElementTree.fromstring(data)
-        slots = {
-            slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE")) / 1000
-            for slot in root.iter("TIME_SLOT")
-            if slot.get("TIME_VALUE") is not None
-        }
+        times = _times(root)
         return [
             (
                 tier.get("TIER_ID") or "",
                 [
-                    Interval(
-                        slots.get(start, math.nan),
-                        slots.get(end, math.nan),
-                        " ".join(label.split()),
-                    )
-                    for start, end, label in _annotations(tier)
+                    Interval(*times[mark.get("ANNOTATION_ID")], _label(mark))
+                    for mark in _annotations(tier)
                 ],
             )
             for tier in root.iter("TIER")
@@ -101,7 +95,49 @@ def _read_eaf(data: bytes, path: Path) -> Tiers:
         raise TierError(f"{printable(path)}: no EAF of ELAN ({err})") from err
 
 
-def _annotations(tier: ElementTree.Element):
-    for mark in tier.iter("ALIGNABLE_ANNOTATION"):
-        label = mark.findtext("ANNOTATION_VALUE") or ""
-        yield mark.get("TIME_SLOT_REF1"), mark.get("TIME_SLOT_REF2"), label
+def _times(root: ElementTree.Element) -> dict[str | None, tuple[float, ...]]:
+    """Start and end in seconds of each annotation of a file.
+
+    One on a tier below another (ELAN's symbolic association) has the times of the one
+    that it belongs to; several that share one (a subdivision) have none.
+    """
+    slots = {
+        slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE")) / 1000
+        for slot in root.iter("TIME_SLOT")
+        if slot.get("TIME_VALUE") is not None
+    }
+    times: dict[str | None, tuple[float, ...]] = {}
+    waiting: list[tuple[str, str, bool]] = []
+    seen: set[str] = set()
+    for tier in root.iter("TIER"):
+        marks = _annotations(tier)
+        above = Counter(mark.get("ANNOTATION_REF") for mark in marks)
+        for mark in marks:
+            own, ref = mark.get("ANNOTATION_ID"), mark.get("ANNOTATION_REF")
+            if own is None or own in seen:
+                raise ValueError(f"annotation {own} is given twice, or has no name")
+            seen.add(own)
+            if ref is not None:
+                waiting.append((own, ref, above[ref] == 1))
+            else:
+                ends = (mark.get(f"TIME_SLOT_REF{n}") for n in (1, 2))
+                times[own] = tuple(slots.get(end, math.nan) for end in ends)
+    while waiting:
+        later = [row for row in waiting if row[1] not in times]
+        if len(later) == len(waiting):
+            raise ValueError(
+                f"{later[0][0]} refers to {later[0][1]}, which is not there"
+            )
+        for own, ref, alone in waiting:
+            if ref in times:
+                times[own] = times[ref] if alone else (math.nan, math.nan)
+        waiting = later
+    return times
+
+
+def _annotations(tier: ElementTree.Element) -> list[ElementTree.Element]:
+    return [mark for kind in _KINDS for mark in tier.iter(kind)]
+
+
+def _label(mark: ElementTree.Element) -> str:
+    return " ".join((mark.findtext("ANNOTATION_VALUE") or "").split())

@@ -12,6 +12,7 @@ from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 
 from powsm.files.whole import atomic_write, write_whole
 from powsm.languages import LANGUAGES, lang_sym
+from powsm.model.ctc_heads import PhoneColumns
 from powsm.model.find import CheckpointError, find_model
 from powsm.model.weights import load_weights, read_weights
 from powsm.settings import load_yaml
@@ -69,29 +70,42 @@ def regrow(
 ) -> dict[str, torch.Tensor]:
     """Weights of a vocabulary `old` for a vocabulary `new`, by token.
 
+    A CTC head of phones alone has rows for these, and stays one.
+
     Raises:
         CheckpointError: a parameter does not have one row for each old token.
     """
-    number = {token: i for i, token in enumerate(old)}
-    of_kind: dict[str, list[int]] = {}
-    for i, token in enumerate(old):
-        of_kind.setdefault(token_kind(token), []).append(i)
-    sources = [
-        [number[token]] if token in number else of_kind[token_kind(token)]
-        for token in new
-    ]
     grown = dict(state)
     for name, axis in TOKEN_AXIS.items():
         if name not in state:
             continue
-        rows = state[name].movedim(axis, 0)
-        if len(rows) != len(old):
+        rows, tokens = state[name].movedim(axis, 0), (old, new)
+        if name.startswith("ctc.") and len(rows) != len(old):
+            tokens = _of_phones(old), _of_phones(new)
+        if len(rows) != len(tokens[0]):
             raise CheckpointError(
                 f"{name} is for {len(rows)} tokens, the vocabulary has {len(old)}"
             )
-        rows = torch.stack([rows[source].mean(0) for source in sources])
+        rows = torch.stack([rows[source].mean(0) for source in _sources(*tokens)])
         grown[name] = rows.movedim(0, axis).contiguous()
     return grown
+
+
+def _of_phones(tokens: Sequence[str]) -> list[str]:
+    """What a CTC head of phones alone speaks of a vocabulary."""
+    return [tokens[i] for i in PhoneColumns(tokens).kept]
+
+
+def _sources(old: Sequence[str], new: Sequence[str]) -> list[list[int]]:
+    """The rows of `old` whose mean each of `new` is: its own, or all of its kind."""
+    number = {token: i for i, token in enumerate(old)}
+    of_kind: dict[str, list[int]] = {}
+    for i, token in enumerate(old):
+        of_kind.setdefault(token_kind(token), []).append(i)
+    return [
+        [number[token]] if token in number else of_kind[token_kind(token)]
+        for token in new
+    ]
 
 
 def start_from(source: str, dump_set: Path, out: Path, *, extend_vocab: bool) -> str:

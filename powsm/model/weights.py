@@ -121,6 +121,8 @@ def load_weights(
     faults += [
         f"{name} has shape {tuple(state[name].shape)}, the configuration wants "
         f"{tuple(value.shape)}"
+        + " (model_conf.ctc_vocab: of all tokens, or of phones alone)"
+        * name.startswith("ctc.ctc_lo.")
         for name, value in own.items()
         if name in state and state[name].shape != value.shape
     ]

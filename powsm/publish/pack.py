@@ -32,6 +32,7 @@ from powsm.files.whole import (
     read_json,
     sha256_file,
     sweep_files,
+    write_whole,
 )
 from powsm.model.find import (
     CONFIG_KEY,
@@ -123,8 +124,22 @@ def pack(
         (folder / CARD).write_text(card, encoding="utf-8")
         _compare(folder, state)
         _archive(folder, archive)
+        _keep_card(exp, card)
     n_parameters = sum(p.numel() for p in model.parameters())
     return Packed(exp / "packed", archive, n_parameters)
+
+
+def _keep_card(exp: Path, card: str) -> None:
+    """Keep the card of an earlier packing where it is another: people write in it."""
+    written = exp / "packed" / CARD
+    if written.is_file() and (earlier := written.read_bytes()) != card.encode():
+        kept = exp / f"before.{CARD}"
+        write_whole(kept, earlier)
+        log.warning(
+            "%s: written anew; what it was, with all that was written into it, is in "
+            "%s",
+            *(written, kept),
+        )
 
 
 def _fill(
@@ -301,7 +316,7 @@ def check_with_stock(packed: Packed, files: ModelFiles, clip: Path, lang: str) -
     Args:
         files: the unpacked model.
         clip: an audio file, 16 kHz.
-        lang: ISO 639-3 of it, with a token of its own.
+        lang: ISO 639-3 of it, with a token of its own, or `unk`.
 
     Returns:
         What both say, by task, and under `phonemize` what that command of ESPnet says

@@ -180,6 +180,9 @@ class Scores:
         """A pooled rate: percent, but phones for `mean_hamming`.
 
         NaN if there is nothing to divide by, such as no reference phone in the set.
+
+        Raises:
+            ScoreError: a rate that there is not, or of words where phones were scored.
         """
         numerator, denominator = self._fraction(rate)
         total = denominator.sum()
@@ -305,7 +308,11 @@ class Scores:
 
     def _fraction(self, rate: str) -> tuple[np.ndarray, np.ndarray]:
         """Numerator and denominator of each utterance, whole numbers both."""
-        how = RATES[rate]
+        how = RATES.get(rate)
+        if how is None or not self.columns.keys() >= {*how.numerator, how.denominator}:
+            raise ScoreError(
+                f"rate {rate!r}: not of these scores, which have {' '.join(self.rates)}"
+            )
         numerator = sum(self.columns[name] for name in how.numerator)
         return numerator, how.units * self.columns[how.denominator]
 

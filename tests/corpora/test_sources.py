@@ -23,7 +23,7 @@ from powsm.corpora.shar import find_shards
 from powsm.corpora.small.write_shar import Clip, write_corpus
 from powsm.corpora.sources.item import SourceError
 from powsm.corpora.sources.manifests import items_of_kaldi, items_of_lhotse
-from powsm.corpora.sources.tables import items_of_csv
+from powsm.corpora.sources.tables import items_of_csv, items_of_dataset
 from powsm.decode.align_files import Segment, eaf, textgrid
 from powsm.files.audio_places import _open_file
 from powsm.prepare.audit import report
@@ -440,6 +440,34 @@ def test_table_whose_texts_would_be_cut_is_refused(tmp_path, content, fault):
         list(items_of_csv(tmp_path / "t.csv"))
 
 
+def test_quote_that_is_left_open_takes_no_rows(recordings, tmp_path):
+    table = copy(recordings, tmp_path / "source") / "t.csv"
+    table.write_text('path,text\n\nu9.wav,zero\nu0.wav,"uno\nu1.wav,due\n')
+    assert list(items_of_csv(table)) == [
+        f"{table}:3: {table.parent}/u9.wav: no such file",
+        f"{table}:5: a line break in a field; close the quotation mark, or take the "
+        "line break out",
+    ]
+
+
+def test_lists_of_phones_are_joined(recordings, tmp_path):
+    """As a Hugging Face dataset and cuts of lhotse may have them."""
+    phones = ["p", "a", "tʰ"]
+    source = as_dataset(recordings, tmp_path / "dataset")
+    rows = [{"audio": {"bytes": b"RIFF", "path": "u0.wav"}, "phones": phones}]
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(source / "data-00000.arrow", table.schema) as file:
+        file.write_table(table)
+    assert [item.ipa for item in items_of_dataset(source)] == ["p a tʰ"]
+    cuts_of_stereo(
+        tmp_path,
+        lambda cut: cut.map_supervisions(
+            lambda said: replace(said, custom={"phones": phones})
+        ),
+    )
+    assert [item.ipa for item in items_of_lhotse(tmp_path)] == ["p a tʰ"] * 2
+
+
 def test_columns_in_capitals_are_read(recordings, tmp_path):
     table = copy(recordings, tmp_path / "source") / "t.csv"
     table.write_text("path, Text,Split,LANG\nu0.wav,uno,Test,it\nu1.wav,due,dev,it\n")
@@ -523,6 +551,10 @@ BAD = {
     ),
     "no path": (lambda s: [_made(s / "a.csv", "text\na\n"), "mine"], "no column path"),
     "no tier": (lambda s: [s, "mine", "--tier", "a"], "4 faults, see above"),
+    "tier of a table": (
+        lambda s: [_made(s / "a.csv", "path,text\n"), "mine", "--tier", "a"],
+        "--tier: not used, ",
+    ),
     "no Arrow": (
         lambda s: [
             _made(

@@ -94,3 +94,38 @@ def test_annotation_without_a_time_is_told(annotated):
     with pytest.raises(TierError, match="has no time of its own at one end"):
         read_stretches(annotated, "Spk 1")
     assert read_stretches(annotated, "notes") == ("notes", [])
+
+
+def with_children(path, *rows):
+    """An EAF with words on a tier, and a tier below: (id, of what, label)."""
+    said = [Segment("la casa", 0.0, 0.5, 1.0), Segment("bianca", 0.5, 1.0, 1.0)]
+    marks = "".join(
+        f'<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="{own}" ANNOTATION_REF="{ref}">'
+        f"<ANNOTATION_VALUE>{label}</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>"
+        for own, ref, label in rows
+    )
+    tier = f'<TIER TIER_ID="ipa" PARENT_REF="words">{marks}</TIER>'
+    text = eaf({"words": said}).replace("<TIER ", f"{tier}<TIER ", 1)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_tier_below_another_has_its_times(tmp_path):
+    """The symbolic association of ELAN, on which transcriptions often are."""
+    path = with_children(tmp_path / "a.eaf", ("b1", "a1", "kaza"), ("b2", "a2", "b"))
+    rows = [(0.0, 0.5, "kaza"), (0.5, 1.0, "b")]
+    assert read_stretches(path, "ipa") == ("ipa", rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([("b1", "a1", "la"), ("b2", "a1", "kaza")], "has no time of its own"),
+        ([("b1", "a7", "la")], "b1 refers to a7, which is not there"),
+        ([("b1", "b2", "la"), ("b2", "b1", "la")], "b1 refers to b2"),
+        ([("a1", "a2", "la")], "annotation a1 is given twice"),
+    ],
+)
+def test_tier_below_another_without_times_is_told(tmp_path, rows, fault):
+    with pytest.raises(TierError, match=fault):
+        read_stretches(with_children(tmp_path / "a.eaf", *rows), "ipa")

@@ -8,8 +8,9 @@ import sentencepiece
 import torch
 from dump_builder import make_dump
 from published_model import make_published
-from tiny_model import make_args, make_experiment, make_tokens
+from tiny_model import SETTINGS, make_args, make_experiment, make_tokens
 
+from powsm.model.build import task_of_model
 from powsm.model.find import CheckpointError
 from powsm.model.s2t import PowsmTask
 from powsm.model.start_from import (
@@ -57,6 +58,29 @@ def test_conditioning_layer_grows_by_columns():
     state = {"encoder.conditioning_layer.weight": torch.arange(8.0)[None]}
     grown = regrow(state, OLD, NEW)["encoder.conditioning_layer.weight"]
     assert grown.tolist() == [[0, 1, 2, 3, 4, 5, 6, 2.5, 4.5, 7]]
+
+
+def test_head_of_phones_alone_grows_by_phones():
+    """Of <blank>, <unk>, /p/ and /a/; the decoder's rows are of all tokens as ever."""
+    head = torch.tensor([0.0, 1, 4, 5])
+    state = {"ctc.ctc_lo.bias": head, "decoder.output_layer.bias": torch.arange(8.0)}
+    grown = regrow(state, OLD, NEW)
+    assert grown["ctc.ctc_lo.bias"].tolist() == [0, 1, 4, 5, 4.5]
+    assert len(grown["decoder.output_layer.bias"]) == len(NEW)
+
+
+def test_head_of_phones_alone_begins_as_it_was(corpus, tmp_path):
+    conf = SETTINGS["model_conf"] | {"ctc_vocab": "phones"}
+    exp = make_experiment(
+        tmp_path, corpus / "tokens", base=SETTINGS | {"model_conf": conf}
+    )
+    start_from(str(exp), corpus / "new/train", tmp_path / "init", extend_vocab=True)
+    init = str(tmp_path / "init/init.pth")
+    args = make_args(tmp_path / "init", tmp_path, model_conf=conf)
+    load_initial(task_of_model(args.model).build_model(args), init)
+    args = make_args(tmp_path / "init", tmp_path)
+    with pytest.raises(CheckpointError, match="wants .* .model_conf.ctc_vocab: of all"):
+        load_initial(task_of_model(args.model).build_model(args), init)
 
 
 def test_rows_of_another_vocabulary_are_refused():

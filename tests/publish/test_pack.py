@@ -17,6 +17,7 @@ import yaml
 from dump_builder import make_dump
 from hub_server import TOKEN
 from huggingface_hub import constants
+from powsm_command import run_verb
 from published_model import files_of, make_published
 from tiny_model import make_experiment, make_tokens
 
@@ -229,6 +230,30 @@ def test_stock_espnet_decodes_packed_and_unpacked_alike(root, exp, packed, caplo
     for task in ("pr", "asr", "g2p", "p2g"):
         assert said[task].startswith(f"<eng><{task}><notimestamps>")
     assert "espnet phonemize says" not in caplog.text  # it ends where it should
+
+
+def test_clip_in_a_language_of_a_test_set_alone(root, exp, packed, monkeypatch):
+    """Stock ESPnet knows the language by its token, or as unknown."""
+    asked = []
+    monkeypatch.setattr(publish, "pack", lambda *_, **__: packed)
+    monkeypatch.setattr(publish, "check_with_stock", lambda *a: asked.append(a) or {})
+    for lang in ("rus", "eng"):
+        make_dump(root / f"dump_{lang}/test_a", [0.6], langs=(lang,))
+        run_verb("pack", "--exp", exp, "--dump", root / f"dump_{lang}")
+    assert [lang for *_, lang in asked] == ["unk", "eng"]
+
+
+def test_card_that_somebody_wrote_is_kept(root, tmp_path, caplog):
+    exp = make_experiment(tmp_path, root / "tokens")
+    folder = pack(exp, train_set=root / "train").folder
+    first = (folder / "README.md").read_text()
+    pack(exp, train_set=root / "train")
+    assert not (exp / "before.README.md").exists()
+    (folder / "README.md").write_text("license: mit\n")
+    pack(exp, train_set=root / "train")
+    assert (folder / "README.md").read_text() == first
+    assert (exp / "before.README.md").read_text() == "license: mit\n"
+    assert "packed/README.md: written anew" in caplog.text
 
 
 def test_both_are_asked_with_the_range_of_times_that_is_packed(

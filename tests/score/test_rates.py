@@ -111,3 +111,10 @@ def test_compare_needs_the_same_utterances(scores):
     other = score_phones(hyp={"z": "p"}, ref={"z": "p"})
     with pytest.raises(ScoreError, match="1 of 1 in second alone: z"):
         scores.compare(other, "PER")
+
+
+@pytest.mark.parametrize("rate", ["per", "WER"])
+def test_rate_that_was_not_scored_is_told(rate):
+    scores = score_phones(hyp=["/p/"], ref=["/b/"])
+    with pytest.raises(ScoreError, match=f"rate '{rate}': not of these .* PER PFER"):
+        scores.value(rate)

@@ -107,9 +107,29 @@ def test_packed_model_loads_in_stock_espnet_without_the_library(
     assert all(torch.equal(x, average[k]) for k, x in model.state_dict().items())
 
 
-@pytest.mark.parametrize("base", [SETTINGS, CTC_SETTINGS], ids=["powsm", "ctc"])
-def test_merged_model_computes_the_same(corpus, tmp_path, base):
-    args = make_args(corpus / "init", tmp_path, base, lora=LORA)
+OF_PHONES = {"model_conf": SETTINGS["model_conf"] | {"ctc_vocab": "phones"}}
+HEADS_OF_PHONES = {"interctc_vocab": "phones"}
+
+
+@pytest.mark.parametrize(
+    ("base", "heads"),
+    [
+        (SETTINGS, ()),
+        (CTC_SETTINGS, ()),
+        (SETTINGS, ("ctc_lo",)),
+        (SETTINGS, ("ctc_lo", "output_layer")),
+        (SETTINGS | OF_PHONES, ("ctc_lo",)),
+        (CTC_SETTINGS, ("ctc_lo", "conditioning_layer")),
+        (
+            CTC_SETTINGS | {"model_conf": CTC_SETTINGS["model_conf"] | HEADS_OF_PHONES},
+            ("ctc_lo", "conditioning_layer"),
+        ),
+    ],
+)
+def test_merged_model_computes_the_same(corpus, tmp_path, base, heads):
+    """With adapters on the layers whose rows are read one by one as well."""
+    lora = LORA | {"target_modules": [*LORA["target_modules"], *heads]}
+    args = make_args(corpus / "init", tmp_path, base, lora=lora)
     index = ExampleIndex(corpus / "new/train")
     data = UtteranceDataset(index, text_encoder(args))
     batch = collate([data[utt, 0, 0] for utt in range(3)])
@@ -118,7 +138,7 @@ def test_merged_model_computes_the_same(corpus, tmp_path, base):
     plain = adapted.state_dict()
     before = adapted(**batch.arguments())[0]
     new = added_tokens(str(corpus / "init/init.pth"))
-    add_adapters(adapted, Lora.of(LORA), new)
+    add_adapters(adapted, Lora.of(lora), new)
     assert not adapted.training  # as it was
     assert torch.equal(adapted(**batch.arguments())[0], before)
     trained = [p for p in adapted.parameters() if p.requires_grad]
@@ -126,6 +146,8 @@ def test_merged_model_computes_the_same(corpus, tmp_path, base):
         torch.nn.init.normal_(p, std=0.3)
     said = adapted(**batch.arguments())[0]
     assert abs(said - before) > 0.01
+    said.backward()
+    assert all(p.grad is not None and p.grad.any() for p in trained)
     state = merged_state(adapted)
     assert state.keys() == plain.keys()
     merged = task_of_model(args.model).build_model(args).eval()

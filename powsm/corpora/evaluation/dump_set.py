@@ -188,6 +188,8 @@ def _languages(
 ) -> dict[str, str]:
     """ISO 639-3 of each utterance; `und` where nothing is known."""
     labels = _said_languages(folder)
+    if lang and lang_code(lang) is None:
+        raise PhoneSetError(f"--lang {lang}: no such language; try ISO 639-3")
     if lang and any(map(lang_code, set(labels.values()))):
         raise PhoneSetError(
             f"--lang {lang}: {folder} says the languages of its utterances itself; "

@@ -33,7 +33,16 @@ class CorpusError(PowsmError):
 
 
 def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str, str]]:
-    """Rows of a corpus's table by column; a field that a row lacks is an empty text.
+    """Rows of a corpus's table, as `numbered_rows` has them."""
+    return [row for _, row in numbered_rows(path, *columns, delimiter=delimiter)]
+
+
+def numbered_rows(
+    path: Path, *columns: str, delimiter: str = ","
+) -> list[tuple[int, dict[str, str]]]:
+    """The last line of each row of a corpus's table, and the row by column.
+
+    A field that a row lacks is an empty text.
 
     In a table with tabs a quotation mark is a letter, as some are of X-SAMPA.
 
@@ -66,7 +75,7 @@ def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str
                         f"{path}:{reader.line_num}: {' '.join(more)!r} is in no column;"
                         f" quote a text that holds {delimiter!r}"
                     )
-                rows.append(row)
+                rows.append((reader.line_num, row))
             return rows
         except csv.Error as err:
             raise CorpusError(f"{path}:{reader.line_num}: not CSV ({err})") from err

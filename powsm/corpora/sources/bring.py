@@ -38,6 +38,7 @@ from powsm.corpora.table import ABOUT, CORPORA, SHAR_SUFFIX
 from powsm.corpora.utterance import one_line, safe_id
 from powsm.languages import lang_code
 
+TIERS = "tiers"  # a kind of source
 G2P = ("given", "espeak", "none")  # where IPA comes from; none: the texts are IPA
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ def bring(source: Path, name: str, downloads: Path, asked: Asked) -> Brought:
     if folder.exists() and not (folder / ABOUT).is_file():
         raise SourceError(f"{folder}: is there and was not imported; take another name")
     kind, items = _items(source, asked)
+    if asked.tier is not None and kind != TIERS:
+        raise SourceError(f"--tier: not used, {printable(source)} is a {kind}")
     faults = _Faults(source)
     clips = _clips(items, asked, faults)
     faults.end()
@@ -148,7 +151,7 @@ def _items(source: Path, asked: Asked) -> tuple[str, Iterator[Item | str]]:
     if any(map(LHOTSE.fullmatch, names)):
         return "lhotse manifests", items_of_lhotse(source)
     if asked.tier is not None:
-        return "tiers", items_with_tiers(source, asked.tier, asked.ipa_tier)
+        return TIERS, items_with_tiers(source, asked.tier, asked.ipa_tier)
     return "folder of texts", items_with_texts(source)
 
 

@@ -20,7 +20,10 @@ def items_with_texts(source: Path) -> Iterator[Item | str]:
         text_file = next((file for file in texts if file.is_file()), None)
         ipa_file = path.with_suffix(_IPA)
         if text_file is None and not ipa_file.is_file():
-            yield f"{printable(path)}: no {texts[0].name} beside it"
+            tiers = (path.with_suffix(ending) for ending in TIER_ENDINGS)
+            there = [file.name for file in tiers if file.is_file()]
+            hint = f"; --tier says which tier of {there[0]} is read" if there else ""
+            yield f"{printable(path)}: no {texts[0].name} beside it{hint}"
             continue
         try:
             text = read_text(text_file) if text_file else ""

@@ -89,6 +89,15 @@ def _chosen(channel: int | None) -> str | int:
     return "mix" if channel is None else channel
 
 
+def joined(value: object) -> str:
+    """A field of a source as text: a list of words or phones by spaces.
+
+    >>> joined(["p", "a"]), joined(7)
+    ('p a', '7')
+    """
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def split_of(words: Iterable[str]) -> str | None:
     """The split that the parts of a name or path say; `train_dev` is held out.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from powsm.audio_files import printable
-from powsm.corpora.sources.item import Item, SourceError, split_of
+from powsm.corpora.sources.item import Item, SourceError, joined, split_of
 from powsm.files.text import open_text
 
 WAV_SCP = "wav.scp"
@@ -159,8 +159,8 @@ def _of_manifest(path: Path, match: re.Match, split: str | None):
                 start,
                 start + supervision.duration,
                 channel=channels.index(cut.channel),
-                text=custom.get("orthographic") or supervision.text or "",
-                ipa=ipa,
+                text=joined(custom.get("orthographic") or supervision.text or ""),
+                ipa=None if ipa is None else joined(ipa),
                 lang=supervision.language,
                 speaker=supervision.speaker,
                 split=split,

@@ -5,8 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from powsm.audio_files import printable
-from powsm.corpora.evaluation.kaldi_folder import CorpusError, parse_json, read_table
-from powsm.corpora.sources.item import Item, SourceError, key_of, split_of
+from powsm.corpora.evaluation.kaldi_folder import (
+    CorpusError,
+    numbered_rows,
+    parse_json,
+)
+from powsm.corpora.sources.item import Item, SourceError, joined, key_of, split_of
 from powsm.files.text import read_text
 
 # what a column may be called, capitals do not matter; the first that is there counts
@@ -30,13 +34,18 @@ def items_of_csv(source: Path) -> Iterator[Item | str]:
     """
     delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
-        rows = read_table(source, "path", delimiter=delimiter)
+        rows = numbered_rows(source, "path", delimiter=delimiter)
     except CorpusError as err:
         raise SourceError(str(err)) from err
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         where = f"{printable(source)}:{number}"
-        path = source.parent / (row["path"] or "")
-        if not row["path"]:
+        path = source.parent / row["path"]
+        if any("\n" in field or "\r" in field for field in row.values()):
+            yield (
+                f"{where}: a line break in a field; close the quotation mark, or take "
+                "the line break out"
+            )
+        elif not row["path"]:
             yield f"{where}: no path"
         elif not path.is_file():
             yield f"{where}: {printable(path)}: no such file"
@@ -91,8 +100,8 @@ def _item(
     row = {name.strip().casefold(): value for name, value in row.items()}
     said: dict[str, str | None] = {}
     for field, names in COLUMNS.items():
-        values = [row[name] for name in names if row.get(name) not in (None, "")]
-        said[field] = str(values[0]) if values else None
+        values = [row[name] for name in names if row.get(name) not in (None, "", [])]
+        said[field] = joined(values[0]) if values else None
     stretch: dict[str, float | None] = {}
     for field in ("start_s", "end_s"):
         value = said.pop(field)

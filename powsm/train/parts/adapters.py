@@ -6,6 +6,7 @@ plain network, which load without all this.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from typing import Self
 import torch
 from torch.nn.utils import parametrize
 
+from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.find import CheckpointError
 from powsm.model.start_from import TOKEN_AXIS
 from powsm.settings import ConfigError, type_faults, unknown_keys
@@ -70,6 +72,30 @@ def faults(conf: Mapping) -> list[str]:
     return told
 
 
+class LowRank(torch.nn.Module):
+    """A weight with an adapter, for layers whose weight is read and not only applied.
+
+    The library's own layer adds the adapter to what the layer says, which losses that
+    read rows of the weight do not see.
+
+    Args:
+        weight: (n_out, n_in) that it is made of; see `torch.nn.utils.parametrize`.
+        lora: rank and scale.
+    """
+
+    def __init__(self, weight: torch.Tensor, lora: Lora):
+        super().__init__()
+        n_out, n_in = weight.shape
+        self.lora_A = torch.nn.Parameter(weight.new_empty(lora.rank, n_in))
+        self.lora_B = torch.nn.Parameter(weight.new_zeros(n_out, lora.rank))
+        torch.nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # as the library
+        self._scale = lora.alpha / lora.rank
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight and the product of both matrices."""
+        return weight + self._scale * (self.lora_B @ self.lora_A)
+
+
 class NewRows(torch.nn.Module):
     """A parameter of which some rows are trained, and the others stay.
 
@@ -110,9 +136,14 @@ def add_adapters(
 
     _check_targets(model, lora.target_modules)
     was_training = model.training
-    create_lora_adapter(
-        model, lora.rank, lora.alpha, target_modules=list(lora.target_modules)
-    )
+    ends = tuple(lora.target_modules)
+    chosen = [name for name, _ in model.named_modules() if name.endswith(ends)]
+    read = {name.rpartition(".")[0] for name in TOKEN_AXIS}.intersection(chosen)
+    if others := [name for name in chosen if name not in read]:
+        create_lora_adapter(model, lora.rank, lora.alpha, target_modules=others)
+    for name in sorted(read):
+        head = model.get_submodule(name)
+        parametrize.register_parametrization(head, "weight", LowRank(head.weight, lora))
     for module in model.modules():
         if isinstance(module, LoRALayer):
             # the library's own merging at each validation would round the weights
@@ -120,13 +151,19 @@ def add_adapters(
     model.train(was_training)
     mark_only_lora_as_trainable(model)
     numbers = sorted(model.token_list.index(token) for token in new_tokens)
-    for name, axis in TOKEN_AXIS.items() if numbers else ():
+    for name, axis in TOKEN_AXIS.items():
         place, _, parameter = name.rpartition(".")
         try:
             module = model.get_submodule(place)
         except AttributeError:  # a model without a decoder, or without conditioning
             continue
-        rows = NewRows(getattr(module, parameter), numbers, axis)
+        own = numbers
+        if isinstance(module, PhoneLinear):  # of these tokens, those that it speaks
+            kept = module.columns.kept.tolist()
+            own = [kept.index(number) for number in numbers if number in kept]
+        if not own:
+            continue
+        rows = NewRows(getattr(module, parameter), own, axis)
         parametrize.register_parametrization(module, parameter, rows)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info(

@@ -355,6 +355,8 @@ def test_prism_folder_says_languages_in_its_text_and_paths_from_its_root(tmp_pat
     assert dict(read_scp(tmp_path / "made/test_x/utt2lang")) == {"x_a_abk_pr": "abk"}
     with pytest.raises(PhoneSetError, match="--lang fin: .* says the languages of its"):
         write_phone_set(folder, tmp_path / "made/test_x", lang="fin")
+    with pytest.raises(PhoneSetError, match="--lang russkij: no such language"):
+        write_phone_set(folder, tmp_path / "made/test_x", lang="russkij")
     # orthography says none, whatever its words are called; nor does "not known"
     (folder / "text").write_text("a eng\n")
     (folder / "text.lang").write_text("a und\n")
