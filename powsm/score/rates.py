@@ -59,6 +59,7 @@ class Rate(NamedTuple):
 
 EDITS = ("substitutions", "deletions", "insertions")
 
+ALL = "all"  # in place of a language: the whole set
 CHANCE = "PFER_chance"
 RATES: dict[str, Rate] = {  # in the order of a table's columns
     "PFER": Rate(
@@ -260,11 +261,19 @@ class Scores:
 
         A rate with nothing to divide by has no row. Bounds are None where there are too
         few utterances for them.
+
+        Raises:
+            ScoreError: a language is called as the pooled rows are.
         """
-        where = {"set": set_name, "lang": "all", "task": task, "decode": decode}
+        if ALL in (self.langs or ()):
+            raise ScoreError(
+                f"a language is called {ALL!r}, which stands for the whole set; give "
+                "its utterances another name, such as und"
+            )
+        where = {"set": set_name, "lang": ALL, "task": task, "decode": decode}
         return [
             {**where, "lang": lang, **row}
-            for lang, scores in {"all": self, **self.by_lang()}.items()
+            for lang, scores in {ALL: self, **self.by_lang()}.items()
             for row in scores.rate_rows(unit)
         ]
 
@@ -367,13 +376,13 @@ def aligned[Label](
     """Labels in the order of `utt_ids`, from a mapping or from a list in that order.
 
     Raises:
-        ScoreError: an utterance without label.
+        ScoreError: an utterance without label, or with an empty one.
     """
     if not isinstance(labels, Mapping):
         if len(labels) != len(utt_ids):
             raise ScoreError(f"{len(labels)} {what} for {len(utt_ids)} utterances")
-        return tuple(labels)
-    missing = [utt_id for utt_id in utt_ids if utt_id not in labels]
+        labels = dict(zip(utt_ids, labels, strict=True))
+    missing = [utt_id for utt_id in utt_ids if labels.get(utt_id, "") == ""]
     if missing:
         raise ScoreError(
             f"{what} lack {len(missing)} of {len(utt_ids)} utterances: "
