@@ -5,7 +5,7 @@ empty reference adds its insertions and nothing below the line.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -253,6 +253,11 @@ class Scores:
     def by_lang(self) -> dict[str, "Scores"]:
         """Split by language; nothing where languages are not known."""
         return {} if self.langs is None else self.by(self.langs)
+
+    def only(self, utt_ids: Collection[str]) -> "Scores":
+        """Some of the utterances, in their order."""
+        kept = [row for row, utt_id in enumerate(self.utt_ids) if utt_id in utt_ids]
+        return self._rows(np.array(kept, np.int64))
 
     def records(
         self, *, set_name: str, task: str, decode: str, unit: Unit = "utterance"

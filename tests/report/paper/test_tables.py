@@ -50,6 +50,7 @@ from powsm.report.paper.spec import (
     load_sets,
     load_table,
 )
+from powsm.report.paper.systems import ExperimentScores
 from powsm.report.paper.training import TrainingError
 from powsm.score.metrics import score_lid, score_phones
 from powsm.score.rates import Scores
@@ -557,6 +558,20 @@ def test_a_part_of_a_set_holds_the_languages_it_names(tmp_path):
     assert is_part_current(whole, part, ["spa"])
     with pytest.raises(PartError, match="no utterance in fra"):
         write_part(dump / "test_tone", dump / "test_part", ["fra"])
+
+
+def test_a_part_of_a_decoded_set_is_scored_alone(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    known = {"test_part": TestSet(None, "", part_of="test_tone", langs=("spa",))}
+    score = ExperimentScores(exp, dump, known)
+    asked = {"pr": ("ctc_greedy", "PFER"), "lid": ("lid", "accuracy")}
+    for task, (profile, metric) in asked.items():
+        scores = score(Query(profile, "test_part", task, "all", metric))
+        assert scores.utt_ids == ("tone_c_spa", "tone_d_spa", "tone_e_spa")
+    assert scores.counts["taken_for:ita"] == 1
+    known["test_part"] = replace(known["test_part"], langs=("fra",))
+    why = score(Query("lid", "test_part", "lid", "all", "accuracy"))
+    assert why == "test_part has no utterance of its languages"
 
 
 @pytest.mark.parametrize("number", [*range(1, 14), "figure2", "figure3", "lid"])
