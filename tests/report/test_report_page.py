@@ -209,6 +209,16 @@ def test_a_recording_that_could_not_be_read_is_shown(tmp_path):
     assert phones.durations_s[0] == 0.6
 
 
+def test_the_page_is_made_without_sound_that_cannot_be_read(tmp_path, caplog):
+    exp, dump = make_experiment(tmp_path)
+    (tmp_path / "dump/raw/audio/tone_a_eng.wav").write_text("no audio")
+    (system,) = page.page_data(read_experiment(exp), dump, "report")["systems"]
+    clips_of = {u["id"]: u["clip"] for u in system["utterances"]}
+    assert clips_of.pop("tone_a_eng") is None and None not in clips_of.values()
+    assert caplog.text.count("the page has no sound of an utterance: ") == 1
+    assert "tone_a_eng.wav" in caplog.text
+
+
 def test_how_phones_and_intervals_were_counted_is_said(tmp_path):
     exp, dump = make_experiment(tmp_path)
     score_experiment(exp, dump)
@@ -369,6 +379,14 @@ def test_set_made_with_another_phone_map_is_said(tmp_path):
     file.write_text(json.dumps(record))
     found = markdown.weaknesses(read_experiment(exp), dump)
     assert "another phone map" in found[0]
+
+
+def test_set_that_names_no_text_policy_is_reported(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    record = {"policy": "strict", "version": "strict/1"}
+    (dump / "test_tone/normaliser.json").write_text(json.dumps(record))
+    text = markdown.render(read_experiment(exp), dump, "report")
+    assert "| normaliser of test_tone | strict/1, text not known |" in text
 
 
 def test_set_of_an_incomplete_copy_is_said(tmp_path):
