@@ -54,6 +54,12 @@ class Pair:
     first: DecodedSet
     second: DecodedSet
 
+    @property
+    def of_other_utterances(self) -> bool:
+        """Whether one of them leaves out utterances without orthography."""
+        needs = {DECODED_TASKS[side.task].needs_text for side in (self.first, self.second)}
+        return len(needs) > 1
+
 
 def pair_decoded(first: Path, second: Path) -> tuple[list[Pair], list[str]]:
     """Decodings to compare, and those that only one side has.

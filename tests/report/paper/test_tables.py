@@ -451,6 +451,34 @@ def test_compare_pairs_speech_recognition_with_p2g(tmp_path):
     assert "| 10.00 | 0.00 | +10.00 |" in row
 
 
+def test_compare_of_phones_and_g2p_is_on_what_has_orthography(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    texts = (dump / "test_tone/ref.text").read_text().replace("_eng word a", "_eng")
+    (dump / "test_tone/ref.text").write_text(texts)
+    hyps = {u: slashed(hyp) for u, (_, _, hyp) in PHONES.items() if u != "tone_a_eng"}
+    g2p = write_hyps(exp, "decode_x", "test_tone", "g2p_attention", hyps)
+    sides = (exp / "ctc_greedy/test_tone/pr_ctc", g2p)
+    done = run("compare", *sides, "--dump", dump)
+    assert done.returncode == 0, done.stderr
+    assert "on the 4 utterances with orthography" in done.stderr
+    row = next(x for x in done.stdout.splitlines() if "| PER |" in x)
+    assert "| 50.00 | 50.00 | +0.00 |" in row  # 5 errors in 10 phones
+
+
+def test_compare_of_parts_of_experiments_says_whose_and_what_differs(tmp_path):
+    sides = []
+    for seed, name in enumerate(("first", "second")):
+        exp, dump = make_experiment(tmp_path, name)
+        (exp / "config.yaml").write_text(yaml.safe_dump({"seed": seed}))
+        sides.append(exp / "ctc_greedy")
+    out = tmp_path / "texts/difference.md"
+    done = run("compare", *sides, "--dump", dump, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"| metric | {sides[0]} | {sides[1]} | difference |" in done.stdout
+    assert "| seed | 0 | 1 |" in done.stdout
+    assert out.read_text() == done.stdout.removesuffix("\n")
+
+
 def test_compare_refuses_different_sets_and_kinds(tmp_path):
     exp, dump = make_experiment(tmp_path)
     text = write_hyps(exp, "a", "test_tone", "asr_attention", TEXTS)
