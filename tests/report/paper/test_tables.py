@@ -166,6 +166,7 @@ def test_table_4_has_the_published_numbers():
     [
         ("metric: PFER\n", "metrik: PFER\n", r"unknown \['metrik'\]"),
         ("cells: {Tone: 12.50}", "cells: {Tune: 12.50}", r"unknown columns \['Tune'\]"),
+        ("12.50", "nan", "found 'nan', expected a number; leave a blank cell out"),
         ("12.50", "about 12", "could not convert.*leave a blank cell out"),
         ("mean_of: [Tone, Absent]", "mean_of: [Tune]", r"mean of unknown \['Tune'\]"),
         ("name: Absent, set: test_absent", "name: Absent", "needs set or mean_of"),
@@ -586,6 +587,16 @@ def test_a_part_of_a_set_holds_the_languages_it_names(tmp_path):
     assert is_part_current(whole, part, ["spa"])
     with pytest.raises(PartError, match="no utterance in fra"):
         write_part(dump / "test_tone", dump / "test_part", ["fra"])
+
+
+def test_a_metric_that_a_task_has_not_leaves_its_cells_empty(tmp_path, small_table):
+    exp, dump = make_experiment(tmp_path)
+    score = ExperimentScores(exp, dump, {})
+    settings = small_table.settings | {"metric": "WER", "profile": "ctc_greedy"}
+    columns = tuple(replace(c, set="test_tone") for c in small_table.columns[:1])
+    table = replace(small_table, settings=settings, columns=columns)
+    whys = {cell.why for cell in fill(table, [System("x", score)])}
+    assert "pr has no WER, but PER PFER PFER_chance PFER_hamming mean_hamming" in whys
 
 
 def test_a_part_of_a_decoded_set_is_scored_alone(tmp_path):
