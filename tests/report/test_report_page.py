@@ -13,6 +13,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from powsm.audio import SAMPLE_RATE
+from powsm.files.current import VERSIONS, write_record
+from powsm.files.whole import sha256_file, write_whole
 from powsm.phones import chart as phonology
 from powsm.phones.inventory import INVENTORY
 from powsm.report import clips, decoded, page, plots
@@ -239,6 +241,36 @@ def test_scores_older_than_what_was_decoded_are_said(tmp_path):
     later = (exp / "results.json").stat().st_mtime_ns + 1_000_000
     os.utime(hyps, ns=(later, later))
     assert said in markdown.render(read_experiment(exp), dump, "score")
+
+
+def test_what_an_earlier_version_decoded_is_said(tmp_path, monkeypatch, caplog):
+    exp, dump = make_experiment(tmp_path)
+    folder = exp / "ctc_greedy/test_tone/pr_ctc"
+    write_record(folder / "done.json", "decoded", {}, [folder / "hyp.jsonl"])
+    said = "ctc_greedy/test_tone/pr_ctc was decoded by an earlier version"
+    score_experiment(exp, dump)
+    assert "earlier" not in caplog.text
+    assert said not in markdown.render(read_experiment(exp), dump, "score")
+    monkeypatch.setitem(VERSIONS, "decoded", VERSIONS["decoded"] + 1)
+    score_experiment(exp, dump)
+    assert f"{folder}: of an earlier version; run stage 12 again" in caplog.text
+    assert said in markdown.render(read_experiment(exp), dump, "score")
+
+
+def test_times_of_phones_that_were_decoded_before_are_not_shown(tmp_path, caplog):
+    exp, dump = make_experiment(tmp_path)
+    hyps = exp / "ctc_greedy/test_tone/pr_ctc/hyp.jsonl"
+    align = hyps.parent / "align"
+    segment = {"phone": "p", "start": 0.1, "end": 0.2}
+    row = {"utt_id": "tone_a_eng", "segments": [segment]}
+    write_whole(align / "phones.jsonl", json.dumps(row) + "\n")
+    made_from = {"weights": "", "hyp.jsonl": sha256_file(hyps)}
+    write_record(align / "done.json", "aligned", made_from)
+    phones, _ = decoded.read_decoded(exp, dump, ["test_tone"])
+    assert phones.times([0]) == {0: [("p", 0.1, 0.2)]}
+    hyps.write_text(hyps.read_text().replace("/i/", "/a/"))
+    assert phones.times([0]) == {}
+    assert "of phones that were decoded before; --align again" in caplog.text
 
 
 def test_sets_that_were_not_scored_are_left_alone(tmp_path):

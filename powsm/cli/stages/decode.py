@@ -67,7 +67,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
     from powsm.decode.recogniser import Recogniser
     from powsm.files.current import is_current, write_record
     from powsm.files.whole import sha256_file
-    from powsm.score.decoded import decoded_folder
+    from powsm.score.decoded import DONE_FILE, decoded_folder
 
     rank, world_size = ranks
     recogniser = None
@@ -85,7 +85,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
         }
         for task in profile.tasks:
             out = decoded_folder(options.exp, profile.name, name, profile.tag(task))
-            done = out / "done.json"
+            done = out / DONE_FILE
             if is_current(done, "decoded", made_from):
                 log.info("%s is current", out)
                 continue
