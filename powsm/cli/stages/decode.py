@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DECODED_FROM = ("wav.scp", "text.prev", "utt2lang")  # of a set: audio and prompts
+# of a set: audio, which may be cut anew under its name, and prompts
+_DECODED_FROM = ("wav.scp", "utt2num_samples", "text.prev", "utt2lang")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
