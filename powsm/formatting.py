@@ -1,5 +1,6 @@
 """Numbers, symbols and tables as people read them: plain text and Markdown."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 # Okabe and Ito's colours, distinct for colour-blind readers.
@@ -27,6 +28,16 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
         for line in lines
     )
+
+
+def bounds(low: float, high: float, how: str = ".2f") -> str:
+    """An interval; empty where there was too little to tell.
+
+    >>> bounds(-1, 2.345, "+.1f"), bounds(math.nan, math.nan)
+    ('[-1.0, +2.3]', '')
+    """
+    is_unknown = math.isnan(low) or math.isnan(high)
+    return "" if is_unknown else f"[{low:{how}}, {high:{how}}]"
 
 
 def ranked(counts: Mapping[str, int]) -> list[tuple[str, int]]:

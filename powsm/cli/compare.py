@@ -6,10 +6,14 @@ settings that differ, and what only one of them decoded.
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 from powsm.cli.options import add_shared
 from powsm.errors import PowsmError
+from powsm.files.whole import write_whole
+
+log = logging.getLogger(__name__)
 
 NOT_COMPARED = ("token_list", "output_dir")  # long, or different by nature
 
@@ -28,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     text = compare(options)
     print(text)
     if options.out:
-        options.out.write_text(text, encoding="utf-8")
+        write_whole(options.out, text)
 
 
 def compare(options: argparse.Namespace) -> str:
@@ -53,15 +57,24 @@ def compare(options: argparse.Namespace) -> str:
     compared = []
     for pair in pairs:
         scores = [side.score(options.dump) for side in (pair.first, pair.second)]
+        if pair.of_other_utterances:
+            both = set(scores[0].utt_ids) & set(scores[1].utt_ids)
+            log.info("%s: on the %d utterances with orthography", pair.what, len(both))
+            scores = [side.only(both) for side in scores]
         compared += compare_scores(pair, *scores, by_lang=options.by_lang)
-    settings = [read_config(exp / "config.yaml") for exp in exps]
+    settings = [read_config(exp) for exp in exps]
     names = tuple(exp.resolve().name for exp in exps)
+    if names[0] == names[1]:
+        names = tuple(map(str, exps))
     return render(names, compared, config_differences(*settings), unpaired)
 
 
-def read_config(path: Path) -> dict:
-    """Settings of an experiment; none where it has no config.yaml."""
+def read_config(folder: Path) -> dict:
+    """Settings of the experiment that a folder is or lies in; none without them."""
     from powsm.settings import load_yaml
 
-    config = load_yaml(path) if path.exists() else {}
+    folder = folder.resolve()
+    # <exp>/<profile>/<set>/<task>
+    paths = [place / "config.yaml" for place in (folder, *folder.parents[:3])]
+    config = next((load_yaml(path) for path in paths if path.is_file()), {})
     return {key: value for key, value in config.items() if key not in NOT_COMPARED}

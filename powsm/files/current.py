@@ -23,8 +23,8 @@ VERSIONS = {
     "languages": 2,  # the part of a set in some languages
     "index": 3,  # where the utterances of a dump folder begin
     "tokens": 1,  # stage 5
-    "decoded": 1,  # stage 12: what a profile says of a set
-    "aligned": 1,  # stage 12: when it was said
+    "decoded": 2,  # stage 12: what a profile says of a set; 2: joint by phones
+    "aligned": 2,  # stage 12: when it was said; 2: bounds by sound changes
     # stages that the shell looks after: see `powsm current`
     "stage 2": 1,  # the data report
     "stage 5": 2,  # vocabulary and weights of another model; 2 has phones_by_lang.json
@@ -118,6 +118,15 @@ def read_record(path: Path, stage: str, made_from: Mapping[str, object]) -> Any:
 def is_current(path: Path, stage: str, made_from: Mapping[str, object]) -> bool:
     """Whether what a stage made is up to date; its record holds a result of True."""
     return read_record(path, stage, made_from) is not None
+
+
+def is_of_earlier_version(path: Path, stage: str) -> bool:
+    """Whether a record is of what a stage wrote once, whatever its inputs are now."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record["stage"] == stage and record["version"] < VERSIONS[stage]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def has_sizes(folder: Path, sizes: Mapping[str, int]) -> bool:

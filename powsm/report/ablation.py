@@ -10,7 +10,7 @@ from pathlib import Path
 
 from powsm.decode.profile import Profile
 from powsm.files.whole import read_json
-from powsm.formatting import markdown_table
+from powsm.formatting import bounds, markdown_table
 from powsm.model.find import NORMALISER_FILE
 from powsm.prepare.subset import SUBSET_HOURS
 from powsm.score.intervals import Comparison
@@ -336,16 +336,12 @@ def markdown(
 
 
 def _cells(row: Measured) -> list[str]:
-    cells = [f"{row.value:.2f}", f"[{row.low:.2f}, {row.high:.2f}]"]
+    cells = [f"{row.value:.2f}", bounds(row.low, row.high)]
     if row.difference is None:
         return [*cells, "", "", ""]
     d = row.difference
-    return [
-        *cells,
-        f"{d.difference:+.2f}",
-        f"[{d.low:+.2f}, {d.high:+.2f}]",
-        f"{d.p:.4f}",
-    ]
+    p = "" if math.isnan(d.p) else f"{d.p:.4f}"
+    return [*cells, f"{d.difference:+.2f}", bounds(d.low, d.high, "+.2f"), p]
 
 
 def to_csv(rows: Sequence[Measured], costs: Mapping[str, Cost]) -> str:
@@ -361,14 +357,15 @@ def to_csv(rows: Sequence[Measured], costs: Mapping[str, Cost]) -> str:
         task, _, decode = tag.partition("_")
         d = row.difference
         cost = costs[row.variant]
+        differences = (d.difference, d.low, d.high, d.p) if d else (math.nan,) * 4
         writer.writerow(
             [row.variant, profile, set_name, task, decode, row.metric]
-            + [round(row.value, 4), round(row.low, 4), round(row.high, 4), row.n_utts]
-            + (
-                [""] * 4
-                if d is None
-                else [round(x, 4) for x in (d.difference, d.low, d.high, d.p)]
-            )
+            + [*map(_rounded, (row.value, row.low, row.high)), row.n_utts]
+            + [*map(_rounded, differences)]
             + [cost.updates, round(cost.seconds, 1)]
         )
     return out.getvalue()
+
+
+def _rounded(number: float) -> float | str:
+    return "" if math.isnan(number) else round(number, 4)

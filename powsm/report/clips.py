@@ -1,6 +1,7 @@
 """Audio and spectrograms as data URIs, within a budget of bytes."""
 
 import base64
+import logging
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -11,7 +12,9 @@ import numpy as np  # noqa: E402
 from matplotlib.image import imsave  # noqa: E402
 
 from powsm.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, read_audio  # noqa: E402
-from powsm.audio_files import encode  # noqa: E402
+from powsm.audio_files import AudioError, encode  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 MAX_FREQUENCY_HZ = SAMPLE_RATE // 2
 _RANGE_DB = 70  # below the loudest point; quieter is white
@@ -71,11 +74,13 @@ class ClipBudget:
         max_clips: most utterances with sound.
         max_bytes: most characters of data URIs, all together.
         clips: by the `wav.scp` value; `audio` and `image` are data URIs.
+        unread: `wav.scp` values of audio that cannot be read.
     """
 
     max_clips: int
     max_bytes: int
     clips: dict[str, dict[str, str]] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
 
     @property
     def n_bytes(self) -> int:
@@ -83,16 +88,17 @@ class ClipBudget:
         return sum(len(uri) for clip in self.clips.values() for uri in clip.values())
 
     def add(self, location: str) -> bool:
-        """Embed an utterance if it still fits; whether it is in.
-
-        Raises:
-            AudioError: audio that cannot be read.
-        """
+        """Embed an utterance if it still fits and can be read; whether it is in."""
         if location in self.clips:
             return True
-        if len(self.clips) >= self.max_clips:
+        if len(self.clips) >= self.max_clips or location in self.unread:
             return False
-        speech = read_audio(location)
+        try:
+            speech = read_audio(location)
+        except AudioError as err:
+            log.warning("the page has no sound of an utterance: %s", err)
+            self.unread.add(location)
+            return False
         clip = {"audio": audio_uri(speech), "image": spectrogram_uri(speech)}
         if self.n_bytes + sum(map(len, clip.values())) > self.max_bytes:
             return False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from powsm.errors import PowsmError
-from powsm.formatting import markdown_table
+from powsm.formatting import bounds, markdown_table
 from powsm.score.decoded import HYP_FILE, DecodedSet, decoded_sets
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores, rate_notes
@@ -53,6 +53,12 @@ class Pair:
     what: str
     first: DecodedSet
     second: DecodedSet
+
+    @property
+    def of_other_utterances(self) -> bool:
+        """Whether one of them leaves out utterances without orthography."""
+        first, second = (DECODED_TASKS[s.task] for s in (self.first, self.second))
+        return first.needs_text != second.needs_text
 
 
 def pair_decoded(first: Path, second: Path) -> tuple[list[Pair], list[str]]:
@@ -170,7 +176,7 @@ def render(
             f"{c.first:.2f}",
             f"{c.second:.2f}",
             f"{c.result.difference:+.2f}",
-            _interval(c.result),
+            bounds(c.result.low, c.result.high, "+.2f"),
             _chance(c.result.p),
         ]
         for c in compared
@@ -195,12 +201,6 @@ def render(
         parts.append("## Decoded by one of them alone")
         parts.append("\n".join(f"- {path}" for path in unpaired))
     return "\n\n".join(parts) + "\n"
-
-
-def _interval(result: Comparison) -> str:
-    if math.isnan(result.low) or math.isnan(result.high):
-        return ""
-    return f"[{result.low:+.2f}, {result.high:+.2f}]"
 
 
 def _chance(p: float) -> str:

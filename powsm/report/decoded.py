@@ -1,6 +1,7 @@
 """Decoded sets for the page: alignments, confusions, and which utterances to show."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,14 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
+from powsm.files.whole import read_json, sha256_file
 from powsm.phones.inventory import feature_table
 from powsm.phones.orthography import joins
 from powsm.report.experiment import ReportError
-from powsm.score.decoded import DecodedSet, DumpSet, decoded_sets
+from powsm.score.decoded import (
+    DONE_FILE,
+    HYP_FILE,
+    DecodedSet,
+    DumpSet,
+    decoded_sets,
+)
 from powsm.score.distance import PhonePairs
 from powsm.score.metrics import lid_confusion, score_text
 from powsm.score.phone_reader import PhoneReader
 from powsm.tasks import DECODED_TASKS, TEXT, strip_prompt
+
+log = logging.getLogger(__name__)
 
 ALIGN_FILE = Path("align/phones.jsonl")  # of `powsm align-set`
 GAP = ""  # the other side of an inserted or deleted unit
@@ -54,7 +64,7 @@ class AlignedSet:
 
     def times(self, numbers: Collection[int]) -> dict[int, list[tuple]]:
         """(phone, start_s, end_s) of the phones of utterances that were aligned."""
-        if not self.align_file.is_file():
+        if not self.align_file.is_file() or self._is_of_other_phones():
             return {}
         wanted = {self.utt_ids[k]: k for k in numbers}
         by_ref = {}
@@ -67,6 +77,18 @@ class AlignedSet:
                         for s in row["segments"]
                     ]
         return by_ref
+
+    def _is_of_other_phones(self) -> bool:
+        """Whether the set was decoded again since its phones were aligned."""
+        folder = self.align_file.parent
+        if not (done := folder / DONE_FILE).is_file():
+            return False
+        made_from = read_json(done, "run stage 12 again", keys=["made_from"])
+        hyps = folder.parent / HYP_FILE
+        if made_from["made_from"].get(HYP_FILE) == sha256_file(hyps):
+            return False
+        log.warning("%s: of phones that were decoded before; --align again", folder)
+        return True
 
     @cached_property
     def alignments(self) -> list[list[tuple[str, str]]]:

@@ -168,7 +168,7 @@ def versions(dump: Path, sets: Iterable[str]) -> dict[str, str]:
         if (dump / set_name / NORMALISER_FILE).exists():
             record = DumpSet(dump / set_name).normaliser
             named[f"normaliser of {set_name}"] = (
-                f"{record['version']}, text {record['text_policy']}"
+                f"{record['version']}, text {record.get('text_policy', 'not known')}"
             )
     return named
 

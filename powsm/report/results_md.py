@@ -61,28 +61,7 @@ def groups(experiment: Experiment) -> list[tuple[str, str]]:
 def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
     """Plain statements of what the numbers cannot or should not be used for."""
     sets = list(dict.fromkeys(r.set for r in experiment.results))
-    remarks = [
-        f"{set_name}: its phones were made with another phone map than the one used in "
-        "scoring; run stages 4 to 13 again before comparing."
-        for set_name in other_normalisers(dump, sets)
-    ]
-    remarks += [
-        f"{set_name}: an incomplete copy, without {' '.join(missing)}; its "
-        "scores are no published ones."
-        for set_name in sets
-        if (missing := DumpSet(dump / set_name).missing)
-    ]
-    scored_at = (experiment.path / RESULTS_FILE).stat().st_mtime_ns
-    remarks += [
-        f"{decoded.place} was decoded after the scores here; run stage 13 again."
-        for decoded in decoded_sets(experiment.path, sets)
-        if (decoded.folder / HYP_FILE).stat().st_mtime_ns > scored_at
-    ]
-    if cleanings := sorted({r.cleaning for r in experiment.results} - {""}):
-        remarks.append(
-            f"Phones were read by the cleaning {' '.join(cleanings)}, not by the "
-            "policies of the sets; scores without it do not compare."
-        )
+    remarks = _of_what_was_scored(experiment, dump, sets)
     for set_name, task in groups(experiment):
         metric = experiment.main_metric(set_name, task)
         rows = experiment.select(set=set_name, task=task, metric=metric)
@@ -119,6 +98,41 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
             "to help."
         )
     return list(dict.fromkeys(remarks))
+
+
+def _of_what_was_scored(
+    experiment: Experiment, dump: Path, sets: Sequence[str]
+) -> list[str]:
+    """What keeps scores from comparing with others."""
+    remarks = [
+        f"{set_name}: its phones were made with another phone map than the one used in "
+        "scoring; run stages 4 to 13 again before comparing."
+        for set_name in other_normalisers(dump, sets)
+    ]
+    remarks += [
+        f"{set_name}: an incomplete copy, without {' '.join(missing)}; its "
+        "scores are no published ones."
+        for set_name in sets
+        if (missing := DumpSet(dump / set_name).missing)
+    ]
+    decodings = decoded_sets(experiment.path, sets)
+    remarks += [
+        f"{decoded.place} was decoded by an earlier version; run stages 12, 13 again."
+        for decoded in decodings
+        if decoded.is_of_earlier_version
+    ]
+    scored_at = (experiment.path / RESULTS_FILE).stat().st_mtime_ns
+    remarks += [
+        f"{decoded.place} was decoded after the scores here; run stage 13 again."
+        for decoded in decodings
+        if (decoded.folder / HYP_FILE).stat().st_mtime_ns > scored_at
+    ]
+    if cleanings := sorted({r.cleaning for r in experiment.results} - {""}):
+        remarks.append(
+            f"Phones were read by the cleaning {' '.join(cleanings)}, not by the "
+            "policies of the sets; scores without it do not compare."
+        )
+    return remarks
 
 
 def _where(result: Result) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
+from powsm.files.current import is_of_earlier_version
 from powsm.files.datadir import RAW_REFERENCES, SET_FILE, read_scp
 from powsm.files.whole import read_json, read_json_lines
 from powsm.phones.orthography import DEFAULT_POLICY
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 HYP_FILE = "hyp.jsonl"
 TIMING_FILE = "timing.json"
+DONE_FILE = "done.json"
 NORMALISER_FILE = "normaliser.json"
 _REFERENCE_FILES = {PHONES: "ref.ipa", TEXT: "ref.text"}
 
@@ -246,6 +248,11 @@ class DecodedSet:
         return list(records.values())
 
     @property
+    def is_of_earlier_version(self) -> bool:
+        """Whether stage 12 would say something else now, of the same weights."""
+        return is_of_earlier_version(self.folder / DONE_FILE, "decoded")
+
+    @property
     def timing(self) -> dict[str, float] | None:
         """`audio_s` and `compute_s`; None if decoding was not timed."""
         path = self.folder / TIMING_FILE
@@ -266,6 +273,8 @@ class DecodedSet:
                 references have another text policy than the model writes.
             ScoreError: not the utterances of the set.
         """
+        if self.is_of_earlier_version:
+            log.warning("%s: of an earlier version; run stage 12 again", self.folder)
         truth = DumpSet(dump / self.set_name)
         ref = truth.references(self.writes, raw=raw_references)
         if DECODED_TASKS[self.task].needs_text:

@@ -5,7 +5,7 @@ empty reference adds its insertions and nothing below the line.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -59,6 +59,7 @@ class Rate(NamedTuple):
 
 EDITS = ("substitutions", "deletions", "insertions")
 
+ALL = "all"  # in place of a language: the whole set
 CHANCE = "PFER_chance"
 RATES: dict[str, Rate] = {  # in the order of a table's columns
     "PFER": Rate(
@@ -256,6 +257,11 @@ class Scores:
         """Split by language; nothing where languages are not known."""
         return {} if self.langs is None else self.by(self.langs)
 
+    def only(self, utt_ids: Collection[str]) -> "Scores":
+        """Some of the utterances, in their order."""
+        kept = [row for row, utt_id in enumerate(self.utt_ids) if utt_id in utt_ids]
+        return self._rows(np.array(kept, np.int64))
+
     def records(
         self, *, set_name: str, task: str, decode: str, unit: Unit = "utterance"
     ) -> list[dict]:
@@ -263,11 +269,19 @@ class Scores:
 
         A rate with nothing to divide by has no row. Bounds are None where there are too
         few utterances for them.
+
+        Raises:
+            ScoreError: a language is called as the pooled rows are.
         """
-        where = {"set": set_name, "lang": "all", "task": task, "decode": decode}
+        if ALL in (self.langs or ()):
+            raise ScoreError(
+                f"a language is called {ALL!r}, which stands for the whole set; give "
+                "its utterances another name, such as und"
+            )
+        where = {"set": set_name, "lang": ALL, "task": task, "decode": decode}
         return [
             {**where, "lang": lang, **row}
-            for lang, scores in {"all": self, **self.by_lang()}.items()
+            for lang, scores in {ALL: self, **self.by_lang()}.items()
             for row in scores.rate_rows(unit)
         ]
 
@@ -374,13 +388,13 @@ def aligned[Label](
     """Labels in the order of `utt_ids`, from a mapping or from a list in that order.
 
     Raises:
-        ScoreError: an utterance without label.
+        ScoreError: an utterance without label, or with an empty one.
     """
     if not isinstance(labels, Mapping):
         if len(labels) != len(utt_ids):
             raise ScoreError(f"{len(labels)} {what} for {len(utt_ids)} utterances")
-        return tuple(labels)
-    missing = [utt_id for utt_id in utt_ids if utt_id not in labels]
+        labels = dict(zip(utt_ids, labels, strict=True))
+    missing = [utt_id for utt_id in utt_ids if labels.get(utt_id, "") == ""]
     if missing:
         raise ScoreError(
             f"{what} lack {len(missing)} of {len(utt_ids)} utterances: "

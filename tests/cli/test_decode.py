@@ -1,5 +1,6 @@
 """Stage 12 as processes: killed and started again, ranks, tasks of a job array."""
 
+import json
 import os
 import shutil
 import signal
@@ -105,6 +106,21 @@ def test_another_language_in_the_prompts_is_decoded_again(corpus, tmp_path):
         path.write_text(text.replace("<eng>", "<spa>"))
     run_verb("decode", *how)
     assert "<eng>" not in hyp.read_text()
+
+
+def test_audio_that_was_cut_anew_under_its_name_is_decoded_again(corpus, tmp_path):
+    folder = tmp_path / "dump/test"
+    profile = tmp_path / "decode_fast.yaml"
+    profile.write_text("decode: ctc\n")
+    how = arguments(corpus, tmp_path, "--dump", str(tmp_path / "dump"))
+    how += ["--profiles", str(profile)]
+    for seconds in ([0.5, 0.5], [0.5, 0.7]):
+        shutil.rmtree(folder, ignore_errors=True)
+        make_dump(folder, seconds)
+        run_verb("decode", *how)
+        hyp = tmp_path / "decode_fast/test/pr_ctc/hyp.jsonl"
+        rows = map(json.loads, hyp.read_text().splitlines())
+        assert [row["seconds"] for row in rows] == seconds
 
 
 def test_two_processes_of_torchrun_give_the_bytes_of_one(corpus, whole, tmp_path):

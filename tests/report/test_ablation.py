@@ -54,6 +54,17 @@ def test_table_holds_the_rates_and_their_paired_difference():
     assert (row["value"], row["difference"], row["updates"]) == ("40.0", "40.0", "20")
 
 
+def test_a_single_utterance_has_no_interval_and_no_nan():
+    one = {"base": {WHAT: scores("/p//a/", "").only({"u1_eng"})}}
+    one["same"] = one["base"]
+    rows = ablation.measure(one, "base")
+    costs = dict.fromkeys(one, Cost(1, 60.0))
+    texts = ablation.markdown(rows, costs, "base"), ablation.to_csv(rows, costs)
+    assert not any("nan" in text for text in texts)
+    assert "| same | 0.00 |  | +0.00 |  |  | 0.00 |  | +0.00 |  |  |" in texts[0]
+    assert "same,decode_ctc_greedy,test,pr,ctc,PER,0.0,,,1,0.0,,,,1,60.0\n" in texts[1]
+
+
 def test_a_score_that_the_reference_lacks_stands_without_difference():
     decoded = {"base": {}, "other": {WHAT: scores("/p//a/", "/t//a//k/")}}
     rows = ablation.measure(decoded, "base")

@@ -13,6 +13,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from powsm.audio import SAMPLE_RATE
+from powsm.files.current import VERSIONS, write_record
+from powsm.files.whole import sha256_file, write_whole
 from powsm.phones import chart as phonology
 from powsm.phones.inventory import INVENTORY
 from powsm.report import clips, decoded, page, plots
@@ -209,6 +211,16 @@ def test_a_recording_that_could_not_be_read_is_shown(tmp_path):
     assert phones.durations_s[0] == 0.6
 
 
+def test_the_page_is_made_without_sound_that_cannot_be_read(tmp_path, caplog):
+    exp, dump = make_experiment(tmp_path)
+    (tmp_path / "dump/raw/audio/tone_a_eng.wav").write_text("no audio")
+    (system,) = page.page_data(read_experiment(exp), dump, "report")["systems"]
+    clips_of = {u["id"]: u["clip"] for u in system["utterances"]}
+    assert clips_of.pop("tone_a_eng") is None and None not in clips_of.values()
+    assert caplog.text.count("the page has no sound of an utterance: ") == 1
+    assert "tone_a_eng.wav" in caplog.text
+
+
 def test_how_phones_and_intervals_were_counted_is_said(tmp_path):
     exp, dump = make_experiment(tmp_path)
     score_experiment(exp, dump)
@@ -229,6 +241,36 @@ def test_scores_older_than_what_was_decoded_are_said(tmp_path):
     later = (exp / "results.json").stat().st_mtime_ns + 1_000_000
     os.utime(hyps, ns=(later, later))
     assert said in markdown.render(read_experiment(exp), dump, "score")
+
+
+def test_what_an_earlier_version_decoded_is_said(tmp_path, monkeypatch, caplog):
+    exp, dump = make_experiment(tmp_path)
+    folder = exp / "ctc_greedy/test_tone/pr_ctc"
+    write_record(folder / "done.json", "decoded", {}, [folder / "hyp.jsonl"])
+    said = "ctc_greedy/test_tone/pr_ctc was decoded by an earlier version"
+    score_experiment(exp, dump)
+    assert "earlier" not in caplog.text
+    assert said not in markdown.render(read_experiment(exp), dump, "score")
+    monkeypatch.setitem(VERSIONS, "decoded", VERSIONS["decoded"] + 1)
+    score_experiment(exp, dump)
+    assert f"{folder}: of an earlier version; run stage 12 again" in caplog.text
+    assert said in markdown.render(read_experiment(exp), dump, "score")
+
+
+def test_times_of_phones_that_were_decoded_before_are_not_shown(tmp_path, caplog):
+    exp, dump = make_experiment(tmp_path)
+    hyps = exp / "ctc_greedy/test_tone/pr_ctc/hyp.jsonl"
+    align = hyps.parent / "align"
+    segment = {"phone": "p", "start": 0.1, "end": 0.2}
+    row = {"utt_id": "tone_a_eng", "segments": [segment]}
+    write_whole(align / "phones.jsonl", json.dumps(row) + "\n")
+    made_from = {"weights": "", "hyp.jsonl": sha256_file(hyps)}
+    write_record(align / "done.json", "aligned", made_from)
+    phones, _ = decoded.read_decoded(exp, dump, ["test_tone"])
+    assert phones.times([0]) == {0: [("p", 0.1, 0.2)]}
+    hyps.write_text(hyps.read_text().replace("/i/", "/a/"))
+    assert phones.times([0]) == {}
+    assert "of phones that were decoded before; --align again" in caplog.text
 
 
 def test_sets_that_were_not_scored_are_left_alone(tmp_path):
@@ -369,6 +411,14 @@ def test_set_made_with_another_phone_map_is_said(tmp_path):
     file.write_text(json.dumps(record))
     found = markdown.weaknesses(read_experiment(exp), dump)
     assert "another phone map" in found[0]
+
+
+def test_set_that_names_no_text_policy_is_reported(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    record = {"policy": "strict", "version": "strict/1"}
+    (dump / "test_tone/normaliser.json").write_text(json.dumps(record))
+    text = markdown.render(read_experiment(exp), dump, "report")
+    assert "| normaliser of test_tone | strict/1, text not known |" in text
 
 
 def test_set_of_an_incomplete_copy_is_said(tmp_path):

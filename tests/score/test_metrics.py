@@ -433,6 +433,15 @@ def test_likeliest_languages_may_be_a_list():
         score_lid(hyp={"a": "eng"}, ref={"a": "deu"}, likeliest={})
 
 
+@pytest.mark.parametrize("option", ["langs", "by", "utt2spk"])
+def test_score_verb_refuses_an_empty_label(files, option):
+    hyp, ref = files
+    labels = ref.with_name("labels")
+    labels.write_text("".join(f"{u}\n" for u in REF))
+    with pytest.raises(SystemExit, match=r"^powsm score: error: \w+ lack \d of \d .*$"):
+        run_verb("score", "--hyp", hyp, "--ref", ref, f"--{option}", labels)
+
+
 def test_score_verb_fails_in_one_line(files):
     hyp, ref = files
     ref.write_text("u1 pa\n")

@@ -44,6 +44,25 @@ def test_by_label_that_is_missing_is_an_error(scores):
         scores.by({"x_1_deu": "a"})
 
 
+@pytest.mark.parametrize("of", ["langs", "speakers"])
+def test_an_empty_label_is_a_missing_one(of):
+    """As a line of utt2lang or utt2spk that holds an id and nothing else."""
+    names = {"langs": LANGS, "speakers": SPEAKERS}[of] | {"y_3_eng": ""}
+    for labels in (names, list(names.values())):
+        message = rf"{of} lack 1 of 3 utterances: (y_3_eng|2)$"
+        is_named = labels is names
+        hyp, ref = (s if is_named else list(s.values()) for s in (HYP, REF))
+        with pytest.raises(ScoreError, match=message):
+            score_phones(hyp=hyp, ref=ref, **{of: labels})
+
+
+def test_a_language_does_not_take_the_place_of_the_whole_set():
+    """ISO 639-3 has a language `all`, and so have the rows of what is pooled."""
+    scores = score_phones(hyp=HYP, ref=REF, langs=LANGS | {"x_1_deu": "all"})
+    with pytest.raises(ScoreError, match="a language is called 'all', which stands"):
+        scores.records(set_name="test_x", task="pr", decode="ctc")
+
+
 def test_duration_bins_include_their_lower_edge():
     assert duration_labels({"a": 4.99, "b": 5.0, "c": 0.0, "d": 99.0}) == {
         "a": "02-05 s",

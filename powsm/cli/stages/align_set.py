@@ -35,13 +35,14 @@ def run(options: argparse.Namespace) -> None:
     from powsm.files.current import is_current, write_record
     from powsm.files.whole import sha256_file
     from powsm.model.find import find_model
+    from powsm.score.decoded import DONE_FILE
 
     model = find_model(options.model or options.exp, options.model_file)
     weights = sha256_file(model.weights_file)
     recogniser = None
     for out, folder, source in todo(options):
         made_from = {"weights": weights, source.name: sha256_file(source)}
-        done = out / "done.json"
+        done = out / DONE_FILE
         if is_current(done, "aligned", made_from):
             log.info("%s is current", out)
             continue

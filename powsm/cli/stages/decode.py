@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DECODED_FROM = ("wav.scp", "text.prev", "utt2lang")  # of a set: audio and prompts
+# of a set: audio, which may be cut anew under its name, and prompts
+_DECODED_FROM = ("wav.scp", "utt2num_samples", "text.prev", "utt2lang")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +68,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
     from powsm.decode.recogniser import Recogniser
     from powsm.files.current import is_current, write_record
     from powsm.files.whole import sha256_file
-    from powsm.score.decoded import decoded_folder
+    from powsm.score.decoded import DONE_FILE, decoded_folder
 
     rank, world_size = ranks
     recogniser = None
@@ -85,7 +86,7 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
         }
         for task in profile.tasks:
             out = decoded_folder(options.exp, profile.name, name, profile.tag(task))
-            done = out / "done.json"
+            done = out / DONE_FILE
             if is_current(done, "decoded", made_from):
                 log.info("%s is current", out)
                 continue

@@ -118,7 +118,7 @@ def write_phone_set(
                 ("text.prev", example.text_prev),
                 ("text.ctc", example.text_ctc),
                 ("utt2lang", langs[key]),
-                ("utt2speaker", safe_id(speakers.get(key, utt_id))),
+                ("utt2speaker", safe_id(speakers.get(key, "")) or utt_id),
                 ("utt2num_samples", str(n_samples)),
             ):
                 rows.setdefault(file, []).append((example.example_id, value))

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from powsm.errors import PowsmError
-from powsm.formatting import markdown_table
+from powsm.formatting import bounds, markdown_table
 from powsm.report.paper.fill import Score, System, fill
 from powsm.report.paper.spec import Query, Table, check_record
 from powsm.score.rates import Scores
@@ -223,10 +223,13 @@ def _compared(
 ) -> tuple[str, str]:
     """Verdict and numbers of two decodings of which the first should be lower."""
     result = a.compare(b, claim.metric)
+    interval = "without an interval"  # of fewer than two utterances
+    if within := bounds(result.low, result.high, "+.2f"):
+        interval = f"{within}, p {result.p:.4f}"
     detail = (
         f"{claim.metric} {a.value(claim.metric):.2f} and {b.value(claim.metric):.2f}, "
-        f"difference {result.difference:+.2f} [{result.low:+.2f}, {result.high:+.2f}], "
-        f"p {result.p:.4f}, {len(a)} utterances of {' '.join(sets)}"
+        f"difference {result.difference:+.2f} {interval}, "
+        f"{len(a)} utterances of {' '.join(sets)}"
     )
     if min(a.value(claim.metric), b.value(claim.metric)) > NO_OUTPUT:
         return NOTHING, f"{detail}; an empty output would have fewer errors than either"
@@ -289,7 +292,8 @@ def _against_number(
         why = "a set lacks parts of its corpus; the number is of whole ones"
         return Outcome(claim, system.name, UNTESTED, why, command)
     verdict = _held_against(claim, cell.ours)
-    detail = f"{cell.ours.value:.2f} [{cell.ours.low:.2f}, {cell.ours.high:.2f}]"
+    within = bounds(cell.ours.low, cell.ours.high) or "without an interval"
+    detail = f"{cell.ours.value:.2f} {within}"
     return Outcome(claim, system.name, verdict, detail, command)
 
 

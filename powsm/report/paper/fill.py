@@ -283,6 +283,9 @@ def _cell(
             why = f"{query.set} has no utterance in {query.lang}"
             return Filled(row.name, column.name, paper, None, why)
         scores = by_lang[query.lang]
+    if not (query.metric in scores.rates or query.metric.startswith(TAKEN_FOR)):
+        why = f"{query.task} has no {query.metric}, but {' '.join(scores.rates)}"
+        return Filled(row.name, column.name, paper, None, why)
     ours = score_of(scores, query.metric)
     if math.isnan(ours.value):
         why = f"{query.set} has nothing that {query.metric} could be divided by"

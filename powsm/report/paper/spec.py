@@ -1,5 +1,6 @@
 """Descriptions of published tables, `conf/tables/*.yaml`, checked when read."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -357,7 +358,8 @@ def _row(
         check_record(cell, _CellKeys, f"{where}, {name}")
         cells[name] = Cell(cell["value"], cell.get("source", source))
         try:
-            _ = cells[name].value
+            if not math.isfinite(cells[name].value):
+                raise ValueError(f"found {cells[name].text!r}, expected a number")
         except ValueError as err:
             raise TableError(f"{where}, {name}: {err}; leave a blank cell out") from err
     blank = raw.get("blank", {})

@@ -70,14 +70,24 @@ class ExperimentScores:
         path = hyp_file(self.exp, query, self.sets)
         if path is None:
             return self._why_not(query)
+        decoded = DecodedSet(path.parent)
+        scores = self._scored(decoded, query)
+        if decoded.set_name == query.set:
+            return scores
+        langs = self.sets[query.set].langs  # a part, read off what the whole set has
+        by_id = zip(scores.utt_ids, scores.langs or (), strict=True)
+        part = scores.only({utt_id for utt_id, lang in by_id if lang in langs})
+        return part if len(part) else f"{query.set} has no utterance of its languages"
+
+    def _scored(self, decoded: DecodedSet, query: Query) -> Scores:
         if self.is_baseline:
-            return score_as_owsm(DecodedSet(path.parent), self.dump)
-        scores = DecodedSet(path.parent).score(
+            return score_as_owsm(decoded, self.dump)
+        scores = decoded.score(
             self.dump, query.cleaning, raw_references=query.references == "raw"
         )
         if query.task != "lid":
             return scores
-        heard = {r["utt_id"]: r["text"] for r in DecodedSet(path.parent).records()}
+        heard = {r["utt_id"]: r["text"] for r in decoded.records()}
         return with_taken_for(scores, heard)
 
     def _why_not(self, query: Query) -> str:

@@ -371,6 +371,16 @@ def test_prism_folder_says_languages_in_its_text_and_paths_from_its_root(tmp_pat
     assert code == "und"
 
 
+def test_utterances_of_nobody_are_not_of_one_speaker(tmp_path):
+    eval_corpora.write_wav(tmp_path / "a.wav")
+    (tmp_path / "wav.scp").write_text("u/1 a.wav\nu2 a.wav\nu3 a.wav\n")
+    (tmp_path / "text.good").write_text("u/1 pa\nu2 ta\nu3 ka\n")
+    (tmp_path / "utt2spk").write_text("u/1\nu3 s1\n")
+    write_phone_set(tmp_path, tmp_path / "dump/test_x", lang="fin")
+    speakers = dict(read_scp(tmp_path / "dump/test_x/utt2speaker"))
+    assert [*speakers.values()] == ["x_u2_fin", "s1", "x_u@2F1_fin"]
+
+
 # --- sizes ----------------------------------------------------------------------------
 
 

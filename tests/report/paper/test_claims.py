@@ -117,6 +117,15 @@ def test_languages_of_a_set_are_compared_alone():
     assert tried("test_a:ita,spa").detail == "test_a has no utterance in spa"
 
 
+def test_a_single_utterance_leaves_a_claim_undecided_without_an_interval():
+    one = scores(0).only({"u00"})
+    where = ([CLAIM], {"seen": ["test_a"]}, [System("x", lambda query: one)])
+    (result,) = check_claims(*where, load_table, {"x": Path("exp/x")}, DUMP)
+    assert result.verdict == OPEN
+    told = "PFER 0.00 and 0.00, difference +0.00 without an interval, 1 utterances"
+    assert result.detail.startswith(told)
+
+
 def test_what_is_not_decoded_is_not_tested():
     system = System("x", lambda query: "test_a is not decoded")
     roles, exps = {"seen": ["test_a"]}, {"x": Path("x")}

@@ -50,6 +50,7 @@ from powsm.report.paper.spec import (
     load_sets,
     load_table,
 )
+from powsm.report.paper.systems import ExperimentScores
 from powsm.report.paper.training import TrainingError
 from powsm.score.metrics import score_lid, score_phones
 from powsm.score.rates import Scores
@@ -165,6 +166,7 @@ def test_table_4_has_the_published_numbers():
     [
         ("metric: PFER\n", "metrik: PFER\n", r"unknown \['metrik'\]"),
         ("cells: {Tone: 12.50}", "cells: {Tune: 12.50}", r"unknown columns \['Tune'\]"),
+        ("12.50", "nan", "found 'nan', expected a number; leave a blank cell out"),
         ("12.50", "about 12", "could not convert.*leave a blank cell out"),
         ("mean_of: [Tone, Absent]", "mean_of: [Tune]", r"mean of unknown \['Tune'\]"),
         ("name: Absent, set: test_absent", "name: Absent", "needs set or mean_of"),
@@ -450,6 +452,34 @@ def test_compare_pairs_speech_recognition_with_p2g(tmp_path):
     assert "| 10.00 | 0.00 | +10.00 |" in row
 
 
+def test_compare_of_phones_and_g2p_is_on_what_has_orthography(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    texts = (dump / "test_tone/ref.text").read_text().replace("_eng word a", "_eng")
+    (dump / "test_tone/ref.text").write_text(texts)
+    hyps = {u: slashed(hyp) for u, (_, _, hyp) in PHONES.items() if u != "tone_a_eng"}
+    g2p = write_hyps(exp, "decode_x", "test_tone", "g2p_attention", hyps)
+    sides = (exp / "ctc_greedy/test_tone/pr_ctc", g2p)
+    done = run("compare", *sides, "--dump", dump)
+    assert done.returncode == 0, done.stderr
+    assert "on the 4 utterances with orthography" in done.stderr
+    row = next(x for x in done.stdout.splitlines() if "| PER |" in x)
+    assert "| 50.00 | 50.00 | +0.00 |" in row  # 5 errors in 10 phones
+
+
+def test_compare_of_parts_of_experiments_says_whose_and_what_differs(tmp_path):
+    sides = []
+    for seed, name in enumerate(("first", "second")):
+        exp, dump = make_experiment(tmp_path, name)
+        (exp / "config.yaml").write_text(yaml.safe_dump({"seed": seed}))
+        sides.append(exp / "ctc_greedy")
+    out = tmp_path / "texts/difference.md"
+    done = run("compare", *sides, "--dump", dump, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"| metric | {sides[0]} | {sides[1]} | difference |" in done.stdout
+    assert "| seed | 0 | 1 |" in done.stdout
+    assert out.read_text() == done.stdout.removesuffix("\n")
+
+
 def test_compare_refuses_different_sets_and_kinds(tmp_path):
     exp, dump = make_experiment(tmp_path)
     text = write_hyps(exp, "a", "test_tone", "asr_attention", TEXTS)
@@ -557,6 +587,30 @@ def test_a_part_of_a_set_holds_the_languages_it_names(tmp_path):
     assert is_part_current(whole, part, ["spa"])
     with pytest.raises(PartError, match="no utterance in fra"):
         write_part(dump / "test_tone", dump / "test_part", ["fra"])
+
+
+def test_a_metric_that_a_task_has_not_leaves_its_cells_empty(tmp_path, small_table):
+    exp, dump = make_experiment(tmp_path)
+    score = ExperimentScores(exp, dump, {})
+    settings = small_table.settings | {"metric": "WER", "profile": "ctc_greedy"}
+    columns = tuple(replace(c, set="test_tone") for c in small_table.columns[:1])
+    table = replace(small_table, settings=settings, columns=columns)
+    whys = {cell.why for cell in fill(table, [System("x", score)])}
+    assert "pr has no WER, but PER PFER PFER_chance PFER_hamming mean_hamming" in whys
+
+
+def test_a_part_of_a_decoded_set_is_scored_alone(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    known = {"test_part": TestSet(None, "", part_of="test_tone", langs=("spa",))}
+    score = ExperimentScores(exp, dump, known)
+    asked = {"pr": ("ctc_greedy", "PFER"), "lid": ("lid", "accuracy")}
+    for task, (profile, metric) in asked.items():
+        scores = score(Query(profile, "test_part", task, "all", metric))
+        assert scores.utt_ids == ("tone_c_spa", "tone_d_spa", "tone_e_spa")
+    assert scores.counts["taken_for:ita"] == 1
+    known["test_part"] = replace(known["test_part"], langs=("fra",))
+    why = score(Query("lid", "test_part", "lid", "all", "accuracy"))
+    assert why == "test_part has no utterance of its languages"
 
 
 @pytest.mark.parametrize("number", [*range(1, 14), "figure2", "figure3", "lid"])
