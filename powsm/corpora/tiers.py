@@ -80,6 +80,7 @@ def _read_eaf(data: bytes, path: Path) -> Tiers:
     """Tiers with their intervals; a time that an annotation does not have is NaN."""
     try:
         root = ElementTree.fromstring(data)
+        _check_origin(root, path)
         times = _times(root)
         return [
             (
@@ -93,6 +94,18 @@ def _read_eaf(data: bytes, path: Path) -> Tiers:
         ]
     except (ElementTree.ParseError, ValueError) as err:
         raise TierError(f"{printable(path)}: no EAF of ELAN ({err})") from err
+
+
+def _check_origin(root: ElementTree.Element, path: Path) -> None:
+    """Refuse times that are not those of the sound, as after ELAN's synchronisation."""
+    for media in root.iter("MEDIA_DESCRIPTOR"):
+        origin = int(media.get("TIME_ORIGIN") or 0)
+        if origin and (media.get("MIME_TYPE") or "audio").startswith("audio"):
+            raise TierError(
+                f"{printable(path)}: its times begin {origin / 1000:g} s into the "
+                f"sound {media.get('MEDIA_URL')} (TIME_ORIGIN); cut the sound there "
+                "and take the attribute out"
+            )
 
 
 def _times(root: ElementTree.Element) -> dict[str | None, tuple[float, ...]]:

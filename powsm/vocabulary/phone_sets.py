@@ -7,9 +7,11 @@ the set: other phones, pieces of words, symbols.
 
 import csv
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -17,6 +19,8 @@ from powsm.files.text import TextFileError, open_text, read_text
 from powsm.files.whole import read_json, write_whole
 from powsm.languages import lang_code
 from powsm.tasks import WORD_START
+
+log = logging.getLogger(__name__)
 
 COUNTS_FILE = "phones_by_lang.json"
 
@@ -201,7 +205,7 @@ def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]
     """Ids of all tokens that are no phone of the set, nor needed to say one.
 
     Length marks do not matter: with `a` in the set `/aː/` may come out, and with `aː`
-    `/a/` may.
+    `/a/` may. Phones without a token, which cannot come out, are logged once.
 
     Raises:
         PhoneSetError: none of the phones has a token.
@@ -212,21 +216,33 @@ def barred_tokens(token_list: Sequence[str], phones: Iterable[str]) -> list[int]
     from powsm.phones.normaliser import strip_suprasegmentals
 
     allowed = set(strip_suprasegmentals(phones))
+    known: set[str] = set()
     barred = []
     for token_id, token in enumerate(token_list):
         match = _PHONE_TOKEN.fullmatch(token)
         if match:
-            is_allowed = allowed.issuperset(strip_suprasegmentals((match[1],)))
+            plain = strip_suprasegmentals((match[1],))
+            known.update(plain)
+            is_allowed = allowed.issuperset(plain)
         else:
             is_allowed = token in _ALWAYS_ALLOWED
         if not is_allowed:
             barred.append(token_id)
-    if len(barred) + len(_ALWAYS_ALLOWED.intersection(token_list)) == len(token_list):
+    if not known & allowed:
         raise PhoneSetError(
             f"none of the phones {' '.join(sorted(allowed))} is in the vocabulary; "
             "write them as phones of its token list"
         )
+    if lacking := sorted(allowed - known):
+        _warn_of_lacking(" ".join(lacking))
     return barred
+
+
+@cache  # for each batch the same
+def _warn_of_lacking(phones: str) -> None:
+    log.warning(
+        "the vocabulary lacks phones of the set: others come in place of %s", phones
+    )
 
 
 def is_phone(token: str) -> bool:

@@ -87,6 +87,21 @@ def test_intervals_that_cannot_be_read_are_told(annotated, before, after):
         read_stretches(annotated, "Spk 1")
 
 
+@pytest.mark.parametrize(("kind", "is_refused"), [("audio/x-wav", 1), ("video/mp4", 0)])
+def test_times_of_a_sound_that_was_moved_are_refused(kind, is_refused, tmp_path):
+    path = tmp_path / "a.eaf"
+    media = (
+        f'<MEDIA_DESCRIPTOR MEDIA_URL="a.wav" MIME_TYPE="{kind}" TIME_ORIGIN="1500"/>'
+    )
+    text = eaf({"t": [Segment("a", 0, 1, 1.0)]})
+    path.write_text(text.replace("<TIER ", f"{media}<TIER ", 1))
+    if not is_refused:
+        assert read_stretches(path, "t")[1][0].label == "a"
+        return
+    with pytest.raises(TierError, match=r"a.eaf: its times begin 1.5 s into the sound"):
+        read_stretches(path, "t")
+
+
 @pytest.mark.parametrize("annotated", ["eaf"], indirect=True)
 def test_annotation_without_a_time_is_told(annotated):
     text = annotated.read_text(encoding="utf-8")

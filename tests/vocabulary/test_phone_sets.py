@@ -95,3 +95,14 @@ def test_all_but_the_phones_is_barred():
     assert barred_tokens(tokens, ["p", "a", "k"]) == [1, 2, 6]
     with pytest.raises(PhoneSetError, match="none of the phones k is in"):
         barred_tokens(tokens, ["k"])
+
+
+def test_phones_that_the_vocabulary_lacks_are_said_once(caplog):
+    tokens = ["<blank>", "/p/", "/a/", "/t͡ɬ/", "<eos>"]
+    for _ in range(2):
+        barred_tokens(tokens, ["p", "ǃ", "kː", "aː"])
+    assert caplog.messages == [
+        "the vocabulary lacks phones of the set: others come in place of k ǃ"
+    ]
+    barred_tokens(tokens, ["p", "a"])
+    assert len(caplog.messages) == 1
