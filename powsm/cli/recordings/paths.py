@@ -192,7 +192,10 @@ def say_done(done: Mapping[Path, Sequence[Path]], n_sources: int) -> None:
     """
     if not done:
         return
-    log.info("%d of %d are done; --force does them again", len(done), n_sources)
+    log.info(
+        "%d of %d are done, with these options or others; --force does them again",
+        *(len(done), n_sources),
+    )
     stale = [path for path, of in done.items() if any(_is_older(path, p) for p in of)]
     if stale:
         log.warning(
