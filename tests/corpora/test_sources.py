@@ -21,6 +21,7 @@ from powsm_command import run_verb
 
 from powsm.corpora.shar import find_shards
 from powsm.corpora.small.write_shar import Clip, write_corpus
+from powsm.corpora.sources.folders import items_with_tiers
 from powsm.corpora.sources.item import SourceError
 from powsm.corpora.sources.manifests import items_of_kaldi, items_of_lhotse
 from powsm.corpora.sources.tables import items_of_csv, items_of_dataset
@@ -336,6 +337,44 @@ def test_speakers_are_those_of_the_source(recordings, tmp_path, monkeypatch):
         ]
         assert speakers[:2] == ["mine_ann", "mine_ann"], source
         assert len(set(speakers)) == 3
+
+
+def test_stretches_of_a_recording_are_of_one_speaker_and_labels_outside_are_said(
+    recordings, tmp_path, caplog
+):
+    source = as_textgrids(recordings, tmp_path / "source")
+    tiers = {
+        "ipa": [Segment("p", 0, 0.2, 1.0), Segment("a", 0.2, 0.3, 1.0)],
+        "words": [Segment("pa", 0, 0.1, 1.0), Segment("pe", 0.1, 0.25, 1.0)],
+    }
+    grid = textgrid(tiers, SAID[0][1], "u0")
+    (source / "u0.TextGrid").write_text(grid, encoding="utf-8")
+    items = list(items_with_tiers(source, "words", "ipa"))
+    assert [(i.key, i.speaker, i.ipa) for i in items[:3]] == [
+        ("u0-0001", "u0", ""),
+        ("u0-0002", "u0", "p"),
+        ("u1", "u1", SAID[1][3]),
+    ]
+    (said,) = caplog.messages
+    assert said.startswith(f"{source}/u0.TextGrid: 1 of 2 labels of tier ipa are in no")
+
+
+def test_voices_that_train_has_are_said(recordings, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    folder = as_folder(recordings, tmp_path / "folder")
+    run_verb("import", folder, "mine", "--lang", "ita")
+    unsaid = "test: the speakers of 1 of its 1 utterances are not said"
+    assert [m.startswith(unsaid) for m in caplog.messages].count(True) == 1
+    caplog.clear()
+    (folder / "ann").mkdir()
+    for path in folder.glob("u*.*"):
+        path.rename(folder / "ann" / path.name)
+    run_verb("import", folder, "mine", "--lang", "ita")
+    shared = "test: 1 of its 1 speakers are in train, too"
+    assert [m.startswith(shared) for m in caplog.messages].count(True) == 1
+    caplog.clear()
+    run_verb("import", folder, "mine", "--lang", "ita", "--split", "test")
+    assert "speakers" not in caplog.text
 
 
 def test_what_was_imported_is_said(recordings, tmp_path, monkeypatch, caplog):

@@ -9,7 +9,7 @@ whole or not at all, with `corpus.yaml`: what it was made from, and what is in i
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -112,6 +112,7 @@ def bring(source: Path, name: str, downloads: Path, asked: Asked) -> Brought:
     clips = _clips(items, asked, faults)
     faults.end()
     splits = _splits(clips, asked, source)
+    _warn_of_voices(splits)
     hours = {
         split: sum(clip.duration_s for _, clip in part) / 3600
         for split, part in splits.items()
@@ -278,6 +279,26 @@ def _splits(
         if part:
             splits[name] = part
     return splits
+
+
+def _warn_of_voices(splits: Mapping[str, Sequence[tuple[Item, Clip]]]) -> None:
+    """Say where scores would be of voices that training has heard."""
+    trained = {clip.speaker for _, clip in splits.get("train", ())}
+    for split in ("dev", "test") if trained else ():
+        part = splits.get(split, ())
+        voices = {clip.speaker for _, clip in part}
+        if shared := voices & trained:
+            log.warning(
+                "%s: %d of its %d speakers are in train, too: scores on it are of "
+                "voices that were heard; the source can say other splits",
+                *(split, len(shared), len(voices)),
+            )
+        elif n := sum(item.speaker is None for item, _ in part):
+            log.warning(
+                "%s: the speakers of %d of its %d utterances are not said, by folders "
+                "or a column, so that train may have them, too",
+                *(split, n, len(part)),
+            )
 
 
 def _by_texts(clips: Sequence[Clip], seed: int, source: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Folders of recordings with what is said beside each: a text, a TextGrid or an EAF."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from powsm.audio_files import printable, recordings_in
 from powsm.corpora.sources.item import Item, key_of, split_of
 from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_stretches
 from powsm.files.text import TextFileError, read_text
+
+log = logging.getLogger(__name__)
 
 _TEXTS = (".txt", ".lab")
 _IPA = ".ipa"
@@ -58,19 +61,34 @@ def items_with_tiers(
         if not stretches:
             yield f"{printable(file)}: tier {tier} holds no text"
         key, about = key_of(path, source), _about(path, source)
+        about["speaker"] = about["speaker"] or key  # of all stretches the same
+        used: set[int] = set()
         for number, stretch in enumerate(stretches, 1):
-            ipa = [
-                label.label
-                for label in labels
+            inside = [
+                place
+                for place, label in enumerate(labels)
                 if stretch.start_s <= (label.start_s + label.end_s) / 2 < stretch.end_s
             ]
+            used.update(inside)
             yield Item(
                 f"{key}-{number:04d}" if len(stretches) > 1 else key,
                 **about | {"where": f"{printable(file)}: {stretch.start_s:.3f} s"},
                 start_s=stretch.start_s,
                 end_s=stretch.end_s,
                 text=stretch.label,
-                ipa=" ".join(ipa) if ipa_tier else None,
+                ipa=" ".join(labels[i].label for i in inside) if ipa_tier else None,
+            )
+        if len(used) < len(labels):
+            log.warning(
+                "%s: %d of %d labels of tier %s are in no segment of tier %s, and are "
+                "left out",
+                *(
+                    printable(file),
+                    len(labels) - len(used),
+                    len(labels),
+                    ipa_tier,
+                    tier,
+                ),
             )
 
 
