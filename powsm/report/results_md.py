@@ -261,7 +261,9 @@ def render(experiment: Experiment, dump: Path, command: str) -> str:
         command: the command that writes this report.
     """
     sets = list(dict.fromkeys(r.set for r in experiment.results))
-    over = " over speakers" * any(r.unit == "speaker" for r in experiment.results)
+    units = {r.unit for r in experiment.results}
+    over = " over speakers" * ("speaker" in units)
+    over += " (utterances where these are not known)" * (len(units) > 1)
     parts = [
         f"# {experiment.name}",
         "Rates are in percent, from summed counts, with 95 % bootstrap intervals"

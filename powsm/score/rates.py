@@ -168,6 +168,11 @@ class Scores:
         return len(self.utt_ids)
 
     @property
+    def has_speakers(self) -> bool:
+        """Whether speakers are known; without one each utterance is its own."""
+        return self.speakers is not None and self.speakers != self.utt_ids
+
+    @property
     def counts(self) -> dict[str, int]:
         """Sum of every column."""
         return {name: int(column.sum()) for name, column in self.columns.items()}

@@ -204,7 +204,8 @@ def score_experiment(
         exp: experiment folder.
         dump: `dump/raw`.
         cleaning: how text becomes phones; None: the policy each set was made with.
-        unit: what the intervals take to be independent.
+        unit: what the intervals take to be independent; utterances where no speaker
+            is known.
         corpus_of: corpus that an utt_id names.
 
     Returns:
@@ -222,14 +223,17 @@ def score_experiment(
     for one in decoded:
         scores = one.score(dump, cleaning)
         profile = one.place.parts[0]
+        over = unit if scores.has_speakers else "utterance"
+        if over != unit:
+            log.warning("%s: speakers are not known: over utterances", one.set_name)
         rows = scores.records(
             set_name=one.set_name,
             task=one.task,
             # languages are what the decoder says first
             decode=one.decode or "attention",
-            unit=unit,
+            unit=over,
         )
-        how = {"profile": profile, "cleaning": cleaning or "", "unit": unit}
+        how = {"profile": profile, "cleaning": cleaning or "", "unit": over}
         records += [{**row, **how} for row in rows]
         where = {"profile": profile, "set": one.set_name, "task": one.task}
         where["decode"] = one.decode
@@ -237,7 +241,7 @@ def score_experiment(
         for by, labels in _labels_of(scores, durations_s, corpus_of).items():
             for label, part in scores.by(labels).items():
                 place = {**where, "by": by, "label": label}
-                parts += [{**place, **row} for row in part.rate_rows(unit)]
+                parts += [{**place, **row} for row in part.rate_rows(over)]
         values = " ".join(f"{rate} {v:.2f}" for rate, v in scores.values.items())
         log.info("%s: %s (%d utterances)", one.place, values, len(scores))
     write_whole(

@@ -232,6 +232,20 @@ def test_how_phones_and_intervals_were_counted_is_said(tmp_path):
     assert "95 % bootstrap intervals over speakers in brackets" in text
 
 
+def test_intervals_over_speakers_that_are_not_known_are_over_utterances(
+    tmp_path, caplog
+):
+    exp, dump = make_experiment(tmp_path)
+    keys = [x.split()[0] for x in (dump / "test_tone/utt2speaker").open()]
+    alone = "".join(f"{key} {key.rpartition('_')[0]}\n" for key in keys)
+    (dump / "test_tone/utt2speaker").write_text(alone)
+    score_experiment(exp, dump, unit="speaker")
+    assert "test_tone: speakers are not known: over utterances" in caplog.text
+    units = {r.unit for r in read_experiment(exp).results}
+    assert units == {"utterance"}
+    assert "over speakers" not in markdown.render(read_experiment(exp), dump, "score")
+
+
 def test_scores_older_than_what_was_decoded_are_said(tmp_path):
     exp, dump = make_experiment(tmp_path)
     said = "ctc_greedy/test_tone/pr_ctc was decoded after the scores here"
