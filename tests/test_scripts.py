@@ -325,6 +325,28 @@ def test_removed_output_runs_its_stage(finished):
     assert finished.calls() == ["stats"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "file", "program"),
+    [
+        ("2", "data/report/report.md", "data_report"),
+        ("10", "exp/s2t_stats_raw/train/feats_stats.npz", "stats"),
+        ("11", "exp/s2t_train_small_bpe30/valid.pfer_ctc.ave.pth", "train"),
+    ],
+)
+def test_removed_or_cut_file_runs_its_stage(finished, stage, file, program):
+    """Stage 11 asked for statistics that stage 10 called current without their file."""
+    made = finished.folder / file
+    for spoil, called in (
+        (made.unlink, [program]),
+        (lambda: made.write_text(""), [program]),  # which the stand-in leaves as it is
+        (lambda: None, []),
+    ):
+        spoil()
+        done = finished("--stage", stage, "--stop_stage", stage)
+        assert done.returncode == 0, done.stderr
+        assert finished.calls() == called
+
+
 def test_changed_program_runs_nothing(finished):
     """A comment must not cost a training; a stage's number says what counts."""
     program = finished.folder / "local/prepare_data.py"
