@@ -463,6 +463,20 @@ def test_test_sets_are_those_of_the_dump_folder_or_those_named(finished):
     assert "dump/raw/test_b dump/raw/test_a" in plan
 
 
+def test_lists_may_have_several_lines(finished):
+    """Of `$(ls dump/raw)` the first set alone was decoded."""
+    (finished.folder / "conf/decode_b.yaml").write_text("b: 2\n")
+    profiles = "\nconf/decode_ctc.yaml\n\tconf/decode_b.yaml\n"
+    plan = finished(
+        *("--dry_run", "--skip_stages", "0\n2", "--skip_corpora", "cv\ntamil"),
+        *("--test_sets", "test_b\ntest_a", "--decode_configs", profiles),
+        *("--eval_sets", "timit\nsaa"),
+    ).stdout
+    assert "--sets test_b test_a test_timit test_saa --device" in plan
+    assert "--profiles conf/decode_ctc.yaml conf/decode_b.yaml --sets" in plan
+    assert "--set timit saa" in plan and "--skip_corpora cv tamil" in plan
+
+
 def test_several_gpus_start_ranks(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4").stdout
     assert "powsm ranks --n 4 -- powsm train" in plan
@@ -575,6 +589,8 @@ def test_downloaded_model_is_decoded_and_not_trained(recipe):
         ("--nbpe=0", "--nbpe is a whole number of 1 or more: 0"),
         ("--stage=14", "--stage 14 comes after --stop_stage 13"),
         ("--skip_stages=two", "--skip_stages is a list such as '3 10': two"),
+        ("--skip_stages=03 10", "--skip_stages is a list such as '3 10': 03 10"),
+        ("--decode_configs=conf/decode_x.yaml", "conf/decode_x.yaml: no such file"),
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),
         (f"--exp_name={'é' * 101}", "name has 202 bytes, expected 200 at most"),
         ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),
