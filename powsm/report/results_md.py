@@ -10,6 +10,7 @@ from powsm.formatting import markdown_table
 from powsm.languages import language_name
 from powsm.report.experiment import (
     Experiment,
+    decoded_otherwise,
     other_normalisers,
     training_command,
     versions,
@@ -73,9 +74,15 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
         if (missing := DumpSet(dump / set_name).missing)
     ]
     scored_at = (experiment.path / RESULTS_FILE).stat().st_mtime_ns
+    everything = decoded_sets(experiment.path, sets)
+    remarks += [
+        f"{decoded.place} was decoded with other weights or settings than the newest; "
+        "run stage 12 for it again before comparing."
+        for decoded in decoded_otherwise(everything)
+    ]
     remarks += [
         f"{decoded.place} was decoded after the scores here; run stage 13 again."
-        for decoded in decoded_sets(experiment.path, sets)
+        for decoded in everything
         if (decoded.folder / HYP_FILE).stat().st_mtime_ns > scored_at
     ]
     if cleanings := sorted({r.cleaning for r in experiment.results} - {""}):
