@@ -754,6 +754,15 @@ def test_longer_mini_recipe_keeps_to_its_own_folders(name, corpus):
     assert f"conf/train_mini_{name}.yaml" in done.stdout
 
 
+@pytest.mark.parametrize("folder", RECIPES, ids=lambda folder: folder.parent.name)
+def test_recipe_behind_a_link_finds_its_programs(tmp_path, folder):
+    """It asked for scripts/setup_env.sh, which found all up to date."""
+    (tmp_path / "linked").symlink_to(folder)
+    show = 'cd "$1"; dry_run=true; . ./path.sh; echo "${repo}"'
+    done = run("bash", "-euc", show, "show", tmp_path / "linked")
+    assert done.stdout.strip() == str(ROOT)
+
+
 def test_mini_recipe_without_a_decoder_has_its_own_experiment():
     done = run(ROOT / "egs2/mini_ipapack/s2t1/run_ctc.sh", "--dry_run")
     assert done.returncode == 0, done.stderr
