@@ -166,7 +166,8 @@ run_stage() {
 }
 
 # Called with the words of run_once: prints nothing where there is nothing to do, else the
-# record to keep when it is done. What is up to date powsm/files/current.py alone says.
+# record that --keep writes when it is done. What is up to date powsm/files/current.py
+# alone says.
 unfinished() {
     powsm current --stage "${current_stage}" --record "$1/.done_${current_stage}" \
         --inputs "${@:2}"
@@ -174,8 +175,8 @@ unfinished() {
 
 # run_stage, unless the same command already ended well on the same inputs.
 #
-# The command that ended leaves a record in OUT, so removing OUT runs the stage again,
-# and so does a kill.
+# The command that ended leaves a record in OUT, so removing OUT, or a file that was made,
+# runs the stage again, and so does a kill.
 run_once() {
     if [[ ${dry_run} == true ]]; then
         run_stage "$@"
@@ -189,6 +190,5 @@ run_once() {
     fi
     rm -f "${record}"
     run_stage "$@"
-    printf '%s\n' "${wanted}" >"${record}.new"
-    mv "${record}.new" "${record}"
+    powsm current --stage "${current_stage}" --record "${record}" --keep <<<"${wanted}"
 }

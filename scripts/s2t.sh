@@ -89,12 +89,20 @@ for name in stage stop_stage nj nproc ngpu nbpe max_phones; do
         die "--${name} is a whole number of ${least} or more: ${!name}"
 done
 ((stage <= stop_stage)) || die "--stage ${stage} comes after --stop_stage ${stop_stage}"
+for name in skip_stages skip_corpora eval_sets decode_configs test_sets; do
+    # `read` takes one line of a list
+    printf -v "${name}" '%s' "${!name//[[:space:]]/ }"
+done
 skip_stages=${skip_stages//,/ }
-[[ ${skip_stages} =~ ^[0-9\ ]*$ ]] || die "--skip_stages is a list such as '3 10':" \
-    "${skip_stages}"
+[[ ${skip_stages} =~ ^\ *((0|[1-9][0-9]*)(\ +|$))*$ ]] ||
+    die "--skip_stages is a list such as '3 10': ${skip_stages}"
 [[ ${audio_format} =~ ^(inplace|flac\.ark|wav)$ ]] ||
     die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
 [[ -f ${config} ]] || die "--config ${config}: no such file; take one of" conf/train_*.yaml
+((stop_stage < 12)) || for name in ${decode_configs}; do
+    [[ -f ${name} ]] || die "--decode_configs ${name}: no such file; take of" \
+        conf/decode_*.yaml
+done
 [[ ${trainer} =~ ^(powsm|espnet|)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
 [[ ${ipa_labels} =~ ^(original|clean|)$ ]] ||
     die "--ipa_labels is original or clean: ${ipa_labels}"

@@ -325,6 +325,28 @@ def test_removed_output_runs_its_stage(finished):
     assert finished.calls() == ["stats"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "file", "program"),
+    [
+        ("2", "data/report/report.md", "data_report"),
+        ("10", "exp/s2t_stats_raw/train/feats_stats.npz", "stats"),
+        ("11", "exp/s2t_train_small_bpe30/valid.pfer_ctc.ave.pth", "train"),
+    ],
+)
+def test_removed_or_cut_file_runs_its_stage(finished, stage, file, program):
+    """Stage 11 asked for statistics that stage 10 called current without their file."""
+    made = finished.folder / file
+    for spoil, called in (
+        (made.unlink, [program]),
+        (lambda: made.write_text(""), [program]),  # which the stand-in leaves as it is
+        (lambda: None, []),
+    ):
+        spoil()
+        done = finished("--stage", stage, "--stop_stage", stage)
+        assert done.returncode == 0, done.stderr
+        assert finished.calls() == called
+
+
 def test_changed_program_runs_nothing(finished):
     """A comment must not cost a training; a stage's number says what counts."""
     program = finished.folder / "local/prepare_data.py"
@@ -441,6 +463,20 @@ def test_test_sets_are_those_of_the_dump_folder_or_those_named(finished):
     assert "dump/raw/test_b dump/raw/test_a" in plan
 
 
+def test_lists_may_have_several_lines(finished):
+    """Of `$(ls dump/raw)` the first set alone was decoded."""
+    (finished.folder / "conf/decode_b.yaml").write_text("b: 2\n")
+    profiles = "\nconf/decode_ctc.yaml\n\tconf/decode_b.yaml\n"
+    plan = finished(
+        *("--dry_run", "--skip_stages", "0\n2", "--skip_corpora", "cv\ntamil"),
+        *("--test_sets", "test_b\ntest_a", "--decode_configs", profiles),
+        *("--eval_sets", "timit\nsaa"),
+    ).stdout
+    assert "--sets test_b test_a test_timit test_saa --device" in plan
+    assert "--profiles conf/decode_ctc.yaml conf/decode_b.yaml --sets" in plan
+    assert "--set timit saa" in plan and "--skip_corpora cv tamil" in plan
+
+
 def test_several_gpus_start_ranks(recipe):
     plan = recipe("--dry_run", "--stage", "11", "--ngpu", "4").stdout
     assert "powsm ranks --n 4 -- powsm train" in plan
@@ -553,6 +589,8 @@ def test_downloaded_model_is_decoded_and_not_trained(recipe):
         ("--nbpe=0", "--nbpe is a whole number of 1 or more: 0"),
         ("--stage=14", "--stage 14 comes after --stop_stage 13"),
         ("--skip_stages=two", "--skip_stages is a list such as '3 10': two"),
+        ("--skip_stages=03 10", "--skip_stages is a list such as '3 10': 03 10"),
+        ("--decode_configs=conf/decode_x.yaml", "conf/decode_x.yaml: no such file"),
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),
         (f"--exp_name={'é' * 101}", "name has 202 bytes, expected 200 at most"),
         ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),
@@ -714,6 +752,15 @@ def test_longer_mini_recipe_keeps_to_its_own_folders(name, corpus):
     assert all(re.match(f"(downloads|data|dump|exp)/{name}", to) for to in targets)
     assert corpus in done.stdout
     assert f"conf/train_mini_{name}.yaml" in done.stdout
+
+
+@pytest.mark.parametrize("folder", RECIPES, ids=lambda folder: folder.parent.name)
+def test_recipe_behind_a_link_finds_its_programs(tmp_path, folder):
+    """It asked for scripts/setup_env.sh, which found all up to date."""
+    (tmp_path / "linked").symlink_to(folder)
+    show = 'cd "$1"; dry_run=true; . ./path.sh; echo "${repo}"'
+    done = run("bash", "-euc", show, "show", tmp_path / "linked")
+    assert done.stdout.strip() == str(ROOT)
 
 
 def test_mini_recipe_without_a_decoder_has_its_own_experiment():

@@ -3,7 +3,7 @@
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from powsm.errors import PowsmError
@@ -95,6 +95,21 @@ def refuse_unused(
     if given and not unless:
         them = "it" if len(given) == 1 else "them"
         raise PowsmError(f"{' '.join(given)}: not used, {why}; leave {them} out")
+
+
+def refuse_one_name(profiles: Sequence[Path]) -> None:
+    """Refuse profiles that would write over each other's results.
+
+    Raises:
+        PowsmError: two files have one name, which is that of the folder of results.
+    """
+    first: dict[str, Path] = {}
+    for path in profiles:
+        if (other := first.setdefault(path.name, path)) != path:
+            raise PowsmError(
+                f"--profiles {other} {path}: two of one name, and results are in a "
+                "folder of that name; rename one"
+            )
 
 
 def add_shared(parser: argparse.ArgumentParser, *names: str, **changes) -> None:

@@ -11,7 +11,7 @@ import powsm
 from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import Normaliser
-from powsm.score.decoded import NORMALISER_FILE, DumpSet
+from powsm.score.decoded import HYP_FILE, NORMALISER_FILE, DecodedSet, DumpSet
 from powsm.score.results import (
     RESULTS_FILE,
     Result,
@@ -184,6 +184,21 @@ def other_normalisers(dump: Path, sets: Iterable[str]) -> list[str]:
             if made_with and made_with != now:
                 others.append(set_name)
     return others
+
+
+def decoded_otherwise(decoded: Iterable[DecodedSet]) -> list[DecodedSet]:
+    """Those of other weights, or settings of their profile, than the newest has."""
+
+    def when(one: DecodedSet) -> int:
+        return (one.folder / HYP_FILE).stat().st_mtime_ns
+
+    made = []
+    for one in sorted(decoded, key=when):
+        first = next(iter(one.records()), {})
+        found = {"": first.get("weights"), one.profile: first.get("profile")}
+        made.append((one, {key: name for key, name in found.items() if name}))
+    newest = {key: name for _, names in made for key, name in names.items()}
+    return [one for one, names in made if not names.items() <= newest.items()]
 
 
 def training_command(exp: Path) -> str:

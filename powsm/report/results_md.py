@@ -10,6 +10,7 @@ from powsm.formatting import markdown_table
 from powsm.languages import language_name
 from powsm.report.experiment import (
     Experiment,
+    decoded_otherwise,
     other_normalisers,
     training_command,
     versions,
@@ -120,6 +121,11 @@ def _of_what_was_scored(
         f"{decoded.place} was decoded by an earlier version; run stages 12, 13 again."
         for decoded in decodings
         if decoded.is_of_earlier_version
+    ]
+    remarks += [
+        f"{decoded.place} was decoded with other weights or settings than the newest; "
+        "run stage 12 for it again before comparing."
+        for decoded in decoded_otherwise(decodings)
     ]
     scored_at = (experiment.path / RESULTS_FILE).stat().st_mtime_ns
     remarks += [

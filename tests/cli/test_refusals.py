@@ -263,6 +263,7 @@ CASES = [
      "start-from --init_from exp --dump_set dump/raw/train --out new", "config.yaml"),
     # --- decoding
     ({}, DECODE.replace("test_tone", "test_none"), "test_none"),
+    ({}, f"{DECODE} mine/decode_ctc_greedy.yaml", "two of one name"),
     ({}, DECODE.replace("greedy", "greedly"), "greedly"),
     ({}, f"{DECODE} --shards 3/2", "is not like 0/16"),
     ({}, f"{DECODE} --merge", "utterances are missing"),
@@ -341,6 +342,7 @@ CASES = [
     ({}, f"{ABLATE} none.yaml", "none"),
     ({"plan.yaml": b"3"}, f"{ABLATE} plan.yaml", "plan.yaml"),
     # --- publishing
+    ({}, f"{PACK} --profiles a/decode_x.yaml b/decode_x.yaml", "two of one name"),
     ({"exp/valid.loss.ave.pth": None}, PACK, "no valid."),
     ({NORMALISER: None, SET_NORMALISER: b"{"}, PACK, "normaliser.json: damaged"),
     ({NORMALISER: None, SET_NORMALISER: {}}, PACK, "no policy text_policy in it"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import unicodedata
 
 import numpy as np
@@ -285,6 +286,26 @@ def test_times_of_phones_that_were_decoded_before_are_not_shown(tmp_path, caplog
     hyps.write_text(hyps.read_text().replace("/i/", "/a/"))
     assert phones.times([0]) == {}
     assert "of phones that were decoded before; --align again" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["weights", "profile"])
+def test_sets_decoded_with_other_weights_or_settings_are_said(tmp_path, key):
+    """One table had scores of two states of a training, as of one set decoded again."""
+    exp, dump = make_experiment(tmp_path)
+    said = "ctc_greedy/test_tone/pr_ctc was decoded with other weights or settings"
+    for number, name in enumerate(("test_tone", "test_new")):
+        folder = exp / f"ctc_greedy/{name}/pr_ctc"
+        if name == "test_new":
+            shutil.copytree(dump / "test_tone", dump / name)
+            shutil.copytree(exp / "ctc_greedy/test_tone/pr_ctc", folder)
+        rows = [json.loads(x) for x in (folder / "hyp.jsonl").open(encoding="utf-8")]
+        rows = [json.dumps({**row, key: f"{number}a"}) + "\n" for row in rows]
+        (folder / "hyp.jsonl").write_text("".join(rows))
+        os.utime(folder / "hyp.jsonl", ns=(10**18, 10**18 + number))
+        score_experiment(exp, dump)
+        text = markdown.render(read_experiment(exp), dump, "score")
+        assert (said in text) == (number == 1)
+        assert "test_new/pr_ctc was decoded with other" not in text
 
 
 def test_sets_that_were_not_scored_are_left_alone(tmp_path):

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What is on the path: the programs of .venv, which scripts/setup_env.sh makes.
-repo=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+# -P: the folder of the recipe may be a link
+repo=$(CDPATH='' cd -P "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 if [[ -x ${repo}/.venv/bin/python ]]; then
     export PATH=${repo}/.venv/bin:${PATH}
 elif [[ ${dry_run:-false} == false ]]; then

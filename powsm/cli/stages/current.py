@@ -1,14 +1,18 @@
 """Ask whether a stage's command ended well before, on the same inputs: its record.
 
-Prints nothing where it did. Else it prints the record that is to be kept when the
-command has ended, of the inputs as they are now. Inputs are also the bases of settings,
-and of stage 11 the files that its settings name.
+Prints nothing where it did and what it made is there. Else it prints the record of the
+inputs as they are now, for `--keep` when the command has ended. Inputs are also the
+bases of settings, and of stage 11 the files that its settings name.
 """
 
 import argparse
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+# What a stage makes in the folder of its record: of a training the averaged weights.
+_MADE = {"2": "**/*", "5": "**/*", "10": "**/*", "11": "valid.*.pth"}
 _NAMED = ("utt2weight", "augment.noise.folder", "model_conf.teacher")
 
 
@@ -17,6 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--record", type=Path, required=True, help="of the command that ended")
     add("--stage", choices=("2", "5", "10", "11"), required=True)
     add("--inputs", type=Path, nargs="*", default=[], help="files and folders it reads")
+    keep = "write the record that is given as input, with what was made"
+    add("--keep", action="store_true", help=keep)
     what = {"metavar": "-- PROGRAM ARGUMENT...", "help": "the command"}
     add("program", nargs=argparse.REMAINDER, **what)
 
@@ -24,6 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from powsm.files.current import is_current, record_text, states_below
 
+    if options.keep:
+        return keep(options.record, json.load(sys.stdin), _MADE[options.stage])
     stage = f"stage {options.stage}"
     read = [*options.inputs, *_bases(options.inputs)]
     if options.stage == "11":
@@ -31,6 +39,20 @@ def run(options: argparse.Namespace) -> None:
     made_from = {"command": options.program, "inputs": states_below(read)}
     if not is_current(options.record, stage, made_from):
         print(record_text(stage, made_from, {}))
+
+
+def keep(path: Path, record: dict[str, object], pattern: str) -> None:
+    """Write the record, of the version the command had, with the sizes of files."""
+    from powsm.files.whole import write_whole
+
+    folder = path.parent
+    files = [f for f in sorted(folder.glob(pattern)) if f.is_file()]
+    record["outputs"] = {
+        str(file.relative_to(folder)): file.stat().st_size
+        for file in files
+        if not file.name.startswith(".")
+    }
+    write_whole(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 
 
 def _bases(inputs: Sequence[Path]) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from powsm.cli.options import add_shared, add_shares, device
+from powsm.cli.options import add_shared, add_shares, device, refuse_one_name
 from powsm.errors import PowsmError
 from powsm.files.whole import read_json
 
@@ -39,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    refuse_one_name(options.profiles)
     import torch
 
     from powsm.decode.profile import Profile

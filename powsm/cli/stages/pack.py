@@ -10,7 +10,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from powsm.cli.options import add_shared
+from powsm.cli.options import add_shared, refuse_one_name
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from powsm.files.whole import naming
 
+    refuse_one_name(options.profiles)
     with naming(options.exp):
         pack_and_check(options)
 

@@ -49,6 +49,14 @@ def identify(
         hashed = hashlib.sha256()
         _hash_stretches(find_model(teacher).weights_file, hashed)
         digests["teacher"], places["teacher"] = hashed.hexdigest(), teacher
+    # <file>[:<of it>[:<to>[:<without>]]], which may be gone when a training goes on
+    first = [Path(spec.partition(":")[0]) for spec in args.init_param or ()]
+    if first and all(path.is_file() for path in first):
+        hashed = hashlib.sha256()
+        for path in first:
+            _hash_stretches(path, hashed)
+        digests["first weights"] = hashed.hexdigest()
+        places["first weights"] = " ".join(map(str, first))
     if weights := vars(args).get("utt2weight"):
         digests["utt2weight"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
         places["utt2weight"] = weights
