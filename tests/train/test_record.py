@@ -416,3 +416,21 @@ def test_experiment_with_weights_of_its_own_is_not_written_over(recipe):
     shutil.copytree(recipe / "exp", recipe / "next")
     with pytest.raises(GoOnError, match="next has weights and began anew"):
         go_on(recipe, "max_epoch=3", exp="next", goes_on_from="exp")
+
+
+def test_other_weights_to_begin_with_are_another_training(recipe):
+    """Models of the same name and size, such as two that were packed."""
+    first = recipe / "init.pth"
+    (kept,) = (recipe / "exp").glob("*epoch.pth")
+    shutil.copy(kept, first)
+    how = (f"init_param=[{first}]", "max_epoch=1")
+    go_on(recipe, *how, exp="begun")
+    go_on(recipe, *how, exp="begun")
+    before = content(recipe / "begun")
+    state = torch.load(kept, weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, first)
+    with pytest.raises(
+        ExperimentError, match=r"something else: first weights \(.*init"
+    ):
+        go_on(recipe, *how, exp="begun")
+    assert content(recipe / "begun") == before
