@@ -103,6 +103,21 @@ def test_many_units_are_grouped_and_give_nearly_the_same(monkeypatch):
     assert high_grouped == pytest.approx(high, abs=0.15 * (high - low))
 
 
+def test_surplus_units_are_grouped_at_random(monkeypatch):
+    """Groups by place would hold as much of each part of a sorted set: too narrow."""
+    monkeypatch.setattr(intervals, "_MAX_UNITS", 2)
+    counts = np.array([[1.0], [2.0], [4.0], [8.0]])
+    groups = [intervals._grouped(counts, seed).ravel() for seed in range(20)]
+    assert {len(sums) for sums in groups} == {2}
+    pairs = {frozenset(sums.tolist()) for sums in groups}
+    assert pairs == {frozenset(pair) for pair in ((3, 12), (5, 10), (9, 6))}
+
+
+def test_two_utterances_of_one_phone_have_an_interval():
+    ((low, high),) = bootstrap_intervals(column([1, 0]), column([1, 1]))
+    assert (low, high) == (0.0, 1.0)
+
+
 def test_too_little_data_has_no_interval():
     one = np.array([[3]])
     assert np.isnan(bootstrap_intervals(one, one)).all()  # one utterance
