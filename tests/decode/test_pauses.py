@@ -44,3 +44,8 @@ def test_length_decides_where_it_can():
     assert not is_pause(around((0.16, 0.0)), 0.5, 0.66)
     assert not is_pause(speech, 0.5, 1.0)
     assert is_pause(speech, 0.5, 1.04)  # no phone is as long
+    assert is_pause(around((0.5, 0.0)), 0.5, 1.0)  # as quiet as a pause, all the same
+
+
+def test_nothing_but_digital_silence_is_a_pause():
+    assert is_pause(torch.zeros(RATE), 0.3, 0.6)

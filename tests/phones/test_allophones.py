@@ -15,10 +15,12 @@ TILDE, DARK_L = "\u0303", "l\u0334"
         ("t ʃ a", "t ʃ a"),
         ("k s a", "k s a"),
         ("s p a", "s p a"),
+        ("t s", "t s"),  # two phones are a word as well
         # 2. devoicing
         ("b a b", "p a b"),
         ("d ʒ a", "t ʃ a"),
         ("d z a", "d z a"),
+        ("d z", "d z"),
         ("d͡ʒ a", "t͡ʃ a"),
         # 3. dark l
         (DARK_L, "l"),
@@ -26,10 +28,13 @@ TILDE, DARK_L = "\u0303", "l\u0334"
         (f"iː {DARK_L}", f"iː {DARK_L}"),
         (f"a {DARK_L}", "a l"),
         (f"t͡ʃ {DARK_L}", "t͡ʃ l"),
+        (f"a {DARK_L}ː", "a lː"),
         # 4. nasalisation
         ("ɪ n", f"ɪ{TILDE} n"),
         ("iː n", f"i{TILDE}ː n"),
         ("ɪ nː", f"ɪ{TILDE} nː"),
+        ("ɪ ŋ", f"ɪ{TILDE} ŋ"),
+        ("ɑ m", f"ɑ{TILDE} m"),
         ("ə n", "ə n"),
         ("m ɪ", "m ɪ"),
         # together
@@ -50,6 +55,8 @@ def test_apply_english_to_the_letter():
     options = {"strict": False, "spare_sibilants": False}
     assert apply_english(["t", "ʃ"], **options) == ("tʰ", "ʃ")
     assert apply_english(["d͡ʒ", "iː", "n"], **options) == ("d͡ʒ", "iː", "n")
+    assert apply_english(["a", "ɫ"], **options) == ("a", "ɫ")
+    assert apply_english(["a", "ɫ"]) == ("a", "l")
 
 
 def test_rules_belong_to_labels_once():

@@ -22,7 +22,9 @@ def test_every_inventory_phone_survives():
     assert from_slashed(to_slashed(INVENTORY)) == INVENTORY
 
 
-@pytest.mark.parametrize("text", ["/", "//", "/a", "a/", "/a/b/", "/a//", "/a / b/"])
+@pytest.mark.parametrize(
+    "text", ["/", "//", "/a", "/ab", "a/", "/a/b/", "/a//", "/a / b/"]
+)
 def test_from_slashed_refuses_other_text(text):
     with pytest.raises(PhoneFormatError, match="PhoneReader"):
         from_slashed(text)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from powsm.phones.normaliser import Normaliser
-from powsm.phones.unknown import Unknown, judge_unknown
+from powsm.phones.unknown import Unknown, UnknownSymbolsError, judge_unknown
 
 STRICT = Normaliser()
 
@@ -72,3 +72,21 @@ def test_losses_do_not_depend_on_how_a_set_is_cut():
     assert whole.kinds == {
         "stress": 2, "break": 1, "tone": 1, "unknown": 3, "diacritic": 1,
     }  # fmt: skip
+
+
+def test_rate_by_hand_and_its_limit():
+    """Q twice among the five characters of pQt Qa; a stress mark is known."""
+    unknown = count("pQt Qa", 1)
+    assert (unknown.n_unknown, unknown.n_characters) == (2, 5)
+    assert unknown.rate == 0.4
+    judge_unknown(unknown, "data/x", 0.4)
+    with pytest.raises(UnknownSymbolsError, match="40.00% of the IPA .* at most 39.00"):
+        judge_unknown(unknown, "data/x", 0.39)
+    assert count("ˈpQt", 1).symbols == {"Q": 1}
+
+
+def test_three_examples_of_a_symbol_are_kept_however_a_set_is_cut():
+    whole, part = count("pQ", 2), count("Qt", 2)
+    whole.merge(part)
+    assert whole.contexts == {"Q": ["u0: pQ", "u1: pQ", "u0: Qt"]}
+    assert whole.n_unknown == 4

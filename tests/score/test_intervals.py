@@ -103,6 +103,21 @@ def test_many_units_are_grouped_and_give_nearly_the_same(monkeypatch):
     assert high_grouped == pytest.approx(high, abs=0.15 * (high - low))
 
 
+def test_surplus_units_are_grouped_at_random(monkeypatch):
+    """Groups by place would hold as much of each part of a sorted set: too narrow."""
+    monkeypatch.setattr(intervals, "_MAX_UNITS", 2)
+    counts = np.array([[1.0], [2.0], [4.0], [8.0]])
+    groups = [intervals._grouped(counts, seed).ravel() for seed in range(20)]
+    assert {len(sums) for sums in groups} == {2}
+    pairs = {frozenset(sums.tolist()) for sums in groups}
+    assert pairs == {frozenset(pair) for pair in ((3, 12), (5, 10), (9, 6))}
+
+
+def test_two_utterances_of_one_phone_have_an_interval():
+    ((low, high),) = bootstrap_intervals(column([1, 0]), column([1, 1]))
+    assert (low, high) == (0.0, 1.0)
+
+
 def test_too_little_data_has_no_interval():
     one = np.array([[3]])
     assert np.isnan(bootstrap_intervals(one, one)).all()  # one utterance
@@ -124,6 +139,42 @@ def test_shapes_that_do_not_fit_are_an_error():
         bootstrap_intervals(np.ones((3, 1)), np.ones((2, 1)))
     with pytest.raises(ValueError):
         compare((np.ones(3), np.ones(2)), (np.ones(3), np.ones(2)))
+
+
+EVENLY = np.linspace(0, 1, 10_001)  # resamples of which a share x lies below x
+LOPSIDED = -np.array([4.0, -1, -1, -1, -1])
+
+
+@pytest.mark.parametrize(
+    ("estimate", "left_out", "expected"),
+    [
+        # Student's z for 4 degrees, two terms: 1.95996 + 2.37232 / 4 + 2.82250 / 16 =
+        # 2.72945; times sqrt(5 / 4): 3.05162, of the normal distribution 0.11 %
+        (0.5, np.array([1.0, -1, 1, -1, 0]), (0.00114, 0.99886)),
+        # 60 % of the resamples are below: all moves by 2 x 0.25335
+        (0.6, np.array([1.0, -1, 1, -1, 0]), (0.00546, 0.99981)),
+        # acceleration (64 - 4) / (6 x 20^1.5) = 0.11180: -3.05162 / 1.34118 = -2.27533
+        # and 3.05162 / 0.65882 = 4.63192
+        (0.5, LOPSIDED, (0.01144, 1.0)),
+    ],
+)
+def test_bca_by_hand(estimate, left_out, expected):
+    found = intervals._bca(
+        estimate=estimate, resampled=EVENLY, left_out=left_out, level=0.95
+    )
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_resamples_that_equal_the_estimate_count_half():
+    """0, 0.5 and 1, a third each: half below 0.5, so nothing moves."""
+    resampled = np.repeat([0.0, 0.5, 1.0], 1000)
+    left_out = np.array([1.0, -1, 1, -1, 0])
+    how = {"resampled": resampled, "left_out": left_out, "level": 0.5}
+    low, high = intervals._bca(estimate=0.5, **how)
+    # 0.67449 + 0.24534 / 4 + 0.07949 / 16 = 0.74079, widened 0.82823: 20 and 80 %
+    assert (low, high) == (0.0, 1.0)
+    low, high = intervals._bca(estimate=0.5, **{**how, "level": 0.2})
+    assert (low, high) == (0.5, 0.5)
 
 
 def test_wilson_by_hand():
@@ -154,6 +205,14 @@ def test_compare_by_hand():
     assert result.p == pytest.approx(2 / 64, abs=0.004)
     # always one more: resampling utterances cannot change the difference
     assert (result.low, result.high) == pytest.approx((0.1, 0.1))
+
+
+def test_a_difference_that_no_swap_reaches_is_not_impossible():
+    """40 utterances: as large in 2 of 2^40 ways; the outputs themselves are one."""
+    n_ref = np.full(40, 10)
+    ones = np.ones(40, int)
+    result = compare((ones, 0 * ones), (n_ref, n_ref), n_resamples=99)
+    assert result.p == 1 / 100
 
 
 def test_compare_a_system_with_itself():

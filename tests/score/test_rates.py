@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from powsm.score.metrics import score_phones
+from powsm.score.metrics import score_lid, score_phones
 from powsm.score.rates import RATES, ScoreError, Scores
 from powsm.score.results import duration_labels
 
@@ -124,6 +124,34 @@ def test_compare_two_systems(scores):
     assert result.low <= result.difference <= result.high
     assert 0 < result.p <= 1
     assert scores.compare(scores, "PFER").p == 1.0
+
+
+def test_rates_of_single_utterances_by_hand():
+    scores = score_phones(hyp=["b", "", "pa"], ref=["p", "", "pat"])
+    values = scores.utterance_values("PER")
+    assert values[[0, 2]] == pytest.approx([100.0, 100 / 3]) and np.isnan(values[1])
+
+
+def test_compare_is_of_the_units_asked_for():
+    """Four utterances on which one system is right, of two speakers: 16 ways to swap
+    utterances and 4 to swap speakers, of which two are as large."""
+    ref = dict.fromkeys("abcd", "pa")
+    who = {"speakers": {"a": "x", "b": "x", "c": "y", "d": "y"}}
+    wrong = score_phones(hyp=dict.fromkeys(ref, "ta"), ref=ref, **who)
+    right = score_phones(hyp=ref, ref=ref, **who)
+    assert wrong.compare(right, "PER").p == pytest.approx(2 / 16, abs=0.02)
+    by_speaker = wrong.compare(right, "PER", unit="speaker")
+    assert by_speaker.p == pytest.approx(2 / 4, abs=0.03)
+    assert by_speaker.difference == 50.0
+
+
+def test_interval_of_languages_over_speakers_is_no_interval_of_trials():
+    """All right: by utterance Wilson's interval, by speaker that of the speakers."""
+    langs = ["eng"] * 20
+    scores = score_lid(hyp=langs, ref=langs, speakers=[str(n // 4) for n in range(20)])
+    assert round(scores.intervals()["accuracy"].low, 1) == 83.9
+    assert scores.intervals(unit="speaker")["accuracy"] == (100.0, 100.0)
+    assert round(scores.intervals(level=0.5)["accuracy"].low, 1) == 97.8
 
 
 def test_compare_needs_the_same_utterances(scores):

@@ -148,6 +148,16 @@ def test_temperature_gives_languages_their_root_of_hours():
     assert counts[160:].sum() == 34 and set(counts[160:]) == {3, 4}  # 17 h x 1/5
 
 
+def test_temperature_counts_hours_and_not_utterances():
+    """16 of an hour and 60 of a minute: 13.6 h and 3.4 h, however many that are."""
+    samples = np.array([3600 * SECOND] * 16 + [60 * SECOND] * 60)
+    langs = np.array([0] * 16 + [1] * 60)
+    chosen = sample_languages(samples, langs, 2.0, np.random.default_rng(0))
+    counts = np.bincount(chosen, minlength=76)
+    assert counts[:16].sum() == 14  # 0.85 of each
+    assert counts[16:].sum() == 204 and set(counts[16:]) == {3, 4}  # 3.4 of each
+
+
 def test_temperature_1_takes_every_utterance_once():
     samples = random_lengths(50)
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ nothing.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -356,10 +357,15 @@ def _convergence(
     A single training a row: another seed may change the order, so there is no interval.
     """
     table = tables(claim.trainings)
-    values = {cell.row: cell.ours.value for cell in fill(table, systems) if cell.ours}
+    filled = [cell for cell in fill(table, systems) if cell.ours]
+    values = {cell.row: cell.ours.value for cell in filled if cell.ours}
     first = table.rows[0].name
     others = [value for row, value in values.items() if row != first]
     command = "powsm reproduce --table figure2 --exp EXP..."
+    if len(values) < len(filled):
+        rows = Counter(cell.row for cell in filled)
+        why = f"two experiments are the training of {rows.most_common(1)[0][0]!r}"
+        return Outcome(claim, "", UNTESTED, f"{why}; name one", command)
     if first not in values or not others:
         why = f"needs experiments of {first!r} and of another row of figure 2"
         return Outcome(claim, "", UNTESTED, why, command)

@@ -28,6 +28,7 @@ from powsm.score.decoded import DecodedSet, DumpSet, decoded_sets
 from powsm.score.metrics import lid_confusion, score_text
 from powsm.score.rates import Scores
 from powsm.score.results import HISTORY_FILE, read_history
+from powsm.settings import is_number, load_yaml
 from powsm.tasks import TEXT
 
 
@@ -164,13 +165,24 @@ def is_decoded(table: Table) -> bool:
 
 
 def last_of_history(exp: Path, name: str) -> Score | str:
-    """A figure of validation at the last epoch; it has no interval."""
+    """A figure of validation at the last epoch of a training; it has no interval.
+
+    A training that has not ended says nothing: others are at another epoch.
+    """
     history = read_history(exp)
     if not history:
         return f"{exp}: no {HISTORY_FILE}; ESPnet's loop writes none"
-    if name not in history[-1]:
+    last = history[-1]
+    config = exp / "config.yaml"
+    n_epochs = load_yaml(config).get("max_epoch") if config.exists() else None
+    if is_number(n_epochs) and last["epoch"] < n_epochs:
+        return (
+            f"{exp}: trained for {last['epoch']} of {n_epochs} epochs; go on with "
+            "stage 11"
+        )
+    if name not in last:
         return f"{exp}: validation has no {name}; was there a CTC head?"
-    return Score(history[-1][name], math.nan, math.nan)
+    return Score(last[name], math.nan, math.nan)
 
 
 def with_taken_for(scores: Scores, heard: Mapping[str, str]) -> Scores:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from experiment_builder import PHONES, make_experiment, slashed
 
 from powsm.report.paper.claims import (
@@ -23,9 +24,12 @@ from powsm.report.paper.claims import (
     render_claims,
 )
 from powsm.report.paper.fill import Score, System
-from powsm.report.paper.spec import TableError, load_table
+from powsm.report.paper.spec import Query, TableError, load_table
 from powsm.report.paper.systems import ExperimentScores
+from powsm.report.paper.training import Trained
 from powsm.score.metrics import score_phones
+from powsm.score.results import read_history
+from powsm.settings import load_yaml
 
 CONF = Path(__file__).parents[3] / "conf"
 DUMP = Path("dump/mine")
@@ -248,6 +252,56 @@ def test_every_claim_of_the_paper_is_listed_with_profiles_that_exist():
     )
     text = render_claims(results)
     assert "no source gives OWLS's cells" in text  # untested, and why
+
+
+def curve(name, row, value):
+    """A system that is a row of figure 2, with its last validation."""
+    training = row.training
+    trained = Trained(training.settings(), {"subset": training.subset})
+    return System(name, lambda query: Score(value, math.nan, math.nan), trained)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "detail"),
+    [
+        ((20.0, 25.0, 30.0), HOLDS, ": 20.00, "),
+        ((25.0, 20.0, 30.0), FAILS, "30.00 (one seed)"),  # below one of two
+        ((20.0,), UNTESTED, "needs experiments of"),
+        ((None, 20.0), UNTESTED, "needs experiments of"),
+    ],
+)
+def test_curves_hold_where_the_first_row_ends_lowest(values, verdict, detail):
+    table = load_table(CONF / "tables/figure2.yaml")
+    claims, roles = load_claims(CONF / "tables/claims.yaml")
+    claim = next(c for c in claims if c.name == "encoder targets")
+    systems = [
+        curve(f"exp{n}", table.rows[n], value)
+        for n, value in enumerate(values)
+        if value is not None
+    ]
+    where = (lambda n: table, {}, DUMP)
+    (result,) = check_claims([claim], roles, systems, *where)
+    assert result.verdict == verdict and detail in result.detail
+    again = curve("again", table.rows[len(values) - 1], 99.0)
+    (result,) = check_claims([claim], roles, [*systems, again], *where)
+    assert result.verdict == UNTESTED and "two experiments are the" in result.detail
+
+
+def test_a_training_that_has_not_ended_has_no_last_epoch(tmp_path):
+    exp, dump = make_experiment(tmp_path)
+    last = read_history(exp)[-1]
+    scores = ExperimentScores(exp, dump, {})
+    query = Query("decode_ctc_paper", "dev", "pr", "all", "valid:per_ctc")
+    config = load_yaml(exp / "config.yaml")
+    for more, expected in ((0, last["per_ctc"]), (1, None)):
+        n_epochs = last["epoch"] + more
+        settings = {**config, "max_epoch": n_epochs}
+        (exp / "config.yaml").write_text(yaml.safe_dump(settings))
+        found = scores(query)
+        if expected is not None:
+            assert isinstance(found, Score) and found.value == expected
+        else:
+            assert f"trained for {last['epoch']} of {n_epochs} epochs; go on" in found
 
 
 def test_sets_are_pooled():
