@@ -149,13 +149,14 @@ def device(wanted: str | None) -> str:
     kind, _, number = ("cpu" if wanted is None else wanted).partition(":")
     if kind not in ("cpu", "cuda") or not (number.isdecimal() or wanted in _DEVICES):
         raise PowsmError(f"--device {wanted}: expected cpu, cuda or cuda:N")
-    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = told = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda":  # one for each process
         number = os.environ.get("LOCAL_RANK", "0")
         name = f"cuda:{number}"
+        told = name if "LOCAL_RANK" in os.environ else told
     if name.startswith("cuda") and int(number) >= torch.cuda.device_count():
         raise PowsmError(
-            f"--device {name}: PyTorch finds {torch.cuda.device_count()} GPUs here: "
+            f"--device {told}: PyTorch finds {torch.cuda.device_count()} GPUs here: "
             "see nvidia-smi, or take --device cpu (of run.sh: --ngpu 0)"
         )
     return name
