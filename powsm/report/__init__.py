@@ -10,4 +10,5 @@ page        `report/index.html`: one static file with everything in it, sound ..
 paper       the paper's tables
 plots       training curves as PNG files: loss by task, and validation error by ...
 results_md  `RESULTS.md`: every score with its interval, its cost and what gave it
+weak        what the scores of an experiment cannot or should not be used for, in words
 """

@@ -12,6 +12,7 @@ from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import Normaliser
 from powsm.score.decoded import HYP_FILE, NORMALISER_FILE, DecodedSet, DumpSet
+from powsm.score.rates import CHANCE
 from powsm.score.results import (
     RESULTS_FILE,
     Result,
@@ -184,6 +185,20 @@ def other_normalisers(dump: Path, sets: Iterable[str]) -> list[str]:
             if made_with and made_with != now:
                 others.append(set_name)
     return others
+
+
+def groups(experiment: Experiment) -> list[tuple[str, str]]:
+    """The (set, task) pairs that were scored, in order."""
+    return list(dict.fromkeys((r.set, r.task) for r in experiment.results))
+
+
+def chance_of(experiment: Experiment, result: Result) -> Result | None:
+    """The rate of the same hypotheses against other references, beside a PFER."""
+    if result.metric != "PFER":
+        return None
+    same_as = {key: getattr(result, key) for key in ("set", "task", "system", "lang")}
+    same = experiment.select(**same_as, metric=CHANCE)
+    return same[0] if same else None
 
 
 def decoded_otherwise(decoded: Iterable[DecodedSet]) -> list[DecodedSet]:

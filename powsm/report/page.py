@@ -22,7 +22,7 @@ from powsm.prepare.filters import kept_hours
 from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import GAP, AlignedSet, differences, read_decoded
 from powsm.report.experiment import Experiment, training_command, versions
-from powsm.report.results_md import weaknesses
+from powsm.report.weak import weaknesses
 from powsm.score.rates import CHANCE, RATES
 from powsm.score.results import Result
 from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES

@@ -21,6 +21,7 @@ from powsm.phones.inventory import INVENTORY
 from powsm.report import clips, decoded, page, plots
 from powsm.report import results_md as markdown
 from powsm.report.experiment import ReportError, read_experiment, training_command
+from powsm.report.weak import weaknesses
 from powsm.score.decoded import DecodedError
 from powsm.score.results import ResultsError, read_results, score_experiment
 
@@ -51,7 +52,7 @@ def test_results_md_names_the_definition_of_every_metric(experiment, tmp_path):
 
 
 def test_weak_results_are_said(experiment, tmp_path):
-    text = "\n".join(markdown.weaknesses(experiment, tmp_path))
+    text = "\n".join(weaknesses(experiment, tmp_path))
     assert "PFER 31.4 is more than half of chance (other utterances' references" in text
     assert "accuracy 80.0 is below 90" in text
     assert "only 5 utterances" in text
@@ -90,7 +91,7 @@ def with_values(experiment, **values):
 )
 def test_a_pfer_is_judged_by_chance(experiment, tmp_path, pfer, chance, said):
     changed = with_values(experiment, PFER=pfer, PFER_chance=chance)
-    about_phones = [x for x in markdown.weaknesses(changed, tmp_path) if ": PFER " in x]
+    about_phones = [x for x in weaknesses(changed, tmp_path) if ": PFER " in x]
     if said:
         assert len(about_phones) == 1 and said in about_phones[0]
     else:
@@ -100,7 +101,7 @@ def test_a_pfer_is_judged_by_chance(experiment, tmp_path, pfer, chance, said):
 def test_a_pfer_without_chance_is_not_judged(experiment, tmp_path):
     results = tuple(r for r in experiment.results if r.metric != "PFER_chance")
     changed = dataclasses.replace(experiment, results=results)
-    text = "\n".join(markdown.weaknesses(changed, tmp_path))
+    text = "\n".join(weaknesses(changed, tmp_path))
     assert "PFER 31.4 without the rate of chance beside it; run stage 13 again" in text
 
 
@@ -108,12 +109,12 @@ def test_languages_without_a_symbol_are_not_held_against_a_model(experiment, tmp
     # accuracy: 100 of two English, 66.7 of three Spanish utterances
     config = {**experiment.config, "token_list": ["<eng>"]}
     changed = dataclasses.replace(experiment, config=config)
-    text = "\n".join(markdown.weaknesses(changed, tmp_path))
+    text = "\n".join(weaknesses(changed, tmp_path))
     assert "3 utterances are in languages that the model has no symbol for" in text
     assert "cannot be right: spa." in text
     assert "accuracy" not in text
     config["token_list"] = ["<spa>"]
-    text = "\n".join(markdown.weaknesses(changed, tmp_path))
+    text = "\n".join(weaknesses(changed, tmp_path))
     assert "accuracy 66.7 among the languages with a symbol is below 90" in text
 
 
@@ -444,7 +445,7 @@ def test_set_made_with_another_phone_map_is_said(tmp_path):
     file = dump / "test_tone/normaliser.json"
     record = json.loads(file.read_text()) | {"version": "strict/1 phone_map=00000000"}
     file.write_text(json.dumps(record))
-    found = markdown.weaknesses(read_experiment(exp), dump)
+    found = weaknesses(read_experiment(exp), dump)
     assert "another phone map" in found[0]
 
 
@@ -459,7 +460,7 @@ def test_set_that_names_no_text_policy_is_reported(tmp_path):
 def test_set_of_an_incomplete_copy_is_said(tmp_path):
     exp, dump = make_experiment(tmp_path)
     (dump / "test_tone/set.json").write_text('{"missing": ["abk", "ady"]}')
-    found = markdown.weaknesses(read_experiment(exp), dump)
+    found = weaknesses(read_experiment(exp), dump)
     assert "test_tone: an incomplete copy, without abk ady" in found[0]
 
 
