@@ -99,7 +99,8 @@ skip_stages=${skip_stages//,/ }
 [[ ${audio_format} =~ ^(inplace|flac\.ark|wav)$ ]] ||
     die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
 [[ -f ${config} ]] || die "--config ${config}: no such file; take one of" conf/train_*.yaml
-((stop_stage < 12)) || for name in ${decode_configs}; do
+read -ra profiles <<<"${decode_configs}"
+((stop_stage < 12)) || for name in "${profiles[@]}"; do
     [[ -f ${name} ]] || die "--decode_configs ${name}: no such file; take of" \
         conf/decode_*.yaml
 done
@@ -185,7 +186,6 @@ if [[ ${dry_run} == true && -f costs.yaml ]]; then
     costs=$(<costs.yaml)
 fi
 if [[ -n ${costs} && -x ${repo:-}/.venv/bin/powsm ]]; then  # of path.sh
-    read -ra profiles <<<"${decode_configs}"
     read -ra sets <<<"${test_sets}"
     costs=$("${repo}/.venv/bin/powsm" cost --config "${config}" --set "${set[@]}" \
         --ngpu "${ngpu}" --nbpe "${nbpe}" ${trainer:+--trainer "${trainer}"} \
@@ -330,7 +330,6 @@ if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
 fi
 
 if in_stage 12 "decode: ${dump}/test_* -> ${exp}/<profile>"; then
-    read -ra profiles <<<"${decode_configs}"
     read -ra sets <<<"${test_sets}"
     [[ ${#sets[@]} -gt 0 ]] || for folder in "${dump}"/test_*; do
         sets+=("$(basename "${folder}")")
@@ -364,7 +363,6 @@ if in_stage 13 "score: ${exp} -> ${exp}/RESULTS.md"; then
 fi
 
 if in_stage 14 "pack: ${exp} -> ${exp}/packed, ${exp}/*.zip"; then
-    read -ra profiles <<<"${decode_configs}"
     run_stage "${exp}/packed" "${exp}"/valid.*.ave*.pth "${dump}" "${profiles[@]}" -- \
         powsm pack --exp "${exp}" --dump "${dump}" --hf_repo "${hf_repo}" \
         --profiles "${profiles[@]}"

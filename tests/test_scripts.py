@@ -591,6 +591,7 @@ def test_downloaded_model_is_decoded_and_not_trained(recipe):
         ("--skip_stages=two", "--skip_stages is a list such as '3 10': two"),
         ("--skip_stages=03 10", "--skip_stages is a list such as '3 10': 03 10"),
         ("--decode_configs=conf/decode_x.yaml", "conf/decode_x.yaml: no such file"),
+        ("--decode_configs=conf/decode_*.yaml", "conf/decode_*.yaml: no such file"),
         ("--trainer=stock", "--trainer is powsm or espnet: stock"),
         (f"--exp_name={'é' * 101}", "name has 202 bytes, expected 200 at most"),
         ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),

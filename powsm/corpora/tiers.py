@@ -98,6 +98,12 @@ def _read_eaf(data: bytes, path: Path) -> Tiers:
 
 def _check_origin(root: ElementTree.Element, path: Path) -> None:
     """Refuse times that are not those of the sound, as after ELAN's synchronisation."""
+    for header in root.iter("HEADER"):
+        if (unit := header.get("TIME_UNITS") or "milliseconds") != "milliseconds":
+            raise TierError(
+                f"{printable(path)}: its times are {unit}, expected milliseconds; save "
+                "it by ELAN anew"
+            )
     for media in root.iter("MEDIA_DESCRIPTOR"):
         origin = int(media.get("TIME_ORIGIN") or 0)
         if origin and (media.get("MIME_TYPE") or "audio").startswith("audio"):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powsm.files.whole import write_whole
-from powsm.formatting import markdown_table
+from powsm.formatting import bounds, markdown_table
 from powsm.languages import language_name
 from powsm.report.experiment import (
     Experiment,
@@ -27,9 +27,7 @@ def with_interval(result: Result | None) -> str:
         return "undefined"
     digits = 2 if result.metric == "mean_hamming" else 1
     value = f"{result.value:.{digits}f}"
-    if math.isnan(result.low) or math.isnan(result.high):
-        return value
-    return f"{value} [{result.low:.{digits}f}, {result.high:.{digits}f}]"
+    return f"{value} {bounds(result.low, result.high, f'.{digits}f')}".rstrip()
 
 
 def duration(seconds: float) -> str:

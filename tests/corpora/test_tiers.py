@@ -87,6 +87,15 @@ def test_intervals_that_cannot_be_read_are_told(annotated, before, after):
         read_stretches(annotated, "Spk 1")
 
 
+def test_times_that_are_no_milliseconds_are_refused(tmp_path):
+    path = tmp_path / "a.eaf"
+    text = eaf({"t": [Segment("a", 0, 1, 1.0)]})
+    assert 'TIME_UNITS="milliseconds"' in text
+    path.write_text(text.replace('="milliseconds"', '="PAL-frames"'))
+    with pytest.raises(TierError, match="a.eaf: its times are PAL-frames, expected"):
+        read_stretches(path, "t")
+
+
 @pytest.mark.parametrize(("kind", "is_refused"), [("audio/x-wav", 1), ("video/mp4", 0)])
 def test_times_of_a_sound_that_was_moved_are_refused(kind, is_refused, tmp_path):
     path = tmp_path / "a.eaf"

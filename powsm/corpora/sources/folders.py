@@ -46,6 +46,8 @@ def items_with_tiers(
         tier: of words.
         ipa_tier: whose labels within a stretch, by their middle, are its IPA.
     """
+    n_labels = 0
+    outside: dict[str, int] = {}  # labels in no segment, by file
     for path in recordings_in(source):
         files = [path.with_suffix(ending) for ending in TIER_ENDINGS]
         file = next((file for file in files if file.is_file()), None)
@@ -78,18 +80,16 @@ def items_with_tiers(
                 text=stretch.label,
                 ipa=" ".join(labels[i].label for i in inside) if ipa_tier else None,
             )
+        n_labels += len(labels)
         if len(used) < len(labels):
-            log.warning(
-                "%s: %d of %d labels of tier %s are in no segment of tier %s, and are "
-                "left out",
-                *(
-                    printable(file),
-                    len(labels) - len(used),
-                    len(labels),
-                    ipa_tier,
-                    tier,
-                ),
-            )
+            outside[printable(file)] = len(labels) - len(used)
+    if outside:
+        log.warning(
+            "%d of %d labels of tier %s are in no segment of tier %s, and are left "
+            "out: in %d files, such as %s",
+            *(sum(outside.values()), n_labels, ipa_tier, tier),
+            *(len(outside), next(iter(outside))),
+        )
 
 
 def _about(path: Path, source: Path) -> dict:
