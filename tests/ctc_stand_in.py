@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import torch
 
+from powsm.decode.timing.blanks import USUAL
 from powsm.model.frames import FrameGrid
 from powsm.tasks import WORD_START
 
@@ -62,6 +63,7 @@ def stand_in(edge_frames: int = 0):
         ctc_tables=lambda logits: iter([logits.log_softmax(-1)]),
         batch_seconds=lambda profile: 100.0,
         weights="none",
+        timing=USUAL,
         seen=seen,
         is_ctc_only=False,
         check=lambda profile: None,

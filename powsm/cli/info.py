@@ -46,12 +46,26 @@ def run(options: argparse.Namespace) -> None:
         "network": _network(config),
         **_vocabulary(_tokens(config, files.config_file)),
         "normaliser": dict(files.normaliser) or None,
+        "boundaries": _boundaries(files),
     }
     if options.json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return
     for name, value in facts.items():
         print(f"{name:<12}{_shown(value)}")
+
+
+def _boundaries(files) -> dict[str, float] | str:
+    """Where phones begin around the frames that say them, see `powsm calibrate`."""
+    from dataclasses import asdict
+
+    from powsm.decode.timing.blanks import USUAL
+    from powsm.decode.timing.stored import digest, read_record, read_timing
+
+    if read_record(files.config_file) is None:
+        return "usual"
+    timing = read_timing(files.config_file, digest(files.weights_file))
+    return "usual" if timing == USUAL else asdict(timing)
 
 
 def _shown(value: object) -> str:

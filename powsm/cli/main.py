@@ -25,6 +25,10 @@ VERBS = {
     "With a model or its output in hand": {
         "transcribe": ("recordings.transcribe", "recordings to phones or words"),
         "align": ("recordings.align", "when each given word and phone is said"),
+        "calibrate": (
+            "recordings.calibrate",
+            "boundaries of phones as people set them",
+        ),
         "lid": ("recordings.lid", "which language is spoken"),
         "demo": ("recordings.demo", "a page in the browser, for this machine"),
         "ipa": ("ipa", "IPA as phones, with features"),

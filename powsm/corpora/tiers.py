@@ -2,6 +2,8 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,6 +65,18 @@ def read_stretches(path: Path, tier: str | None = None) -> tuple[str, list[Inter
                 f"{second.label!r} ({second.start_s:.3f} s); put them on two tiers"
             )
     return name, stretches
+
+
+def read_first(path: Path, tiers: Sequence[str]) -> list[Interval]:
+    """Intervals of the first of some tiers that is there.
+
+    Raises:
+        TierError: see `read_stretches`, of the last of them.
+    """
+    for tier in tiers[:-1]:
+        with suppress(TierError):
+            return read_stretches(path, tier)[1]
+    return read_stretches(path, tiers[-1])[1]
 
 
 def _chosen(tiers: Tiers, tier: str | None, path: Path) -> tuple[str, list[Interval]]:

@@ -14,20 +14,16 @@ changes most near them (`powsm.decode.timing.change`).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from powsm.audio import SAMPLE_RATE
 from powsm.decode.align_files import Segment
 from powsm.decode.longform import CTCFrames, ctc_frames
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.recordings.stretches import Speech
-from powsm.decode.timing.blanks import intervals
-from powsm.decode.timing.change import finer_intervals
-from powsm.decode.timing.pauses import is_pause
+from powsm.decode.timing.times import phone_times
 from powsm.errors import PowsmError
 from powsm.model.frames import FrameGrid
 from powsm.tasks import WORD_START
@@ -81,13 +77,8 @@ def align(
     targets = _targets(recogniser, phones, nearest)
     tokens = recogniser.tokenizer.token_list
     all_phones = [n for n, token in enumerate(tokens) if is_phone(token)] if gop else []
-    wanted = [*all_phones, *targets.ids]
-    columns = list(dict.fromkeys([recogniser.model.blank_id, *wanted]))
-    column_of = {token: column for column, token in enumerate(columns)}
-    labels = [column_of[token] for token in targets.ids]
-    frames = ctc_frames(recogniser, speech, columns)
-    path, scores = _force(frames.columns, labels)
-    spans = _spans(path, scores, blank=0)
+    forced = _forced(recogniser, speech, targets, all_phones)
+    spans, frames = forced.spans, forced.frames
     found = _segments(recogniser, targets.names, spans, len(frames), speech, finer)
     found = [
         replace(segment, nearest=other)
@@ -96,7 +87,45 @@ def align(
     if not gop:
         return found
     names = [_phone_of(tokens[n]) for n in all_phones]
-    return _judged(found, frames.columns, labels, spans, names)
+    return _judged(found, frames.columns, forced.labels, spans, names)
+
+
+def forced_frames(
+    recogniser: Recogniser, speech: Speech, phones: Sequence[str]
+) -> tuple[list[tuple[int, int]], int, int]:
+    """The frames [start, end) that say each of the phones, and how many there are.
+
+    The third is how many phones the model lacks; the nearest stand for them.
+
+    Args and Raises: see `align`.
+    """
+    targets = _targets(recogniser, phones, nearest=True)
+    forced = _forced(recogniser, speech, targets, ())
+    places = [(start, end) for _, start, end, _ in forced.spans[1:]]  # not of `▁`
+    n_lacking = sum(other is not None for other in targets.nearest)
+    return places, len(forced.frames), n_lacking
+
+
+@dataclass(frozen=True)
+class _Forced:
+    """Targets in frames: their columns of the scores, spans, and all that CTC says."""
+
+    labels: list[int]
+    spans: list[tuple[int, int, int, float]]
+    frames: CTCFrames
+
+
+def _forced(
+    recogniser: Recogniser, speech: Speech, targets: "_Targets", others: Sequence[int]
+) -> _Forced:
+    """The likeliest frames of targets; `others` are tokens whose columns are kept."""
+    wanted = [*others, *targets.ids]
+    columns = list(dict.fromkeys([recogniser.model.blank_id, *wanted]))
+    column_of = {token: column for column, token in enumerate(columns)}
+    labels = [column_of[token] for token in targets.ids]
+    frames = ctc_frames(recogniser, speech, columns)
+    path, scores = _force(frames.columns, labels)
+    return _Forced(labels, _spans(path, scores, blank=0), frames)
 
 
 def _judged(
@@ -148,28 +177,14 @@ def _segments(
     finer: bool,
 ) -> list[Segment]:
     """Segments of spans, which are named; `▁` and symbols as `<eng>` are no phones."""
-    grid = FrameGrid.of(recogniser.model)
     kept = [
         (name, span)
         for name, span in zip(names, spans, strict=True)
         if name != WORD_START and not _SYMBOL.fullmatch(name)
     ]
     places = [(start, end) for _, (_, start, end, _) in kept]
-    frame_s = grid.step / SAMPLE_RATE
-    blanks = [(end, start) for (_, end), (start, _) in pairwise(places)]
-    pauses = [is_pause(speech, *map(grid.seconds, both)) for both in blanks]
-    times = intervals(places, pauses, n_frames, frame_s)
-
-    def seconds(frame: float) -> float:
-        # what lies before the first frame and after the last belongs to them
-        if frame in (0, n_frames):
-            return 0.0 if frame == 0 else len(speech) / SAMPLE_RATE
-        return grid.seconds(frame)
-
-    times = [(seconds(start), seconds(end)) for start, end in times]
-    if finer:
-        blanks_s = [(end - begin) * frame_s for begin, end in blanks]
-        times = finer_intervals(times, blanks_s, speech)
+    grid, timing = FrameGrid.of(recogniser.model), recogniser.timing
+    times = phone_times(places, n_frames, grid, speech, timing, finer=finer)
     return [
         Segment(name, round(start, 4), round(end, 4), round(confidence, 4))
         for (name, (*_, confidence)), (start, end) in zip(kept, times, strict=True)

@@ -12,7 +12,8 @@ from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.decode.ctc_paths import first_label_log_probs
 from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.search import language_log_probs
-from powsm.files.whole import sha256_file
+from powsm.decode.timing.blanks import USUAL, Timing
+from powsm.decode.timing.stored import digest, read_timing
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.find import CheckpointError, ModelFiles, find_model
 from powsm.model.frames import FrameGrid
@@ -56,6 +57,7 @@ class Recogniser:
     tokenizer: Tokenizer
     device: torch.device
     weights: str  # short hash of the weights' file
+    timing: Timing = USUAL  # of its phones, see powsm.decode.timing
 
     @classmethod
     def load(cls, model: str | Path | ModelFiles, device: str = "cpu") -> "Recogniser":
@@ -80,8 +82,9 @@ class Recogniser:
             ) from err
         except ValueError as err:
             raise CheckpointError(str(err)) from err
-        weights = sha256_file(files.weights_file)[:12]
-        return cls(loaded, tokenizer, torch.device(device), weights)
+        weights = digest(files.weights_file)
+        timing = read_timing(files.config_file, weights)
+        return cls(loaded, tokenizer, torch.device(device), weights, timing)
 
     def batch_seconds(self, profile: Profile) -> float:
         """Most seconds of audio, padding included, in a batch.

@@ -1,7 +1,8 @@
 """Pack a trained model as ESPnet publishes them: a folder for the Hub and an archive.
 
     README.md  meta.yaml  model.safetensors  RESULTS.md  results.json
-    exp/<name>/{config.yaml,<weights>.pth,normaliser.json,goes_on_from.json}
+    exp/<name>/{config.yaml,<weights>.pth,normaliser.json,goes_on_from.json,
+        boundaries.json}
     exp/s2t_stats_raw/train/feats_stats.npz
     data/token_list/<name>/{bpe.model,tokens.txt,phones_by_lang.json}
     conf/decode_*.yaml
@@ -25,6 +26,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from powsm.decode.timing.stored import pack_timing
 from powsm.errors import PowsmError
 from powsm.files.whole import (
     atomic_folder,
@@ -192,6 +194,8 @@ def _fill(
     save_file(contiguous, folder / SAFETENSORS, metadata={"format": "pt"})
     # which is for its owner alone; a model is for everybody
     (folder / SAFETENSORS).chmod((folder / weights_file).stat().st_mode)
+    copies = [folder / weights_file, folder / SAFETENSORS]
+    pack_timing(files.config_file, files.weights_file, folder / config_file, copies)
     index = {
         "yaml_files": {CONFIG_KEY: config_file},
         "files": {WEIGHTS_KEY: weights_file},

@@ -20,15 +20,13 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import powsm
-from powsm.corpora.evaluation.textgrid import Interval
-from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_stretches
+from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_first
 from powsm.decode.align import AlignError
 from powsm.decode.recordings.model import Model
 from powsm.errors import PowsmError
@@ -105,7 +103,7 @@ def beginnings(
 
     A label that is two phones to the model, such as a diphthong, gives the first one.
     """
-    stretches = stretches_of(labels, tiers)
+    stretches = read_first(labels, tiers)
     phones_of = [model.ipa(stretch.label) for stretch in stretches]
     segments = model.align(audio, [p for phones in phones_of for p in phones])
     found, at = [], 0
@@ -119,18 +117,6 @@ def beginnings(
         for start, end in zip(true, ends, strict=False)
     ]
     return found, true, inner
-
-
-def stretches_of(labels: Path, tiers: Sequence[str]) -> list[Interval]:
-    """Labelled stretches of the first of some tiers that is there.
-
-    Raises:
-        TierError: none of them is, or it holds what overlaps.
-    """
-    for tier in tiers[:-1]:
-        with suppress(TierError):
-            return read_stretches(labels, tier)[1]
-    return read_stretches(labels, tiers[-1])[1]
 
 
 def summary(error_ms: np.ndarray) -> dict[str, float]:

@@ -34,11 +34,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from align_human import find_pairs, stretches_of
+from align_human import find_pairs
 from tqdm import tqdm
 
 import powsm
 from powsm.corpora.evaluation.kaldi_folder import CorpusError, parse_json
+from powsm.corpora.tiers import read_first
 from powsm.decode.align_files import Segment
 from powsm.decode.batch import items, read_speech
 from powsm.decode.recordings.model import Model
@@ -315,7 +316,7 @@ def phones_of_set(model: Model, folder: Path) -> Iterator[tuple[Callable, list[s
         return
     for audio, labels in find_pairs(folder):
         try:
-            stretches = stretches_of(labels, ["phones", "phone"])
+            stretches = read_first(labels, ["phones", "phone"])
             phones = [p for stretch in stretches for p in model.ipa(stretch.label)]
         except PowsmError:
             phones = []

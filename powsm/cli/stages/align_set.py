@@ -10,6 +10,7 @@ import argparse
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from powsm.cli.options import add_shared, device
@@ -32,6 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from powsm.decode.recogniser import Recogniser
+    from powsm.decode.timing.blanks import USUAL
+    from powsm.decode.timing.stored import read_timing
     from powsm.files.current import is_current, write_record
     from powsm.files.whole import sha256_file
     from powsm.model.find import find_model
@@ -39,9 +42,11 @@ def run(options: argparse.Namespace) -> None:
 
     model = find_model(options.model or options.exp, options.model_file)
     weights = sha256_file(model.weights_file)
+    timing = read_timing(model.config_file, weights[:12])
+    calibrated = {} if timing == USUAL else {"timing": asdict(timing)}
     recogniser = None
     for out, folder, source in todo(options):
-        made_from = {"weights": weights, source.name: sha256_file(source)}
+        made_from = {"weights": weights, source.name: sha256_file(source), **calibrated}
         done = out / DONE_FILE
         if is_current(done, "aligned", made_from):
             log.info("%s is current", out)

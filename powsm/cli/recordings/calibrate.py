@@ -1,0 +1,205 @@
+"""Choose where a model's phones begin between the frames that say them, by labels.
+
+    powsm calibrate --model exp/x labelled/
+    powsm calibrate --model exp/x --tier phonemes -- labelled/*.wav
+
+Beside each recording lies a NAME.TextGrid or NAME.eaf whose tier has the phones in IPA,
+with the times that people set. How long before or after its frames a model's phones
+begin is a property of the model; a hundred labelled boundaries show it. It is chosen on
+half of the recordings and measured on the other, and the other way round, then on all,
+and stored as boundaries.json beside the model's configuration: `powsm align`,
+`transcribe` and `align-set` read it, `powsm pack` packs it. Where it is no better than
+the usual values, those are stored.
+"""
+
+import argparse
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from powsm.audio_files import printable
+from powsm.cli.options import add_shared, device
+from powsm.cli.recordings.paths import is_quiet, sources_of
+from powsm.errors import PowsmError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from powsm.corpora.evaluation.textgrid import Interval
+    from powsm.decode.recordings.model import Model
+    from powsm.decode.timing.blanks import Timing
+    from powsm.decode.timing.calibrate import Labelled
+
+log = logging.getLogger(__name__)
+
+_FEWEST, _MOST = 100, 4000  # boundaries that are looked at
+_TOUCH_S = 0.001  # between two labels that share a boundary
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="recording, or folder")
+    add("--model", required=True, help="experiment, or packed folder")
+    add_shared(parser, "--model_file", "--device")
+    tiers = "with the phones; the first that is there (default: phones phone)"
+    add("--tier", nargs="+", default=["phones", "phone"], metavar="NAME", help=tiers)
+
+
+def run(options: argparse.Namespace) -> None:
+    if not Path(options.model).is_dir():
+        raise PowsmError(
+            f"--model {options.model}: no folder, and what is found is stored there; "
+            "name an experiment or a packed folder"
+        )
+    labels = _labels([s.path for s in sources_of(options.paths)], options.tier)
+    from powsm.decode.recordings.model import load
+
+    model = load(options.model, device(options.device), options.model_file)
+    recordings = _labelled(model, labels)
+    n_boundaries = sum(one.n_boundaries for one in recordings)
+    if n_boundaries < _FEWEST:
+        raise PowsmError(
+            f"{n_boundaries} boundaries in {len(recordings)} recordings, expected "
+            f"{_FEWEST} or more; label more phones"
+        )
+    log.info(
+        "%d recordings with %d boundaries; %d of %d phones have no token, and their "
+        "nearest stood for them",
+        *(len(recordings), n_boundaries, sum(one.n_lacking for one in recordings)),
+        sum(len(one.places) for one in recordings),
+    )
+    if len(recordings) == 1:
+        recordings = recordings[0].halves()
+    timing, before, after = _chosen(model, recordings)
+    _store(model, timing, before, after, options.paths, n_boundaries)
+
+
+def _labels(
+    paths: Sequence[Path], tiers: Sequence[str]
+) -> "list[tuple[Path, list[Interval]]]":
+    """Recordings with their labels, spread over all of them if there are too many."""
+    from powsm.corpora.tiers import TIER_ENDINGS, read_first
+
+    labels, without = [], []
+    for path in paths:
+        files = [path.with_suffix(ending) for ending in TIER_ENDINGS]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            without.append(path)
+        elif stretches := read_first(file, tiers):
+            labels.append((path, stretches))
+        else:
+            log.warning("%s: nothing is labelled", printable(file))
+    if not labels:
+        raise PowsmError(
+            f"{printable(paths[0])}: no {' or '.join(TIER_ENDINGS)} of its name with "
+            "labels, nor of another recording's"
+        )
+    if without:
+        log.warning(
+            "%d recordings without labels, such as %s",
+            *(len(without), printable(without[0])),
+        )
+    every = math.ceil(sum(len(stretches) for _, stretches in labels) / _MOST)
+    if every > 1:
+        log.info("%d phones are enough: one recording in %d is read", _MOST, every)
+    return labels[::every]
+
+
+def _labelled(
+    model: "Model", labels: "Sequence[tuple[Path, list[Interval]]]"
+) -> "list[Labelled]":
+    """Recordings with the frames of their phones; others are logged by their kind."""
+    from tqdm import tqdm
+
+    from powsm.decode.align import AlignError
+
+    recordings: list[Labelled] = []
+    faults: dict[str, list[str]] = {}
+    bar = {"desc": "align", "unit": "file", "disable": is_quiet()}
+    for path, stretches in tqdm(labels, **bar):
+        try:
+            recordings.append(_found(model, path, stretches))
+        except PowsmError as err:
+            kind = "cannot be aligned" if isinstance(err, AlignError) else "are no good"
+            faults.setdefault(kind, []).append(f"{printable(path)}: {err}")
+    for kind, messages in faults.items():
+        log.warning("%d recordings %s, such as %s", len(messages), kind, messages[0])
+    return recordings
+
+
+def _found(model: "Model", path: Path, stretches: "Sequence[Interval]") -> "Labelled":
+    from powsm.decode.align import forced_frames
+    from powsm.decode.recordings.samples import speech_of
+    from powsm.decode.timing.calibrate import Labelled
+
+    phones_of = [model.ipa(stretch.label) for stretch in stretches]
+    speech = speech_of(path, channel="mix", name="-", min_samples=model.min_samples)
+    speech = speech[0 : len(speech)]  # which every timing that is tried looks at
+    phones = [phone for phones in phones_of for phone in phones]
+    places, n_frames, n_lacking = forced_frames(model.recogniser, speech, phones)
+    begins: dict[int, float] = {}
+    ends: dict[int, float] = {}
+    at = 0
+    following = [*(stretch.start_s for stretch in stretches[1:]), math.inf]
+    for phones, stretch, next_s in zip(phones_of, stretches, following, strict=True):
+        begins[at] = stretch.start_s
+        at += len(phones)
+        if next_s - stretch.end_s > _TOUCH_S:
+            ends[at - 1] = stretch.end_s
+    return Labelled(places, n_frames, speech, begins, ends, n_lacking)
+
+
+def _chosen(
+    model: "Model", recordings: "Sequence[Labelled]"
+) -> "tuple[Timing, np.ndarray, np.ndarray]":
+    """The timing, and errors in ms by the usual one and by what other halves chose."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from powsm.decode.timing.blanks import USUAL
+    from powsm.decode.timing.calibrate import calibrate, cost, errors_ms
+    from powsm.model.frames import FrameGrid
+
+    grid = FrameGrid.of(model.recogniser.model)
+    before, after = [], []
+    with tqdm(desc="choose", unit="timing", disable=is_quiet()) as bar:
+        for half in (0, 1):
+            other = recordings[1 - half :: 2]
+            timing = calibrate(recordings[half::2], grid, lambda _: bar.update())
+            before.append(errors_ms(other, grid, USUAL))
+            after.append(errors_ms(other, grid, timing))
+        usual, found = np.concatenate(before), np.concatenate(after)
+        if cost(found) >= cost(usual):
+            log.info(
+                "the usual times are as good, measured on halves that did not choose"
+            )
+            return USUAL, usual, usual
+        return calibrate(recordings, grid, lambda _: bar.update()), usual, found
+
+
+def _store(
+    model: "Model",
+    timing: "Timing",
+    before: "np.ndarray",
+    after: "np.ndarray",
+    paths: Sequence[str],
+    n_boundaries: int,
+) -> None:
+    from powsm.decode.timing.calibrate import summary
+    from powsm.decode.timing.stored import write_timing
+
+    told = {"usual": summary(before), "calibrated": summary(after)}
+    for name, row in told.items():
+        log.info("%s times: %s", name, ", ".join(f"{k} {v}" for k, v in row.items()))
+    about = {
+        "labels": [Path(path).name for path in paths],
+        "boundaries": n_boundaries,
+        "on_other_halves": told,
+    }
+    weights = [model.recogniser.weights]
+    path = write_timing(model.files.config_file, timing, weights, about)
+    log.info("%s: %s", path, ", ".join(f"{k} {v:g}" for k, v in asdict(timing).items()))
