@@ -214,9 +214,10 @@ def warn_if_quiet(
         is_levelled: it is heard as `at_level` makes it.
     """
     level = level_db(at_level(speech) if is_levelled else speech)
-    if level >= QUIET_DB or location in _announced_quiet:
+    which = (location, len(speech), level)  # arrays have all the same name
+    if level >= QUIET_DB or which in _announced_quiet:
         return
-    _announced_quiet.add(location)
+    _announced_quiet.add(which)
     n_named = len(_announced_quiet)
     if n_named <= _MOST_QUIET:
         fault = f"its level is {level:.0f} dB, speech is near {LEVEL_DB:.0f}; "
@@ -381,7 +382,7 @@ def n_encoder_frames(n_samples: int) -> int:
 
 
 _announced_rates: set[int] = set()
-_announced_quiet: set[str] = set()
+_announced_quiet: set[tuple] = set()
 
 
 def _announce(rate: int, location: str) -> None:

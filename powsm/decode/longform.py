@@ -240,6 +240,12 @@ def _cut(before: Tensor, after: Tensor, blank: int) -> int:
 
     In the middle half: the frame nearest the middle where both say blank, else where
     both say the same, else the middle.
+
+    >>> before = torch.tensor([0, 7, 7, 7, 0, 7, 7, 0, 7, 0])
+    >>> _cut(before, before, 0), _cut(before, 7 - before, 0)
+    (4, 5)
+    >>> _cut(before, torch.tensor([0, 7, 0, 7, 7, 0, 0, 6, 7, 0]), 0)
+    3
     """
     n = len(before)
     quarter = n // 4

@@ -3,11 +3,12 @@
 import difflib
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.languages import LANGUAGES
+from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM, lang_sym
 from powsm.settings import load_yaml, type_faults
 from powsm.tasks import DECODED_TASKS, LID, PHONES, TASKS, plain_task, tasks_writing
 from powsm.vocabulary.phone_sets import phone_set
@@ -56,21 +57,31 @@ class SearchOptions:
     repetition_guard: int = 0
 
     def __post_init__(self) -> None:
+        least = {"beam_size": 1, "nbest": 1, "ctc_length_bound": 0,
+                 "repetition_guard": 0}  # fmt: skip
+        checks = [
+            ("ctc_weight", "0 to 1", lambda x: 0 <= x <= 1),
+            ("penalty", "a number", math.isfinite),
+            ("maxlenratio", _RATIO, _is_ratio),
+            ("minlenratio", _RATIO, _is_ratio),
+            *((k, f"{n} or more", lambda x, n=n: n <= x < math.inf)
+              for k, n in least.items()),
+        ]  # fmt: skip
         faults = [
             f"{name} is {value}; expected {expected}"
-            for name, value, expected, good in (
-                ("beam_size", self.beam_size, "1 or more", self.beam_size >= 1),
-                ("nbest", self.nbest, "1 or more", self.nbest >= 1),
-                ("ctc_weight", self.ctc_weight, "0 to 1", 0 <= self.ctc_weight <= 1),
-                ("ctc_length_bound", self.ctc_length_bound, "0 or more",
-                 self.ctc_length_bound >= 0),
-                ("repetition_guard", self.repetition_guard, "0 or more",
-                 self.repetition_guard >= 0),
-            )
-            if not good
-        ]  # fmt: skip
+            for name, expected, is_good in checks
+            if not is_good(value := getattr(self, name))
+        ]
         if faults:
             raise PowsmError("search options: " + "; ".join(faults))
+
+
+_RATIO = "0 or more, or a whole number below 0"
+
+
+def _is_ratio(number: float) -> bool:
+    """Whether it is tokens per frame, or, below 0, a number of tokens."""
+    return math.isfinite(number) and (number >= 0 or number == int(number))
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ class Profile:
                     f"{name} is {value!r}, expected one of {' '.join(valid)}"
                 )
         size = self.batch_seconds
-        if size != "auto" and (isinstance(size, str) or not size > 0):
+        if size != "auto" and (isinstance(size, str) or not 0 < size < math.inf):
             raise self._error(f"batch_seconds is {size}, expected more than 0, or auto")
         unknown = set(self.tasks) - set(DECODED_TASKS)
         if unknown or not self.tasks:
@@ -147,6 +158,12 @@ class Profile:
             )
         self._check_search()
         self._check_prompts()
+        symbols = {UNKNOWN_LANG_SYM, *map(lang_sym, LANGUAGES)}
+        if self.lang not in {"own", "detected", *symbols}:
+            raise self._error(
+                f"lang is {self.lang!r}, expected own, detected, or the symbol of a "
+                f"language, such as {UNKNOWN_LANG_SYM} or <eng>"
+            )
         if unknown := sorted(set(self.languages) - set(LANGUAGES)):
             raise self._error(
                 f"languages {' '.join(unknown)} are no ISO 639-3 codes of a language "

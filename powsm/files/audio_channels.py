@@ -49,21 +49,22 @@ def chosen(
             yield mixed
         else:
             yield _one(block, channel, location)
-    _say(power.fault(), location, _with_lost_channels)
+    _say(power.fault(), location, n, _with_lost_channels)
     if n_cut > n * _CUT_OFF:
         share = f"{n_cut / n:.0%} of its samples are cut off at full scale"
         fault = f"{share}; results will be worse, record it with less gain"
-        _say(fault, location, _cut_off)
+        _say(fault, location, n, _cut_off)
 
 
-_with_lost_channels: set[str] = set()
-_cut_off: set[str] = set()
+_with_lost_channels: set[tuple] = set()
+_cut_off: set[tuple] = set()
 
 
-def _say(fault: str | None, location: str, named: set[str]) -> None:
-    if fault is None or location in named:
+def _say(fault: str | None, location: str, n_samples: int, named: set[tuple]) -> None:
+    # arrays have all the same name
+    if fault is None or (location, n_samples, fault) in named:
         return
-    named.add(location)
+    named.add((location, n_samples, fault))
     if len(named) <= _MOST_NAMED:
         more = " (others are not named)" if len(named) == _MOST_NAMED else ""
         log.warning("%s: %s%s", printable(location), fault, more)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -99,6 +100,39 @@ def test_integers_are_read_over_the_range_of_their_type(model):
         )
 
 
+def test_integers_of_64_bits_are_refused(model):
+    """NumPy makes them of a list of samples of 16 bits: they were near to silence."""
+    samples = (SPEECH * 2**15).astype(np.int64)
+    with pytest.raises(AudioError, match="type int64, expected integers of 8, 16 or"):
+        model(samples)
+
+
+def test_every_array_that_is_too_quiet_is_said(model, monkeypatch, caplog):
+    """All are called `audio`: the first of a program was said alone."""
+    for named in ("audio._announced_quiet", "files.audio_channels._cut_off"):
+        monkeypatch.setattr(f"powsm.{named}", set())
+    for gain in (0.01, 0.02, 0.01):
+        model(gain * SPEECH)
+    for n_samples in (4_000, 5_000):
+        model(np.repeat(np.sign(SPEECH[:n_samples]), 4))
+    assert [message[:23] for message in caplog.messages] == [
+        "audio: its level is -60",
+        "audio: its level is -54",
+        "audio: 88% of its sampl",
+        "audio: 87% of its sampl",
+    ]
+
+
+def test_a_file_of_times_without_any_is_said(model, caplog):
+    heard = replace(model(SPEECH, times=False), phones=("p",))
+    assert heard.to("txt") and heard.to_json() and not caplog.messages
+    heard.to_textgrid()
+    (message,) = caplog.messages
+    assert message == (
+        "audio: its phones have no times (times=True), textgrid holds none of them"
+    )
+
+
 def test_a_list_is_decoded_together_and_keeps_its_order(model):
     parts = [SPEECH, SPEECH[:9_000], SPEECH[3_000:]]
     together = model(parts)
@@ -157,6 +191,20 @@ def test_the_language_that_was_used_is_in_the_result(model, lang):
     heard = model(SPEECH, task="asr", lang=lang)
     first = next(iter(model.languages(SPEECH)))
     assert heard.lang == {"auto": first, "unk": "unk"}.get(lang, "eng")
+
+
+def test_a_language_is_heard_at_the_level_of_the_profile(model, monkeypatch):
+    power = []
+
+    def heard(speech, among):
+        power.append(float(speech[:].square().mean()))
+        return {"ita": 1.0}
+
+    monkeypatch.setattr(model, "heard_languages", heard)
+    for level in ("own", "usual"):
+        profile = Profile("mine", tasks=("asr",), level=level)
+        assert model(SPEECH / 5, lang="auto", profile=profile).lang == "ita"
+    assert power == pytest.approx([4e-4, 1e-2], rel=0.1)
 
 
 def test_a_language_that_is_not_used_is_said_and_not_recorded(model, caplog):

@@ -7,7 +7,12 @@ from ctc_stand_in import BLANK, A, P, T, speech_of, stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from powsm.decode.longform import LongFormError, ctc_frames, cut_at_pauses
+from powsm.decode.longform import (
+    LongFormError,
+    ctc_frames,
+    ctc_frames_of_all,
+    cut_at_pauses,
+)
 from powsm.decode.recordings import stretches
 from powsm.decode.recordings.stretches import (
     Recording,
@@ -61,6 +66,24 @@ def test_no_window_is_longer_than_asked():
     assert max(recogniser.seen) <= 3.3 * 16_000
 
 
+def test_windows_of_several_recordings_are_read_in_batches():
+    paths = [random_path(n, seed=n) for n in (30, 400, 120)]
+    recogniser = stand_in()
+    sizes, encode = [], recogniser.encode
+
+    def encode_batch(speech):
+        sizes.append(len(speech) * max(map(len, speech)))
+        return encode(speech)
+
+    recogniser.encode = encode_batch
+    found = ctc_frames_of_all(
+        recogniser, list(map(speech_of, paths)), window_s=4, overlap_s=1, batch_s=9
+    )
+    assert [frames.path.tolist() for frames in found] == paths
+    assert 7 * 16_000 < max(sizes) <= 9 * 16_000  # two windows of 4 s
+    assert len(sizes) < len(recogniser.seen)
+
+
 @pytest.mark.parametrize(("window_s", "overlap_s"), [(20, 0.1), (5, 4), (0, 0)])
 def test_windows_that_cannot_be_merged_are_refused(window_s, overlap_s):
     with pytest.raises(LongFormError, match="expected an overlap of 0.5 s or more"):
@@ -86,6 +109,8 @@ def test_pieces_are_cut_in_the_middle_of_the_longest_pause():
     #       0  1  2  3  4  5  6  7  8  9  10 11 12 13
     path = [1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 1]
     assert cut_at_pauses(path, blank=0, most=10) == [(0, 8), (8, 14)]
+    path = [1, 1, 1, 1, 1, 0, 1, 1, 1, 1]  # a single blank is one
+    assert cut_at_pauses(path, blank=0, most=8) == [(0, 5), (5, 10)]
 
 
 def test_barred_tokens_are_not_on_the_path():

@@ -6,6 +6,7 @@ import pytest
 
 from powsm.decode.profile import SHIPPED, DecodeError, Profile, find_profile
 from powsm.decode.search import SearchOptions
+from powsm.errors import PowsmError
 from powsm.vocabulary.phone_sets import PhoneSetError
 
 WITH_CTC = SearchOptions(ctc_weight=0.3)
@@ -29,11 +30,31 @@ WITH_CTC = SearchOptions(ctc_weight=0.3)
         ({"languages": ("eng", "xx")}, "xx are no ISO 639-3 codes"),
         ({"languages": ("eng",)}, "for the task lid and for lang: detected"),
         ({"tasks": ("pr", "asr"), "phones": "ita"}, "asr says no phones"),
+        # a piece of a word of this spelling prompted the decoder
+        ({"lang": "de"}, "lang is 'de', expected own, detected, or the symbol"),
+        ({"lang": "<pr>"}, "lang is '<pr>', expected own, detected, or the symbol"),
+        ({"batch_seconds": float("inf")}, "batch_seconds is inf, expected more than"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(DecodeError, match=f"decode profile decode_x: .*{message}"):
         Profile("decode_x", **settings)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        # no token at all: every text was empty
+        ({"maxlenratio": -0.5}, "maxlenratio is -0.5; expected 0 or more, or a whole"),
+        ({"minlenratio": -1.5}, "minlenratio is -1.5; expected 0 or more, or a whole"),
+        ({"maxlenratio": float("nan")}, "maxlenratio is nan; expected 0 or more"),
+        ({"penalty": float("nan")}, "penalty is nan; expected a number"),
+        ({"ctc_length_bound": float("inf")}, "ctc_length_bound is inf; expected 0"),
+    ],
+)
+def test_options_of_a_search_that_make_no_sense_are_refused(option, expected):
+    with pytest.raises(PowsmError, match=f"search options: {expected}"):
+        SearchOptions(**option)
 
 
 def test_a_file_of_phones_is_read_once_for_all(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from powsm.decode.recogniser import Recogniser
 from powsm.decode.recordings.question import UNKNOWN, Question
 from powsm.decode.recordings.result import Result
 from powsm.decode.recordings.samples import Audio, speech_of
-from powsm.decode.recordings.stretches import Recording
+from powsm.decode.recordings.stretches import Recording, Speech, at_usual_level
 from powsm.decode.transcribe import PHONE_TASKS, Job, transcribe
 from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM
@@ -288,7 +288,7 @@ class Model:
         return results
 
     def heard_languages(
-        self, speech: Tensor | Recording, among: Sequence[str] = ()
+        self, speech: Speech, among: Sequence[str] = ()
     ) -> dict[str, float]:
         """See `languages`; of speech as `speech_of` gives it."""
         window = int(WINDOW_S * SAMPLE_RATE)
@@ -344,8 +344,11 @@ class Model:
     def _heard(self, question: Question, job: Job) -> str:
         if not question.hears_lang:
             return job.lang_sym
-        among = question.profile.languages
-        return f"<{next(iter(self.heard_languages(job.speech, among)))}>"
+        profile, speech = question.profile, job.speech
+        if profile.level == "usual":
+            speech = at_usual_level(speech)
+        heard = self.heard_languages(speech, profile.languages)
+        return f"<{next(iter(heard))}>"
 
     def _speech(
         self, audio: Audio, rate: int, channel: str | None

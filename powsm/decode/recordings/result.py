@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,8 @@ ALIGNED_FORMS = ("textgrid", "csv", "eaf", "ctm", "json")  # of words and phones
 _PHONE = re.compile(r"/([^/\s]+)/")  # in slashed text
 _PAUSE_S = 0.5  # seconds without a phone that end what is said in one go
 _MOST_CUE_S = 6.0  # seconds of speech that a reader takes in at once
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,11 @@ def render(result: Result, form: str, *, slashes: bool = False) -> str:
         FormatError: see `check_format`.
     """
     check_format(form, result.task)
+    if form not in WITH_SLASHES and result.phones and not result.segments:
+        log.warning(
+            "%s: its phones have no times (times=True), %s holds none of them",
+            *(printable(result.name), form),
+        )
     return _WRITERS[form](result, slashes)
 
 

@@ -37,8 +37,9 @@ def speech_of(
 
     Args:
         audio: a file by its path, its bytes, or opened as `rb`; or samples: integers
-            over the range of their type or floating-point numbers in -1 to 1, of shape
-            (n_samples,), (n_samples, n_channels) or (n_channels, n_samples).
+            over the range of their type, of 32 bits at most, or floating-point numbers
+            in -1 to 1, of shape (n_samples,), (n_samples, n_channels) or (n_channels,
+            n_samples).
         rate: of samples, Hz; a file says its own.
         channel: `mix`, `left` or `right`; None refuses several channels.
         min_samples: the shortest that the model encodes.
@@ -154,10 +155,10 @@ def _two_axes(samples: np.ndarray, name: str) -> np.ndarray:
 def _floats(samples: np.ndarray, name: str) -> np.ndarray:
     """float32 in -1 to 1, integers by the range of their type."""
     kind, n_bits = samples.dtype.kind, 8 * samples.dtype.itemsize
-    if kind not in "iuf":
+    if kind not in "iuf" or kind in "iu" and n_bits > 32:
         raise AudioError(
-            f"{name}: samples of type {samples.dtype}, expected integers or "
-            "floating-point numbers"
+            f"{name}: samples of type {samples.dtype}, expected integers of 8, 16 or "
+            "32 bits over their whole range, or floating-point numbers"
         )
     if kind == "f":
         low, high = float(samples.min()), float(samples.max())
