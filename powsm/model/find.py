@@ -193,7 +193,9 @@ def _packed(name: str, root: Path, model_file: Path | None) -> ModelFiles:
                 f"model) is there, and {len(configs)} models are in exp/"
             )
         config = configs[0]
-        weights = sorted(config.parent.glob("*.pth"))[0]
+        weights = sorted(config.parent.glob("*.pth"))
+        is_alone = len(weights) == 1 or model_file is not None
+        weights = weights[0] if is_alone else default_weights(config.parent)
     if (root / SAFETENSORS).exists():
         weights = root / SAFETENSORS
     roots = (root, root.parent)  # a sub-folder's config may speak of the whole

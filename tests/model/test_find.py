@@ -130,6 +130,22 @@ def test_folder_without_meta_is_a_model_if_it_holds_one(tokens, published, tmp_p
         find_model(bare)
 
 
+def test_folder_without_meta_gives_its_average_or_what_is_named(published, tmp_path):
+    """The first by name was taken, a snapshot of an epoch."""
+    root = copy(published, tmp_path / "m")
+    (root / "meta.yaml").unlink()
+    weights = find_model(root).weights_file
+    shutil.copy(weights, weights.with_name("10epoch.pth"))
+    weights.rename(weights.with_name("model.pth"))
+    with pytest.raises(CheckpointError, match="no valid.*pth; .* name the weights"):
+        find_model(root)
+    named = weights.with_name("10epoch.pth")
+    assert find_model(root, named).weights_file == named
+    average = weights.with_name("valid.loss.ave.pth")
+    shutil.copy(named, average)
+    assert find_model(root).weights_file == average
+
+
 def test_sub_folder_is_a_model_of_its_own(tokens, published, tmp_path):
     root = copy(published, tmp_path / "model")
     sub = make_published(root / "textnorm_retrained", tokens, seed=7)
