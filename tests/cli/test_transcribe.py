@@ -272,6 +272,19 @@ def test_silence_is_trimmed_when_asked_and_times_stay_those_of_the_file(here, sa
     assert rows and all(0.97 <= row.start < row.end <= 2.03 for row in rows)
 
 
+@pytest.mark.parametrize("task", ["pr", "asr"])
+def test_a_click_in_silence_is_named_and_ends_no_other(here, say, caplog, task):
+    """What is left of it is shorter than a frame: all of the call was lost."""
+    click = np.zeros(32_000)
+    click[16_000] = 0.5
+    put("click.wav", click)
+    put("talk.wav", noise())
+    with pytest.raises(SystemExit, match="1 of 2 recordings could not be used"):
+        say("--trim_silence", "--task", task, "--out", "o", "click.wav", "talk.wav")
+    assert "click.wav without its silence: 0.045 s is too short" in caplog.text
+    assert os.listdir("o") == ["talk.txt"]
+
+
 @pytest.mark.parametrize("asked", ["p a", "/p//a/", "p,a", "few.txt", "t.csv:ita"])
 def test_phones_that_are_asked_for_alone_come_out(here, say, asked):
     put("talk.wav", noise(3))

@@ -299,6 +299,7 @@ def _groups(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
 
 def _answers(options, model, question, group: list[_Part], faults: Faults) -> list:
     """(part, result) of a group, in order; one that cannot be decoded is a fault."""
+    from powsm.decode.recordings.samples import check_length
     from powsm.decode.recordings.stretches import trim_silence
 
     ready, jobs = [], []
@@ -310,6 +311,8 @@ def _answers(options, model, question, group: list[_Part], faults: Faults) -> li
             speech, start_s = part.speech, 0.0
             if options.trim_silence:
                 speech, start_s = trim_silence(speech)
+                what = f"{part.source.path} without its silence"
+                check_length(speech, model.min_samples, what)
             how = {"start_s": start_s, "window_s": options.window_s}
             jobs.append(model.job(question, part.utt_id, speech, text, **how))
             ready.append(part)
