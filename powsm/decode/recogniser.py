@@ -25,17 +25,19 @@ from powsm.vocabulary.tokenizer import Tokenizer
 
 _MOST_S = 1280.0  # seconds of a batch: more gains nothing, and tables stay below 2^31
 _SHARE = 0.8  # of the memory that is free, for a batch
-_MIRRORED = 256  # samples behind a recording that a frame of it may hear
 _CELLS = 1 << 28  # of a table of CTC scores that exist at once
 
 
 def _padded(
-    speech: Sequence[torch.Tensor], window: str
+    speech: Sequence[torch.Tensor], window: str, n_heard: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Recordings as one batch (B, n_samples), and their lengths (B,).
 
     The end of a recording is mirrored behind it, as a centred spectrogram does with the
     end of its input, so that the last frame hears what it hears without a batch.
+
+    Args:
+        n_heard: samples behind a recording that a frame of it may hear.
     """
     if window == "published":
         n = int(WINDOW_S * SAMPLE_RATE)
@@ -43,7 +45,7 @@ def _padded(
     lengths = torch.tensor([len(s) for s in speech])
     padded = torch.nn.utils.rnn.pad_sequence(list(speech), batch_first=True)
     for row, s in zip(padded, speech, strict=True):
-        behind = row[len(s) :][:_MIRRORED]
+        behind = row[len(s) :][:n_heard]
         mirrored = s.flip(0)[1 : 1 + len(behind)]
         behind[: len(mirrored)] = mirrored
     return padded, lengths
@@ -137,7 +139,7 @@ class Recogniser:
                 "this model has no decoder, and its encoder reads language, task and "
                 "prompt with the audio: use decode: ctc"
             )
-        padded, lengths = _padded(speech, window)
+        padded, lengths = _padded(speech, window, self._n_heard)
         out, lens = self.model.encode(padded.to(self.device), lengths.to(self.device))
         return (out[0] if isinstance(out, tuple) else out), lens
 
@@ -155,6 +157,10 @@ class Recogniser:
                 "no phones: decode: attention, without ctc_weight and "
                 "ctc_length_bound, is what it can be decoded with"
             )
+
+    @property
+    def _n_heard(self) -> int:
+        return self.model.frontend.stft.n_fft // 2
 
     @property
     def is_ctc_only(self) -> bool:
@@ -223,7 +229,7 @@ class Recogniser:
         Raises:
             DecodeError: the model has no token for a language, or no such head.
         """
-        speech, lengths = _padded(speech, window)
+        speech, lengths = _padded(speech, window, self._n_heard)
         texts = [
             self._ids([NA_SYM]) if text == NA_SYM else self.tokenizer.encode(text)
             for text in texts

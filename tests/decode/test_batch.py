@@ -12,7 +12,7 @@ import soundfile
 import torch
 import yaml
 from dump_builder import make_dump
-from tiny_model import make_experiment, make_tokens
+from tiny_model import SETTINGS, make_experiment, make_tokens
 
 from powsm.decode import dump_set
 from powsm.decode.align import align
@@ -207,8 +207,13 @@ def test_ranks_whose_gpus_differ_share_a_set(
     assert texts[0] == texts[1]
 
 
-def test_a_recording_in_a_batch_is_encoded_as_if_alone(recogniser):
+@pytest.mark.parametrize("n_fft", [512, 2048])
+def test_a_recording_in_a_batch_is_encoded_as_if_alone(corpus, tmp_path, n_fft):
     """The last frame would hear zeros, where alone it hears the end mirrored."""
+    frontend = {"fs": 16_000, "n_fft": n_fft, "hop_length": 160}
+    base = SETTINGS | {"frontend_conf": frontend}
+    exp = make_experiment(tmp_path, corpus / "tokens", base=base)
+    recogniser = Recogniser.load(exp)
     generator = torch.Generator().manual_seed(0)
     lens = [9_600, 17_600, 9_920, 8_000, 12_345]
     speech = [torch.randn(n, generator=generator) / 10 for n in lens]
