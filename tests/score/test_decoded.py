@@ -95,6 +95,23 @@ def test_set_without_orthography_is_not_scored_in_words(tmp_path, dump):
         decoded.score(dump)
 
 
+def test_references_of_a_training_set_are_its_targets(tmp_path):
+    rows = ["a_asr <eng><asr><notimestamps> pa", "a_pr <eng><pr><notimestamps>/p//a/"]
+    rows += ["b_asr <eng><asr><notimestamps> be"]
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/text").write_text("\n".join(rows) + "\n")
+    train = DumpSet(tmp_path / "train")
+    assert train.references("phones") == {"a": "/p//a/", "b": ""}
+    assert train.references("text") == {"a": "pa", "b": "be"}
+
+
+def test_lengths_that_are_no_numbers_are_told(dump):
+    path = dump / "test_tone/utt2num_samples"
+    path.write_text(path.read_text().replace("\n", ".5\n"))
+    with pytest.raises(DecodedError, match=r"\.5' is no number of samples"):
+        DumpSet(dump / "test_tone").durations_s  # noqa: B018
+
+
 def test_languages_are_scored_with_the_likeliest_where_they_were_written(
     tmp_path, dump
 ):
@@ -117,6 +134,8 @@ def test_languages_are_scored_with_the_likeliest_where_they_were_written(
         ("[]", r"hyp.jsonl:6"),
         ('{"utt_id": "tone_a_eng"}', r"hyp.jsonl:6"),
         ('{"utt_id": "tone_a_eng", "text": ""}', r"'tone_a_eng' is given twice"),
+        ('{"utt_id": 1, "text": ""}', "hyp.jsonl:6: utt_id or text is none"),
+        ('{"utt_id": "tone_f_eng", "text": null}', "hyp.jsonl:6: utt_id or text is"),
     ],
 )
 def test_broken_hypotheses_are_named(tmp_path, dump, line, message):
