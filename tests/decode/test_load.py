@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO, StringIO
+from itertools import groupby
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,6 +29,7 @@ from powsm.errors import PowsmError
 from powsm.model.find import CheckpointError
 
 SPEECH = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
+PHONES = ("p", "a", "t", "k")  # a model of random weights says any token else
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +156,10 @@ def test_emissions_and_times_fit_the_path(model):
     # 24,000 samples: 151 spectrogram frames, 75, 37; the first middle at 30 ms
     assert len(emissions.times) == 37
     np.testing.assert_allclose(emissions.times[:2], [0.03, 0.07])
-    phones = [
-        emissions.tokens[i].strip("/")
-        for i in emissions.log_probs.argmax(1)
-        if emissions.tokens[i].startswith("/")
-    ]
-    assert set(model(SPEECH).phones) == set(phones)
+    path = [emissions.tokens[i] for i in emissions.log_probs.argmax(1)]
+    labels = [token for token, _ in groupby(path) if token not in ("<blank>", "▁")]
+    segments = model(SPEECH).segments
+    assert segments and [s.phone for s in segments] == labels
 
 
 def test_alignment_of_what_is_heard_is_that_of_the_result(model):
@@ -177,6 +177,18 @@ def test_languages_are_those_of_the_model_and_sum_to_one(model):
     assert set(heard) == {sym.strip("<>") for sym in model.recogniser.languages()}
     assert sum(heard.values()) == pytest.approx(1, abs=1e-4)
     assert list(heard.values()) == sorted(heard.values(), reverse=True)
+
+
+def test_languages_of_a_long_recording_are_the_mean_over_its_windows(model):
+    window = 20 * 16_000
+    speech = np.concatenate([np.tile(SPEECH, 14)[:window], np.tile(SPEECH / 9, 2)])
+    first, second = model.languages(speech[:window]), model.languages(speech[window:])
+    assert first != second
+    mean = {code: (p + second[code]) / 2 for code, p in first.items()}
+    assert model.languages(speech) == pytest.approx(mean, abs=2e-6)
+    # less than a second says little
+    assert model.languages(speech[: window + 15_999]) == first
+    assert model.languages(speech[: window + 16_000]) != first
 
 
 def test_threads_that_share_a_model_hear_what_one_hears(model):
@@ -237,7 +249,8 @@ def test_texts_prompt_in_the_form_of_training(model):
 
 
 def test_formats_hold_the_phones_and_their_times(model):
-    heard = model(SPEECH)
+    heard = model(SPEECH, phones=PHONES)
+    assert heard.phones == tuple(s.phone for s in heard.segments) != ()
     row = json.loads(heard.to_json())
     assert row["phones"] == list(heard.phones)
     assert [Segment(**s) for s in row["segments"]] == list(heard.segments)
@@ -281,8 +294,8 @@ def test_other_rates_are_resampled(model):
 
 
 def test_phones_are_those_of_the_text(model):
-    heard = model.transcribe(SPEECH)
-    assert heard.slashed.count("/") == 2 * len(heard.phones)
+    heard = model.transcribe(SPEECH, phones=PHONES)
+    assert heard.slashed.count("/") == 2 * len(heard.phones) > 0
     prompted = {"task": "asr", "lang": "eng"}
     assert model.transcribe(SPEECH, **prompted).phones == ()
 
