@@ -23,6 +23,7 @@ from powsm.decode.batch import (
     read_speech,
 )
 from powsm.decode.dump_set import decode_set, merge
+from powsm.decode.longform import ctc_frames_of_all
 from powsm.decode.profile import DecodeError, Profile
 from powsm.decode.recogniser import Recogniser, bytes_a_second
 from powsm.decode.search import Searcher, SearchOptions
@@ -224,6 +225,21 @@ def test_a_recording_in_a_batch_is_encoded_as_if_alone(corpus, tmp_path, n_fft):
         )
         assert n == int(n_alone)
         torch.testing.assert_close(row[:n], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_tables_of_ctc_scores_are_made_some_recordings_at_a_time(
+    recogniser, corpus, tmp_path, monkeypatch
+):
+    profile = replace(CTC, batch_seconds=100)
+    speech = [read_speech(item.audio, 1) for item in items(corpus / "test", "pr")]
+    whole = decode(recogniser, profile, corpus, tmp_path / "whole").read_bytes()
+    frames = ctc_frames_of_all(recogniser, speech)
+    monkeypatch.setattr("powsm.decode.recogniser._CELLS", 1)
+    parts = decode(recogniser, profile, corpus, tmp_path / "parts").read_bytes()
+    assert parts == whole
+    for part, one in zip(ctc_frames_of_all(recogniser, speech), frames, strict=True):
+        assert part.path.tolist() == one.path.tolist()
+        torch.testing.assert_close(part.scores, one.scores)
 
 
 def test_free_memory_decides_how_much_a_gpu_decodes_at_once(recogniser, monkeypatch):
