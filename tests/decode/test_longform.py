@@ -1,5 +1,7 @@
 """Long recordings: windows merge to what one window would have said."""
 
+import os
+
 import pytest
 import soundfile
 import torch
@@ -177,6 +179,18 @@ def test_a_recording_is_read_as_its_tensor_is(tmp_path):
     whole = ctc_frames(stand_in(), speech, window_s=4, overlap_s=1)
     by_window = ctc_frames(stand_in(), recording, window_s=4, overlap_s=1)
     assert torch.equal(by_window.scores, whole.scores)
+
+
+def test_a_recording_is_read_to_the_end_of_what_is_asked_for(tmp_path, monkeypatch):
+    """Of more than 2 GiB, 9 hours, Linux reads these and no more."""
+    speech = torch.randn(10_000) / 10
+    soundfile.write(tmp_path / "a.wav", speech.numpy(), 16_000, subtype="FLOAT")
+    recording, pread = Recording(str(tmp_path / "a.wav")), os.pread
+    few = lambda file, n, at: pread(file, min(n, 1_001), at)  # noqa: E731
+    monkeypatch.setattr(os, "pread", few)
+    assert torch.equal(recording[:], speech)
+    assert torch.equal(recording[100:9_000], speech[100:9_000])
+    assert recording[500:100].shape == (0,)
 
 
 def test_trimming_measures_long_recordings_in_stretches():
