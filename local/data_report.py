@@ -5,7 +5,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import whole
+from powsm.cli.options import add_limits, limits_of, whole
 from powsm.cli.run import run_command
 from powsm.errors import PowsmError
 from powsm.files.datadir import validate
@@ -27,9 +27,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--labels", choices=LABELS, help="of train, dev; default: as --policy was made")
     add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
     add("--nj", type=whole(1), default=1, help="processes")
+    add_limits(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    limits = limits_of(args)
     found = sorted(path.parent.name for path in args.data.glob("*/text.ipa"))
     sets = args.sets or found
     if not sets:
@@ -43,11 +45,12 @@ def run(args: argparse.Namespace) -> None:
             f"{summary.n_speakers:,}",
             " ".join(summary.langs),
         )
-    how = (args.labels or default_labels(args.policy), args.policy, args.text_policy)
+    labels = args.labels or default_labels(args.policy)
+    how = (labels, args.policy, args.text_policy, limits)
     stats = {dset: audit_set(args.data / dset, args.nj, *how) for dset in sets}
     records = {dset: stage_1_record(args.data / dset) for dset in sets}
     folder = args.out or args.data / "report"
-    files = write_report(folder, stats, records)
+    files = write_report(folder, stats, records, limits)
     log.info("%s: %s", folder, " ".join(files))
 
 

@@ -5,7 +5,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import number, whole
+from powsm.cli.options import add_limits, limits_of, number, whole
 from powsm.cli.run import run_command
 from powsm.errors import PowsmError
 from powsm.files.whole import naming
@@ -13,13 +13,7 @@ from powsm.phones import normaliser as ipa
 from powsm.phones import orthography
 from powsm.phones.unknown import MAX_UNKNOWN_RATE
 from powsm.prepare.dump import Settings, prepare_set
-from powsm.prepare.filters import (
-    MAX_PHONES,
-    MIN_DURATION_S,
-    Limits,
-    check_languages,
-    languages_named,
-)
+from powsm.prepare.filters import check_languages
 from powsm.prepare.index import build_index
 from powsm.prepare.judge import LABELS, default_labels
 from powsm.prepare.subset import SUBSET_HOURS
@@ -37,18 +31,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--policy", choices=ipa.POLICIES, default="strict", help="of phones")
     add("--labels", choices=LABELS, help="of train, dev; default: as --policy was made")
     add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
-    add(
-        *("--min_duration",),
-        **{"type": number(), "default": MIN_DURATION_S, "help": "seconds; train, dev"},
-    )
-    most = Limits.max_duration_s
-    add("--max_duration", type=number(above=True), default=most, help="train, dev")
-    add("--max_phones", type=whole(1), default=MAX_PHONES, help="train, dev")
+    add_limits(parser)
     add(
         *("--max_unknown_rate",),
         **{"type": number(0, 1), "default": MAX_UNKNOWN_RATE, "help": "of characters"},
     )
-    add("--langs", default="", help="ISO 639-3 codes; others are dropped; train, dev")
     add("--subset", choices=list(SUBSET_HOURS), help="of train, stratified by language")
     add("--seed", type=whole(), default=42, help="of the subset")
     add("--tasks", default=",".join(TASKS), help="comma-separated")
@@ -58,12 +45,7 @@ def run(args: argparse.Namespace) -> None:
     settings = Settings(
         policy=args.policy,
         text_policy=args.text_policy,
-        limits=Limits(
-            args.min_duration,
-            args.max_duration,
-            args.max_phones,
-            only_languages=languages_named(args.langs),
-        ),
+        limits=limits_of(args),
         max_unknown_rate=args.max_unknown_rate,
         subset=args.subset,
         seed=args.seed,

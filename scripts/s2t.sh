@@ -213,11 +213,13 @@ if in_stage 1 "prepare: ${downloads} -> ${data}/{train,dev,test_*}"; then
     run_stage "${data}" "${downloads}" -- "${prepare[@]}" --nj "${nj}"
 fi
 
+limits=(--min_duration "${min_duration}" --max_duration "${max_duration}"
+    --max_phones "${max_phones}" ${langs:+--langs "${langs}"})
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
     run_once "${data}/report" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
         python local/data_report.py --data "${data}" --nj "${nj}" \
         --policy "${ipa_policy}" ${ipa_labels:+--labels "${ipa_labels}"} \
-        --text_policy "${text_policy}"
+        --text_policy "${text_policy}" "${limits[@]}"
 fi
 
 if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
@@ -245,10 +247,8 @@ if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
         "${jobs[@]}" python local/prepare_dump.py --data "${data}" --dump "${dump}" \
         "${split[@]}" \
         --policy "${ipa_policy}" ${ipa_labels:+--labels "${ipa_labels}"} \
-        --text_policy "${text_policy}" \
-        --min_duration "${min_duration}" --max_duration "${max_duration}" \
-        --max_phones "${max_phones}" --max_unknown_rate "${max_unknown_rate}" \
-        ${langs:+--langs "${langs}"} ${subset:+--subset "${subset}"}
+        --text_policy "${text_policy}" "${limits[@]}" \
+        --max_unknown_rate "${max_unknown_rate}" ${subset:+--subset "${subset}"}
     read -ra sets <<<"${eval_sets//,/ }"
     if [[ ${#sets[@]} -gt 0 ]]; then
         run_stage "${dump}" -- python local/prepare_eval_set.py --set "${sets[@]}" \

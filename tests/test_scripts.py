@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -538,6 +539,15 @@ def test_report_is_of_the_labels_that_stage_4_takes(recipe):
     assert "data_report.py --data data --nj 2 --policy released --text_policy" in plan
     plan = recipe(*options, "--ipa_labels", "clean", "--text_policy", "released").stdout
     assert "--policy strict --labels clean --text_policy released" in plan
+
+
+def test_report_has_the_limits_of_stage_4(recipe):
+    options = "--min_duration 1 --max_duration 12.5 --max_phones 90 --langs".split()
+    options.append("eng fra")
+    plan = recipe("--dry_run", "--stage", "2", "--stop_stage", "4", *options).stdout
+    for script in ("data_report.py", "prepare_dump.py"):
+        (run,) = [line for line in plan.splitlines() if f"local/{script} " in line]
+        assert shlex.join(options).replace("'eng fra'", r"eng\ fra") in run
 
 
 def test_statistics_are_of_the_features_that_are_set(recipe):

@@ -5,8 +5,12 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from powsm.errors import PowsmError
+
+if TYPE_CHECKING:
+    from powsm.prepare.filters import Limits
 
 MODEL = "experiment folder, packed folder or archive, or Hub tag"
 
@@ -128,6 +132,34 @@ def add_shares(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 SHARED["--nj"] = {"type": whole(1), "default": 1, "help": "processes"}
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add what an utterance of train and dev must satisfy."""
+    from powsm.prepare.filters import LIMITS  # imports numpy
+
+    add = parser.add_argument
+    least, most = LIMITS.min_duration_s, LIMITS.max_duration_s
+    add("--min_duration", type=number(), default=least, help="seconds; train, dev")
+    add("--max_duration", type=number(above=True), default=most, help="train, dev")
+    add("--max_phones", type=whole(1), default=LIMITS.max_phones, help="train, dev")
+    add("--langs", default="", help="ISO 639-3 codes; others are dropped; train, dev")
+
+
+def limits_of(options: argparse.Namespace) -> "Limits":
+    """The limits that were given.
+
+    Raises:
+        PowsmError: a language that is no ISO 639-3 code.
+    """
+    from powsm.prepare.filters import Limits, languages_named
+
+    return Limits(
+        options.min_duration,
+        options.max_duration,
+        options.max_phones,
+        only_languages=languages_named(options.langs),
+    )
 
 
 def share(text: str) -> tuple[int, int]:

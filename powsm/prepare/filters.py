@@ -49,6 +49,9 @@ class Limits:
         )
 
 
+LIMITS = Limits()  # the default
+
+
 def languages_named(text: str) -> frozenset[str] | None:
     """The languages of `--langs`, "eng fra" or "eng,fra"; None where it names none.
 

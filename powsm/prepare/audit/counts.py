@@ -23,6 +23,7 @@ from powsm.languages import TABLE
 from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.unknown import Unknown
 from powsm.prepare.filters import (
+    LIMITS,
     Counts,
     Limits,
     audio_drop_reason,
@@ -174,7 +175,7 @@ class SetStats:
     durations: Histogram = field(default_factory=lambda: Histogram(DURATION_STEP_S, 61))
     langs: dict[str, LangStats] = field(default_factory=dict)
     corpora: dict[str, tuple[int, int]] = field(default_factory=dict)  # utts, samples
-    filtered: Counts = field(default_factory=Counts)  # by stage 4's default limits
+    filtered: Counts = field(default_factory=Counts)  # as stage 4 does
     unknown: Unknown = field(default_factory=Unknown)
     labels: str = "original"  # that were read
 
@@ -211,6 +212,7 @@ def audit_set(
     labels: str = "original",
     policy: str = "strict",
     text_policy: str = DEFAULT_POLICY,
+    limits: Limits = LIMITS,
 ) -> SetStats:
     """Count everything the report shows of one set.
 
@@ -219,6 +221,7 @@ def audit_set(
         nj: processes.
         labels: which of them are counted in train and dev, as stage 4 takes them.
         policy, text_policy: of phones and of the orthography, as of stage 4.
+        limits: of train and dev, as of stage 4.
 
     Raises:
         DataDirError: the set breaks the rules; `datadir.validate` names the line.
@@ -229,7 +232,7 @@ def audit_set(
     chunks = plan_chunks(data_dir, label_files(labels))
     policies = {"policy": policy, "text_policy": text_policy}
     human = human_corpora(Path(data_dir))
-    work = partial(audit_chunk, dset=dset, human=human, **policies)
+    work = partial(audit_chunk, dset=dset, limits=limits, human=human, **policies)
     parts = map_in_order(work, chunks, nj)
     bar = {"total": len(chunks), "unit": "chunk", "disable": None}
     for part in tqdm(parts, desc=f"audit {dset}", **bar):
@@ -241,13 +244,14 @@ def audit_chunk(
     chunk: Chunk,
     *,
     dset: str,
+    limits: Limits = LIMITS,
     human: Collection[str] = (),
     policy: str = "strict",
     text_policy: str = DEFAULT_POLICY,
 ) -> SetStats:
-    """The counts of one chunk; runs in a worker. The last three are as of `judge`."""
+    """The counts of one chunk; runs in a worker. The last four are as of `judge`."""
     stats = SetStats()
-    limits = Limits().for_set(dset)
+    limits = limits.for_set(dset)
     for utt_id, audio, text, ipa, lang, speaker, samples in read_rows(chunk):
         n_samples = int(samples)
         duration_s = n_samples / SAMPLE_RATE

@@ -15,13 +15,17 @@ from powsm.languages import LANGUAGES, language_name
 from powsm.prepare.audit.counts import LangStats, SetStats, hours_of, pooled
 from powsm.prepare.audit.plots import PAPERS, draw
 from powsm.prepare.audit.sections import Section, to_html, to_markdown
+from powsm.prepare.filters import LIMITS, Limits
 
 STAGE_4_UTTS_PER_S = 5_000  # of one process; measured on generated manifests
 _N_SYMBOLS = 30  # rows of the unknown-symbol table
 
 
 def write_report(
-    folder: Path, sets: Mapping[str, SetStats], stage_1: Mapping[str, dict | None]
+    folder: Path,
+    sets: Mapping[str, SetStats],
+    stage_1: Mapping[str, dict | None],
+    limits: Limits = LIMITS,
 ) -> list[str]:
     """Write `report.md`, `index.html` and the PNGs.
 
@@ -29,6 +33,7 @@ def write_report(
         folder: usually `data/report`.
         sets: what `counts.audit_set` counted, by set name.
         stage_1: `prepare.json` of each set, as `counts.stage_1_record` reads it.
+        limits: by which train and dev were counted.
 
     Returns:
         Names of the files written.
@@ -43,7 +48,7 @@ def write_report(
         _by_corpus(sets),
         _durations(sets),
         *_rates(),
-        _drops(sets),
+        _drops(sets, limits),
         *_stage_1_drops(stage_1),
         _unknown_symbols(sets),
         _audit(sets),
@@ -162,15 +167,18 @@ def _rates() -> list[Section]:
     ]
 
 
-def _drops(sets: Mapping[str, SetStats]) -> Section:
+def _drops(sets: Mapping[str, SetStats], limits: Limits) -> Section:
     rows = [
         (dset, reason, f"{n:,}", _share(n, stats.n_utts), _first(stats, reason))
         for dset, stats in sets.items()
         for reason, n in ranked(stats.filtered.dropped)
     ]
+    only = limits.only_languages
     text = (
-        "What stage 4 drops with its default limits. Test sets keep whatever can be "
-        "scored."
+        f"What stage 4 drops: train and dev keep {limits.min_duration_s:g} to "
+        f"{limits.max_duration_s:g} s with {limits.max_phones:,} phones at most"
+        f"{f', of {" ".join(sorted(only))} alone' if only else ''}, before --subset; "
+        "test sets keep whatever can be scored."
     )
     header = ("set", "reason", "utterances", "share", "for example")
     caption = "Utterances that stage 4 will drop, by reason."

@@ -19,6 +19,7 @@ from powsm.prepare.audit.counts import (
     pooled,
 )
 from powsm.prepare.dump import Settings, prepare_set
+from powsm.prepare.filters import Limits
 
 SECOND = 16_000  # samples
 
@@ -73,6 +74,21 @@ def test_audit_foresees_stage_4_of_simplified_labels_and_policies(tmp_path):
     assert stats.unknown == outcome.unknown and stats.unknown.n_unknown == 0
     # of the two that have labels, of 2 and 30 s
     assert stats.langs["deu"].n_samples_labelled == 32 * SECOND
+
+
+@pytest.mark.parametrize("dset", ["train", "test_cv"])
+def test_audit_foresees_stage_4_of_other_limits(tmp_path, dset):
+    rows = {f"cv_{n}_deu": {"ipa": "pata", "text": "Ja!"} for n in range(4)}
+    rows["cv_1_deu"] |= {"n_samples": 3 * SECOND}
+    rows["cv_2_deu"] |= {"ipa": "patapata"}
+    rows["cv_4_rus"] = {"ipa": "pata", "lang": "rus"}
+    data = make_data_dir(tmp_path / dset, rows)
+    limits = Limits(1.0, 2.5, 7, only_languages=frozenset({"deu"}))
+    stats = audit_set(data, limits=limits)
+    outcome = prepare_set(data, tmp_path / "dump" / dset, Settings(limits=limits))
+    assert outcome.counts == stats.filtered
+    dropped = {"too_long": 1, "too_many_phones": 1, "other_language": 1}
+    assert stats.filtered.dropped == (dropped if dset == "train" else {})
 
 
 def test_rates_out_of_line_are_counted_up_to_the_bounds_that_are_told():

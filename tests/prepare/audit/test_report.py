@@ -17,6 +17,7 @@ from powsm.files.lock import OwnedError, owned
 from powsm.prepare.audit.counts import audit_set, stage_1_record
 from powsm.prepare.audit.report import size, write_report
 from powsm.prepare.audit.sections import Section, to_html, to_markdown
+from powsm.prepare.filters import Limits
 
 SCRIPT = Path(__file__).parents[3] / "local" / "data_report.py"
 
@@ -34,7 +35,7 @@ def report(tmp_path_factory):
     (data / "train" / "prepare.json").write_text(
         '{"dropped": {"no_ipa": 7}, "bad_shards": [{"shard": "cv/0", "error": "cut"}]}'
     )
-    done = run("--data", data)
+    done = run("--data", data, "--langs", "rus,deu")
     assert done.returncode == 0, done.stderr
     assert "train: valid, 33 utterances, 1 speakers, languages deu rus" in done.stderr
     return data / "report"
@@ -62,6 +63,7 @@ def test_markdown_tells_the_findings(report):
     assert "`cv_102_rus: y`" in text
     assert "| train | no_ipa | 7 |" in text
     assert "| train | bad shard cv/0 | cut |" in text
+    assert "keep 0.5 to 20 s with 300 phones at most, of deu rus alone, before" in text
     for name in re.findall(r"\((\w+\.png)\)", text):
         assert (report / name).read_bytes().startswith(b"\x89PNG")
 
@@ -111,7 +113,8 @@ def test_same_bytes_on_a_second_run(report, tmp_path):
     sets = {name: report.parent / name for name in ("dev", "test_cv", "train")}
     stats = {name: audit_set(folder) for name, folder in sets.items()}
     records = {name: stage_1_record(folder) for name, folder in sets.items()}
-    for name in write_report(tmp_path, stats, records):
+    limits = Limits(only_languages=frozenset({"deu", "rus"}))
+    for name in write_report(tmp_path, stats, records, limits):
         assert (tmp_path / name).read_bytes() == (report / name).read_bytes(), name
 
 
