@@ -8,7 +8,7 @@ out, and a folder that is there whole or not at all.
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,31 @@ class CorpusError(PowsmError):
 
 
 def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str, str]]:
-    """Rows of a corpus's table, as `numbered_rows` has them."""
-    return [row for _, row in numbered_rows(path, *columns, delimiter=delimiter)]
+    """Rows of a corpus's table, as `numbered_rows` has them.
+
+    Raises:
+        CorpusError: a row with a fault, too.
+    """
+    rows = []
+    for number, row in numbered_rows(path, *columns, delimiter=delimiter):
+        if fault := row_fault(row):
+            raise CorpusError(f"{path}:{number}: {fault}")
+        rows.append(row)
+    return rows
+
+
+def row_fault(row: Mapping[str, str]) -> str | None:
+    """What is wrong with a row: a quotation mark left open takes those below it in.
+
+    >>> row_fault({"text": "a,b"}), row_fault({"text": "a\\nb"})[:25]
+    (None, 'a line break in a field; ')
+    """
+    if any("\n" in field or "\r" in field for field in row.values()):
+        return (
+            "a line break in a field; close the quotation mark, or take the line "
+            "break out"
+        )
+    return None
 
 
 def numbered_rows(

@@ -9,6 +9,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     numbered_rows,
     parse_json,
+    row_fault,
 )
 from powsm.corpora.sources.item import Item, SourceError, joined, key_of, split_of
 from powsm.files.text import read_text
@@ -40,11 +41,8 @@ def items_of_csv(source: Path) -> Iterator[Item | str]:
     for number, row in rows:
         where = f"{printable(source)}:{number}"
         path = source.parent / row["path"]
-        if any("\n" in field or "\r" in field for field in row.values()):
-            yield (
-                f"{where}: a line break in a field; close the quotation mark, or take "
-                "the line break out"
-            )
+        if fault := row_fault(row):
+            yield f"{where}: {fault}"
         elif not row["path"]:
             yield f"{where}: no path"
         elif not path.is_file():

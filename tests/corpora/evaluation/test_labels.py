@@ -71,6 +71,12 @@ def test_utf16_is_named(tmp_path, corpus):
     [
         ("drc_se", "file,ref\na,b\n", "_ph.csv: no column speaker wd_ID"),
         ("drc_se", "", "_ph.csv: no column file .*; found none"),
+        (
+            "drc_se",
+            "file,ref,speaker,wd_ID,wd,ph,start,end\n"
+            'a,1,EN01,w1,"the,p,0,1\na,1,EN01,w2,"cat,p,1,2\n',
+            "_ph.csv:3: a line break in a field; close the quotation mark",
+        ),
         ("voxangeles", "lang\tfile\n", ".tsv: no column raw updated; found lang"),
         ("speechocean762", "{", "scores.json: not JSON"),
         ("speechocean762", "[]", "scores.json: no scores by utterance"),
