@@ -16,7 +16,7 @@ from powsm.prepare.filters import (
     min_ctc_frames,
     phones_drop_reason,
 )
-from powsm.prepare.subset import Subset
+from powsm.prepare.subset import SUBSET_HOURS, Subset, subset_bin
 
 SECOND = 16_000  # samples
 
@@ -172,6 +172,16 @@ def test_subset_depends_on_the_seed_but_not_on_the_order_of_rows():
 
 def test_subset_larger_than_the_corpus_takes_everything():
     assert len(_chosen(1_000.0)) == 4_000
+
+
+def test_subsets_are_what_their_names_say():
+    rows = [("cv_1_eng", "eng", 3600 * SECOND), ("cv_2_eng", "eng", 1800 * SECOND)]
+    assert Subset.choose(rows, 10.0, 42).hours_there == 1.5
+    hours = {"10min": 600 / 3600, "10h": 10, "100h": 100, "250h": 250, "1kh": 1000}
+    assert SUBSET_HOURS == hours
+    # the lottery decides what is trained on: another hash would be another subset
+    assert subset_bin("cv_1_eng", 42) == 9064
+    assert subset_bin("cv_1_eng", 43) == 41792
 
 
 def test_subset_takes_one_utterance_of_the_rarest_language():
