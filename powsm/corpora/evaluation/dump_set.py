@@ -197,7 +197,8 @@ def _languages(
         )
     codes = {}
     for key in refs:
-        codes[key] = lang_code(lang or labels.get(key, "")) or UNKNOWN_LANGUAGE
+        label = labels.get(key) or labels.get(f"{key}_pr", "")  # PRiSM's examples
+        codes[key] = lang_code(lang or label) or UNKNOWN_LANGUAGE
     n_unknown = sum(code == UNKNOWN_LANGUAGE for code in codes.values())
     if n_unknown:
         log.warning("%s: the language of %d utterances is not known", folder, n_unknown)
@@ -212,7 +213,7 @@ def _said_languages(folder: Path) -> dict[str, str]:
             lines = read_text(folder / name).split("\n")
             rows = (line.split(maxsplit=1) for line in lines if line.strip())
             return {
-                row[0].removesuffix("_pr"): row[1].strip("< ").partition(">")[0]
+                row[0]: row[1].strip("< ").partition(">")[0]
                 for row in rows
                 if len(row) > 1 and (name != "text" or row[1].startswith("<"))
             }

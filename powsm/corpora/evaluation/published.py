@@ -11,9 +11,10 @@ https://github.com/KoelLabs/ML (scripts/data_loaders/huggingface.py).
 """
 
 import gzip
-import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
@@ -21,6 +22,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     Segment,
     parse_json,
 )
+from powsm.corpora.tarindex import TarIndex
 from powsm.files.audio_places import location_in_shard
 
 _CUTS = "cuts.*.jsonl.gz"
@@ -37,7 +39,8 @@ def published_segments(
         left_out: receives the utterances without audio.
 
     Raises:
-        CorpusError: no such folder.
+        CorpusError: no such folder, or a file that is cut off or damaged.
+        TarError: the same of a tar file.
     """
     source = Path(source)
     if not source.is_dir():
@@ -56,12 +59,17 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
         )
         if not recordings.is_file():
             raise CorpusError(f"{cuts}: without {recordings.name}; fetch it again")
-        with gzip.open(cuts, "rt", encoding="utf-8-sig") as lines:
-            by_id = {
-                cut["id"]: cut for cut in (parse_json(line, cuts) for line in lines)
-            }
-        with tarfile.open(recordings, "r:") as tar:
-            for member in tar:
+        try:
+            with gzip.open(cuts, "rt", encoding="utf-8-sig") as lines:
+                by_id = {
+                    cut["id"]: cut for cut in (parse_json(line, cuts) for line in lines)
+                }
+        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as err:
+            raise CorpusError(
+                f"{cuts}: cut off or damaged ({err}); fetch it again"
+            ) from err
+        with TarIndex(recordings) as members:
+            for member in members:
                 cut_id, _, extension = member.name.rpartition(".")
                 if extension == "nodata":
                     left_out.add("no_audio", cut_id)
@@ -85,7 +93,7 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
                 yield Segment(
                     key=cut_id,
                     audio=location_in_shard(
-                        recordings.resolve(), member.offset_data, member.size
+                        recordings.resolve(), member.offset, member.size
                     ),
                     ipa=ipa,
                     raw=ipa,
@@ -103,18 +111,8 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
 def _from_parquet(
     tables: list[Path], lang: str, left_out: LeftOut
 ) -> Iterator[Segment]:
-    import pyarrow.parquet
-
     for path in tables:
-        file = pyarrow.parquet.ParquetFile(path)
-        if missing := {"audio", "ipa"} - set(file.schema_arrow.names):
-            raise CorpusError(
-                f"{path}: no column {' '.join(sorted(missing))}; found "
-                f"{' '.join(file.schema_arrow.names)}"
-            )
-        batches = file.iter_batches(batch_size=64)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for number, row in enumerate(rows):
+        for number, row in enumerate(_rows_of(path)):
             key = f"{path.stem}-{number:05d}"
             if not row["audio"] or not row["audio"]["bytes"]:
                 left_out.add("no_audio", key)
@@ -128,3 +126,22 @@ def _from_parquet(
                 speaker=str(row.get("speaker_code") or key),
                 text=row.get("text") or "",
             )
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        file = pa.parquet.ParquetFile(path)
+        if missing := {"audio", "ipa"} - set(file.schema_arrow.names):
+            raise CorpusError(
+                f"{path}: no column {' '.join(sorted(missing))}; found "
+                f"{' '.join(file.schema_arrow.names)}"
+            )
+        for batch in file.iter_batches(batch_size=64):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as err:
+        raise CorpusError(
+            f"{path}: cut off or damaged ({err}); fetch it again"
+        ) from err

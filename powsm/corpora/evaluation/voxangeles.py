@@ -11,7 +11,9 @@ Layout: `voxangeles_transcriptions.tsv` (columns `lang file raw ... updated`) an
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from powsm.corpora.evaluation.kaldi_folder import (
@@ -71,7 +73,7 @@ def _find_audio(folders: list[Path]) -> dict[str, Path | tuple[Path, str]]:
     audio: dict[str, Path | tuple[Path, str]] = {}
     for folder in folders:
         for archive in sorted(folder.glob("*.zip")):
-            with zipfile.ZipFile(archive) as members:
+            with _opened(archive) as members:
                 for name in members.namelist():
                     path = Path(name)
                     if path.suffix.lower() == ".wav" and path.parts[0] != "__MACOSX":
@@ -82,5 +84,16 @@ def _find_audio(folders: list[Path]) -> dict[str, Path | tuple[Path, str]]:
 
 
 def _read(archive: Path, name: str) -> bytes:
-    with zipfile.ZipFile(archive) as members:
+    with _opened(archive) as members:
         return members.read(name)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(archive) as members:
+            yield members
+    except (zipfile.BadZipFile, zlib.error, EOFError) as err:
+        raise CorpusError(
+            f"{archive}: cut off or damaged ({err}); fetch it again"
+        ) from err

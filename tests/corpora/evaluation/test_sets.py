@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from powsm.corpora.evaluation.dump_set import PhoneSetError, write_phone_set
 from powsm.corpora.evaluation.kaldi_folder import CorpusError
 from powsm.corpora.evaluation.sets import PREPARE, prepare_eval_set
 from powsm.corpora.evaluation.textgrid import TextGridError, read_tier
+from powsm.errors import PowsmError
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.phones.unknown import UnknownSymbolsError
 from powsm.report.paper.plan import size_faults
@@ -341,6 +343,25 @@ def test_unknown_set_is_refused(name, message, tmp_path):
         prepare_eval_set(name, tmp_path, tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "make", "pattern"),
+    [
+        ("test_buckeye", eval_corpora.make_buckeye_shar, "cuts.*.gz"),
+        ("test_buckeye", eval_corpora.make_buckeye_shar, "recording.*.tar"),
+        ("test_epadb", eval_corpora.make_koellabs, "*.parquet"),
+        ("test_voxangeles", eval_corpora.make_voxangeles, "abk.zip"),
+    ],
+)
+def test_copy_that_is_cut_off_is_named(name, make, pattern, tmp_path):
+    source = make(tmp_path / "source")
+    path = next(source.rglob(pattern))
+    data = path.read_bytes()
+    for content in (data[: len(data) // 2], b""):
+        path.write_bytes(content)
+        with pytest.raises(PowsmError, match=re.escape(path.name)):
+            prepare_eval_set(name, source, tmp_path, tmp_path / "dump")
+
+
 # --- Kaldi folders of PRiSM -----------------------------------------------------------
 
 
@@ -369,6 +390,15 @@ def test_prism_folder_says_languages_in_its_text_and_paths_from_its_root(tmp_pat
     write_phone_set(folder, tmp_path / "none/test_x")
     ((_, code),) = read_scp(tmp_path / "none/test_x/utt2lang")
     assert code == "und"
+
+
+def test_ids_that_end_like_examples_have_their_language(tmp_path):
+    eval_corpora.write_wav(tmp_path / "a.wav")
+    (tmp_path / "wav.scp").write_text("a_pr a.wav\n")
+    (tmp_path / "text.good").write_text("a_pr pa\n")
+    (tmp_path / "text.lang").write_text("a_pr fin\n")
+    write_phone_set(tmp_path, tmp_path / "dump/test_x")
+    assert dict(read_scp(tmp_path / "dump/test_x/utt2lang")) == {"x_a_pr_fin_pr": "fin"}
 
 
 def test_utterances_of_nobody_are_not_of_one_speaker(tmp_path):
