@@ -12,7 +12,7 @@ from powsm.files.whole import naming
 from powsm.phones import normaliser as ipa
 from powsm.phones import orthography
 from powsm.phones.unknown import MAX_UNKNOWN_RATE
-from powsm.prepare.dump import Settings, prepare_set
+from powsm.prepare.dump import DONE_FILE, Settings, prepare_set
 from powsm.prepare.filters import check_languages
 from powsm.prepare.index import build_index
 from powsm.prepare.judge import LABELS, default_labels
@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/text.ipa"))
     if not sets:
         raise PowsmError(f"{args.data}: no set with a text.ipa; run stage 1 first")
+    if not args.sets:
+        _warn_of_former_sets(args.dump, sets)
     if "train" in sets:  # before a set is written
         check_languages(args.data / "train", settings.limits)
     for dset in sets:
@@ -68,6 +70,17 @@ def run(args: argparse.Namespace) -> None:
         if outcome.unknown.symbols:
             rate, top = outcome.unknown.rate, outcome.unknown.top(5)
             log.info("%s: %.3f %% unknown IPA: %s", dset, 100 * rate, top)
+
+
+def _warn_of_former_sets(dump: Path, sets: list[str]) -> None:
+    """Say which sets of this stage have nothing that they would be made of now."""
+    former = [record.parent for record in sorted(dump.glob(f"*/{DONE_FILE}"))]
+    if former := [str(folder) for folder in former if folder.name not in sets]:
+        log.warning(
+            "%s: of an earlier run, not in --data now; the stages that follow take it "
+            "all the same: remove what is not wanted",
+            " ".join(former),
+        )
 
 
 if __name__ == "__main__":

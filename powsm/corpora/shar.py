@@ -92,11 +92,16 @@ def find_shards(
 
     Raises:
         ShardError: no shard at all, a corpus that is to be skipped and is missing, a
-            name that cannot be used, or half a shard.
+            name or path that cannot be used, or half a shard.
     """
     downloads = Path(downloads)
     if not downloads.is_dir():
         raise ShardError(f"{downloads}: no such folder; run stage 0 to fetch the data")
+    if {"\t", "\n"} & set(str(downloads)):
+        raise ShardError(
+            f"{str(downloads)!r}: a tab or line break in the name of a folder, which "
+            "wav.scp cannot hold; rename it"
+        )
     folders = sorted(folder for folder in downloads.glob("*_shar") if folder.is_dir())
     wanted = {f"{corpus}_shar" for corpus in corpora or ()}
     skipped = {f"{corpus}_shar" for corpus in skip_corpora}
@@ -321,12 +326,13 @@ def _utterance_of(
         return None
     utt_id = make_utt_id(shard.corpus, _recording_id(shard.corpus, cut["id"]), lang)
     speaker = supervision.get("speaker")
+    is_known = speaker not in (None, "")  # 0 is a name
     return Utterance(
         utt_id=utt_id,
         corpus=shard.corpus,
         split=shard.split,
         lang=lang,
-        speaker=f"{shard.corpus}_{safe_id(str(speaker))}" if speaker else utt_id,
+        speaker=f"{shard.corpus}_{safe_id(str(speaker))}" if is_known else utt_id,
         audio=location_in_shard(shard.recording, audio.offset, audio.size),
         n_samples=n_samples_at_sample_rate(n_samples, rate),
         text=one_line(custom.get("orthographic") or ""),

@@ -109,6 +109,18 @@ def test_no_speaker_is_a_speaker_of_its_own(tmp_path, split):
     assert utterance.speaker == utterance.utt_id
 
 
+def test_speaker_0_is_a_speaker(tmp_path, split):
+    write_shard(split, [make_cut("a", speaker=0), make_cut("b", speaker=0)])
+    assert [utterance.speaker for utterance in read(tmp_path)] == ["fleurs_0"] * 2
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb"])
+def test_path_that_a_line_cannot_hold_is_refused(tmp_path, name):
+    write_shard(tmp_path / name / "cv_shar/train", [make_cut()])
+    with pytest.raises(ShardError, match="a tab or line break in the name"):
+        find_shards(tmp_path / name)
+
+
 def test_kazakh2_tail_is_cut_off_the_id(tmp_path):
     write_shard(tmp_path / "kazakh2_shar" / "audio2", [make_cut("5f_a.wav-0")])
     (utterance,) = read(tmp_path)

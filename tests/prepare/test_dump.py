@@ -61,6 +61,17 @@ def test_stage_4_leaves_the_index_that_training_reads(small, tmp_path, monkeypat
     assert record.stat() == before, "and a set that is current keeps it"
 
 
+def test_sets_of_an_earlier_run_are_said(small, tmp_path, monkeypatch, caplog):
+    make_data_dir(tmp_path / "data/dev", {"asterisk_g_rus": {}})
+    arguments = ["--data", tmp_path / "data", "--dump", tmp_path / "dump"]
+    monkeypatch.setattr(sys, "argv", ["prepare_dump.py", *map(str, arguments)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "earlier run" not in caplog.text
+    shutil.rmtree(tmp_path / "data/dev")
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert f"{tmp_path}/dump/dev: of an earlier run, not in --data now" in caplog.text
+
+
 def test_files_hold_exactly_the_published_format(small, tmp_path):
     out = tmp_path / "dump" / "raw" / "train"
     outcome = prepare_set(small, out, Settings(tasks=PUBLISHED_TASKS))

@@ -352,6 +352,17 @@ def test_same_id_in_two_shards_names_both(tmp_path):
     assert contents(tmp_path / "data") == {}
 
 
+def test_sets_of_corpora_that_are_left_out_now_are_said(tmp_path):
+    downloads, data = tmp_path / "downloads", tmp_path / "data"
+    write_shard(downloads / "cv_shar/train", [make_cut("a")])
+    for split in ("dev", "test"):
+        write_shard(downloads / "fleurs_shar" / split, [make_cut("b")])
+    assert "earlier run" not in prepare(downloads, data).stderr
+    result = prepare(downloads, data, "--skip_corpora", "fleurs")
+    assert result.returncode == 0
+    assert f"{data}/dev {data}/test_fleurs: of an earlier run, no" in result.stderr
+
+
 def test_set_without_utterances_is_an_error(tmp_path):
     downloads, data = tmp_path / "downloads", tmp_path / "data"
     write_shard(downloads / "cv_shar" / "dev", [make_cut(ipa="", phones="")])

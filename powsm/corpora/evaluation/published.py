@@ -98,7 +98,9 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
                     ipa=ipa,
                     raw=ipa,
                     lang=lang,
-                    speaker=supervision.get("speaker") or cut_id.partition("_")[0],
+                    speaker=_name_of(
+                        supervision.get("speaker"), cut_id.partition("_")[0]
+                    ),
                     text=custom.get("orthographic") or "",
                 )
         if by_id:
@@ -123,9 +125,18 @@ def _from_parquet(
                 ipa=row["ipa"] or "",
                 raw=row["ipa"] or "",
                 lang=lang,
-                speaker=str(row.get("speaker_code") or key),
+                speaker=_name_of(row.get("speaker_code"), key),
                 text=row.get("text") or "",
             )
+
+
+def _name_of(speaker: object, otherwise: str) -> str:
+    """A speaker's name; 0 is one.
+
+    >>> _name_of(0, "u1"), _name_of("", "u1"), _name_of(None, "u1")
+    ('0', 'u1', 'u1')
+    """
+    return otherwise if speaker in (None, "") else str(speaker)
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -293,7 +293,7 @@ def _warn_of_voices(splits: Mapping[str, Sequence[tuple[Item, Clip]]]) -> None:
                 "voices that were heard; the source can say other splits",
                 *(split, len(shared), len(voices)),
             )
-        elif n := sum(item.speaker is None for item, _ in part):
+        elif n := sum(not item.speaker for item, _ in part):
             log.warning(
                 "%s: the speakers of %d of its %d utterances are not said, by folders "
                 "or a column, so that train may have them, too",
