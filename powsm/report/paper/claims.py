@@ -343,8 +343,10 @@ def _between_trainings(
             return Outcome(claim, system.name, UNTESTED, scores, command)
         sides.append((system.name, scores))
     verdict, detail = _compared(claim, roles[claim.role], sides[0][1], sides[1][1])
-    if verdict != NOTHING:
-        verdict = HOLDS if verdict == OPEN else FAILS
+    if verdict in (HOLDS, FAILS):
+        verdict = FAILS
+    elif verdict == OPEN and len(sides[0][1]) > 1:  # one utterance has no interval
+        verdict = HOLDS
     name = " and ".join(name for name, _ in sides)
     return Outcome(claim, name, verdict, detail, "; ".join(commands))
 

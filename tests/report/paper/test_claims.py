@@ -287,6 +287,51 @@ def test_curves_hold_where_the_first_row_ends_lowest(values, verdict, detail):
     assert result.verdict == UNTESTED and "two experiments are the" in result.detail
 
 
+def of_rows(n_utts, *errors):
+    """What table 12 says of the trainings of two rows with so many errors each."""
+    table = load_table(CONF / "tables/table12.yaml")
+    claims, _ = load_claims(CONF / "tables/claims.yaml")
+    claim = next(c for c in claims if c.name == "number of tasks")
+    rows = {row.name: row.training for row in table.rows}
+    systems = []
+    names = (claim.first_row, claim.second_row)
+    for name, n in zip(names, errors, strict=False):
+        training = rows[name]
+        trained = Trained(
+            training.settings(),
+            {"subset": training.subset, "text_policy": training.text_policy},
+        )
+        found = scores(n).only({f"u{i:02}" for i in range(n_utts)})
+        systems.append(System(f"exp {n}", lambda query, found=found: found, trained))
+    where = ([claim], {"unseen": ["test_a"]}, systems[::-1], lambda _: table)
+    (result,) = check_claims(*where, {}, DUMP)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("n_utts", "errors", "verdict"),
+    [
+        (60, (20, 21), HOLDS),  # no clear trend
+        (60, (5, 40), FAILS),
+        (60, (40, 5), FAILS),
+        (1, (0, 1), OPEN),  # one utterance says nothing of a trend
+    ],
+)
+def test_no_trend_is_an_interval_around_zero(n_utts, errors, verdict):
+    result = of_rows(n_utts, *errors)
+    assert (result.verdict, result.system) == (
+        verdict,
+        f"exp {errors[0]} and exp {errors[1]}",
+    )
+    assert f" {verdict} |" in render_claims([result])
+
+
+def test_no_trend_needs_both_trainings():
+    result = of_rows(60, 20)
+    assert result.verdict == UNTESTED
+    assert result.detail == "no experiment is the training of '1 k h, 300 M, PR'"
+
+
 def test_a_training_that_has_not_ended_has_no_last_epoch(tmp_path):
     exp, dump = make_experiment(tmp_path)
     last = read_history(exp)[-1]
@@ -323,6 +368,9 @@ def test_sets_are_pooled():
 
 def test_faulty_claims_are_refused(tmp_path):
     path = tmp_path / "claims.yaml"
+    path.write_text("sets: {seen: [a]}\nclaims: []\nroles: {}\n")
+    with pytest.raises(TableError, match=r"claims.yaml: unknown \['roles'\]"):
+        load_claims(path)
     path.write_text("sets: {seen: [a]}\nclaims: [{name: x, statment: y, source: z}]\n")
     with pytest.raises(TableError, match=r"a claim: unknown \['statment'\]"):
         load_claims(path)
