@@ -21,6 +21,7 @@ from powsm_command import run_verb
 
 from powsm.corpora.shar import find_shards
 from powsm.corpora.small.write_shar import Clip, write_corpus
+from powsm.corpora.sources.bring import _by_texts
 from powsm.corpora.sources.folders import items_with_tiers
 from powsm.corpora.sources.item import SourceError
 from powsm.corpora.sources.manifests import items_of_kaldi, items_of_lhotse
@@ -423,6 +424,25 @@ def test_labels_by_people_are_kept_as_they_are(
     assert n_characters == (0 if people else sum(map(len, ("ˈtiː", *spaceless))))
     about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
     assert about["labels"] == ("human" if people else "g2p")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("Yes.", "yes", "yes", "no", "no", "maybe", "Maybe!"),  # spellings of a text
+        tuple("1234567890" * 2),  # without letters, which are no spellings of one
+    ],
+)
+def test_a_text_is_in_one_split_however_it_is_spelt(texts):
+    clips = [
+        Clip(f"u{i}", "ita", "s", text, "pa", 1.0, list) for i, text in enumerate(texts)
+    ]
+    placed = _by_texts(clips, 0, Path("mine"))
+    assert set(placed.values()) == {"train", "dev", "test"}
+    for clip in clips:
+        for other in clips:
+            if clip.text.strip(".!").lower() == other.text.strip(".!").lower():
+                assert placed[clip.clip_id] == placed[other.clip_id]
 
 
 def test_splits_of_the_source_are_kept(recordings, tmp_path, monkeypatch):

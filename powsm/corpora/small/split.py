@@ -37,7 +37,9 @@ def split_prompts(prompts: Iterable[tuple[str, str]], seed: int) -> dict[str, st
     ids = set()
     for prompt_id, text in prompts:
         ids.add(prompt_id)
-        parent[root(("id", prompt_id))] = root(("text", text_key(text)))
+        # of texts without letters, such as digits, each is its own
+        key = text_key(text) or text
+        parent[root(("id", prompt_id))] = root(("text", key))
     first: dict[tuple[str, str], str] = {}
     for prompt_id in sorted(ids):
         first.setdefault(root(("id", prompt_id)), prompt_id)

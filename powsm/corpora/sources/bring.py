@@ -19,6 +19,7 @@ from powsm.audio import SAMPLE_RATE, AudioError
 from powsm.audio_files import printable
 from powsm.corpora.small.espeak import EspeakError, text_to_ipa, version, voice_of
 from powsm.corpora.small.split import split_prompts
+from powsm.corpora.small.text_faults import text_key
 from powsm.corpora.small.write_shar import Clip, write_corpus
 from powsm.corpora.sources.folders import items_with_texts, items_with_tiers
 from powsm.corpora.sources.item import Item, SourceError
@@ -305,17 +306,19 @@ def _by_texts(clips: Sequence[Clip], seed: int, source: Path) -> dict[str, str]:
     """About 5 % each for dev and test, no text of which is in another split."""
     prompts = {clip.clip_id: clip.text or clip.ipa for clip in clips}
     placed = split_prompts(prompts.items(), seed)
+    # spellings that it takes for one text are so below
+    keys = {i: text_key(text) or text for i, text in prompts.items()}
     for wanted in ("test", "dev"):  # one text at least
         if wanted in placed.values():
             continue
-        texts = Counter(prompts[i] for i, split in placed.items() if split == "train")
+        texts = Counter(keys[i] for i, split in placed.items() if split == "train")
         if len(texts) < 2:
             raise SourceError(
-                f"{printable(source)}: {len(set(prompts.values()))} different texts "
+                f"{printable(source)}: {len(set(keys.values()))} different texts "
                 "are too few for train, dev and test; put them into one by --split"
             )
         rarest = min(texts, key=lambda text: (texts[text], text))
-        placed |= {i: wanted for i, text in prompts.items() if text == rarest}
+        placed |= {i: wanted for i, text in keys.items() if text == rarest}
     return placed
 
 
