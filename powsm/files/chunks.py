@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
-from powsm.files.datadir import DataDirError
+from powsm.files.datadir import CRLF_FAULT, DataDirError
 
 CHUNK_BYTES = 1 << 20  # of wav.scp: about 10,000 utterances
 _KEYS_FROM = "wav.scp"
@@ -40,7 +40,8 @@ def plan_chunks(
     Reads a few pages a cut: a binary search in each sorted file.
 
     Raises:
-        DataDirError: a file is missing or empty, or lacks the key of a cut.
+        DataDirError: a file is missing or empty, has lines that end in CR LF, or lacks
+            the key of a cut.
     """
     if files[0] != _KEYS_FROM:
         raise ValueError(f"the first file must be {_KEYS_FROM}, found {files[0]}")
@@ -53,6 +54,8 @@ def plan_chunks(
         for path in paths:
             with open(path, "rb") as file:
                 maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            if maps[-1].readline().endswith(b"\r\n"):
+                raise DataDirError(f"{path}:1: {CRLF_FAULT}")
         cuts = [[0] for _ in paths]
         keys_from = maps[0]
         position = chunk_bytes

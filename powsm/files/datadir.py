@@ -7,6 +7,7 @@ value (a transcript that says nothing) is the utt_id alone.
 
 import codecs
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ EXAMPLE_FILES = (
     "utt2speaker",
     "utt2num_samples",
 )
+# `eng\r` is no language, and `a.wav\r` no file
+CRLF_FAULT = "the line ends in CR LF, as on Windows; save the file with LF alone"
+_LANG = re.compile(r"[a-z]{3}")
 
 
 class DataDirError(PowsmError):
@@ -167,6 +171,8 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
                     raise DataDirError(
                         f"{directory / name}:{n_utts}: no value after {utt_id!r}"
                     )
+                if value.endswith("\r"):
+                    raise DataDirError(f"{directory / name}:{n_utts}: {CRLF_FAULT}")
             count = values["utt2num_samples"]
             if not count.isdecimal() or int(count) == 0:
                 raise DataDirError(
@@ -174,7 +180,12 @@ def validate(directory: Path, files: Sequence[str] = UTTERANCE_FILES) -> DataDir
                     "expected a number of samples above 0"
                 )
             n_samples += int(count)
-            langs.add(values["utt2lang"])
+            if (lang := values["utt2lang"]) not in langs and not _LANG.fullmatch(lang):
+                raise DataDirError(
+                    f"{directory / 'utt2lang'}:{n_utts}: found {lang!r}, expected an "
+                    "ISO 639-3 code like 'eng'"
+                )
+            langs.add(lang)
             for name in KALDI_SPEAKERS:
                 if values[name] != utt_id:
                     raise DataDirError(

@@ -121,6 +121,9 @@ def test_validate_counts(folder):
         ("text", "a x\nb y\n", "text:3: found the end of the file, expected 'c'"),
         ("utt2lang", FILES["utt2lang"] + "d eng\n", "expected the end of the file"),
         ("utt2lang", "a deu\nb\nc eng\n", "utt2lang:2: no value after 'b'"),
+        ("utt2lang", "a deu\nb eng\r\nc eng\n", "utt2lang:2: the line ends in CR LF"),
+        ("text", "a x\r\nb y\r\nc z\r\n", "text:1: the line ends in CR LF"),
+        ("utt2lang", "a deu\nb de\nc eng\n", "utt2lang:2: found 'de', expected an ISO"),
         ("text.ipa", "a n\nb  \nc l\n", "text.ipa:2: no value after 'b'"),
         ("utt2num_samples", "a 10\nb 0\nc 30\n", "utt2num_samples:2: found '0'"),
         ("utt2num_samples", "a 10\nb 1.5\nc 30\n", "utt2num_samples:2: found '1.5'"),
@@ -133,7 +136,7 @@ def test_validate_counts(folder):
     ],
 )
 def test_validate_names_the_fault(folder, name, content, fault):
-    (folder / name).write_text(content, encoding="utf-8")
+    (folder / name).write_text(content, encoding="utf-8", newline="\n")
     with pytest.raises(DataDirError, match=re.escape(fault)):
         validate(folder)
 

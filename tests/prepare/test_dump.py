@@ -283,6 +283,16 @@ def test_set_with_nothing_left_is_an_error(small, tmp_path):
     assert not (tmp_path / "train").exists()
 
 
+@pytest.mark.parametrize("name", ["utt2lang", "wav.scp"])
+def test_lines_of_windows_are_refused(small, tmp_path, name):
+    """A language `eng` with the rest of a line break is none: it was `<unk>`."""
+    path = small / name
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(DataDirError, match=f"{name}:1: the line ends in CR LF"):
+        prepare_set(small, tmp_path / "dump/train", Settings())
+    assert not (tmp_path / "dump/train").exists()
+
+
 def test_id_that_begins_another_id_is_refused(tmp_path):
     # sorted by example, a_eng_asr < a_eng_b_eng_asr < a_eng_g2p: no longer together
     rows = {"cv_a_eng": {}, "cv_a_eng_b_eng": {}}
