@@ -21,7 +21,7 @@ from tqdm import tqdm
 from powsm.corpora.shar import Shard, ShardError, read_shard
 from powsm.corpora.tarindex import compression_of
 from powsm.files.chunks import map_in_order
-from powsm.files.current import read_record, write_record
+from powsm.files.current import has_sizes, read_record, write_record
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write, sha256_file
 
@@ -172,8 +172,10 @@ def _finished_part(shard: Shard, data: Path) -> Part | None:
     if values is None:
         return None
     part = Part(**values)
-    if part.n_unpacked_bytes and not _unpacked_path(shard, data).is_file():
-        return None
+    if part.n_unpacked_bytes:
+        plain = _unpacked_path(shard, data)
+        if not has_sizes(plain.parent, {plain.name: part.n_unpacked_bytes}):
+            return None
     return part
 
 

@@ -420,9 +420,11 @@ def test_compressed_tar_is_unpacked_once_and_counted(tmp_path, rounds):
     date = unpacked.stat().st_mtime_ns
     make_parts(find_shards(downloads), data)
     assert unpacked.stat().st_mtime_ns == date
-    unpacked.unlink()
-    make_parts(find_shards(downloads), data)
-    assert unpacked.is_file()
+    whole = unpacked.read_bytes()
+    for damage in (unpacked.unlink, lambda: unpacked.write_bytes(whole[:700])):
+        damage()
+        make_parts(find_shards(downloads), data)
+        assert unpacked.read_bytes() == whole
 
 
 def prepared_locations(downloads: Path, data: Path) -> list[tuple[str, str]]:
