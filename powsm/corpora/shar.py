@@ -97,11 +97,6 @@ def find_shards(
     downloads = Path(downloads)
     if not downloads.is_dir():
         raise ShardError(f"{downloads}: no such folder; run stage 0 to fetch the data")
-    if {"\t", "\n"} & set(str(downloads)):
-        raise ShardError(
-            f"{str(downloads)!r}: a tab or line break in the name of a folder, which "
-            "wav.scp cannot hold; rename it"
-        )
     folders = sorted(folder for folder in downloads.glob("*_shar") if folder.is_dir())
     wanted = {f"{corpus}_shar" for corpus in corpora or ()}
     skipped = {f"{corpus}_shar" for corpus in skip_corpora}
@@ -225,7 +220,17 @@ def _shards_of_split(corpus: str, split: Path) -> Iterator[Shard]:
             raise ShardError(
                 f"{found}: a {kind} file without its {lacking}; fetch the shard again"
             )
+        _check_place(recordings[number])
         yield Shard(corpus, split.name, number, cuts[number], recordings[number])
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a path that a line of `wav.scp` cannot hold."""
+    name = str(path)
+    if "\t" in name or "\n" in name or name.encode(errors="ignore").decode() != name:
+        raise ShardError(
+            f"{name!r}: a tab, a line break or no UTF-8 in its path; rename the folder"
+        )
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -114,11 +114,12 @@ def test_speaker_0_is_a_speaker(tmp_path, split):
     assert [utterance.speaker for utterance in read(tmp_path)] == ["fleurs_0"] * 2
 
 
-@pytest.mark.parametrize("name", ["a\tb", "a\nb"])
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\udce9b"])
 def test_path_that_a_line_cannot_hold_is_refused(tmp_path, name):
-    write_shard(tmp_path / name / "cv_shar/train", [make_cut()])
-    with pytest.raises(ShardError, match="a tab or line break in the name"):
-        find_shards(tmp_path / name)
+    for downloads, split in ((tmp_path / name, "train"), (tmp_path / "d", name)):
+        write_shard(downloads / "cv_shar" / split, [make_cut()])
+        with pytest.raises(ShardError, match="or no UTF-8 in its path; rename"):
+            find_shards(downloads)
 
 
 def test_kazakh2_tail_is_cut_off_the_id(tmp_path):
@@ -222,6 +223,14 @@ def bend_no_recording_file(split, cuts):
 
 def bend_no_cuts_file(split, cuts):
     (split / "cuts.000000.jsonl.gz").unlink()
+
+
+def bend_compressed_data(split, cuts):
+    path = split / CUTS
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\0", 10) + 1  # behind the header, which ends in the name
+    data[at : at + 8] = b"\xff" * 8  # no block of deflate begins so
+    path.write_bytes(bytes(data))
 
 
 def bend_truncated_member(split, cuts):
@@ -366,6 +375,7 @@ CUTS, TAR = "cuts.000000.jsonl.gz", "recording.000000.tar"
         (bend_half_surrogate, CUTS + ":3", "not a line of JSON"),
         (bend_truncated_gzip, CUTS, "cut off or damaged"),
         (bend_damaged_gzip, CUTS, "cut off or damaged"),
+        (bend_compressed_data, CUTS, "cut off or damaged"),
         (bend_no_recording_file, CUTS, "without its recording.000000.tar"),
         (bend_no_cuts_file, TAR, "without its cuts.000000.jsonl.gz"),
         (bend_truncated_member, TAR, "cut off inside member 'a1.flac'"),
