@@ -534,7 +534,8 @@ def test_tar_headers_of_all_dialects(tmp_path):
     names = ["short.flac", f"{'d' * 90}/{'e' * 60}.flac", "ünï.flac"]
     for dialect in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         path = tmp_path / f"{dialect}.tar"
-        with tarfile.open(path, "w", format=dialect) as tar:
+        about = {"comment": "of all members"} if dialect == tarfile.PAX_FORMAT else None
+        with tarfile.open(path, "w", format=dialect, pax_headers=about) as tar:
             folder = tarfile.TarInfo("d" * 90)
             folder.type = tarfile.DIRTYPE
             tar.addfile(folder)
@@ -546,6 +547,19 @@ def test_tar_headers_of_all_dialects(tmp_path):
             expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
             assert list(index) == expected
             assert [m[0] for m in expected] == names
+
+
+def test_header_that_begins_with_zeros_is_not_the_end(tmp_path):
+    """All that comes after it would be lost in silence."""
+    from powsm.corpora.tarindex import TarError, TarIndex
+
+    path = tmp_path / "a.tar"
+    write_tar(path, [("a.flac", b"x"), ("b.flac", b"y")])
+    data = bytearray(path.read_bytes())
+    data[1024:1026] = bytes(2)
+    path.write_bytes(bytes(data))
+    with TarIndex(path) as index, pytest.raises(TarError, match="at byte 1,024"):
+        list(index)
 
 
 def test_sparse_size_beyond_8_gib_is_read(tmp_path):
