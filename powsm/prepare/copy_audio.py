@@ -18,7 +18,7 @@ from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import is_current, write_record
 from powsm.files.datadir import read_scp, write_scp
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_folder, sha256_file, sweep_files
+from powsm.files.whole import atomic_folder, naming, sha256_file, sweep_files
 
 FORMATS = ("flac.ark", "wav")
 DONE_FILE = "audio.done.json"  # beside wav.scp, as the record of what it names
@@ -101,7 +101,7 @@ def _copy_to_ark(chunk: Chunk, *, folder: Path, final: Path) -> list[tuple[str, 
     """One ark a chunk; returns its `wav.scp` rows."""
     name = f"{chunk.index:06d}.ark"
     rows = []
-    with open(folder / name, "wb") as ark:
+    with naming(final / name), open(folder / name, "wb") as ark:
         for utt_id, location in read_rows(chunk):
             ark.write(f"{utt_id} ".encode())
             rows.append((utt_id, f"{final / name}:{ark.tell()}"))
@@ -122,7 +122,8 @@ def _copy_to_wav(chunk: Chunk, *, folder: Path, final: Path) -> list[tuple[str, 
     for utt_id, location in read_rows(chunk):
         file_name = f"{name}/{utt_id}.wav"
         data = encode(read_audio(location), SAMPLE_RATE, "WAV")
-        (folder / file_name).write_bytes(data)
+        with naming(final / file_name):
+            (folder / file_name).write_bytes(data)
         rows.append((utt_id, str(final / file_name)))
     return rows
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import resource
 import tarfile
 
 import numpy as np
@@ -52,6 +53,24 @@ def test_copies_hold_the_same_samples(data, audio_format):
         assert str(data / "audio") in location
         assert np.array_equal(read_audio(location) * 32768, speech_of(i))
     assert copy_set(data, audio_format) is None
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "name"),
+    [("flac.ark", "000000.ark"), ("wav", "000000/cv_0_eng.wav")],
+)
+def test_full_disk_names_the_copy_and_leaves_none(data, audio_format, name):
+    before = (data / "wav.scp").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+    try:
+        with pytest.raises(OSError) as fault:
+            copy_set(data, audio_format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert fault.value.filename == str(data / "audio" / audio_format / name)
+    assert (data / "wav.scp").read_bytes() == before
+    assert list((data / "audio").iterdir()) == []
 
 
 def test_stock_espnet_reads_the_ark(data):

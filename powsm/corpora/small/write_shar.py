@@ -30,6 +30,7 @@ from powsm.files.current import has_sizes
 from powsm.files.whole import (
     atomic_folder,
     atomic_write,
+    naming,
     read_json,
     sha256_file,
     write_whole,
@@ -137,7 +138,7 @@ def write_corpus(
         if len(set(ids)) < len(ids):
             twice = sorted({i for i in ids if ids.count(i) > 1})
             raise PowsmError(f"{folder}: {split} has ids more than once: {twice[:5]}")
-    with atomic_folder(folder) as making:
+    with naming(folder), atomic_folder(folder) as making:
         n_clips = sum(len(clips) for clips in splits.values())
         with tqdm(total=n_clips, desc=folder.name, unit="clip", disable=None) as bar:
             for split, clips in splits.items():
