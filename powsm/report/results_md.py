@@ -174,8 +174,12 @@ def _training_section(experiment: Experiment) -> list[str]:
         f"{last['epoch']} epochs, {last['updates']:,} updates, "
         f"{duration(last['seconds'])}."
     ]
-    for name in [n for n in ("loss", "pfer_ctc") if n in last]:
-        best = min(experiment.history, key=lambda record: record.get(name, math.inf))
+    for name in ("loss", "pfer_ctc"):
+        # NaN, of an epoch that diverged, is no lower than what comes after it
+        known = [r for r in experiment.history if not math.isnan(r.get(name, math.nan))]
+        if not known or name not in last:
+            continue
+        best = min(known, key=lambda record: record[name])
         lines.append(
             f"Best validation {name}: {best[name]:.2f}, epoch {best['epoch']} "
             f"({duration(best['seconds'])})."

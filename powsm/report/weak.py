@@ -1,5 +1,6 @@
 """What the scores of an experiment cannot or should not be used for, in words."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -219,4 +220,5 @@ def _weak_set(experiment: Experiment, set_name: str) -> list[str]:
 
 def _still_falling(history: Sequence[dict]) -> bool:
     losses = [record["loss"] for record in history if "loss" in record]
-    return len(losses) > 1 and losses[-1] == min(losses)
+    known = [loss for loss in losses if not math.isnan(loss)]
+    return len(losses) > 1 and losses[-1:] == [min(known, default=None)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import unicodedata
@@ -49,6 +50,20 @@ def test_results_md_names_the_definition_of_every_metric(experiment, tmp_path):
     text = markdown.render(experiment, tmp_path, "")
     for metric in ("PFER", "PER", "accuracy"):
         assert f"- `{metric}`: " in text
+
+
+def test_an_epoch_that_diverged_is_not_the_best(experiment, tmp_path):
+    first, *others = experiment.history
+    nothing = {**first, "loss": math.nan, "pfer_ctc": math.nan}
+    changed = dataclasses.replace(experiment, history=(nothing, *others))
+    best = min(others, key=lambda record: record["loss"])
+    text = markdown.render(changed, tmp_path, "")
+    assert f"Best validation loss: {best['loss']:.2f}, epoch {best['epoch']} " in text
+    assert "lowest at the last epoch" in text
+    lost = dataclasses.replace(
+        experiment, history=(*others, {**others[-1], "loss": math.nan})
+    )
+    assert "lowest at the last epoch" not in "\n".join(weaknesses(lost, tmp_path))
 
 
 def test_weak_results_are_said(experiment, tmp_path):
