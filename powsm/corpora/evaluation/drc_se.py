@@ -73,6 +73,11 @@ def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
             left_out.add("few_labels", key)
         else:
             words = {r["wd_ID"]: r["wd"] for r in rows}
+            try:
+                start_s, end_s = float(phones[0]["start"]), float(phones[-1]["end"])
+            except ValueError as err:
+                fault = f"{err}; is the table cut off?"
+                raise CorpusError(f"{tables[0]}: {key}: {fault}") from err
             yield Segment(
                 key=key,
                 audio=path,
@@ -81,8 +86,8 @@ def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
                 lang="eng",
                 speaker=rows[0]["speaker"],
                 text=" ".join(w for w in words.values() if not w.startswith(_NO_PHONE)),
-                start_s=float(phones[0]["start"]),
-                end_s=float(phones[-1]["end"]) + TAIL_S,
+                start_s=start_s,
+                end_s=end_s + TAIL_S,
             )
 
 

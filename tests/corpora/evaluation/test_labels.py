@@ -77,6 +77,13 @@ def test_utf16_is_named(tmp_path, corpus):
             'a,1,EN01,w1,"the,p,0,1\na,1,EN01,w2,"cat,p,1,2\n',
             "_ph.csv:3: a line break in a field; close the quotation mark",
         ),
+        (
+            "drc_se",
+            "file,ref,speaker,wd_ID,wd,ph,start,end\n"
+            + "mc_english_kent01,1,EN01,w1,the,p,0,1\n" * 11
+            + "mc_english_kent01,1,EN01,w1,the,p,1",
+            "_ph.csv: mc_english_kent01-1: could not convert .*; is the table cut off?",
+        ),
         ("voxangeles", "lang\tfile\n", ".tsv: no column raw updated; found lang"),
         ("speechocean762", "{", "scores.json: not JSON"),
         ("speechocean762", "[]", "scores.json: no scores by utterance"),
