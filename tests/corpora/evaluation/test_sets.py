@@ -281,6 +281,7 @@ def labels(text: str) -> list[Label]:
         # 30 s are cut at their longest pause
         ("aa:9 SIL:9.1 b:14 SIL:14.5 k:30", ["aa SIL b", "k"]),
         ("aa:30", ["aa"]),  # no pause to cut at: left out later
+        ("aa:9 SIL:9.1 b:20", ["aa SIL b"]),  # as long as the window
         ("SIL:0.5 aa:2 SIL:2.3 b:3 VOCNOISE:3.4", ["aa SIL b"]),  # no pauses at ends
     ],
 )

@@ -60,3 +60,10 @@ def test_a_language_is_for_test_alone_and_dev_keeps_the_others():
         "dev": ["spa-2"],
         "test": ["rus-1", "rus-2", "spa-3"],
     }
+
+
+def test_six_minutes_of_a_language_are_for_dev():
+    selection = Selection(splits={"train": [clip(f"ell-{n}", "el") for n in range(9)]})
+    chosen = hold_out(selection, dev_langs=["ell"])
+    assert placed(chosen) == {"dev": [f"ell-{n}" for n in range(6)]}
+    assert chosen.left_out == {"ell": {"held_out": 3}}
