@@ -20,7 +20,7 @@ from powsm.errors import PowsmError
 from powsm.phones.orthography import POLICIES
 from powsm.phones.unknown import MAX_UNKNOWN_RATE
 from powsm.report.paper.plan import size_faults
-from powsm.report.paper.spec import SETS_FILE, load_sets
+from powsm.report.paper.sets import SETS_FILE, load_sets
 
 log = logging.getLogger("powsm")
 ROOT = Path(__file__).resolve().parents[1]

@@ -108,7 +108,7 @@ DECODED_TASKS: dict[str, Task] = {
     row.name: row for row in sorted(_ROWS, key=lambda row: _ORDER.index(row.writes))
 }
 
-_TASKS_BY_SYM = {task.symbol: name for name, task in TASKS.items()}
+_TASK_SYMS = frozenset(task.symbol for task in TASKS.values())
 _LEADING_SYM = re.compile(r"\s*(<[^<>\s]+>)")
 _TIME_SYM = re.compile(r"<\d+\.\d\d>")
 _CONTROL_SYMS = frozenset({"<sos>", "<eos>", "<sop>", "<blank>"})
@@ -133,6 +133,12 @@ def plain_task(filling: Filling) -> str:
     """
     rows = (row for row in _ROWS if row.writes == filling and not row.is_prompted)
     return next(rows).name
+
+
+def task_ids(tokens: Sequence[str]) -> dict[str, int]:
+    """Name -> token id of the tasks that a vocabulary has a symbol for."""
+    known = {name: t.symbol for name, t in TASKS.items() if t.symbol in tokens}
+    return {name: tokens.index(symbol) for name, symbol in known.items()}
 
 
 def task_of(example_id: str) -> str:
@@ -238,10 +244,6 @@ class ParsedOutput:
     task_sym: str | None
     text: str
 
-    @property
-    def task(self) -> str | None:
-        return None if self.task_sym is None else _TASKS_BY_SYM[self.task_sym]
-
 
 def parse_output(output: str | Sequence[str]) -> ParsedOutput:
     """Take the prompt symbols off a decoded text, or off a list of tokens.
@@ -262,7 +264,7 @@ def parse_output(output: str | Sequence[str]) -> ParsedOutput:
     found_lang = found_task = None
     while match := _LEADING_SYM.match(output):
         symbol = match[1]
-        is_task = symbol in _TASKS_BY_SYM
+        is_task = symbol in _TASK_SYMS
         if is_task and found_task is None:
             found_task = symbol
         elif not (

@@ -99,7 +99,7 @@ def test_parse_output_takes_tokens():
     tokens = ["<eng>", "<asr>", "<notimestamps>", "▁who", "▁", "i", "s"]
     parsed = parse_output(tokens)
     assert parsed.text == "who is"
-    assert parsed.task == "asr"
+    assert parsed.task_sym == "<asr>"
 
 
 def test_a_caption_with_an_angle_bracket_is_no_symbol():
@@ -118,8 +118,8 @@ def test_examples_and_parse_output_are_inverse(lang, phones, words):
     for row in rows:
         parsed = parse_output(row.text)
         assert parsed.lang_sym == f"<{lang}>"
-        assert row.example_id == f"u_{parsed.task}"
-        if parsed.task in ("pr", "g2p"):
+        assert row.example_id == f"u_{parsed.task_sym[1:-1]}"
+        if parsed.task_sym in ("<pr>", "<g2p>"):
             assert from_slashed(parsed.text) == tuple(phones)
         else:
             assert parsed.text == text

@@ -103,7 +103,8 @@ def models_of(options: argparse.Namespace) -> list[_Model]:
 
 
 def run(options: argparse.Namespace) -> None:
-    from powsm.report.paper.spec import SETS_FILE, load_sets, load_table
+    from powsm.report.paper.sets import SETS_FILE, load_sets
+    from powsm.report.paper.spec import load_table
 
     why = "sets by their role are of --claims"
     refuse_unused(options, *ROLES, why=why, unless=options.claims)
@@ -131,7 +132,7 @@ def find_table(name: str, folder: Path) -> Path:
         if path.exists():
             return path
     from powsm.report.paper.claims import CLAIMS_FILE
-    from powsm.report.paper.spec import SETS_FILE
+    from powsm.report.paper.sets import SETS_FILE
 
     others = (SETS_FILE, CLAIMS_FILE)
     known = sorted(p.stem for p in folder.glob("*.yaml") if p.name not in others)
@@ -146,17 +147,17 @@ def planned_of(
     from powsm.report.paper.plan import plan
     from powsm.report.paper.systems import trained_of
 
-    if model is None:
-        return plan(table, None, options.dump, options.sets, os.environ)
-    if options.baseline:
-        other = System(model.exp.name, lambda query: "", baseline=model.source)
-        rows = [row for row in table.rows if other.is_of(row)]
-        return plan(table, model.exp, options.dump, options.sets, os.environ, rows)
-    trained = trained_of(model.exp, model.source)
-    rows = table.rows_of(trained, options.any_training) if trained else None
-    if rows is None and not options.any_training:
-        rows = [row for row in table.rows if row.training is None]
-    return plan(table, model.exp, options.dump, options.sets, os.environ, rows)
+    exp, rows = None, None
+    if model is not None:
+        exp = model.exp
+        if options.baseline:
+            other = System(exp.name, lambda query: "", baseline=model.source)
+            rows = [row for row in table.rows if other.is_of(row)]
+        elif trained := trained_of(exp, model.source):
+            rows = table.rows_of(trained, options.any_training)
+        elif not options.any_training:
+            rows = [row for row in table.rows if row.training is None]
+    return plan(table, exp, options.dump, options.sets, os.environ, rows)
 
 
 def dry_run(table: "Table", models: list[_Model], options: argparse.Namespace) -> str:
@@ -202,15 +203,10 @@ def prepare(planned: list["PlannedDecode"], options: argparse.Namespace) -> None
     from powsm.corpora.evaluation.part import write_part
     from powsm.corpora.evaluation.sets import prepare_eval_set
 
+    how = {"allow_incomplete": options.allow_incomplete}
     for name, source in {item.query.set: item.source for item in planned}.items():
         if source is not None:
-            prepare_eval_set(
-                name,
-                source,
-                options.data,
-                options.dump,
-                allow_incomplete=options.allow_incomplete,
-            )
+            prepare_eval_set(name, source, options.data, options.dump, **how)
     for name, whole in {i.query.set: i.part_of for i in planned if i.part_of}.items():
         write_part(options.dump / whole, options.dump / name, options.sets[name].langs)
 
@@ -238,10 +234,9 @@ def decode(
         decode_baseline(missing, model, options)
         return
     for profile, names in missing.items():
-        command = ["decode", "--exp", model.exp, "--dump", options.dump]
-        command += ["--model", model.source]
+        command = ["decode", "--exp", model.exp, "--model", model.source]
         command += ["--profiles", options.conf / f"{profile}.yaml"]
-        command += ["--sets", *dict.fromkeys(names)]
+        command += ["--dump", options.dump, "--sets", *dict.fromkeys(names)]
         command += ["--device", options.device] if options.device else []
         run_verb(*command)
 
@@ -262,18 +257,30 @@ def decode_baseline(
             recognise_set(recognise, options.dump / name, out)
 
 
+def system_for(
+    model: _Model, planned: list["PlannedDecode"], options: argparse.Namespace
+) -> "System":
+    """A model with its scores, missing ones decoded but for a plan alone."""
+    from powsm.report.paper.systems import ExperimentScores, system_of
+
+    if not options.dry_run:
+        prepare(planned, options)
+        decode(planned, model, options)
+    scores = ExperimentScores(
+        *(model.exp, options.dump, options.sets, tuple(planned)),
+        is_baseline=bool(options.baseline),
+    )
+    any_training = options.any_training
+    return system_of(model.exp, scores, model.source, any_training=any_training)
+
+
 def systems_for(
     table: "Table", models: list[_Model], options: argparse.Namespace
 ) -> tuple[list["System"], list[str]]:
     """The models with their scores, missing ones decoded; faults of set sizes."""
     from powsm.report.paper.outputs import outputs_of, system_of_outputs
     from powsm.report.paper.plan import plan_queries, size_faults
-    from powsm.report.paper.systems import (
-        ExperimentScores,
-        dump_system,
-        is_of_hours,
-        system_of,
-    )
+    from powsm.report.paper.systems import dump_system, is_of_hours
 
     if is_of_hours(table):
         return [dump_system(options.dump)], []
@@ -281,20 +288,7 @@ def systems_for(
     names: list[str] = []
     for model in models:
         planned = planned_of(table, model, options)
-        prepare(planned, options)
-        decode(planned, model, options)
-        scores = ExperimentScores(
-            model.exp,
-            options.dump,
-            options.sets,
-            tuple(planned),
-            is_baseline=bool(options.baseline),
-        )
-        systems.append(
-            system_of(
-                model.exp, scores, model.source, any_training=options.any_training
-            )
-        )
+        systems.append(system_for(model, planned, options))
         names += [item.query.set for item in planned]
     for row, folder in outputs_of(options.outputs, table):
         queries = table.queries_of(row)
@@ -331,11 +325,8 @@ def report(table: "Table", models: list[_Model], options: argparse.Namespace) ->
     if not models:
         return
     folder = models[0].exp / "tables"
-    outputs = {
-        "md": text,
-        "csv": render.to_csv(table, cells),
-        "tex": render.to_latex(table, cells),
-    }
+    outputs = {"md": text, "csv": render.to_csv(table, cells)}
+    outputs["tex"] = render.to_latex(table, cells)
     for extension, content in outputs.items():
         path = folder / f"{table.name}.{extension}"
         write_whole(path, content)
@@ -376,22 +367,16 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
     )
     from powsm.report.paper.plan import plan_queries, size_faults
     from powsm.report.paper.spec import load_table
-    from powsm.report.paper.systems import ExperimentScores, system_of
 
     listed, roles = load_claims(options.conf / "tables" / CLAIMS_FILE)
     for role in roles:
         if chosen := getattr(options, role, None):
             roles[role] = tuple(chosen)
+    asked = needed(listed, roles)
     systems = []
     for model in models:
-        planned = plan_queries(
-            needed(listed, roles), model.exp, options.dump, options.sets, os.environ
-        )
-        if not options.dry_run:
-            prepare(planned, options)
-            decode(planned, model, options)
-        scores = ExperimentScores(model.exp, options.dump, options.sets, tuple(planned))
-        systems.append(system_of(model.exp, scores, model.source, any_training=False))
+        places = (model.exp, options.dump, options.sets, os.environ)
+        systems.append(system_for(model, plan_queries(asked, *places), options))
     folder = options.conf / "tables"
     tables = {
         name: load_table(find_table(name, folder))
@@ -401,7 +386,6 @@ def claims(models: list[_Model], options: argparse.Namespace) -> None:
     outcomes = check_claims(
         listed, roles, systems, tables.__getitem__, exps, options.dump
     )
-    asked = needed(listed, roles)
     asked += [q for c in listed if c.table for q in tables[c.table].queries()]
     faults = size_faults([q.set for q in asked], options.dump, options.sets)
     text = render_claims(outcomes) + of_other_sizes(faults)

@@ -244,7 +244,6 @@ class Recogniser:
             pad(prompts, batch_first=True, padding_value=ignored).to(self.device),
             torch.tensor([len(ids) for ids in prompts]).to(self.device),
             torch.tensor(prefix).to(self.device),
-            with_prefix=True,
             blocks=blocks,
         )
         return heads, n_positions

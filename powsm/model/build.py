@@ -14,8 +14,8 @@ from espnet2.asr.ctc import CTC
 from espnet2.s2t.espnet_ctc_model import ESPnetS2TCTCModel
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 
-from powsm.model import s2t, s2t_ctc
 from powsm.model.kernels import choose_attention, choose_convolutions
+from powsm.model.s2t import PowsmModel
 from powsm.model.s2t_ctc import PowsmCtcModel, set_language_dropout
 
 log = logging.getLogger(__name__)
@@ -61,15 +61,21 @@ _NOT_IN_TABLE = ("preencoder", "postencoder", "input_size", "init")
 
 
 def task_of_model(model: str | None) -> type:
-    """ESPnet's task class, with our models among its choices.
+    """ESPnet's task class, with our models among its choices; its import is slow.
 
     Args:
         model: `model` of a training configuration; None is the default, an
             encoder-decoder.
     """
     if model in CTC_ONLY_MODELS:
-        return s2t_ctc.PowsmCtcTask
-    return s2t.PowsmTask
+        from espnet2.tasks import s2t_ctc as task
+
+        task.model_choices.classes.setdefault("powsm_ctc", PowsmCtcModel)
+    else:
+        from espnet2.tasks import s2t as task
+
+        task.model_choices.classes.setdefault("powsm", PowsmModel)
+    return task.S2TTask
 
 
 def build(config: Mapping) -> ESPnetS2TModel | PowsmCtcModel:

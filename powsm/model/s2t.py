@@ -10,7 +10,6 @@ between `model: espnet` and `model: powsm` both ways.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -29,7 +28,7 @@ from powsm.model.batch import Batch
 from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.layout import Layout, LayoutMaker
 from powsm.model.losses import ctc_loss, precision_of, smoothed_cross_entropy
-from powsm.tasks import TASKS
+from powsm.tasks import TASKS, task_ids
 
 
 def _norms_before_products(module: torch.nn.Module) -> list[str]:
@@ -104,8 +103,6 @@ class PowsmModel(ESPnetS2TModel):
         ctc_vocab: str = "all",
         **kwargs,
     ):
-        kwargs.setdefault("report_cer", False)
-        kwargs.setdefault("report_wer", False)
         super().__init__(*args, **kwargs)
         unknown = set(task_weights or {}) - set(TASKS)
         if unknown:
@@ -129,11 +126,7 @@ class PowsmModel(ESPnetS2TModel):
         if ctc_vocab == "phones" and self.ctc is not None:
             size = self.ctc.ctc_lo.in_features
             self.ctc.ctc_lo = PhoneLinear(size, self.token_list)
-        self._task_ids = {
-            task: self.token_list.index(f"<{task}>")
-            for task in TASKS
-            if f"<{task}>" in self.token_list
-        }
+        self._task_ids = task_ids(self.token_list)
         for layer in self.decoder.decoders if self.decoder is not None else ():
             # flash-attn's kernel knows the causal mask only, not one of packed rows
             if layer.self_attn.use_flash_attn:
@@ -376,25 +369,3 @@ class PowsmModel(ESPnetS2TModel):
         distance = place[:, :, None] - (time / memory_lens[:, None])[:, None, :]
         penalty = 1 - torch.exp(-((distance / self.guided_attention_width) ** 2) / 2)
         return sum((a.mean(1) * penalty).sum(-1) for a in layers) / len(layers)
-
-
-def __getattr__(name: str) -> type:
-    """`PowsmTask`, made when asked for: its import takes 5 CPU-seconds.
-
-    Training needs it; a model that is only used is built by `powsm.model.build`.
-    """
-    if name == "PowsmTask":
-        return _task()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@cache
-def _task() -> type:
-    from espnet2.tasks.s2t import S2TTask, model_choices
-
-    class PowsmTask(S2TTask):
-        """ESPnet's S2T task, which knows `model: powsm`."""
-
-    model_choices.classes.setdefault("powsm", PowsmModel)
-    PowsmTask.__qualname__ = "PowsmTask"
-    return PowsmTask

@@ -9,7 +9,6 @@ parameters carry ESPnet's names, so weights move both ways.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
 from powsm.model.batch import Batch
 from powsm.model.ctc_heads import Head, PhoneColumns, disagreement, divergence
-from powsm.tasks import PHONES, TASKS, WORD_START, tasks_writing
+from powsm.tasks import PHONES, WORD_START, task_ids, tasks_writing
 from powsm.vocabulary.symbols import special_symbols
 
 N_PREFIX = 2  # positions before the frames: language and task
@@ -36,8 +35,8 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     """ESPnet's CTC model, which encodes what examples of a recording share once.
 
     Args:
-        share_features: False computes features and subsampling again for each example,
-            as the published recipe does, with SpecAugment drawn for each.
+        share_features: False computes features again for each example, as the
+            published recipe does, with SpecAugment drawn for each.
         consistency_weight: above 0 every update hears its recordings twice, under masks
             drawn anew, and each head is also taught to say the same of both (CR-CTC,
             arXiv 2410.05101); see `disagreement`. 0 is off.
@@ -47,7 +46,6 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         teacher: a trained model with a decoder, which the trainer loads; None is off.
         teacher_weight: of KL(teacher || student) between what its CTC head says of
             blank and phones and what the heads say that are taught phones.
-        **kwargs: those of `ESPnetS2TCTCModel`.
 
     Attributes:
         lang_apply_prob: how often an example of training is given its language, as in
@@ -69,8 +67,6 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         teacher_weight: float = 0.5,
         **kwargs,
     ):
-        kwargs.setdefault("report_cer", False)
-        kwargs.setdefault("report_wer", False)
         super().__init__(*args, **kwargs)
         _check_encoder(self.encoder)
         heads = len(self.head_blocks)
@@ -89,17 +85,12 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         self.teacher_weight = teacher_weight
         self.phones: PhoneColumns | None = None
         if interctc_vocab not in ("all", "phones"):
-            raise PowsmError(
-                f"interctc_vocab is {interctc_vocab!r}, expected all or phones"
-            )
+            fault = f"interctc_vocab is {interctc_vocab!r}, expected all or phones"
+            raise PowsmError(fault)
         if interctc_vocab == "phones":
             before = special_symbols(LANGUAGES, None)
             self.phones = PhoneColumns(self.token_list, also={*before, WORD_START})
-        self._task_ids = {
-            task: self.token_list.index(f"<{task}>")
-            for task in TASKS
-            if f"<{task}>" in self.token_list
-        }
+        self._task_ids = task_ids(self.token_list)
 
     def forward(
         self,
@@ -123,22 +114,16 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         """
         batch = Batch.of({"speech": speech} | tensors)
         n_examples = batch.n_examples
-        if prefix is None:
-            prefix = self._prefix(batch.text)
+        prefix = self._prefix(batch.text) if prefix is None else prefix
         said = None
         if self.training and self.teacher is not None:
             said = self.teacher(batch.speech, batch.speech_lengths)
         is_consistent = self.training and self.consistency_weight > 0
         if is_consistent:
             batch, prefix = batch.twice(), torch.cat([prefix, prefix])
-        heads, lengths = self._heads(
-            batch.speech,
-            batch.speech_lengths,
-            batch.text_prev,
-            batch.text_prev_lengths,
-            prefix,
-            batch.example_audio,
-        )
+        heard = (batch.speech, batch.speech_lengths)
+        prompts = (batch.text_prev, batch.text_prev_lengths)
+        heads, lengths = self._heads(*heard, *prompts, prefix, batch.example_audio)
         rows = batch.ctc_rows
         targets = {
             False: (batch.text, batch.text_lengths),
@@ -151,11 +136,8 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             for head, is_phones in zip(heads, phones_only, strict=True)
         ]
         means = [each.sum() / max(int(valid.sum()), 1) for each, valid in losses]
-        stats = {
-            f"loss_interctc_layer{head.block}": loss.detach()
-            for head, loss in zip(heads[:-1], means[:-1], strict=True)
-        }
-        stats["loss_ctc"] = means[-1].detach()
+        names = [f"loss_interctc_layer{head.block}" for head in heads[:-1]]
+        stats = dict(zip([*names, "loss_ctc"], map(torch.detach, means), strict=True))
         stats |= self._task_losses(*losses[-1], batch.text)
         loss = self._over_heads(means)
         if is_consistent:
@@ -185,8 +167,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         Args:
             said: (U, T, C) log-probabilities of the teacher for each recording.
         """
-        # recordings that are heard twice are taught the same both times
-        said = said[batch.example_audio % len(said)]
+        said = said[batch.example_audio % len(said)]  # heard twice: both the same
         writes_phones = sum(
             self.rows_of_task(batch.text, task) for task in tasks_writing(PHONES)
         ).bool()
@@ -201,11 +182,9 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     def _over_heads(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
         """What a loss of each head is together, that of the last block coming last."""
         *between, loss = values
-        if self.interctc_weight != 0.0 and between:
-            intermediate = sum(between) / len(between)
-            loss = (1 - self.interctc_weight) * loss + (
-                self.interctc_weight * intermediate
-            )
+        share = self.interctc_weight
+        if share != 0.0 and between:
+            loss = (1 - share) * loss + share * (sum(between) / len(between))
         return loss
 
     def _prefix(self, text: torch.Tensor) -> torch.Tensor:
@@ -224,8 +203,7 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     @property
     def head_blocks(self) -> tuple[int, ...]:
         """Blocks with a CTC head after them, the last included."""
-        encoder = self.encoder
-        return (*encoder.interctc_layer_idx, len(encoder.encoders))
+        return (*self.encoder.interctc_layer_idx, len(self.encoder.encoders))
 
     @property
     def stat_names(self) -> list[str]:
@@ -239,10 +217,8 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
 
         All of them, but those of a task where its name ends in one, as `loss_g2p` does.
         """
-        counts = {
-            task: int(self.rows_of_task(text, task).sum()) for task in self._task_ids
-        }
-        return {key: counts.get(key.rpartition("_")[2], len(text)) for key in stats}
+        n_of = {t: int(self.rows_of_task(text, t).sum()) for t in self._task_ids}
+        return {key: n_of.get(key.rpartition("_")[2], len(text)) for key in stats}
 
     def rows_of_task(self, text: torch.Tensor, task: str) -> torch.Tensor:
         """Which of the examples `text` (E, tokens) are of a task: bool (E,)."""
@@ -252,12 +228,9 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         self, losses: torch.Tensor, valid: torch.Tensor, text: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The last head's mean loss of each task that has examples."""
-        stats = {}
-        for task in self._task_ids:
-            rows = self.rows_of_task(text, task) & valid
-            if rows.any():
-                stats[f"loss_{task}"] = losses[rows].mean().detach()
-        return stats
+        rows = {t: self.rows_of_task(text, t) & valid for t in self._task_ids}
+        present = {task: which for task, which in rows.items() if which.any()}
+        return {f"loss_{t}": losses[r].mean().detach() for t, r in present.items()}
 
     def _phones_only(self, n_heads: int) -> Sequence[bool]:
         if self.interctc_weight == 0.0:  # intermediate heads, if any, are not taught
@@ -302,8 +275,6 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             losses = losses.new_zeros(len(valid)).index_copy(0, rows, losses)
         return losses, valid
 
-    # ----------------------------------------------------------------- encoder
-
     def heads(
         self,
         speech: torch.Tensor,
@@ -313,35 +284,29 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         prefix: torch.Tensor,
         example_audio: torch.Tensor | None = None,
         *,
-        with_prefix: bool = False,
         blocks: Container[int] | None = None,
     ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
-        """Scores of the CTC heads.
-
-        Arguments are those of `forward`, and
+        """Scores of the CTC heads; arguments are those of `forward`.
 
         Args:
-            with_prefix: keep the two positions of language and task, which come before
-                the frames. CTC is taught over all of them, so what a head says is read
-                from all; times are those of the frames.
             blocks: heads that are wanted beside the last; None is all.
 
         Returns:
-            Block -> log-probabilities (E, T, V), that of the last at the end; and the
-            number of positions of each example (E,).
+            Block -> log-probabilities (E, N_PREFIX + T, V), that of the last at the
+            end; and the number of positions of each example (E,). CTC is taught over
+            all of them, so what a head says is read from all.
         """
         if example_audio is None:
             example_audio = torch.arange(speech.size(0), device=speech.device)
         heads, lengths = self._heads(
             speech, speech_lengths, text_prev, text_prev_lengths, prefix, example_audio
         )
-        first = 0 if with_prefix else N_PREFIX
         scores = {
-            head.block: head.log_probs()[:, first:]
+            head.block: head.log_probs()
             for head in heads
             if blocks is None or head is heads[-1] or head.block in blocks
         }
-        return scores, lengths - first
+        return scores, lengths
 
     def _heads(
         self,
@@ -358,22 +323,18 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
             self.pos_enc(self.embed(prompt)), text_prev_lengths
         )
         memory = self.prompt_proj(memory)
-        columns = torch.arange(memory.size(1), device=memory.device)
-        memory_mask = (columns < memory_lens[:, None])[:, None, :]
+        memory_mask = _mask(memory_lens, memory)
 
         if not self.share_features:
-            speech, speech_lengths = (
-                speech[example_audio],
-                speech_lengths[example_audio],
-            )
+            rows = example_audio
+            speech, speech_lengths = speech[rows], speech_lengths[rows]
             example_audio = torch.arange(speech.size(0), device=speech.device)
         frames, n_frames = self._subsample(*self._features(speech, speech_lengths))
         frames, n_frames = frames[example_audio], n_frames[example_audio]
         x = torch.cat([self.embed_proj(self.embed(prefix)), frames], dim=1)
         lengths = n_frames + N_PREFIX
         x = self.encoder.embed.pos_enc(x)
-        columns = torch.arange(x.size(1), device=x.device)
-        mask = (columns < lengths[:, None])[:, None, :]
+        mask = _mask(lengths, x)
 
         encoder = self.encoder
         phones_only = self._phones_only(len(self.head_blocks))
@@ -414,6 +375,12 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         return x, lengths.clamp(min=0, max=x.size(1))
 
 
+def _mask(lengths: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """(E, 1, T) bool: which places of `like` (E, T, ...) are inside of a row."""
+    places = torch.arange(like.size(1), device=like.device)
+    return (places < lengths[:, None])[:, None, :]
+
+
 def set_language_dropout(model: PowsmCtcModel, preprocessor_conf: Mapping) -> None:
     """Tell a model how often ESPnet's settings leave the language out of training."""
     # 0.5 is the default of ESPnet's S2TCTCPreprocessor
@@ -431,22 +398,3 @@ def _check_encoder(encoder: torch.nn.Module) -> None:
             "model powsm_ctc needs encoder e_branchformer_ctc with input_layer conv2d "
             "and pos_enc_layer_type abs_pos; use model espnet_ctc for others"
         )
-
-
-def __getattr__(name: str) -> type:
-    """`PowsmCtcTask`, made when asked for: its import takes 5 CPU-seconds."""
-    if name == "PowsmCtcTask":
-        return _task()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@cache
-def _task() -> type:
-    from espnet2.tasks.s2t_ctc import S2TTask, model_choices
-
-    class PowsmCtcTask(S2TTask):
-        """ESPnet's CTC task, which knows `model: powsm_ctc`."""
-
-    model_choices.classes.setdefault("powsm_ctc", PowsmCtcModel)
-    PowsmCtcTask.__qualname__ = "PowsmCtcTask"
-    return PowsmCtcTask

@@ -91,7 +91,6 @@ class Validation:
             *(batch.speech[audio], batch.speech_lengths[audio]),
             *(batch.text_prev[rows], batch.text_prev_lengths[rows]),
             batch.text[rows, :N_PREFIX],
-            with_prefix=True,
         )
         ids = [batch.utt_ids[i] for i in audio.tolist()]
         refs = batch.text[rows], batch.text_lengths[rows]

@@ -12,7 +12,6 @@ from tiny_model import SETTINGS, make_args, make_experiment, make_tokens
 
 from powsm.model.build import task_of_model
 from powsm.model.find import CheckpointError
-from powsm.model.s2t import PowsmTask
 from powsm.model.start_from import (
     NewTokens,
     check_same_tokens,
@@ -150,7 +149,9 @@ def test_phones_of_old_and_new_languages_are_known(corpus, tmp_path):
 
 def build(token_dir, out, **changes):
     out.mkdir(exist_ok=True)
-    return PowsmTask.build_model(make_args(token_dir, out, **changes)).eval()
+    return (
+        task_of_model("powsm").build_model(make_args(token_dir, out, **changes)).eval()
+    )
 
 
 def test_extended_model_gives_old_tokens_the_same_scores(corpus, tmp_path):

@@ -19,7 +19,8 @@ from ipapack import ODD_CUTS, make_ipapack
 from powsm.corpora.table import CORPORA
 from powsm.files.datadir import read_scp
 from powsm.languages import LANGUAGES
-from powsm.report.paper.spec import load_sets, load_table
+from powsm.report.paper.sets import load_sets
+from powsm.report.paper.spec import load_table
 
 pytestmark = pytest.mark.recipe
 

@@ -5,14 +5,14 @@ import torch
 import torch.distributed as dist
 from tiny_model import make_args, make_corpus
 
-from powsm.model.s2t import PowsmTask
+from powsm.model.build import task_of_model
 from powsm.train.memory import RankStrategy, mean_gradients
 
 
 def test_nccl_could_send_all_of_a_model(tmp_path, monkeypatch):
     """It refuses tensors that are not contiguous; gloo, which tests have, does not."""
     corpus = make_corpus(tmp_path)
-    model = PowsmTask.build_model(make_args(corpus / "tokens", tmp_path))
+    model = task_of_model("powsm").build_model(make_args(corpus / "tokens", tmp_path))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert not all(value.is_contiguous() for value in model.state_dict().values())
 

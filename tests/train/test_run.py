@@ -26,9 +26,10 @@ from tiny_model import SETTINGS, make_args, make_corpus, make_tokens
 from powsm.decode.profile import SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import Searcher
+from powsm.model.build import task_of_model
 from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.find import find_model
-from powsm.model.s2t import PowsmModel, PowsmTask
+from powsm.model.s2t import PowsmModel
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import ConfigError
 from powsm.train import checkpoints
@@ -148,7 +149,11 @@ def test_stock_espnet_decodes_the_experiment(finished):
 def test_ctc_alone_comes_first_and_leaves_the_decoder_as_it_was(corpus, tmp_path):
     run(corpus, tmp_path, ctc_only_updates=3)  # an epoch of two
     set_all_random_seed(SETTINGS["seed"])
-    fresh = PowsmTask.build_model(make_args(corpus / "tokens", tmp_path)).state_dict()
+    fresh = (
+        task_of_model("powsm")
+        .build_model(make_args(corpus / "tokens", tmp_path))
+        .state_dict()
+    )
     first, second = (weights(tmp_path / f"{e}epoch.pth") for e in (1, 2))
     for key, value in fresh.items():
         if key.startswith("decoder."):
@@ -479,7 +484,11 @@ def test_settings_that_only_espnets_loop_reads_are_refused(corpus, tmp_path):
 def test_frozen_parameters_stay_and_the_others_move(corpus, tmp_path):
     run(corpus, tmp_path, freeze_param=["encoder", "ctc.ctc_lo.bias"], max_epoch=1)
     set_all_random_seed(SETTINGS["seed"])
-    fresh = PowsmTask.build_model(make_args(corpus / "tokens", tmp_path)).state_dict()
+    fresh = (
+        task_of_model("powsm")
+        .build_model(make_args(corpus / "tokens", tmp_path))
+        .state_dict()
+    )
     trained = weights(tmp_path / "1epoch.pth")
     moved = {key for key in fresh if not torch.equal(fresh[key], trained[key])}
     assert {"ctc.ctc_lo.weight", "decoder.output_layer.weight"} <= moved
@@ -563,7 +572,7 @@ def test_figures_are_means_over_examples_and_accuracies_over_tokens(corpus, tmp_
     }
     train(args, exp=tmp_path / "exp", **folders)
     record = json.loads((tmp_path / "exp/history.jsonl").read_text())
-    model = PowsmTask.build_model(args).eval()
+    model = task_of_model("powsm").build_model(args).eval()
     model.load_state_dict(weights(tmp_path / "exp/1epoch.pth"))
     dataset = UtteranceDataset(ExampleIndex(tmp_path / "dump/dev"), text_encoder(args))
     losses, right, n_tokens = [], 0.0, 0

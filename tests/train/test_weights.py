@@ -13,7 +13,7 @@ from dump_builder import make_dump
 from tiny_model import make_args, make_tokens
 
 from powsm.audio import SAMPLE_RATE
-from powsm.model.s2t import PowsmTask
+from powsm.model.build import task_of_model
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import load_with_base
 from powsm.train.batches.options import BatchOptions
@@ -48,16 +48,18 @@ import json, os, sys
 from pathlib import Path
 import torch
 from tiny_model import make_args
-from powsm.model.s2t import PowsmModel, PowsmTask
+from powsm.model.build import task_of_model
+from powsm.model.s2t import PowsmModel
 from powsm.train import loader, run
 from powsm.train.lit import LitPowsm
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 rank = os.environ.get("RANK", "0")
 torch.set_default_dtype(torch.float64)
-build, forward = PowsmTask.build_model.__func__, PowsmModel.forward
+task = task_of_model("powsm")
+build, forward = task.build_model.__func__, PowsmModel.forward
 start, whole = LitPowsm.on_train_batch_start, loader.UtteranceLoader.__len__
-PowsmTask.build_model = classmethod(lambda cls, args: build(cls, args).double())
+task.build_model = classmethod(lambda cls, args: build(cls, args).double())
 
 for name, (most, short, changes) in json.loads(sys.argv[3]).items():
     exp, taken, logged = out / name, [], {}
@@ -138,7 +140,7 @@ def one_batch(corpus, tmp_path, utt_ids, weights, changes):
     tensors = collate([dataset[(number[utt_id], 0, 0)] for utt_id in utt_ids]).tensors()
     torch.set_default_dtype(torch.float64)
     try:
-        model = PowsmTask.build_model(args).double()
+        model = task_of_model("powsm").build_model(args).double()
         model.load_state_dict(weights)
         if args.ctc_only_updates:
             model.ctc_weight = 1.0

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from powsm.report.paper.spec import Cell, Column, Query, Row, Table, TableError, TestSet
+from powsm.report.paper.sets import TestSet
+from powsm.report.paper.spec import Cell, Column, Query, Row, Table, TableError
 from powsm.report.paper.training import Trained, why_not
 from powsm.score.chance import NOTHING_SHARE
 from powsm.score.decoded import HYP_FILE, decoded_sets

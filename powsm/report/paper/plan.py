@@ -12,7 +12,8 @@ from powsm.cluster.costs import BYTES_AN_HOUR
 from powsm.corpora.evaluation.part import is_part_current
 from powsm.files.datadir import read_scp
 from powsm.report.paper.fill import SIZE_TOLERANCE, hyp_file, is_measured_otherwise
-from powsm.report.paper.spec import Query, Row, Table, TestSet
+from powsm.report.paper.sets import TestSet
+from powsm.report.paper.spec import Query, Row, Table
 from powsm.score.decoded import DumpSet
 from powsm.score.results import read_timings
 from powsm.tasks import PHONES, TASKS, plain_task

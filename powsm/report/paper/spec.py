@@ -11,7 +11,6 @@ from powsm.phones.alphabets import phone_maps
 from powsm.report.paper.training import Trained, Training, read_training
 from powsm.settings import load_yaml, type_faults
 
-SETS_FILE = "sets.yaml"
 BASELINE = "baseline"  # in place of a profile, for models of others
 
 
@@ -174,41 +173,6 @@ class Table:
                 or not row.training.differences(model)
             )
         ]
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """A set of a published table.
-
-    Attributes:
-        hours: as published; None where no source says.
-        access: where it comes from, and its licence if that is in the way.
-        variable: of `db.sh`: names the folder from which the set is prepared; empty
-            if it comes with IPAPack++.
-        n_utts: as published; None where no source says.
-        copy_hours: of a complete copy, where that is not what was published.
-        why: why it is not.
-        hours_by_lang: as published, of single languages.
-        part_of: the set of which this is the part in `langs`; made of it when wanted.
-        langs: ISO 639-3 codes, of a part.
-    """
-
-    __test__ = False  # not a test class, whatever pytest thinks of its name
-
-    hours: float | None
-    access: str
-    variable: str = ""
-    n_utts: int | None = None
-    copy_hours: float | None = None
-    why: str = ""
-    hours_by_lang: Mapping[str, float] = field(default_factory=dict)
-    part_of: str = ""
-    langs: tuple[str, ...] = ()
-
-    def source(self, environment: Mapping[str, str]) -> Path | None:
-        """The folder from which the set is prepared, if its variable names one."""
-        value = environment.get(self.variable) if self.variable else None
-        return Path(value) if value else None
 
 
 _SETTINGS = ("metric", "task", "profile", "prompt")
@@ -391,20 +355,3 @@ def _row(
     if training := raw.get("training", training):
         return replace(row, training=read_training(training, path.parents[1], where))
     return row
-
-
-def load_sets(path: Path) -> dict[str, TestSet]:
-    """Read `sets.yaml`: what is known of the sets of all tables.
-
-    Raises:
-        TableError: a set without hours or access, or with an unknown key.
-    """
-    record = load_yaml(path)
-    sets = {}
-    for name, raw in record.items():
-        check_record(raw, TestSet, f"{path}: {name}", {"hours", "access"})
-        known_part = {"langs": tuple(raw.get("langs", ()))}
-        sets[name] = TestSet(**raw | known_part | {"access": raw["access"].strip()})
-        if sets[name].part_of and sets[name].part_of not in record:
-            raise TableError(f"{path}: {name}: part of unknown {sets[name].part_of}")
-    return sets

@@ -22,7 +22,8 @@ from powsm.report.paper.fill import (
     is_measured_otherwise,
 )
 from powsm.report.paper.plan import PlannedDecode, hours_by_lang
-from powsm.report.paper.spec import Query, Table, TestSet
+from powsm.report.paper.sets import TestSet
+from powsm.report.paper.spec import Query, Table
 from powsm.report.paper.training import Trained
 from powsm.score.decoded import DecodedSet, DumpSet, decoded_sets
 from powsm.score.metrics import lid_confusion, score_text

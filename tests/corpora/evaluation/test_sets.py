@@ -23,7 +23,7 @@ from powsm.errors import PowsmError
 from powsm.files.datadir import EXAMPLE_FILES, read_scp, validate
 from powsm.phones.unknown import UnknownSymbolsError
 from powsm.report.paper.plan import size_faults
-from powsm.report.paper.spec import TestSet, load_sets
+from powsm.report.paper.sets import TestSet, load_sets
 
 ROOT = Path(__file__).parents[3]
 

@@ -18,7 +18,8 @@ from powsm.cli import reproduce as cli
 from powsm.cli.main import main
 from powsm.report.paper.fill import System, fill
 from powsm.report.paper.plan import plan_queries
-from powsm.report.paper.spec import Query, TableError, TestSet, load_table
+from powsm.report.paper.sets import TestSet
+from powsm.report.paper.spec import Query, TableError, load_table
 from powsm.report.paper.systems import trained_of
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from powsm.cluster.costs import count_parameters
-from powsm.model.s2t import PowsmTask
+from powsm.model.build import task_of_model
 from powsm.report.paper import render
 from powsm.report.paper.costs import training_cost
 from powsm.report.paper.fill import Score, System, fill
@@ -199,7 +199,7 @@ def test_parameters_are_those_of_the_network(tmp_path, changes):
     args.token_list = ["<blank>", "<unk>", "<na>", *(f"t{i}" for i in range(39_996))]
     args.token_list += ["<sos>", "<eos>", "<sop>"]
     with torch.device("meta"):
-        model = PowsmTask.build_model(args)
+        model = task_of_model("powsm").build_model(args)
     n = sum(p.numel() for p in model.parameters())
     assert count_parameters(settings) == pytest.approx(n, rel=0.01)
 
