@@ -5,7 +5,6 @@ tries are used up; what it did so far is kept by the stage's own done-markers. H
 are submitted, watched and cancelled is a backend's business: `powsm.cluster.slurm`.
 """
 
-import json
 import logging
 import signal
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from powsm.cluster.resources import ClusterError, Resources
-from powsm.files.whole import DamagedError, read_json, write_whole
+from powsm.files.whole import DamagedError, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +167,7 @@ class JobArray:
             self.folder,
         )
         record = {m.name: (m.job_id, m.argv) for m in self.members if not m.ended}
-        write_whole(self.folder / _RECORD, json.dumps(record))
+        write_json(self.folder / _RECORD, record, indent=None)
 
     def _wait(self) -> None:
         started = time.monotonic()

@@ -10,7 +10,6 @@ import torch
 from powsm.audio import (
     SAMPLE_RATE,
     WINDOW_S,
-    AudioError,
     at_level,
     read_audio,
     warn_if_quiet,
@@ -19,6 +18,7 @@ from powsm.decode.beams import Hypothesis
 from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.samples import check_length
 from powsm.decode.search import Searcher
 from powsm.tasks import DECODED_TASKS, LID, NA_SYM, parse_output, task_of
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
@@ -135,14 +135,8 @@ def _decode(
     if profile.audio == "silence":
         speech = [torch.zeros_like(samples) for samples in speech]
     records = [
-        {
-            "utt_id": item.utt_id,
-            "lang_sym": item.lang_sym if profile.lang == "own" else profile.lang,
-            "task_sym": f"<{task}>",
-            "seconds": round(item.n_samples / SAMPLE_RATE, 3),
-            "profile": profile.digest(),
-            "weights": recogniser.weights,
-        }
+        record_of(recogniser, profile, task, item.utt_id, item.lang_sym)
+        | {"seconds": round(item.n_samples / SAMPLE_RATE, 3)}
         for item in batch
     ]
     recogniser.check(profile)
@@ -170,6 +164,19 @@ def _decode(
                 recogniser, profile, task, (memory, lens), records, prompts
             )
     return _with_hypotheses(recogniser, profile, records, found)
+
+
+def record_of(
+    recogniser: Recogniser, profile: Profile, task: str, utt_id: str, lang_sym: str
+) -> dict:
+    """What a record says of an utterance before it is heard."""
+    return {
+        "utt_id": utt_id,
+        "lang_sym": lang_sym if profile.lang == "own" else profile.lang,
+        "task_sym": f"<{task}>",
+        "profile": profile.digest(),
+        "weights": recogniser.weights,
+    }
 
 
 def _keep_languages(
@@ -378,10 +385,5 @@ def read_speech(
     warn_if_quiet(speech, location, is_levelled=is_levelled)
     if is_levelled:
         speech = at_level(speech)
-    samples = torch.from_numpy(speech)
-    if len(samples) < min_samples:
-        raise AudioError(
-            f"{location}: {len(samples) / SAMPLE_RATE:.3f} s is too short to encode; "
-            f"the model needs {min_samples / SAMPLE_RATE:.3f} s"
-        )
-    return samples
+    check_length(speech, min_samples, location)
+    return torch.from_numpy(speech)

@@ -5,6 +5,7 @@ Shapes: B utterances, T frames, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -21,13 +22,10 @@ class CTCHypothesis:
         tokens: token ids, blanks and repeats removed.
         score: log-probability of the best path (greedy) or of all paths that the
             beam kept (prefix beam).
-        spans: frames [start, end) of each token on the best path; empty for the
-            prefix beam, which sums over paths.
     """
 
     tokens: tuple[int, ...]
     score: float
-    spans: tuple[tuple[int, int], ...] = ()
 
 
 def ctc_greedy(
@@ -39,34 +37,25 @@ def ctc_greedy(
         log_probs: (B, T, V).
         lens: (B,) true numbers of frames.
         blank: token id of the blank, always allowed.
-        allowed: tokens that may come out, bool (V,) or one row an utterance (B, V).
+        allowed: tokens that may come out, bool (V,).
 
     >>> x = torch.tensor([[0, 1, 1, 0, 1, 2]])  # the argmax of each frame
     >>> log_probs = torch.nn.functional.one_hot(x, 3).float().log_softmax(-1)
-    >>> hyp = ctc_greedy(log_probs, torch.tensor([6]), blank=0)[0]
-    >>> hyp.tokens, hyp.spans
-    ((1, 1, 2), ((1, 3), (4, 5), (5, 6)))
+    >>> ctc_greedy(log_probs, torch.tensor([6]), blank=0)[0].tokens
+    (1, 1, 2)
     """
     log_probs = _masked(log_probs, blank, allowed)
     best, ids = log_probs.max(dim=-1)
     return [
-        _collapse(path[:n], float(scores[:n].sum()), blank)
+        CTCHypothesis(_collapsed(path[:n], blank), float(scores[:n].sum()))
         for path, scores, n in zip(
             ids.tolist(), best.double().cpu(), lens.tolist(), strict=True
         )
     ]
 
 
-def _collapse(path: Sequence[int], score: float, blank: int) -> CTCHypothesis:
-    tokens, spans = [], []
-    start = 0
-    for t in range(1, len(path) + 1):
-        if t == len(path) or path[t] != path[start]:
-            if path[start] != blank:
-                tokens.append(path[start])
-                spans.append((start, t))
-            start = t
-    return CTCHypothesis(tuple(tokens), score, tuple(spans))
+def _collapsed(path: Sequence[int], blank: int) -> tuple[int, ...]:
+    return tuple(token for token, _ in groupby(path) if token != blank)
 
 
 def ctc_prefix_beam(
@@ -86,7 +75,7 @@ def ctc_prefix_beam(
         blank: token id of the blank, always allowed.
         beam_size: prefixes kept after each frame, and returned.
         tokens_per_frame: only the likeliest tokens of a frame extend prefixes.
-        allowed: tokens that may come out, bool (V,) or one row an utterance (B, V).
+        allowed: tokens that may come out, bool (V,).
 
     Returns:
         For each utterance its hypotheses, best first.
@@ -259,14 +248,11 @@ def _masked(log_probs: Tensor, blank: int, allowed: Tensor | None) -> Tensor:
     if allowed is None:
         return log_probs
     n_tokens = log_probs.size(-1)
-    if allowed.dtype != torch.bool or allowed.size(-1) != n_tokens:
+    if allowed.dtype != torch.bool or allowed.shape != (n_tokens,):
         raise ValueError(
             f"allowed: {allowed.dtype} of shape {tuple(allowed.shape)}; expected bool "
-            f"of shape ({n_tokens},) or (batch, {n_tokens}), one value a token"
+            f"of shape ({n_tokens},), one value a token"
         )
     barred = ~allowed.to(log_probs.device)
-    if barred.dim() == 2:
-        barred = barred.unsqueeze(1)
-    barred = barred.clone()
-    barred[..., blank] = False
+    barred[blank] = False
     return log_probs.masked_fill(barred, _NEVER)

@@ -17,11 +17,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from powsm.audio import SAMPLE_RATE, WINDOW_S, AudioError
-from powsm.decode.batch import Item, cut_batches, decode_batch, items, read_speech
+from powsm.decode.batch import (
+    Item,
+    cut_batches,
+    decode_batch,
+    items,
+    read_speech,
+    record_of,
+)
 from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_write, sweep_files, write_whole
+from powsm.files.whole import atomic_write, sweep_files, write_json
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.model.frames import FrameGrid
 from powsm.score.decoded import HYP_FILE, TIMING_FILE
@@ -217,17 +224,9 @@ def _read_and_decode(
             good.append(item)
         except (AudioError, OSError) as err:
             log.warning("%s: %s", item.utt_id, err)
-            records.append(
-                {
-                    "utt_id": item.utt_id,
-                    "lang_sym": item.lang_sym,
-                    "task_sym": f"<{task}>",
-                    "profile": profile.digest(),
-                    "weights": recogniser.weights,
-                    "text": "",
-                    "error": str(err),
-                }
-            )
+            unread = {"lang_sym": item.lang_sym, "text": "", "error": str(err)}
+            asked = (profile, task, item.utt_id, item.lang_sym)
+            records.append(record_of(recogniser, *asked) | unread)
     if good:
         records += decode_batch(recogniser, profile, task, good, speech)
     return records
@@ -289,7 +288,7 @@ def _merge(folder: Path, task: str, out: Path, profile: Profile, weights: str) -
     totals = {
         key: round(sum(t[key] for t in timings), 3) for key in ("audio_s", "compute_s")
     }
-    write_whole(out / TIMING_FILE, json.dumps(totals))
+    write_json(out / TIMING_FILE, totals, indent=None)
     with atomic_write(out / HYP_FILE) as file:
         file.writelines(_line(records[utt_id]) for utt_id in order)
     for path in (*out.glob("part.*.jsonl"), *out.glob("timing.*.jsonl")):

@@ -11,7 +11,7 @@ from powsm.audio import SAMPLE_RATE, WINDOW_S
 from powsm.audio_files import printable
 from powsm.decode.align import AlignError, align, read_segments
 from powsm.decode.align_files import Segment
-from powsm.decode.batch import Item, barred_phones, cut_batches, decode_batch
+from powsm.decode.batch import Item, barred_phones, cut_batches, decode_batch, record_of
 from powsm.decode.longform import (
     OVERLAP_S,
     PAUSE_S,
@@ -129,14 +129,8 @@ def transcribe(
     if profile.level == "usual":
         jobs = [replace(job, speech=at_usual_level(job.speech)) for job in jobs]
     records = [
-        {
-            "utt_id": job.utt_id,
-            "lang_sym": job.lang_sym if profile.lang == "own" else profile.lang,
-            "task_sym": f"<{task}>",
-            "seconds": round(job.seconds, 3),
-            "profile": profile.digest(),
-            "weights": recogniser.weights,
-        }
+        record_of(recogniser, profile, task, job.utt_id, job.lang_sym)
+        | {"seconds": round(job.seconds, 3)}
         for job in jobs
     ]
     # without a decoder it depends on language and task: `decode_batch` reads it

@@ -39,6 +39,8 @@ CLEAN_LABELS = "text.ipa_clean"
 RAW_REFERENCES = "ref.raw.ipa"
 # What of its corpus a set of `dump/raw` lacks: `left_out` by reason, `missing` parts
 SET_FILE = "set.json"
+# How the phones and texts of a set, or of a model's training set, were normalised
+NORMALISER_FILE = "normaliser.json"
 # The same for the task-prompted examples of `dump/raw`.
 EXAMPLE_FILES = (
     "wav.scp",

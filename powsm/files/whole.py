@@ -65,6 +65,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         file.write(content)
 
 
+def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
+    """Write a value as JSON at once, the way of `atomic_write`."""
+    write_whole(path, json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path` that takes its place when the block ends.

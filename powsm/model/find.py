@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from powsm.errors import PowsmError
 from powsm.files.archives import unpack
+from powsm.files.datadir import NORMALISER_FILE
 from powsm.files.whole import read_json, sha256_file, sweep_files, write_whole
 from powsm.settings import load_yaml
 from powsm.vocabulary.phone_sets import COUNTS_FILE
@@ -25,7 +26,6 @@ WEIGHTS_KEY = "s2t_model_file"
 SAFETENSORS = "model.safetensors"  # beside meta.yaml; the same weights, read faster
 SUMS_FILE = "SHA256SUMS"  # beside meta.yaml, as `sha256sum` writes and checks it
 GOES_ON_FILE = "goes_on_from.json"  # beside config.yaml: whose end a training began at
-NORMALISER_FILE = "normaliser.json"  # beside config.yaml; a copy of the training set's
 TOKENS = "token_list"  # folder beside config.yaml: tokens that stage 5 does not replace
 
 # Published before their policies were written down (paper, section 3 and appendix)

@@ -6,7 +6,6 @@ the set's name when it is complete. So a set is there whole or not at all, and t
 same for any number of processes.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -22,12 +21,13 @@ from powsm.files.chunks import Chunk, map_in_order, plan_chunks, read_rows
 from powsm.files.current import contents, is_current, states, write_record
 from powsm.files.datadir import (
     EXAMPLE_FILES,
+    NORMALISER_FILE,
     RAW_REFERENCES,
     DataDirError,
     write_kaldi_speakers,
 )
 from powsm.files.lock import owned
-from powsm.files.whole import atomic_folder, write_whole
+from powsm.files.whole import atomic_folder, write_json
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
 from powsm.prepare.filters import DROPS_FILE, Counts, Limits, audio_drop_reason
 from powsm.prepare.judge import (
@@ -158,12 +158,12 @@ def prepare_set(
 def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
     """What belongs to a set beside its examples."""
     write_kaldi_speakers(folder)
-    _write_json(
+    write_json(
         folder / DROPS_FILE,
         {**outcome.counts.as_dict(), "unknown": outcome.unknown.as_dict()},
     )
-    _write_json(
-        folder / "normaliser.json",
+    write_json(
+        folder / NORMALISER_FILE,
         {
             "policy": settings.policy,
             "version": normaliser_of(settings.policy, True).version,
@@ -351,7 +351,3 @@ def _add_examples(
 
 def _line(key: str, value: str) -> bytes:
     return f"{key} {value}\n".encode() if value else f"{key}\n".encode()
-
-
-def _write_json(path: Path, value: object) -> None:
-    write_whole(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")

@@ -31,7 +31,7 @@ from powsm.files.datadir import (
 )
 from powsm.files.lock import owned
 from powsm.files.sort import merge_sorted
-from powsm.files.whole import write_whole
+from powsm.files.whole import write_json
 from powsm.prepare.shards import PARTS, UNPACKED, Part, part_path
 
 SUMMARY = "prepare.json"
@@ -185,9 +185,7 @@ def _merge_set(
     try:
         _write_columns(name, merge_sorted(paths, scratch), record["kept"], scratch)
         write_kaldi_speakers(scratch)
-        write_whole(
-            scratch / SUMMARY, json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-        )
+        write_json(scratch / SUMMARY, record, indent=2)
         target = data / name
         target.mkdir(parents=True, exist_ok=True)
         (target / SUMMARY).unlink(

@@ -28,18 +28,19 @@ from safetensors.torch import save_file
 
 from powsm.decode.timing.stored import pack_timing
 from powsm.errors import PowsmError
+from powsm.files.datadir import NORMALISER_FILE
 from powsm.files.whole import (
     atomic_folder,
     atomic_write,
     read_json,
     sha256_file,
     sweep_files,
+    write_json,
     write_whole,
 )
 from powsm.model.find import (
     CONFIG_KEY,
     GOES_ON_FILE,
-    NORMALISER_FILE,
     SAFETENSORS,
     SUMS_FILE,
     WEIGHTS_KEY,
@@ -188,7 +189,7 @@ def _fill(
             "normalised, which users need for g2p and p2g; name the set with --dump"
         )
     target = (folder / config_file).with_name(NORMALISER_FILE)
-    target.write_text(json.dumps(dict(normaliser), indent=1) + "\n", encoding="utf-8")
+    write_json(target, dict(normaliser))
     torch.save(state, folder / weights_file)
     contiguous = {key: value.contiguous() for key, value in state.items()}
     save_file(contiguous, folder / SAFETENSORS, metadata={"format": "pt"})

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powsm.decode.profile import Profile
+from powsm.files.datadir import NORMALISER_FILE
 from powsm.files.whole import read_json
 from powsm.formatting import bounds, markdown_table
-from powsm.model.find import NORMALISER_FILE
 from powsm.prepare.subset import SUBSET_HOURS
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores, rate_notes

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import powsm
 from powsm.errors import PowsmError
+from powsm.files.datadir import NORMALISER_FILE
 from powsm.languages import LANGUAGES, lang_sym
 from powsm.phones.normaliser import Normaliser
-from powsm.score.decoded import HYP_FILE, NORMALISER_FILE, DecodedSet, DumpSet
+from powsm.score.decoded import HYP_FILE, DecodedSet, DumpSet
 from powsm.score.rates import CHANCE
 from powsm.score.results import (
     RESULTS_FILE,

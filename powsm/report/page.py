@@ -23,6 +23,7 @@ from powsm.report.clips import MAX_FREQUENCY_HZ, ClipBudget
 from powsm.report.decoded import GAP, AlignedSet, differences, read_decoded
 from powsm.report.experiment import Experiment, training_command, versions
 from powsm.report.weak import weaknesses
+from powsm.score.distance import Numbers
 from powsm.score.rates import CHANCE, RATES
 from powsm.score.results import Result
 from powsm.tasks import DECODED_TASKS, LANGUAGE, PHONES
@@ -60,7 +61,7 @@ def page_data(experiment: Experiment, dump: Path, command: str) -> dict:
     order = list(DECODED_TASKS)
     systems.sort(key=lambda s: (s["set"], order.index(s["task"]), s["mean_error"]))
     _embed_clips(systems, budget)
-    phones = _Numbers()
+    phones = Numbers()
     for system in systems:
         if DECODED_TASKS[system["task"]].writes == PHONES:
             _number_phones(system, phones)
@@ -184,14 +185,6 @@ def _clips(budget: ClipBudget) -> dict:
     }
 
 
-class _Numbers(dict[str, int]):
-    """Numbers phones in the order in which they are first asked for."""
-
-    def __missing__(self, phone: str) -> int:
-        self[phone] = number = len(self)
-        return number
-
-
 def _result(result: Result) -> dict:
     numbers = {key: _number(getattr(result, key)) for key in ("value", "low", "high")}
     return {key: getattr(result, key) for key in _OF_RESULT} | numbers
@@ -258,7 +251,7 @@ def _embed_clips(systems: Sequence[dict], budget: ClipBudget) -> None:
             utterance["clip"] = number.get(utterance.pop("location"))
 
 
-def _number_phones(system: dict, phones: _Numbers) -> None:
+def _number_phones(system: dict, phones: Numbers) -> None:
     """Replace phones by their numbers, which makes the page several times smaller."""
     counts: Counter[tuple[str, str, str]] = system["confusions"]
     if len(counts) > MAX_CONFUSIONS:
@@ -276,7 +269,7 @@ def _number_phones(system: dict, phones: _Numbers) -> None:
         ]
 
 
-def _differences(systems: Sequence[dict], phones: _Numbers) -> dict[str, str]:
+def _differences(systems: Sequence[dict], phones: Numbers) -> dict[str, str]:
     """Differing features of the pairs in the utterances shown, by `<ref> <hyp>`."""
     names = list(phones)
     pairs = {

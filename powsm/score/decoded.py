@@ -14,7 +14,7 @@ from pathlib import Path
 from powsm.audio import SAMPLE_RATE
 from powsm.errors import PowsmError
 from powsm.files.current import is_of_earlier_version
-from powsm.files.datadir import RAW_REFERENCES, SET_FILE, read_scp
+from powsm.files.datadir import NORMALISER_FILE, RAW_REFERENCES, SET_FILE, read_scp
 from powsm.files.whole import read_json, read_json_lines
 from powsm.phones.orthography import DEFAULT_POLICY
 from powsm.phones.orthography import POLICIES as TEXT_POLICIES
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 HYP_FILE = "hyp.jsonl"
 TIMING_FILE = "timing.json"
 DONE_FILE = "done.json"
-NORMALISER_FILE = "normaliser.json"
 _REFERENCE_FILES = {PHONES: "ref.ipa", TEXT: "ref.text"}
 
 

@@ -69,7 +69,7 @@ class PhonePairs:
             raise ValueError(
                 f"{len(hyp)} hypotheses for {len(ref)} references; give one for each"
             )
-        index = _GrowingIndex()
+        index = Numbers()
         self._hyp, self._hyp_start = _code(hyp, index)
         self._ref, self._ref_start = _code(ref, index)
         self._phones = tuple(index)
@@ -210,7 +210,7 @@ def distance(
     return float(PhonePairs(hyp=[hyp], ref=[ref]).distances(metric)[0])
 
 
-class _GrowingIndex(dict[str, int]):
+class Numbers(dict[str, int]):
     """Numbers phones in the order in which they are first asked for."""
 
     def __missing__(self, phone: str) -> int:
@@ -219,7 +219,7 @@ class _GrowingIndex(dict[str, int]):
 
 
 def _code(
-    sequences: Sequence[Sequence[str]], index: _GrowingIndex
+    sequences: Sequence[Sequence[str]], index: Numbers
 ) -> tuple[np.ndarray, np.ndarray]:
     """All phones as one array of numbers, and where each sequence starts and ends."""
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))

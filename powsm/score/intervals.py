@@ -115,7 +115,6 @@ def compare(
     denominators: tuple[np.ndarray, np.ndarray],
     *,
     n_resamples: int = N_RESAMPLES,
-    level: float = LEVEL,
     seed: int = SEED,
 ) -> Comparison:
     """Compare the rates of two systems on the same units.
@@ -124,7 +123,6 @@ def compare(
         numerators: counts of each unit for either system, each of shape (n_units,).
         denominators: the same shapes, in the same order of units.
         n_resamples: for the interval, and again for p.
-        level: coverage of the interval.
         seed: of the random numbers.
 
     Returns:
@@ -148,7 +146,7 @@ def compare(
         estimate=difference,
         resampled=_difference(_in_threads(_draw_sums, counts, n_resamples, seed)),
         left_out=_difference(counts.sum(axis=0) - counts),
-        level=level,
+        level=LEVEL,
     )
     swapped = _difference(_in_threads(_swap_sums, counts, n_resamples, seed))
     # a hair below: sums that are equal on paper may differ in the last bit
@@ -272,17 +270,16 @@ def _in_threads(
     n_threads = min(
         len(os.sched_getaffinity(0)), n_resamples * len(counts) // _DRAWS_PER_THREAD
     )
+
+    def run(first: int, last: int) -> None:
+        kernel(counts, np.uint64(seed), first, last, sums)
+
     if n_threads <= 1:
-        kernel(counts, np.uint64(seed), 0, n_resamples, sums)
+        run(0, n_resamples)
         return sums
     edges = np.linspace(0, n_resamples, 4 * n_threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(n_threads) as pool:
-        tasks = [
-            pool.submit(kernel, counts, np.uint64(seed), first, last, sums)
-            for first, last in zip(edges[:-1], edges[1:], strict=True)
-        ]
-        for task in tasks:
-            task.result()
+        list(pool.map(run, edges[:-1], edges[1:]))
     return sums
 
 

@@ -16,8 +16,6 @@ from powsm.phones.unknown import Unknown
 from powsm.score.distance import UNITS
 from powsm.score.intervals import (
     LEVEL,
-    N_RESAMPLES,
-    SEED,
     Comparison,
     Interval,
     bootstrap_intervals,
@@ -208,18 +206,14 @@ class Scores:
         self,
         *,
         unit: Unit = "utterance",
-        n_resamples: int = N_RESAMPLES,
         level: float = LEVEL,
-        seed: int = SEED,
     ) -> dict[str, Interval]:
         """A confidence interval of every rate, on the scale of the rate.
 
         Args:
             unit: what is taken to be independent: utterances, or speakers with all
                 their utterances (wider, and honest where speakers differ).
-            n_resamples: bootstrap resamples.
             level: coverage aimed at.
-            seed: of the random numbers.
 
         Raises:
             ScoreError: speakers are asked for and not known.
@@ -228,9 +222,7 @@ class Scores:
         bounds = bootstrap_intervals(
             np.stack([numerator for numerator, _ in fractions], 1),
             np.stack([denominator for _, denominator in fractions], 1),
-            n_resamples=n_resamples,
             level=level,
-            seed=seed,
         )
         intervals = dict(zip(self.rates, bounds, strict=True))
         if unit == "utterance":
@@ -361,11 +353,7 @@ class Scores:
 def check_same_ids(
     first: Iterable[str], second: Iterable[str], first_name: str, second_name: str
 ) -> None:
-    """Nothing is left out in silence: the utterances must be the same.
-
-    Raises:
-        ScoreError: naming some that only one side has.
-    """
+    """Refuse sides whose utterances are not the same, naming some of one alone."""
     first, second = set(first), set(second)
     faults = [
         f"{len(ids)} of {len(whole)} in {where} alone: {_shown(ids)}"

@@ -1,7 +1,6 @@
 """Scores, decoding times and training history of an experiment."""
 
 import csv
-import json
 import logging
 import math
 from bisect import bisect_right
@@ -16,7 +15,7 @@ from powsm.files.whole import (
     atomic_write,
     read_json,
     read_json_lines,
-    write_whole,
+    write_json,
 )
 from powsm.score.decoded import DumpSet, decoded_sets
 from powsm.score.rates import RATES, Scores, Unit
@@ -244,9 +243,7 @@ def score_experiment(
                 parts += [{**place, **row} for row in part.rate_rows(over)]
         values = " ".join(f"{rate} {v:.2f}" for rate, v in scores.values.items())
         log.info("%s: %s (%d utterances)", one.place, values, len(scores))
-    write_whole(
-        exp / RESULTS_FILE, json.dumps(records, ensure_ascii=False, indent=1) + "\n"
-    )
+    write_json(exp / RESULTS_FILE, records)
     with atomic_write(exp / PARTS_FILE) as file:
         writer = csv.DictWriter(file, _PART_FIELDS.split(), lineterminator="\n")
         writer.writeheader()

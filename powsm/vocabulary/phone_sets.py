@@ -6,7 +6,6 @@ the set: other phones, pieces of words, symbols.
 """
 
 import csv
-import json
 import logging
 import re
 from collections import Counter
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from powsm.errors import PowsmError
 from powsm.files.text import TextFileError, open_text, read_text
-from powsm.files.whole import read_json, write_whole
+from powsm.files.whole import read_json, write_json
 from powsm.languages import lang_code
 from powsm.tasks import WORD_START
 
@@ -81,8 +80,7 @@ def write_counts(dump_set: Path, folder: Path, before: Path | None = None) -> No
         for lang, phones in read_json(before, "take a whole copy of the model").items():
             added.setdefault(lang, Counter()).update(phones)
         counts = _by_count(added)
-    text = json.dumps(counts, ensure_ascii=False, indent=0)
-    write_whole(folder / COUNTS_FILE, f"{text}\n")
+    write_json(folder / COUNTS_FILE, counts, indent=0)
 
 
 def phones_of_lang(folder: Path, lang: str) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
 
 def keep(path: Path, record: dict[str, object], pattern: str) -> None:
     """Write the record, of the version the command had, with the sizes of files."""
-    from powsm.files.whole import write_whole
+    from powsm.files.whole import write_json
 
     folder = path.parent
     files = [f for f in sorted(folder.glob(pattern)) if f.is_file()]
@@ -52,7 +52,7 @@ def keep(path: Path, record: dict[str, object], pattern: str) -> None:
         for file in files
         if not file.name.startswith(".")
     }
-    write_whole(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    write_json(path, record)
 
 
 def _bases(inputs: Sequence[Path]) -> Iterator[Path]:

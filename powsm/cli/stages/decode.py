@@ -8,7 +8,6 @@ where it was. To share the work among the tasks of a job array, run it with
 
 import argparse
 import itertools
-import json
 import logging
 import os
 from datetime import timedelta
@@ -119,14 +118,14 @@ def keep_policies(model: "ModelFiles", exp: Path) -> None:
     Raises:
         PowsmError: the folder's other results were written by another text policy.
     """
-    from powsm.files.whole import write_whole
-    from powsm.model.find import NORMALISER_FILE
+    from powsm.files.datadir import NORMALISER_FILE
+    from powsm.files.whole import write_json
 
     record = exp / NORMALISER_FILE
     if not model.normaliser:
         return
     if not record.exists():
-        write_whole(record, json.dumps(dict(model.normaliser), indent=1))
+        write_json(record, dict(model.normaliser))
         return
     theirs = read_json(record, "restore it").get("text_policy")
     if theirs != model.normaliser["text_policy"]:
@@ -138,7 +137,7 @@ def keep_policies(model: "ModelFiles", exp: Path) -> None:
 
 def warn_of_other_normaliser(model: "ModelFiles", folder: Path) -> None:
     """Warn if a set's prompts are not spelled as those the model was trained on."""
-    from powsm.model.find import NORMALISER_FILE
+    from powsm.files.datadir import NORMALISER_FILE
 
     record = folder / NORMALISER_FILE
     if not model.normaliser or not record.exists():

@@ -5,7 +5,6 @@ be decoded and scored, but not trained on: it has no examples but phone recognit
 and audio-guided G2P where the orthography is known.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from powsm.corpora.utterance import make_utt_id, safe_id
 from powsm.errors import PowsmError
 from powsm.files.audio_places import AudioRef
 from powsm.files.datadir import (
+    NORMALISER_FILE,
     RAW_REFERENCES,
     SET_FILE,
     write_kaldi_speakers,
@@ -23,7 +23,7 @@ from powsm.files.datadir import (
 )
 from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts
-from powsm.files.whole import atomic_folder, write_whole
+from powsm.files.whole import atomic_folder, write_json
 from powsm.languages import UNKNOWN_LANGUAGE, lang_code
 from powsm.phones.normaliser import Normaliser, strip_suprasegmentals
 from powsm.phones.orthography import normalise_text
@@ -134,7 +134,7 @@ def write_phone_set(
         "text_policy": text_policy if any(texts.values()) else "none",
     }
     made_of = {**(about or {}), "no_phone": dropped}
-    _write_set(out, rows, {"normaliser.json": record, SET_FILE: made_of})
+    _write_set(out, rows, {NORMALISER_FILE: record, SET_FILE: made_of})
     n_utts = len(rows["ref.ipa"])
     return PhoneSet(n_utts, n_total / SAMPLE_RATE / 3600, tuple(dropped))
 
@@ -163,7 +163,7 @@ def _write_set(
             write_scp(making / file, sorted(lines))
         write_kaldi_speakers(making)
         for name, record in records.items():
-            write_whole(making / name, json.dumps(record, indent=1, ensure_ascii=False))
+            write_json(making / name, record)
 
 
 def _read(

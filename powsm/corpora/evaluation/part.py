@@ -11,6 +11,7 @@ from powsm.errors import PowsmError
 from powsm.files.current import is_current, states, write_record
 from powsm.files.datadir import (
     EXAMPLE_FILES,
+    NORMALISER_FILE,
     RAW_REFERENCES,
     read_scp,
     write_kaldi_speakers,
@@ -35,7 +36,7 @@ def is_part_current(whole: Path, out: Path, langs: Collection[str]) -> bool:
 
 
 def _made_from(whole: Path, langs: Collection[str]) -> dict[str, object]:
-    names = (*EXAMPLE_FILES, *_BY_UTTERANCE, "normaliser.json")
+    names = (*EXAMPLE_FILES, *_BY_UTTERANCE, NORMALISER_FILE)
     files = [whole / name for name in names if (whole / name).exists()]
     return {"langs": sorted(langs), "whole": states(files)}
 
@@ -68,7 +69,7 @@ def write_part(whole: Path, out: Path, langs: Collection[str]) -> int:
                 rows = (row for row in read_scp(whole / name) if row[0] in utt_ids)
                 write_scp(making / name, rows)
         write_kaldi_speakers(making)
-        shutil.copyfile(whole / "normaliser.json", making / "normaliser.json")
+        shutil.copyfile(whole / NORMALISER_FILE, making / NORMALISER_FILE)
         made_from = _made_from(whole, langs)
         write_record(making / _RECORD, "languages", made_from, making.iterdir())
     return len(kept)

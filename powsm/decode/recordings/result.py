@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 
@@ -184,11 +184,20 @@ def render(result: Result, form: str, *, slashes: bool = False) -> str:
             "%s: its phones have no times (times=True), %s holds none of them",
             *(printable(result.name), form),
         )
-    return _WRITERS[form](result, slashes)
-
-
-def _txt(result: Result, slashes: bool) -> str:
-    return (result.slashed if slashes else result.text) + "\n"
+    name, (tier, rows) = printable(result.name), _rows(result)
+    if form == "txt":
+        return (result.slashed if slashes else result.text) + "\n"
+    if form in ("json", "jsonl"):
+        indent = 2 if form == "json" else None
+        record = _record(result, slashes)
+        return json.dumps(record, ensure_ascii=False, indent=indent) + "\n"
+    if form == "textgrid":
+        return textgrid({tier: rows}, result.duration_s, name)
+    if form == "ctm":
+        return ctm(name, result.segments)
+    if form == "csv":
+        return _csv(tier, rows)
+    return _srt(result.cues()) if form == "srt" else eaf({tier: rows})
 
 
 def _record(result: Result, slashes: bool) -> dict:
@@ -212,14 +221,6 @@ def _record(result: Result, slashes: bool) -> dict:
     return record
 
 
-def _json(result: Result, slashes: bool) -> str:
-    return json.dumps(_record(result, slashes), ensure_ascii=False, indent=2) + "\n"
-
-
-def _jsonl(result: Result, slashes: bool) -> str:
-    return json.dumps(_record(result, slashes), ensure_ascii=False) + "\n"
-
-
 def _rows(result: Result) -> tuple[str, list[Segment]]:
     """Name of the tier, and its rows: phones, or the texts of pieces."""
     if TASKS[result.task].writes == PHONES:
@@ -227,17 +228,7 @@ def _rows(result: Result) -> tuple[str, list[Segment]]:
     return "text", [Segment(c.text, c.start, c.end, 1.0) for c in result.cues()]
 
 
-def _textgrid(result: Result, slashes: bool) -> str:
-    tier, rows = _rows(result)
-    return textgrid({tier: rows}, result.duration_s, printable(result.name))
-
-
-def _ctm(result: Result, slashes: bool) -> str:
-    return ctm(printable(result.name), result.segments)
-
-
-def _csv(result: Result, slashes: bool) -> str:
-    tier, rows = _rows(result)
+def _csv(tier: str, rows: Sequence[Segment]) -> str:
     file = StringIO()
     writer = csv.writer(file, lineterminator="\n")
     if tier == "phones":
@@ -249,10 +240,10 @@ def _csv(result: Result, slashes: bool) -> str:
     return file.getvalue()
 
 
-def _srt(result: Result, slashes: bool) -> str:
+def _srt(cues: Sequence[Piece]) -> str:
     return "\n".join(
         f"{number}\n{_clock(cue.start)} --> {_clock(cue.end)}\n{cue.text}\n"
-        for number, cue in enumerate(result.cues(), 1)
+        for number, cue in enumerate(cues, 1)
     )
 
 
@@ -260,20 +251,3 @@ def _clock(seconds: float) -> str:
     ms = round(seconds * 1000)
     hours, minutes, whole = ms // 3_600_000, ms // 60_000 % 60, ms // 1000 % 60
     return f"{hours:02}:{minutes:02}:{whole:02},{ms % 1000:03}"
-
-
-def _eaf(result: Result, slashes: bool) -> str:
-    tier, rows = _rows(result)
-    return eaf({tier: rows})
-
-
-_WRITERS: dict[str, Callable[[Result, bool], str]] = {
-    "txt": _txt,
-    "json": _json,
-    "jsonl": _jsonl,
-    "textgrid": _textgrid,
-    "ctm": _ctm,
-    "csv": _csv,
-    "srt": _srt,
-    "eaf": _eaf,
-}

@@ -1,5 +1,6 @@
 """What is taken for a recording: a path, the bytes of a file, or samples."""
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,7 +96,7 @@ def long_enough(
     return speech
 
 
-def check_length(speech: Tensor | Recording, min_samples: int, name: str) -> None:
+def check_length(speech: Sized, min_samples: int, name: str) -> None:
     """Refuse speech that is shorter than `min_samples`.
 
     Raises:

@@ -18,6 +18,7 @@ import numpy as np
 
 from powsm.errors import PowsmError
 from powsm.formatting import bounds, markdown_table
+from powsm.report.compare import SIGNIFICANT
 from powsm.report.paper.fill import Score, System, fill
 from powsm.report.paper.spec import Query, Table, check_record
 from powsm.score.rates import Scores
@@ -25,7 +26,6 @@ from powsm.settings import fits, load_yaml
 from powsm.tasks import PHONES, plain_task
 
 CLAIMS_FILE = "claims.yaml"
-SIGNIFICANT = 0.05
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 NOTHING = "says nothing"
 NO_OUTPUT = 100.0  # what every error rate of an empty output is at most

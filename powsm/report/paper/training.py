@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Required, TypedDict, get_type_hints
 
 from powsm.errors import PowsmError
+from powsm.files.datadir import NORMALISER_FILE
 from powsm.files.whole import read_json
 from powsm.model.find import GOES_ON_FILE
 from powsm.settings import (
@@ -108,7 +109,7 @@ class Trained:
     @classmethod
     def read(cls, config_file: Path, normaliser: Mapping | None = None) -> "Trained":
         """From an experiment's `config.yaml`, and what is beside it."""
-        beside = config_file.with_name("normaliser.json")
+        beside = config_file.with_name(NORMALISER_FILE)
         if not normaliser and beside.exists():
             normaliser = read_json(beside, "restore it")
         settings = load_yaml(config_file)

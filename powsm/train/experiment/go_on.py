@@ -5,7 +5,6 @@ of the checkpoint, as in the paper's CTC weight of "0.3, then 0.5".
 """
 
 import argparse
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from powsm.errors import PowsmError
-from powsm.files.whole import atomic_write, read_json
+from powsm.files.whole import atomic_write, read_json, write_json
 from powsm.model.find import GOES_ON_FILE
 from powsm.score.results import HISTORY_FILE, read_history
 from powsm.settings import load_yaml
@@ -85,10 +84,8 @@ def go_on_from(
     for name in (HISTORY_FILE, RECORD_FILE):
         if (before / name).exists():
             _copy(before / name, exp / name)
-    with atomic_write(exp / GOES_ON_FILE) as file:
-        record = {"exp": before.name, "epoch": last["epoch"]}
-        json.dump(record | {"updates": last["updates"]}, file)
-        file.write("\n")
+    record = {"exp": before.name, "epoch": last["epoch"], "updates": last["updates"]}
+    write_json(exp / GOES_ON_FILE, record, indent=None)
     args.output_dir = str(exp)
     with atomic_write(exp / "config.yaml") as file:
         yaml.safe_dump(stock_config(args), file, allow_unicode=True, sort_keys=False)

@@ -7,15 +7,14 @@ sets. Experiments made before there was a `trained_on.json` are compared by the 
 """
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from powsm.errors import PowsmError
-from powsm.files.whole import DamagedError, read_json, write_whole
-from powsm.model.find import NORMALISER_FILE
+from powsm.files.datadir import NORMALISER_FILE
+from powsm.files.whole import DamagedError, read_json, write_json
 from powsm.settings import load_yaml
 from powsm.train.experiment.differences import (
     RESTORE,
@@ -137,6 +136,4 @@ def keep_record(
     if has_weights(exp):
         return
     record = identify(args, train_folder=train_folder, valid_folder=valid_folder)
-    write_whole(
-        exp / RECORD_FILE, json.dumps({"version": _VERSION} | record, indent=1) + "\n"
-    )
+    write_json(exp / RECORD_FILE, {"version": _VERSION} | record)

@@ -42,14 +42,8 @@ from powsm.report.paper.plan import (
     plan_queries,
     real_time_factor,
 )
-from powsm.report.paper.spec import (
-    Cell,
-    Query,
-    TableError,
-    TestSet,
-    load_sets,
-    load_table,
-)
+from powsm.report.paper.sets import TestSet, load_sets
+from powsm.report.paper.spec import Cell, Query, TableError, load_table
 from powsm.report.paper.systems import ExperimentScores
 from powsm.report.paper.training import TrainingError
 from powsm.score.metrics import score_lid, score_phones
