@@ -5,9 +5,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import whole
+from powsm.cli.options import sets_of, whole
 from powsm.cli.run import run_command
-from powsm.errors import PowsmError
 from powsm.prepare.copy_audio import FORMATS, copy_set
 
 log = logging.getLogger("powsm")
@@ -22,10 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/wav.scp"))
-    if not sets:
-        raise PowsmError(f"{args.data}: no set with a wav.scp; run stage 1 first")
-    for dset in sets:
+    for dset in sets_of(args, "wav.scp"):
         n_utts = copy_set(args.data / dset, args.format, args.nj)
         if n_utts is None:
             log.info("%s: current, nothing to do", dset)

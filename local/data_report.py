@@ -5,9 +5,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import add_limits, limits_of, whole
+from powsm.cli.options import add_limits, limits_of, sets_of, whole
 from powsm.cli.run import run_command
-from powsm.errors import PowsmError
 from powsm.files.datadir import validate
 from powsm.phones import normaliser as ipa
 from powsm.phones import orthography
@@ -32,10 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     limits = limits_of(args)
-    found = sorted(path.parent.name for path in args.data.glob("*/text.ipa"))
-    sets = args.sets or found
-    if not sets:
-        raise PowsmError(f"{args.data}: no set with a text.ipa; run stage 1 first")
+    sets = sets_of(args, "text.ipa")
     for dset in sets:
         summary = validate(args.data / dset)
         log.info(

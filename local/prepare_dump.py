@@ -5,9 +5,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from powsm.cli.options import add_limits, limits_of, number, whole
+from powsm.cli.options import add_limits, limits_of, number, sets_of, whole
 from powsm.cli.run import run_command
-from powsm.errors import PowsmError
 from powsm.files.whole import naming
 from powsm.phones import normaliser as ipa
 from powsm.phones import orthography
@@ -32,10 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--labels", choices=LABELS, help="of train, dev; default: as --policy was made")
     add("--text_policy", choices=orthography.POLICIES, default="powsm_fix")
     add_limits(parser)
-    add(
-        *("--max_unknown_rate",),
-        **{"type": number(0, 1), "default": MAX_UNKNOWN_RATE, "help": "of characters"},
-    )
+    rate = {"type": number(0, 1), "default": MAX_UNKNOWN_RATE}
+    add("--max_unknown_rate", **rate, help="of characters")
     add("--subset", choices=list(SUBSET_HOURS), help="of train, stratified by language")
     add("--seed", type=whole(), default=42, help="of the subset")
     add("--tasks", default=",".join(TASKS), help="comma-separated")
@@ -52,9 +49,7 @@ def run(args: argparse.Namespace) -> None:
         tasks=tuple(args.tasks.split(",")),
         labels=args.labels or default_labels(args.policy),
     )
-    sets = args.sets or sorted(p.parent.name for p in args.data.glob("*/text.ipa"))
-    if not sets:
-        raise PowsmError(f"{args.data}: no set with a text.ipa; run stage 1 first")
+    sets = sets_of(args, "text.ipa")
     if not args.sets:
         _warn_of_former_sets(args.dump, sets)
     if "train" in sets:  # before a set is written

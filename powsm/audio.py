@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 SAMPLE_RATE = 16_000  # Hz, of everything the model hears
 N_FFT = 512  # samples, 32 ms: the window of the spectrogram
 HOP_LENGTH = 160  # samples, 10 ms: one spectrogram frame
-SUBSAMPLING = 4  # spectrogram frames to one encoder frame
-FRAME_SHIFT_S = HOP_LENGTH * SUBSAMPLING / SAMPLE_RATE  # 0.04 s: one encoder frame
 WINDOW_S = 20.0  # seconds of audio the published model takes at once
 
 LEVEL_DB = -20.0  # below full scale: what speech is recorded at
@@ -368,7 +366,7 @@ def n_encoder_frames(n_samples: int) -> int:
         n_samples: at `SAMPLE_RATE`.
 
     Returns:
-        Number of frames of `FRAME_SHIFT_S`; 0 for what is too short for the encoder.
+        Number of frames of 40 ms; 0 for what is too short for the encoder.
 
     Source: ESPnet 202611, `Stft` with center and `Conv2dSubsampling`.
 

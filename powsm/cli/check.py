@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from powsm.cli.cost import cost_rows
+from powsm.cli.cost import add_settings, cost_rows
 from powsm.cli.options import add_shared, refuse_unused, whole
 from powsm.cli.stages.train import look
 from powsm.errors import PowsmError
@@ -32,29 +32,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--stage", type=whole(), default=0, help="first stage that is planned")
     add("--stop_stage", type=whole(), default=13, help="last stage that is planned")
+    add_settings(parser)
     add_shared(parser, "--downloads", "--data")
-    add_shared(parser, "--dump", required=False, default=Path("dump/raw"))
     add("--expdir", type=Path, default=Path("exp"))
-    add_shared(parser, "--config", "--set")
     add_shared(parser, "--exp", required=False, help="that would be trained")
     add_shared(parser, "--token_dir", required=False, help="of it")
     add_shared(parser, "--stats")
-    add("--goes_on_from", type=Path, help="finished experiment that it continues")
-    add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add_shared(parser, "--nj")
-    add("--ngpu", type=whole(), default=0, help="GPUs of this machine")
     add("--nproc", type=whole(1), default=1, help="processes that train on the CPU")
     add("--backend", choices=["local", "slurm"], default="local", help="of cmd.sh")
     add("--cluster", type=Path, help="what Slurm jobs ask for")
-    add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
     # of `powsm train`, whose look at an experiment this command takes
     parser.set_defaults(train_set="train", valid_set="dev", dry_run=True)
     add("--gpu", action="store_true", help="measure a GPU of this machine instead")
     add("--io", action="store_true", help="measure how fast audio is read instead")
     add("--tiny", action="store_true", help="with --gpu: a small model, on any machine")
-    add("--subset", help="of the training set, as stage 4 takes it")
-    add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
-    add("--nbpe", type=whole(1), default=40_000, help="pieces of the vocabulary")
     parser.set_defaults(profiles=[])
 
 

@@ -14,18 +14,23 @@ if TYPE_CHECKING:
     from powsm.decode.profile import Profile
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add what costs follow from, which `powsm check` reads as well."""
     add = parser.add_argument
     add("--costs", type=Path, default=Path("costs.yaml"), help="of the recipe")
     add_shared(parser, "--config", "--set")
     add_shared(parser, "--dump", required=False, default=Path("dump/raw"))
-    add_shared(parser, "--profiles", required=False, default=[])
     add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
     add("--subset", help="of the training set, as stage 4 takes it")
     add("--nbpe", type=whole(1), default=40_000, help="pieces of the vocabulary")
     add("--goes_on_from", type=Path, help="finished experiment that it continues")
     add("--ngpu", type=whole(), default=0, help="GPUs; 0 trains and decodes on the CPU")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_settings(parser)
+    add_shared(parser, "--profiles", required=False, default=[])
 
 
 def run(options: argparse.Namespace) -> None:

@@ -122,6 +122,18 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **changes) -> None:
         parser.add_argument(name, **SHARED[name] | changes)
 
 
+def sets_of(options: argparse.Namespace, file: str) -> list[str]:
+    """The sets that are asked for, or all of --data that have a file.
+
+    Raises:
+        PowsmError: there is none.
+    """
+    there = sorted(path.parent.name for path in options.data.glob(f"*/{file}"))
+    if not (sets := options.sets or there):
+        raise PowsmError(f"{options.data}: no set with a {file}; run stage 1 first")
+    return sets
+
+
 def add_shares(parser: argparse.ArgumentParser, what: str) -> None:
     """Add --shards I/N and --merge, by which the tasks of a job array share a stage."""
     steps = parser.add_mutually_exclusive_group()

@@ -124,18 +124,25 @@ class LitPowsm(LitESPnetModel):
     def train_dataloader(self) -> UtteranceLoader:
         """This epoch's batches, from where a checkpoint left off."""
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return UtteranceLoader(
-            self.dataset("train"),
+        return self._loader(
+            "train",
             self.batch_options,
             updates_per_epoch=self.args.num_iters_per_epoch,
             epoch=self.current_epoch,
-            rank=self.global_rank,
-            world_size=self.trainer.world_size,
             first_step=done if self.trainer.fit_loop.restarting else 0,
             updates_of_passes=self._updates_of_passes(),
+        )
+
+    def _loader(self, mode: str, options: BatchOptions, **how) -> UtteranceLoader:
+        return UtteranceLoader(
+            self.dataset(mode),
+            options,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
             num_workers=self.args.num_workers,
             pin_memory=self.device.type == "cuda",
             layout_maker=self._layout_maker(),
+            **how,
         )
 
     def _updates_of_passes(self) -> list[int]:
@@ -168,16 +175,7 @@ class LitPowsm(LitESPnetModel):
         again, which `validation_step` does not count.
         """
         seconds = self.batch_options.batch_seconds
-        return UtteranceLoader(
-            self.dataset("valid"),
-            BatchOptions(batch_seconds=seconds),
-            whole=True,
-            rank=self.global_rank,
-            world_size=self.trainer.world_size,
-            num_workers=self.args.num_workers,
-            pin_memory=self.device.type == "cuda",
-            layout_maker=self._layout_maker(),
-        )
+        return self._loader("valid", BatchOptions(batch_seconds=seconds), whole=True)
 
     def configure_optimizers(self):
         """ESPnet's optimizer and scheduler; Lightning wants no key for no scheduler."""
@@ -356,10 +354,8 @@ class LitPowsm(LitESPnetModel):
         autocast because of a scaling of gradients that bfloat16 does not have.
         """
         if gradient_clip_val:
-            parameters = list(self.parameters())
-            torch.nn.utils.clip_grads_with_norm_(
-                parameters, gradient_clip_val, self._norm
-            )
+            of = list(self.parameters())
+            torch.nn.utils.clip_grads_with_norm_(of, gradient_clip_val, self._norm)
 
     def _tell_skipped(
         self, norm: float, seen: list[tuple[list[str], torch.Tensor]]

@@ -192,7 +192,7 @@ def train(
     clock = Clock(args.log_interval or 50)
     models = EpochModels(exp, args.best_model_criterion, _nbest(args), clock)
     _check_criteria(models, module)
-    callbacks = _callbacks(args, exp, module, clock, models)
+    callbacks = _callbacks(args, exp, clock, models)
     trainer = _trainer(args, exp, module, world_size, callbacks)
     if trainer.is_global_zero:
         folders = {"train_folder": train_folder, "valid_folder": valid_folder}
@@ -269,11 +269,7 @@ def _check_criteria(models: EpochModels, module: LitPowsm) -> None:
 
 
 def _callbacks(
-    args: argparse.Namespace,
-    exp: Path,
-    module: LitPowsm,
-    clock: Clock,
-    models: EpochModels,
+    args: argparse.Namespace, exp: Path, clock: Clock, models: EpochModels
 ) -> list[L.Callback]:
     """In the order in which Lightning calls them, but for ResumableCheckpoint: last."""
     is_auto = dict(args.batch_conf).get("batch_seconds") == "auto"

@@ -7,7 +7,7 @@ import torch
 from espnet2.asr.frontend.default import DefaultFrontend
 from espnet2.legacy.nets.pytorch_backend.transformer import subsampling
 
-from powsm.audio import FRAME_SHIFT_S, SAMPLE_RATE, n_encoder_frames
+from powsm.audio import SAMPLE_RATE, n_encoder_frames
 from powsm.model.frames import FrameGrid
 
 
@@ -45,7 +45,7 @@ def test_grid_is_that_of_the_layer(layer, hop, step, offset):
 
 def test_grid_of_the_papers_model_agrees_with_the_constants():
     grid = FrameGrid.of(front_of(subsampling.Conv2dSubsampling))
-    assert grid.step / SAMPLE_RATE == FRAME_SHIFT_S
+    assert grid.step / SAMPLE_RATE == 0.04
     for n in range(0, 40_000, 79):
         assert grid.n_frames(n) == n_encoder_frames(n)
 

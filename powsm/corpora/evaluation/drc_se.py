@@ -24,9 +24,8 @@ from powsm.corpora.evaluation.kaldi_folder import (
     Segment,
     Written,
     read_table,
-    write_segments,
 )
-from powsm.corpora.evaluation.published import published_segments
+from powsm.corpora.evaluation.published import write_published_or
 from powsm.phones.xsampa import xsampa_to_ipa
 
 SPEAKERS = ("EN01", "EN03")
@@ -42,10 +41,7 @@ def prepare_drc_se(
     source: Path, out: Path, *, allow_incomplete: bool = False
 ) -> Written:
     """Write the set from KoelLabs' copy or the original."""
-    left_out = LeftOut(allow_incomplete)
-    published = published_segments(source, "eng", left_out)
-    segments = published or _segments(Path(source), left_out)
-    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
+    return write_published_or(_segments, source, out, allow_incomplete, WINDOW_S)
 
 
 def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:

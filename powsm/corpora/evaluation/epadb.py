@@ -22,9 +22,8 @@ from powsm.corpora.evaluation.kaldi_folder import (
     LeftOut,
     Segment,
     Written,
-    write_segments,
 )
-from powsm.corpora.evaluation.published import published_segments
+from powsm.corpora.evaluation.published import write_published_or
 from powsm.corpora.evaluation.textgrid import read_tier
 from powsm.phones.alphabets import read_alphabet, to_ipa
 
@@ -38,10 +37,7 @@ def prepare_epadb(
     source: Path, out: Path, *, allow_incomplete: bool = False
 ) -> Written:
     """Write the set from KoelLabs' copy or the original."""
-    left_out = LeftOut(allow_incomplete)
-    published = published_segments(source, "eng", left_out)
-    segments = published or _segments(Path(source), left_out)
-    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
+    return write_published_or(_segments, source, out, allow_incomplete, WINDOW_S)
 
 
 def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:

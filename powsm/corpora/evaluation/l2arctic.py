@@ -19,9 +19,8 @@ from powsm.corpora.evaluation.kaldi_folder import (
     LeftOut,
     Segment,
     Written,
-    write_segments,
 )
-from powsm.corpora.evaluation.published import published_segments
+from powsm.corpora.evaluation.published import write_published_or
 from powsm.corpora.evaluation.textgrid import read_tier
 from powsm.files.text import read_text
 from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
@@ -36,10 +35,7 @@ def prepare_l2arctic(
     source: Path, out: Path, *, allow_incomplete: bool = False
 ) -> Written:
     """Write the set from a copy of anyspeech's or the original."""
-    left_out = LeftOut(allow_incomplete)
-    published = published_segments(source, "eng", left_out)
-    segments = published or _segments(Path(source), left_out)
-    return write_segments(out, segments, left_out)
+    return write_published_or(_segments, source, out, allow_incomplete)
 
 
 def perceived(label: str) -> str:

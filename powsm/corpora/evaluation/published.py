@@ -12,7 +12,7 @@ https://github.com/KoelLabs/ML (scripts/data_loaders/huggingface.py).
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +20,47 @@ from powsm.corpora.evaluation.kaldi_folder import (
     CorpusError,
     LeftOut,
     Segment,
+    Written,
     parse_json,
+    write_segments,
 )
 from powsm.corpora.tarindex import TarIndex
 from powsm.files.audio_places import location_in_shard
 
 _CUTS = "cuts.*.jsonl.gz"
+_LANG = "eng"  # of all of them
 
 
-def published_segments(
-    source: Path, lang: str, left_out: LeftOut
-) -> Iterator[Segment] | None:
-    """The utterances of a published copy, or None if the folder holds none.
+def write_published_or(
+    original: Callable[[Path, LeftOut], Iterator[Segment]],
+    source: Path,
+    out: Path,
+    allow_incomplete: bool,
+    max_duration_s: float | None = None,
+) -> Written:
+    """Write an English set from a published copy, or from the corpus as it was.
 
     Args:
         source: folder; what is looked for may lie deeper in it.
-        lang: ISO 639-3 of the set.
-        left_out: receives the utterances without audio.
 
     Raises:
-        CorpusError: no such folder, or a file that is cut off or damaged.
+        CorpusError: no such folder, one that holds neither, or a file that is cut off
+            or damaged.
         TarError: the same of a tar file.
     """
-    source = Path(source)
+    source, left_out = Path(source), LeftOut(allow_incomplete)
     if not source.is_dir():
         raise CorpusError(f"{source}: no such folder")
     if shards := sorted(source.rglob(_CUTS)):
-        return _from_shar(shards, lang, left_out)
-    if tables := sorted(source.rglob("*.parquet")):
-        return _from_parquet(tables, lang, left_out)
-    return None
+        segments = _from_shar(shards, left_out)
+    elif tables := sorted(source.rglob("*.parquet")):
+        segments = _from_parquet(tables, left_out)
+    else:
+        segments = original(source, left_out)
+    return write_segments(out, segments, left_out, max_duration_s)
 
 
-def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Segment]:
+def _from_shar(shards: list[Path], left_out: LeftOut) -> Iterator[Segment]:
     for cuts in shards:
         recordings = cuts.with_name(
             cuts.name.replace("cuts.", "recording.").replace(".jsonl.gz", ".tar")
@@ -97,7 +105,7 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
                     ),
                     ipa=ipa,
                     raw=ipa,
-                    lang=lang,
+                    lang=_LANG,
                     speaker=_name_of(
                         supervision.get("speaker"), cut_id.partition("_")[0]
                     ),
@@ -110,9 +118,7 @@ def _from_shar(shards: list[Path], lang: str, left_out: LeftOut) -> Iterator[Seg
             )
 
 
-def _from_parquet(
-    tables: list[Path], lang: str, left_out: LeftOut
-) -> Iterator[Segment]:
+def _from_parquet(tables: list[Path], left_out: LeftOut) -> Iterator[Segment]:
     for path in tables:
         for number, row in enumerate(_rows_of(path)):
             key = f"{path.stem}-{number:05d}"
@@ -124,7 +130,7 @@ def _from_parquet(
                 audio=row["audio"]["bytes"],
                 ipa=row["ipa"] or "",
                 raw=row["ipa"] or "",
-                lang=lang,
+                lang=_LANG,
                 speaker=_name_of(row.get("speaker_code"), key),
                 text=row.get("text") or "",
             )

@@ -27,7 +27,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     parse_json,
     write_segments,
 )
-from powsm.corpora.evaluation.published import published_segments
+from powsm.corpora.evaluation.published import write_published_or
 from powsm.files.text import read_text
 from powsm.phones.alphabets import read_alphabet, to_ipa, unstressed
 
@@ -39,10 +39,7 @@ def prepare_speechocean762(
     source: Path, out: Path, *, allow_incomplete: bool = False
 ) -> Written:
     """Write the set from KoelLabs' copy or the original."""
-    left_out = LeftOut(allow_incomplete)
-    published = published_segments(source, "eng", left_out)
-    segments = published or segments_of(Path(source), left_out)
-    return write_segments(out, segments, left_out, max_duration_s=WINDOW_S)
+    return write_published_or(segments_of, source, out, allow_incomplete, WINDOW_S)
 
 
 def prepare_speechocean762_test(
