@@ -169,7 +169,7 @@ class UtteranceLoader:
         batches = iter(
             DataLoader(
                 self.dataset,
-                batch_sampler=_Keys(self._keys, len(self) - self.first_step),
+                batch_sampler=self._keys(),
                 collate_fn=partial(_handed, laid_out) if self.num_workers else laid_out,
                 num_workers=self.num_workers,
                 worker_init_fn=_leave_signals,
@@ -349,17 +349,3 @@ def _end_workers() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         process.kill()
-
-
-class _Keys:
-    """A batch sampler from a function that makes the iterator."""
-
-    def __init__(self, make: Callable[[], Iterator], n: int):
-        self._make = make
-        self._n = n
-
-    def __len__(self) -> int:
-        return self._n
-
-    def __iter__(self) -> Iterator:
-        return self._make()

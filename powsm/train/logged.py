@@ -13,6 +13,7 @@ from espnet2.layers.utterance_mvn import UtteranceMVN
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from powsm.files.whole import write_whole
+from powsm.formatting import markdown_table
 from powsm.tasks import TASKS
 from powsm.train.lit import LitPowsm
 from powsm.train.memory import TrainingError
@@ -135,9 +136,7 @@ class Logged(L.Callback):
         titles = ["utt_id", "heard (greedy CTC)", "said"]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                lines = [titles, ["---"] * len(titles), *rows]
-                table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-                step = trainer.global_step
+                table, step = markdown_table(titles, rows), trainer.global_step
                 logger.experiment.add_text("valid/examples", table, step)
             elif isinstance(logger, WandbLogger):
                 logger.log_text("valid/examples", columns=titles, data=rows)
