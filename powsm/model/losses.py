@@ -27,7 +27,6 @@ def smoothed_cross_entropy(
     layer: torch.nn.Linear,
     target: torch.Tensor,
     smoothing: float,
-    weight: torch.Tensor | None = None,
     cells: int = CELLS,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """ESPnet's `LabelSmoothingLoss` on the scores `layer(hidden)`.
@@ -37,12 +36,11 @@ def smoothed_cross_entropy(
         layer: from D to V symbols; computed in the precision that autocast asks for.
         target: (N,) symbol ids.
         smoothing: mass spread evenly over the V - 1 other symbols.
-        weight: (N,) of each token in the sum; None is 1.
         cells: of the table of scores that exist at a time.
 
     Returns:
-        The weighted sum of the losses, which has a gradient; the losses (N,), each
-        the KL divergence from the smoothed target; and whether the target has the
+        The sum of the losses, which has a gradient; the losses (N,), each the KL
+        divergence from the smoothed target; and whether the target has the
         best score (N,) bool. The last two have no gradient.
     """
     wants_gradient = torch.is_grad_enabled() and (
@@ -53,7 +51,6 @@ def smoothed_cross_entropy(
         layer.weight,
         layer.bias,
         target,
-        weight,
         (smoothing, precision_of(hidden), wants_gradient, cells),
     )
 
@@ -68,7 +65,7 @@ def precision_of(hidden: torch.Tensor) -> torch.dtype:
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target, scale, options):
+    def forward(ctx, hidden, weight, bias, target, options):
         smoothing, dtype, wants_gradient, cells = options
         vocab = weight.size(0)
         other = smoothing / (vocab - 1)
@@ -110,22 +107,20 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             grad_h = table.times(w)
             if other:
                 grad_h -= other * w_sum
-            factor = torch.ones_like(score) if scale is None else scale[rows].to(score)
-            grad_hidden[rows] = grad_h * factor[:, None]
-            layer.add(table, h, factor)
+            grad_hidden[rows] = grad_h
+            layer.add(table, h, torch.ones_like(score))
             del table, powers, logits
-        total = (losses if scale is None else losses * scale).sum()
         if layer is not None:
             grads = layer.less(other)
             ctx.save_for_backward(grad_hidden, *grads)
         ctx.mark_non_differentiable(losses, is_best)
-        return total, losses, is_best
+        return losses.sum(), losses, is_best
 
     @staticmethod
     def backward(ctx, grad_total, *_):
         hidden, *layer = (g * grad_total.to(g) for g in ctx.saved_tensors)
         weight, bias = (*layer, None)[:2]
-        return hidden, weight, bias, None, None, None
+        return hidden, weight, bias, None, None
 
 
 def ctc_loss(

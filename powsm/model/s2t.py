@@ -28,7 +28,7 @@ from powsm.model.batch import Batch
 from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.layout import Layout, LayoutMaker
 from powsm.model.losses import ctc_loss, precision_of, smoothed_cross_entropy
-from powsm.tasks import TASKS, task_ids
+from powsm.tasks import task_ids
 
 
 def _norms_before_products(module: torch.nn.Module) -> list[str]:
@@ -72,17 +72,16 @@ class Encoded(NamedTuple):
     between: list[torch.Tensor]
 
 
+GUIDE_WIDTH = 0.2  # distance from the diagonal that is tolerated, of the utterance
+
+
 class PowsmModel(ESPnetS2TModel):
     """ESPnet's S2T model over unique recordings and their examples.
 
     Args:
-        task_weights: factor of a task's examples in the attention loss; a task that
-            is not named has 1.
         guided_attention_weight: weight of a penalty on cross-attention far from the
             diagonal, in every decoder layer; helps small corpora to find the alignment
             (Tachibana et al., ICASSP 2018). 0 is off.
-        guided_attention_width: tolerated distance from the diagonal, as a share of
-            the utterance.
         share_encoder: False encodes a recording again for each of its examples, as
             the published recipe does: the same loss and gradients at several times
             the cost, for comparison.
@@ -95,23 +94,14 @@ class PowsmModel(ESPnetS2TModel):
     def __init__(
         self,
         *args,
-        task_weights: dict | None = None,
         guided_attention_weight: float = 0.0,
-        guided_attention_width: float = 0.2,
         share_encoder: bool = True,
         ctc_weight_range: tuple[float, float] | None = None,
         ctc_vocab: str = "all",
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        unknown = set(task_weights or {}) - set(TASKS)
-        if unknown:
-            raise PowsmError(
-                f"task_weights names {sorted(unknown)}; the tasks are {list(TASKS)}"
-            )
-        self.task_weights = {task: 1.0 for task in TASKS} | dict(task_weights or {})
         self.guided_attention_weight = guided_attention_weight
-        self.guided_attention_width = guided_attention_width
         self.share_encoder = share_encoder
         self.ctc_weight_range = ctc_weight_range
         if ctc_weight_range is not None:
@@ -285,17 +275,11 @@ class PowsmModel(ESPnetS2TModel):
     ) -> torch.Tensor:
         n_examples = layout.task.numel()
         hidden = self._decode(encoded, layout)
-        weight = None
-        weights = [self.task_weights[task] for task in self._task_ids] + [1.0]
-        if any(w != 1.0 for w in weights):
-            table = features.on_device(torch.tensor(weights), hidden.device)
-            weight = table[layout.task[layout.example]]
         total, losses, is_best = smoothed_cross_entropy(
             hidden,
             self.decoder.output_layer,
             layout.target,
             self.criterion_att.smoothing,
-            weight,
         )
         self._count(losses, is_best, layout, stats)
         by_token = self.criterion_att.normalize_length
@@ -367,5 +351,5 @@ class PowsmModel(ESPnetS2TModel):
         layers = [layer.src_attn.attn for layer in self.decoder.decoders]
         time = torch.arange(layers[0].size(-1), device=place.device) + 0.5
         distance = place[:, :, None] - (time / memory_lens[:, None])[:, None, :]
-        penalty = 1 - torch.exp(-((distance / self.guided_attention_width) ** 2) / 2)
+        penalty = 1 - torch.exp(-((distance / GUIDE_WIDTH) ** 2) / 2)
         return sum((a.mean(1) * penalty).sum(-1) for a in layers) / len(layers)

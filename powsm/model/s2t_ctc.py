@@ -35,8 +35,6 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     """ESPnet's CTC model, which encodes what examples of a recording share once.
 
     Args:
-        share_features: False computes features again for each example, as the
-            published recipe does, with SpecAugment drawn for each.
         consistency_weight: above 0 every update hears its recordings twice, under masks
             drawn anew, and each head is also taught to say the same of both (CR-CTC,
             arXiv 2410.05101); see `disagreement`. 0 is off.
@@ -60,7 +58,6 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
     def __init__(
         self,
         *args,
-        share_features: bool = True,
         consistency_weight: float = 0.0,
         interctc_vocab: str = "all",
         teacher: str | None = None,
@@ -75,7 +72,6 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
                 f"ctc_asr_only has {len(self.ctc_asr_only)} entries, but there are "
                 f"{heads} CTC heads: those of interctc_layer_idx and the last"
             )
-        self.share_features = share_features
         self.consistency_weight = consistency_weight
         if consistency_weight > 0 and self.specaug is None:
             raise PowsmError(
@@ -325,10 +321,6 @@ class PowsmCtcModel(ESPnetS2TCTCModel):
         memory = self.prompt_proj(memory)
         memory_mask = _mask(memory_lens, memory)
 
-        if not self.share_features:
-            rows = example_audio
-            speech, speech_lengths = speech[rows], speech_lengths[rows]
-            example_audio = torch.arange(speech.size(0), device=speech.device)
         frames, n_frames = self._subsample(*self._features(speech, speech_lengths))
         frames, n_frames = frames[example_audio], n_frames[example_audio]
         x = torch.cat([self.embed_proj(self.embed(prefix)), frames], dim=1)

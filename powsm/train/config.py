@@ -28,8 +28,7 @@ OUR_KEYS = (
 # silence to speech_length, as ESPnet's preprocessor pads in its stage 10, too
 STATS_WINDOWS = ("own", "published")
 _MODEL_KEYS = (
-    *("task_weights", "guided_attention_weight", "guided_attention_width"),
-    *("share_encoder", "ctc_weight_range", "ctc_vocab", "share_features"),
+    *("guided_attention_weight", "share_encoder", "ctc_weight_range", "ctc_vocab"),
     *("consistency_weight", "interctc_vocab", "teacher", "teacher_weight"),
 )
 # with which no model of ESPnet's holds the parameters, or reads them the same way

@@ -265,18 +265,6 @@ def _shape_faults(config: Mapping) -> list[str]:
         ]
         if len(set(map(str, tasks))) < len(tasks):
             told.append(f"tasks: {' '.join(map(str, tasks))} names one twice")
-    weights = value_at(config, "model_conf.task_weights")
-    if isinstance(weights, Mapping):
-        told += [
-            f"model_conf.task_weights: unknown task {task!r}{nearest(str(task), TASKS)}"
-            for task in weights
-            if task not in TASKS
-        ]
-        told += [
-            f"model_conf.task_weights.{task}: {weight!r}, expected 0 or more"
-            for task, weight in weights.items()
-            if not is_number(weight) or weight < 0
-        ]
     return told
 
 

@@ -37,26 +37,6 @@ def test_loss_and_gradients_equal_espnet(smoothing, bias, cells):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_weights_of_tokens_scale_loss_and_gradients():
-    hidden, layer, target = make()
-    weight = torch.linspace(0, 3, N, dtype=torch.float64)
-    total, losses, _ = smoothed_cross_entropy(
-        hidden, layer, target, 0.1, weight, cells=2 * V
-    )
-    assert total.item() == pytest.approx((losses * weight).sum().item())
-    ours = torch.autograd.grad(total, [hidden, *layer.parameters()])
-    each = [
-        torch.autograd.grad(
-            smoothed_cross_entropy(hidden[n : n + 1], layer, target[n : n + 1], 0.1)[0],
-            [hidden, *layer.parameters()],
-        )
-        for n in range(N)
-    ]
-    for number, grad in enumerate(ours):
-        expected = sum(w * grads[number] for w, grads in zip(weight, each, strict=True))
-        torch.testing.assert_close(grad, expected)
-
-
 def test_a_table_worked_out_by_hand():
     """Scores 0, 0, ln 2 are probabilities 1/4, 1/4, 1/2."""
     layer = torch.nn.Linear(1, 3)

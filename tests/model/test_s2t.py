@@ -79,25 +79,6 @@ def test_example_audio_defaults_to_one_example_a_recording(tmp_path):
     assert float(model(**batch)[0]) == pytest.approx(float(model(**rows)[0]), rel=1e-5)
 
 
-def test_task_weights_scale_the_attention_loss_of_their_task(tmp_path):
-    plain = build(tmp_path, {"ctc_weight": 0.0, "lsm_weight": 0.0})
-    weighted = build(
-        tmp_path, {"ctc_weight": 0.0, "lsm_weight": 0.0, "task_weights": {"pr": 3.0}}
-    )
-    weighted.load_state_dict(plain.state_dict())
-    batch, _ = make_batches()
-    loss, stats, _ = plain(**batch)
-    more, _, _ = weighted(**batch)
-    # 3 of the 8 examples are pr: two more times their share of the mean
-    expected = float(loss) + 2 * float(stats["loss_pr"]) * 3 / 8
-    assert float(more) == pytest.approx(expected, rel=1e-5)
-
-
-def test_unknown_task_in_task_weights_is_named(tmp_path):
-    with pytest.raises(ValueError, match="'tts'"):
-        build(tmp_path, {"task_weights": {"tts": 1.0}})
-
-
 def test_guide_is_small_on_the_diagonal_and_large_off_it(tmp_path):
     model = build(tmp_path, {"ctc_weight": 0.3, "guided_attention_weight": 1.0})
     frames, place = 24, torch.tensor([[0.25, 0.75]])
@@ -115,10 +96,10 @@ def test_guide_is_small_on_the_diagonal_and_large_off_it(tmp_path):
     assert values[1].tolist() == [pytest.approx(expected, abs=1e-6)]
 
 
-def test_guide_counts_the_text_of_every_example_once(tmp_path):
+def test_guide_counts_the_text_of_every_example_once(tmp_path, monkeypatch):
     """All attention wrong: the penalty is the number of text tokens, about 1 each."""
-    conf = {"ctc_weight": 0.3, "guided_attention_weight": 1.0}
-    model = build(tmp_path, conf | {"guided_attention_width": 1e-6})
+    monkeypatch.setattr("powsm.model.s2t.GUIDE_WIDTH", 1e-6)
+    model = build(tmp_path, {"ctc_weight": 0.3, "guided_attention_weight": 1.0})
     batch, _ = make_batches()
     model.train()
     _, stats, _ = model(**batch)

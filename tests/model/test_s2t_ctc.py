@@ -123,7 +123,6 @@ def make_batches(samples=(9000, 16000, 12000), tasks=(4, 1, 3), without_text=())
     return ours, {k: v.clone() for k, v in rows.items()}
 
 
-@pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize(
     "samples", [(9000, 16000, 12000), (320_000, 320_000, 320_000)], ids=["cut", "20s"]
 )
@@ -136,9 +135,9 @@ def make_batches(samples=(9000, 16000, 12000), tasks=(4, 1, 3), without_text=())
     ],
     ids=["published", "last head", "phones"],
 )
-def test_loss_and_gradients_equal_stock(model_conf, samples, share):
+def test_loss_and_gradients_equal_stock(model_conf, samples):
     ours, rows = make_batches(samples)
-    model = build(model_conf=model_conf | {"share_features": share})
+    model = build(model_conf=model_conf)
     stock = build("espnet_ctc", model_conf=model_conf)
     assert type(model) is PowsmCtcModel and type(stock) is ESPnetS2TCTCModel
     stock.load_state_dict(model.state_dict())  # the same names, every one

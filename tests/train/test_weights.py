@@ -36,7 +36,6 @@ CHANGES = {
         "ctc_weight": 0.3,
         "lsm_weight": 0.1,
         "guided_attention_weight": 2.0,
-        "task_weights": {"g2p": 0.5, "pr": 3.0},
     },
     "keep_nbest_models": 1,
 }

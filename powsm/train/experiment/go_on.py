@@ -25,11 +25,7 @@ log = logging.getLogger(__name__)
 
 # settings that a training which goes on may have otherwise than the one before; how far
 # it goes and what is logged may change in every experiment
-MAY_CHANGE = (
-    "model_conf.ctc_weight",
-    "model_conf.ctc_weight_range",
-    "model_conf.task_weights",
-)
+MAY_CHANGE = ("model_conf.ctc_weight", "model_conf.ctc_weight_range")
 
 
 class GoOnError(PowsmError):
