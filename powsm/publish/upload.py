@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-from powsm.hub import HubError, upload_model
+from powsm.hub import upload_model
 from powsm.model.find import find_model
 from powsm.model.weights import load_model
-
-
-class UploadError(HubError):
-    """An upload that did not happen; the message says what to do."""
 
 
 def upload(folder: Path, repo: str, *, private: bool = False) -> str:
@@ -26,10 +22,7 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
 
     Raises:
         CheckpointError: the folder is no whole model.
-        UploadError: the Hub refuses, or cannot be reached.
+        HubError: the Hub refuses, or cannot be reached.
     """
     load_model(find_model(folder))
-    try:
-        return upload_model(folder, repo, private=private)
-    except HubError as err:
-        raise UploadError(str(err)) from err
+    return upload_model(folder, repo, private=private)

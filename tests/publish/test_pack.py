@@ -22,6 +22,7 @@ from published_model import files_of, make_published
 from tiny_model import make_experiment, make_tokens
 
 from powsm.decode.recogniser import Recogniser
+from powsm.hub import HubError
 from powsm.model.find import CheckpointError, find_model
 from powsm.model.weights import read_weights
 from powsm.publish import pack as publish
@@ -410,7 +411,7 @@ def test_upload_brings_every_byte(client, packed, caplog):
 
 def test_upload_again_sends_nothing_large_again(client, packed):
     client.fail("POST .*/commit/", status=500, times=9)
-    with pytest.raises(upload.UploadError, match="answered 500; try again later"):
+    with pytest.raises(HubError, match="answered 500; try again later"):
         upload.upload(packed.folder, "user/tiny_powsm")
     client.faults.clear()
     n_sent = client.count("PUT /lfs/")
@@ -432,7 +433,7 @@ def test_refusal_says_what_to_do_and_no_token(
 ):
     caplog.set_level("DEBUG")
     client.fail("POST /api/repos/create", status=status, times=9)
-    with pytest.raises(upload.UploadError, match=message) as caught:
+    with pytest.raises(HubError, match=message) as caught:
         upload.upload(packed.folder, "user/tiny_powsm")
     everything = str(caught.getrepr()) + caplog.text + "".join(capfd.readouterr())
     assert TOKEN not in everything.replace(f"TOKEN = {TOKEN!r}", "")
@@ -440,13 +441,13 @@ def test_refusal_says_what_to_do_and_no_token(
 
 def test_wrong_token_is_refused(client, packed, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_anothertoken")
-    with pytest.raises(upload.UploadError, match="answered 401; set HF_TOKEN"):
+    with pytest.raises(HubError, match="answered 401; set HF_TOKEN"):
         upload.upload(packed.folder, "user/tiny_powsm")
 
 
 def test_hub_that_is_down(client, packed):
     client.stop()
-    with pytest.raises(upload.UploadError, match="connection to .* failed.*stage 15"):
+    with pytest.raises(HubError, match="connection to .* failed.*stage 15"):
         upload.upload(packed.folder, "user/tiny_powsm")
 
 

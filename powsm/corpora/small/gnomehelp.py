@@ -11,7 +11,7 @@ import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -64,36 +64,46 @@ def select(root: Path, seed: int) -> Selection:
         FileNotFoundError: a language has no pages below the folder.
     """
     selection = Selection(splits={"train": []})
-    english: set[str] = set()
-    for folder, (code, lang, script) in LANGUAGES.items():
-        texts, left_out = choose_texts(
-            root / PAGES / folder, script, english, (MIN_WORDS, MAX_WORDS)
-        )
-        if not english:
-            english = {text_key(text) for text in texts}
+    chosen = texts_by_language(root, LANGUAGES, (MIN_WORDS, MAX_WORDS))
+    for code, lang, texts, left_out in chosen:
         selection.left_out[lang] = left_out
         progress = tqdm(texts, desc=f"gnomehelp {lang}", disable=None)
         selection.splits["train"] += [make_clip(t, code, lang, seed) for t in progress]
     return selection
 
 
+def texts_by_language(
+    root: Path, languages: Mapping[str, tuple[str, str, str]], n_words: tuple[int, int]
+) -> Iterator[tuple[str, str, list[str], Counter[str]]]:
+    """ISO 639-1, ISO 639-3 and `choose_texts` of each language, English first."""
+    english: set[str] = set()
+    for folder, (code, lang, script) in languages.items():
+        sentences = read_sentences(root / PAGES / folder)
+        texts, left_out = choose_texts(sentences, script, n_words, english)
+        english = english or {text_key(text) for text in texts}
+        yield code, lang, texts, left_out
+
+
 def choose_texts(
-    folder: Path, script: str, english: set[str], n_words: tuple[int, int]
+    sentences: Iterable[str],
+    script: str,
+    n_words: tuple[int, int],
+    english: Container[str] = (),
 ) -> tuple[list[str], Counter[str]]:
     """Sentences of a language that can be spoken as they are written, each once.
 
     Args:
-        folder: pages of the language.
+        sentences: of the language.
         script: of its letters, as Unicode names begin.
-        english: keys of the English sentences: those are not translated.
         n_words: fewest and most words of a sentence.
+        english: keys of the English sentences: those are not translated.
 
     Returns:
-        The sentences in order of the pages, and why others were left out.
+        The sentences in their order, and why others were left out.
     """
     texts: dict[str, str] = {}
     left_out: Counter[str] = Counter()
-    for text in read_sentences(folder):
+    for text in sentences:
         key = text_key(text)
         reason = text_fault(text, script)
         if not reason and (key in english or key in texts):

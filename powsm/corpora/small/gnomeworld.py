@@ -17,7 +17,6 @@ from scipy.signal import lfilter
 from tqdm import tqdm
 
 from powsm.corpora.small import gnomehelp
-from powsm.corpora.small.text_faults import text_key
 from powsm.corpora.small.write_shar import Clip, Selection
 
 PACKAGES = gnomehelp.PACKAGES
@@ -74,13 +73,8 @@ def select(root: Path, seed: int) -> Selection:
         FileNotFoundError: a language has no pages below the folder.
     """
     selection = Selection(splits={"train": []})
-    english: set[str] = set()
-    for folder, (code, lang, script) in LANGUAGES.items():
-        texts, left_out = gnomehelp.choose_texts(
-            root / gnomehelp.PAGES / folder, script, english, (MIN_WORDS, MAX_WORDS)
-        )
-        if not english:
-            english = {text_key(text) for text in texts}
+    chosen = gnomehelp.texts_by_language(root, LANGUAGES, (MIN_WORDS, MAX_WORDS))
+    for code, lang, texts, left_out in chosen:
         clips, left = share(texts, code, lang, seed, MINUTES)
         selection.splits["train"] += clips
         selection.left_out[lang] = left_out + left

@@ -5,12 +5,11 @@ in languages that `gnomeworld` lacks are spoken as its sentences are, up to twel
 minutes each: what is in a picture, so words that no manual has. All is for training.
 """
 
-from collections import Counter
 from pathlib import Path
 
 from powsm.corpora.small import tuxpaint
+from powsm.corpora.small.gnomehelp import choose_texts
 from powsm.corpora.small.gnomeworld import share
-from powsm.corpora.small.text_faults import text_fault, text_key
 from powsm.corpora.small.write_shar import Selection
 
 PACKAGES = tuxpaint.PACKAGES
@@ -60,19 +59,9 @@ def select(root: Path, seed: int) -> Selection:
     captions = [tuxpaint.read_captions(file) for file in files]
     selection = Selection(splits={"train": []})
     for code, (lang, script) in LANGUAGES.items():
-        left_out = selection.left_out.setdefault(lang, Counter())
-        texts: dict[str, str] = {}
-        for text in (by_lang.get(code, "") for by_lang in captions):
-            reason = text_fault(text, script)
-            if not reason and len(text.split()) > MAX_WORDS:
-                reason = "length"
-            if not reason and text_key(text) in texts:
-                reason = "copy"
-            if reason:
-                left_out[reason] += 1
-            else:
-                texts[text_key(text)] = text
-        clips, left = share(list(texts.values()), code, lang, seed, MINUTES)
+        written = (by_lang.get(code, "") for by_lang in captions)
+        texts, left_out = choose_texts(written, script, (1, MAX_WORDS))
+        clips, left = share(texts, code, lang, seed, MINUTES)
         selection.splits["train"] += clips
-        left_out += left
+        selection.left_out[lang] = left_out + left
     return selection

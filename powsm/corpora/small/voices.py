@@ -24,7 +24,6 @@ from tqdm import tqdm
 from powsm.audio import SAMPLE_RATE
 from powsm.corpora.small import espeak, gnomehelp
 from powsm.corpora.small.gnomeworld import LANGUAGES, MAX_WORDS, MIN_WORDS, disturb
-from powsm.corpora.small.text_faults import text_key
 from powsm.corpora.small.write_shar import Clip, Selection, read_recording
 from powsm.errors import PowsmError
 
@@ -90,15 +89,11 @@ def select(root: Path, seed: int) -> Selection:
     """
     check_installed()
     selection = Selection(splits={"train": []})
-    english: set[str] = set()
+    folders = {voice.folder: LANGUAGES[voice.folder] for voice in VOICES}
+    chosen = gnomehelp.texts_by_language(root, folders, (MIN_WORDS, MAX_WORDS))
+    by_folder = dict(zip(folders, chosen, strict=True))
     for number, voice in enumerate(VOICES):
-        texts, left_out = gnomehelp.choose_texts(
-            root / gnomehelp.PAGES / voice.folder,
-            LANGUAGES[voice.folder][2],
-            set() if voice.folder == "C" else english,
-            (MIN_WORDS, MAX_WORDS),
-        )
-        english = english or {text_key(text) for text in texts}
+        _, _, texts, left_out = by_folder[voice.folder]
         draw = np.random.default_rng([seed, number])
         texts = [texts[i] for i in draw.permutation(len(texts))]
         clips, left = share(voice, texts, draw)

@@ -41,11 +41,11 @@ def draw(sets: Mapping[str, SetStats], paper: str) -> dict[str, bytes]:
         }
 
 
-def _figure(width: float, height: float):
+def _figure(height: float):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -88,7 +88,7 @@ def plot_hours(sets: Mapping[str, SetStats]) -> bytes:
     """Hours of each language, a mark for train, dev and test."""
     total = pooled(list(sets.values()))
     langs = sorted(total.langs, key=lambda lang: total.langs[lang].n_samples)
-    figure, axes = _figure(_WIDTH, 1.5 + 0.24 * len(langs))
+    figure, axes = _figure(1.5 + 0.24 * len(langs))
     for kind, stats in _by_kind(sets).items():
         places = [place for place, lang in enumerate(langs) if lang in stats.langs]
         hours = [hours_of(stats.langs[langs[place]].n_samples) for place in places]
@@ -108,7 +108,7 @@ def plot_hours(sets: Mapping[str, SetStats]) -> bytes:
 
 def _plot_histograms(histograms: Mapping[str, Histogram], unit: str) -> bytes:
     """A line a kind of set, as shares; the axis ends where hardly anything is left."""
-    figure, axes = _figure(_WIDTH, 3.2)
+    figure, axes = _figure(3.2)
     longest = max(histogram.quantile(0.999) for histogram in histograms.values())
     for kind, histogram in histograms.items():
         share = 100 * histogram.bins / max(int(histogram.bins.sum()), 1)
@@ -150,7 +150,7 @@ def plot_rates_by_language(sets: Mapping[str, SetStats]) -> bytes:
     """Quartiles of the phone rate of each language."""
     rates = {k: v.rate for k, v in pooled(list(sets.values())).langs.items()}
     langs = sorted(rates, key=lambda lang: (rates[lang].quantile(0.5), lang))
-    figure, axes = _figure(_WIDTH, 1.1 + 0.24 * len(langs))
+    figure, axes = _figure(1.1 + 0.24 * len(langs))
     for place, lang in enumerate(langs):
         low, median, high = (rates[lang].quantile(q) for q in (0.25, 0.5, 0.75))
         colour = _COLOURS["train"]
@@ -167,7 +167,7 @@ def plot_drops(sets: Mapping[str, SetStats]) -> bytes:
     kinds = _by_kind(sets)
     total = pooled(list(sets.values())).filtered.dropped
     reasons = [reason for reason, _ in reversed(ranked(total))]
-    figure, axes = _figure(_WIDTH, 1.3 + 0.35 * max(len(reasons), 1))
+    figure, axes = _figure(1.3 + 0.35 * max(len(reasons), 1))
     left = dict.fromkeys(reasons, 0)
     for kind, stats in kinds.items():
         counts = [stats.filtered.dropped[reason] for reason in reasons]
