@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from espnet2.train.preprocessor import S2TCTCPreprocessor
+from powsm_command import POWSM, run_verb
 from tiny_model import CTC_SETTINGS, make_args, make_corpus
 
 from powsm.decode.recogniser import Recogniser
@@ -36,15 +37,10 @@ def command(corpus: Path, exp: Path, *options: str, **changes) -> list[str]:
     exp.mkdir(parents=True, exist_ok=True)
     (exp / "train.yaml").write_text(yaml.safe_dump(CTC_SETTINGS | changes))
     return [
-        *("-m", "powsm.cli.main", "train", "--config", str(exp / "train.yaml")),
+        *("train", "--config", str(exp / "train.yaml")),
         *("--dump", str(corpus / "dump"), "--token_dir", str(corpus / "tokens")),
         *("--exp", str(exp), *options),
     ]
-
-
-def run(*command: str) -> None:
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -54,7 +50,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory):
     exp = tmp_path_factory.mktemp("exp")
-    run(*command(corpus, exp))
+    run_verb(*command(corpus, exp))
     return exp
 
 
@@ -81,23 +77,29 @@ def test_kill_in_mid_epoch_and_resume_gives_the_same_weights(
 ):
     args = command(corpus, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*POWSM, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while newest_checkpoint(tmp_path) is None and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert newest_checkpoint(tmp_path) is not None
-    run(*args)
+    run_verb(*args)
     resumed, expected = (weights(x / "2epoch.pth") for x in (tmp_path, finished))
     for key, value in expected.items():
         assert torch.equal(resumed[key], value), key
 
 
 def test_two_ranks_train_to_the_weights_of_one(corpus, finished, tmp_path):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run(*torchrun, *command(corpus, tmp_path))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "powsm.cli.main", *command(corpus, tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     together, alone = (weights(x / "2epoch.pth") for x in (tmp_path, finished))
     for key, value in alone.items():
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)
@@ -113,7 +115,7 @@ def test_two_ranks_train_to_the_weights_of_one(corpus, finished, tmp_path):
 def test_levers_train_together_and_stock_refuses_heads_of_phones(corpus, tmp_path):
     switches = {"consistency_weight": 0.2, "interctc_vocab": "phones"}
     masks = {"apply_time_warp": False, "time_mask_width_ratio_range": [0.0, 0.1]}
-    run(
+    run_verb(
         *command(
             *(corpus, tmp_path),
             model_conf=CTC_SETTINGS["model_conf"] | switches,
@@ -150,7 +152,7 @@ def test_stock_loop_trains_it(corpus, tmp_path):
     }
     args = command(corpus, tmp_path)
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
-    run(*args)
+    run_verb(*args)
     stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert stored["model"] == "espnet_ctc"
     assert weights(tmp_path / "valid.total_count.ave.pth")["embed.weight"].size(1) == 8
