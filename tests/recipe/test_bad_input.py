@@ -551,7 +551,7 @@ def test_bad_audio_of_a_test_set_stops_stage_12_when_the_rest_is_decoded(spoiled
     (hyp,) = (root / "exp").glob("*/test_asterisk/pr_ctc/hyp.jsonl")
     rows = [json.loads(line) for line in hyp.read_text().splitlines()]
     assert ["error" in row for row in rows] == [False, True]
-    again = script(*decode(root, root / "exp"), "--skip_bad_audio")
+    again = call(*decode(root, root / "exp"), "--skip_bad_audio")
     assert again.status == 0
 
 

@@ -21,6 +21,7 @@ from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.tasks.s2t import S2TTask
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from powsm_command import POWSM, run_verb
 from tiny_model import SETTINGS, make_args, make_corpus, make_tokens
 
 from powsm.decode.profile import SearchOptions
@@ -336,12 +337,12 @@ def test_a_finished_run_is_not_trained_again(corpus, finished):
 
 
 def command(corpus: Path, exp: Path, **changes) -> list[str]:
-    """`powsm train` as stage 11 calls it, for Python or torchrun."""
+    """`powsm train` as stage 11 calls it, without the program."""
     exp.mkdir(parents=True, exist_ok=True)
     config = exp / "train.yaml"
     config.write_text(yaml.safe_dump(SETTINGS | changes))
     return [
-        *("-m", "powsm.cli.main", "train", "--config", str(config)),
+        *("train", "--config", str(config)),
         *("--dump", str(corpus / "dump"), "--token_dir", str(corpus / "tokens")),
         *("--exp", str(exp)),
     ]
@@ -353,34 +354,54 @@ def test_kill_in_mid_epoch_and_resume_gives_the_same_weights(
     """SIGKILL after the checkpoint at update 2 or 4: in the middle of an epoch."""
     args = command(corpus, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*POWSM, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while newest_checkpoint(tmp_path) is None and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert newest_checkpoint(tmp_path) is not None
-    subprocess.run([sys.executable, *args], check=True, capture_output=True)
+    run_verb(*args)
     assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
 
 
-def run_two_ranks(corpus: Path, exp: Path) -> None:
+def begin_from_update_4(earlier: Path, exp: Path) -> None:
+    """As an experiment is left behind that was killed there."""
+    (exp / "checkpoints").mkdir(parents=True)
+    shutil.copy(earlier / "checkpoints/step000000004.ckpt", exp / "checkpoints")
+    for name in ("history.jsonl", "1epoch.pth"):
+        shutil.copy(earlier / name, exp)
+
+
+# what a rank runs: a training for each command
+TRAININGS = """
+import json, sys
+from powsm.cli.main import main
+from powsm.train import run
+
+for command in json.loads(sys.argv[1]):
+    main(command)
+    run.meet = lambda **options: None  # they have, and the keys of their store are used
+"""
+
+
+@pytest.fixture(scope="module")
+def two_ranks(corpus, finished, tmp_path_factory):
+    """The same experiment trained by two ranks: `whole`, and `later` from update 4."""
+    root = tmp_path_factory.mktemp("two_ranks")
+    begin_from_update_4(finished, root / "later")
+    (root / "trainings.py").write_text(TRAININGS)
+    commands = [command(corpus, root / name) for name in ("whole", "later")]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc_per_node", "2", str(root / "trainings.py")]
     done = subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", *command(corpus, exp)],
+        [*torchrun, json.dumps(commands)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.fixture(scope="module")
-def two_ranks(corpus, tmp_path_factory):
-    """The same experiment trained by two ranks."""
-    exp = tmp_path_factory.mktemp("two_ranks")
-    run_two_ranks(corpus, exp)
-    return exp
+    return root
 
 
 def assert_close(one: Path, other: Path) -> None:
@@ -396,11 +417,11 @@ def assert_close(one: Path, other: Path) -> None:
 
 
 def test_two_ranks_train_to_the_weights_of_one(finished, two_ranks):
-    assert_close(two_ranks / "2epoch.pth", finished / "2epoch.pth")
+    assert_close(two_ranks / "whole/2epoch.pth", finished / "2epoch.pth")
     # and validate on the same utterances, each counted once
     alone, together = (
         [json.loads(line) for line in (exp / "history.jsonl").read_text().splitlines()]
-        for exp in (finished, two_ranks)
+        for exp in (finished, two_ranks / "whole")
     )
     for one, two in zip(alone, together, strict=True):
         for key in ("loss", "loss_ctc", "loss_pr", "per_ctc", "pfer_ctc"):
@@ -412,15 +433,14 @@ def test_other_number_of_ranks_goes_on_where_the_epoch_was(
     corpus, finished, two_ranks, tmp_path, ranks
 ):
     """From update 4 of 6, in the middle of the second epoch."""
-    earlier = two_ranks if ranks == 1 else finished
-    (tmp_path / "checkpoints").mkdir()
-    shutil.copy(earlier / "checkpoints/step000000004.ckpt", tmp_path / "checkpoints")
-    for name in ("history.jsonl", "1epoch.pth"):
-        shutil.copy(earlier / name, tmp_path)
-    run(corpus, tmp_path) if ranks == 1 else run_two_ranks(corpus, tmp_path)
-    history = [json.loads(x) for x in (tmp_path / "history.jsonl").open()]
+    exp = two_ranks / "later"
+    if ranks == 1:
+        exp = tmp_path / "later"
+        begin_from_update_4(two_ranks / "whole", exp)
+        run(corpus, exp)
+    history = [json.loads(x) for x in (exp / "history.jsonl").open()]
     assert [(r["epoch"], r["updates"]) for r in history] == [(1, 3), (2, 6)]
-    assert_close(tmp_path / "2epoch.pth", finished / "2epoch.pth")
+    assert_close(exp / "2epoch.pth", finished / "2epoch.pth")
 
 
 def test_ranks_that_find_different_checkpoints_are_refused(corpus, finished, tmp_path):
@@ -434,7 +454,7 @@ def test_ranks_that_find_different_checkpoints_are_refused(corpus, finished, tmp
         "from powsm.cli.main import main\n"
         "main()\n"
     )
-    _, _, *arguments = command(corpus, exp, max_epoch=3)
+    arguments = command(corpus, exp, max_epoch=3)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*torchrun, "--nproc_per_node", "2", str(program), *arguments],
@@ -449,10 +469,11 @@ def test_ranks_that_find_different_checkpoints_are_refused(corpus, finished, tmp
 
 def test_settings_with_faults_are_all_named_and_nothing_is_trained(corpus, tmp_path):
     args = command(corpus, tmp_path, max_epcoh=3, encoder_conf={"num_block": 2})
-    done = subprocess.run([sys.executable, *args], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "unknown key 'max_epcoh'; did you mean 'max_epoch'?" in done.stderr
-    assert "encoder_conf.num_block" in done.stderr and "num_blocks" in done.stderr
+    with pytest.raises(SystemExit) as refused:
+        run_verb(*args)
+    assert "unknown key 'max_epcoh'; did you mean 'max_epoch'?" in refused.value.code
+    assert "encoder_conf.num_block" in refused.value.code
+    assert "num_blocks" in refused.value.code
     assert not list(tmp_path.glob("*.pth"))
 
 
@@ -611,12 +632,12 @@ def test_kill_while_a_checkpoint_is_written_loses_nothing(corpus, finished, tmp_
         "runpy.run_module('powsm.cli.main', run_name='__main__', alter_sys=True)\n"
     )
     done = subprocess.run(
-        [sys.executable, str(program), *args[2:]], capture_output=True, text=True
+        [sys.executable, str(program), *args], capture_output=True, text=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert newest_checkpoint(tmp_path).name == "step000000002.ckpt"
     assert list((tmp_path / "checkpoints").glob(".step*"))  # half of one
-    subprocess.run([sys.executable, *args], check=True, capture_output=True)
+    run_verb(*args)
     assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
     assert not list((tmp_path / "checkpoints").glob(".step*"))
 
