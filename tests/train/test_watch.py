@@ -159,30 +159,19 @@ def test_signal_ends_a_wait_for_data(corpus, tmp_path, monkeypatch):
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-STALL = """
-import sys, time
-from types import SimpleNamespace
-from powsm.train.checkpoints import StoppedBySignal
-from powsm.train.progress import Watchdog
-from powsm.train.lit import LitPowsm
-dog = Watchdog(stall_s=0.3)
-dog.setup(SimpleNamespace(global_rank=int(sys.argv[1])), None, "fit")
-def wait_for_the_disk():
-    time.sleep(1.5)
-for _ in range(5):
-    time.sleep(0.1)
-    dog._beat()
-print("so far all moves", file=sys.stderr, flush=True)
-wait_for_the_disk()
-dog.teardown(None, None, "fit")
-"""
+def test_stalled_rank_prints_its_stack_with_rank_and_host(capfd):
+    def wait_for_the_disk():
+        time.sleep(1.5)
 
-
-def test_stalled_rank_prints_its_stack_with_rank_and_host():
-    done = subprocess.run(
-        [sys.executable, "-c", STALL, "3"], capture_output=True, text=True, check=True
-    )
-    before, _, after = done.stderr.partition("so far all moves\n")
+    dog = Watchdog(stall_s=0.3)
+    dog.setup(SimpleNamespace(global_rank=3), None, "fit")
+    for _ in range(5):
+        time.sleep(0.1)
+        dog._beat()
+    before = capfd.readouterr().err
+    wait_for_the_disk()
+    dog.teardown(None, None, "fit")
+    after = capfd.readouterr().err
     assert "nothing moved" not in before
     assert after.startswith(f"rank 3 on host {os.uname().nodename}: nothing moved for")
     assert "in wait_for_the_disk" in after
