@@ -1,5 +1,6 @@
 """A batch that does not fit: halves that add up to the same step, or a clear error."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from dump_builder import make_dump
-from tiny_model import SETTINGS, make_args, make_tokens
+from tiny_model import make_args, make_tokens
 
 from powsm.model.s2t import PowsmModel
 from powsm.train import memory
@@ -229,57 +229,80 @@ def test_single_recording_that_does_not_fit_is_named(corpus, tmp_path, monkeypat
 
 
 AUTO = {"batch_seconds": "auto", "update_seconds": 6}
-FORWARD = "raise torch.OutOfMemoryError('injected')"
-BACKWARD = """weight = next(self.encoder.parameters())
-        def fail(grad):
-            handle.remove()
-            raise torch.OutOfMemoryError('injected')
-        handle = weight.register_hook(fail)"""
-
-
 # the two batches of 3 s that an update of the other settings has
 PLANNED = {"batch_conf": AUTO | {"update_batches": 2}}
 
+# where the second of two ranks runs out of memory, and the settings of its training
+FAULTS = {
+    "forward": ("forward", CHANGES),
+    "backward": ("backward", CHANGES),
+    "planned": ("forward", CHANGES | PLANNED),
+}
 
-@pytest.mark.parametrize(
-    ("fault", "changes"),
-    [(FORWARD, {}), (BACKWARD, {}), (FORWARD, PLANNED)],
-    ids=["forward", "backward", "planned"],
-)
-def test_one_of_two_ranks_runs_out_of_memory(
-    corpus, expected, tmp_path, fault, changes
-):
-    """Ranks still exchange gradients, and end with the weights of one rank alone."""
-    program = tmp_path / "limited.py"
-    program.write_text(
-        "import os, sys, torch\n"
-        "from powsm.model.s2t import PowsmModel\n"
-        "forward = PowsmModel.forward\n"
-        "def limited(self, speech, *args, **kwargs):\n"
-        "    if self.training and len(speech) > 1 and os.environ['RANK'] == '1':\n"
-        f"        {fault}\n"
-        "    return forward(self, speech, *args, **kwargs)\n"
-        "PowsmModel.forward = limited\n"
-        "from powsm.cli.main import main\n"
-        "main()\n"
-    )
-    config = tmp_path / "train.yaml"
-    config.write_text(yaml.safe_dump(SETTINGS | CHANGES | changes))
+# what a rank runs: a training for each of FAULTS, with what it logs
+PROGRAM = """
+import json, logging, os, sys, torch
+from pathlib import Path
+from tiny_model import make_args
+from powsm.model.s2t import PowsmModel
+from powsm.train import run
+
+root, out, rank = Path(sys.argv[1]), Path(sys.argv[2]), os.environ["RANK"]
+folders = {"train_folder": root / "dump/train", "valid_folder": root / "dump/dev"}
+forward = PowsmModel.forward
+
+def fail_going_back(weight):
+    def fail(grad):
+        handle.remove()
+        raise torch.OutOfMemoryError("injected")
+    handle = weight.register_hook(fail)
+
+def limited(self, speech, *args, **kwargs):
+    if self.training and len(speech) > 1 and rank == "1":
+        if where == "forward":
+            raise torch.OutOfMemoryError("injected")
+        fail_going_back(next(self.encoder.parameters()))
+    return forward(self, speech, *args, **kwargs)
+
+PowsmModel.forward = limited
+for name, (where, changes) in json.loads(sys.argv[3]).items():
+    exp = out / name
+    (exp / rank).mkdir(parents=True)
+    logged = logging.FileHandler(exp / f"log.{rank}")
+    logging.getLogger().addHandler(logged)
+    run.train(make_args(root / "tokens", exp / rank, **changes), exp=exp, **folders)
+    run.meet = lambda **options: None  # they have, and the keys of their store are used
+    logging.getLogger().removeHandler(logged)
+"""
+
+
+@pytest.fixture(scope="module")
+def two_ranks(corpus, tmp_path_factory):
+    """An experiment for each of FAULTS, of which the second of two ranks has one."""
+    out = tmp_path_factory.mktemp("two_ranks")
+    (out / "limited.py").write_text(PROGRAM)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", str(program), "train", "--config", str(config)),
-            *("--dump", str(corpus / "dump"), "--exp", str(tmp_path / "exp")),
-            *("--token_dir", str(corpus / "tokens")),
+            *("--nproc_per_node", "2", str(out / "limited.py")),
+            *(str(corpus), str(out), json.dumps(FAULTS)),
         ],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_one_of_two_ranks_runs_out_of_memory(two_ranks, expected, name):
+    """Ranks still exchange gradients, and end with the weights of one rank alone."""
+    logged = "".join(p.read_text() for p in (two_ranks / name).glob("log.*"))
     # a rank that finds its parts at the start never runs out of memory again
-    assert ("taken in 2 parts" in done.stderr) == (not changes)
-    found = torch.load(tmp_path / "exp/1epoch.pth", weights_only=True)
+    assert ("taken in 2 parts" in logged) == (name != "planned")
+    found = torch.load(two_ranks / name / "1epoch.pth", weights_only=True)
     assert_close(found, expected)
 
 
