@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from dump_builder import make_dump
-from powsm_command import POWSM
+from powsm_command import POWSM, run_verb
 from tiny_model import SETTINGS, make_tokens
 
 from powsm.train.progress import Bar, Clock
@@ -85,7 +85,7 @@ def test_line_gives_the_mean_over_the_examples_since_the_last(caplog):
     assert "update 4/4: loss=5.000 loss_att=1.500 grad_norm=5.000," in second
 
 
-def test_bar_appears_on_a_terminal_and_nowhere_else(tmp_path):
+def test_bar_appears_on_a_terminal_and_nowhere_else(tmp_path, capfd):
     make_dump(tmp_path / "dump/train", [0.6, 0.8, 1.0, 0.7, 0.9, 1.1], seed=1)
     make_dump(tmp_path / "dump/dev", [0.6], seed=2)
     make_tokens(tmp_path / "dump/train", tmp_path / "tokens")
@@ -94,18 +94,19 @@ def test_bar_appears_on_a_terminal_and_nowhere_else(tmp_path):
         yaml.safe_dump(SETTINGS | {"max_epoch": 1, "num_iters_per_epoch": 4})
     )
 
-    def shown(exp, **where):
-        command = [
-            *(*POWSM, "train", "--config", str(config)),
+    def command(exp):
+        return [
+            *("train", "--config", str(config)),
             *("--dump", str(tmp_path / "dump"), "--exp", str(tmp_path / exp)),
             *("--token_dir", str(tmp_path / "tokens")),
         ]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, **where)
 
     master, slave = pty.openpty()
     rows_and_columns = struct.pack("HHHH", 40, 200, 0, 0)
     fcntl.ioctl(slave, termios.TIOCSWINSZ, rows_and_columns)
-    process = shown("watched", stdout=slave)
+    process = subprocess.Popen(
+        [*POWSM, *command("watched")], stdout=slave, stderr=subprocess.PIPE
+    )
     os.close(slave)
     seen = b""
     while True:
@@ -122,7 +123,7 @@ def test_bar_appears_on_a_terminal_and_nowhere_else(tmp_path):
         rb"examples/s=\d+\.\d, audio=[\d.e-]+ h/s, left=\d+:\d\d:\d\d", seen
     )
 
-    process = shown("piped", stdout=subprocess.PIPE)
-    out, err = process.communicate()
-    assert process.returncode == 0
-    assert b"examples/s=" not in out + err and b"%|" not in out + err
+    run_verb(*command("file"))  # where pytest collects what is printed
+    out, err = capfd.readouterr()
+    assert "examples/s=" not in out + err and "%|" not in out + err
+    assert (tmp_path / "file/1epoch.pth").exists()
