@@ -2,13 +2,12 @@
 
 import csv
 import io
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from dump_builder import make_dump
-from powsm_command import POWSM, run_verb
+from powsm_command import run_verb
 from tiny_model import SETTINGS, make_tokens
 
 from powsm.cli import ablate
@@ -172,8 +171,16 @@ def test_teacher_that_is_missing_is_told_before_anything_is_trained(tmp_path):
 
 
 def test_one_command_trains_decodes_and_scores_and_then_reuses(
-    plan_file, tmp_path, monkeypatch
+    plan_file, tmp_path, monkeypatch, caplog
 ):
+    """The reference by processes, as users have it, what follows in this one."""
+    start = ablate.run_verb
+
+    def run_or_start(*words):
+        is_reference = words[words.index("--exp") + 1] == out / "all_tasks"
+        (start if is_reference else run_verb)(*words)
+
+    monkeypatch.setattr(ablate, "run_verb", run_or_start)
     for name, seed in (("train", 1), ("dev", 2), ("test", 3)):
         folder = make_dump(tmp_path / "dump" / name, [0.6, 0.8, 1.0, 0.7], seed=seed)
         (folder / "normaliser.json").write_text(
@@ -197,12 +204,7 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
     (out / "CTC_0").mkdir(parents=True)
     (out / "CTC_0/variant.yaml").write_text("seed: 7\n")
 
-    done = subprocess.run(
-        [*POWSM, "ablate", *command],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_verb("ablate", *command)
     rows = list(csv.DictReader((out / "ablation.csv").open()))
     shown = {(r["variant"], r["profile"], r["task"]) for r in rows}
     assert shown == {
@@ -218,9 +220,9 @@ def test_one_command_trains_decodes_and_scores_and_then_reuses(
     assert compared == {"CTC 0", "all, then 0.5"}
     # three updates an epoch: the one that goes on has those of the first in it
     assert {r["updates"] for r in rows if "then" in r["variant"]} == {"6"}
-    assert "goes on from epoch 1" in done.stderr
+    assert "goes on from epoch 1" in caplog.text
     reason = f"ten minutes: of 10min data, and {tmp_path}/dump/train is all"
-    assert reason in done.stderr
+    assert reason in caplog.text
     assert f"Not in these tables: {reason}." in (out / "ablation.md").read_text()
 
     # the second time nothing is trained, and another setting is refused
