@@ -10,7 +10,9 @@ import argparse
 import itertools
 import logging
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from powsm.files.whole import read_json
 
 if TYPE_CHECKING:
     from powsm.decode.profile import Profile
+    from powsm.decode.recogniser import Recogniser
     from powsm.model.find import ModelFiles
 
 log = logging.getLogger(__name__)
@@ -39,8 +42,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     refuse_one_name(options.profiles)
-    import torch
-
     from powsm.decode.profile import Profile
     from powsm.files.whole import naming
     from powsm.model.find import find_model
@@ -51,6 +52,8 @@ def run(options: argparse.Namespace) -> None:
     model = find_model(options.model or options.exp, options.model_file)
     log.info("%s", model.describe())
     if world_size > 1:
+        import torch
+
         # a rank waits for the slowest, which may have hours of audio more
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
     with naming(options.exp):
@@ -61,22 +64,16 @@ def run(options: argparse.Namespace) -> None:
 
 def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> None:
     """Decode this rank's or job's share of what is not current, and merge."""
-    import torch
-
-    from powsm.decode.batch import items
-    from powsm.decode.dump_set import decode_set, merge
-    from powsm.decode.recogniser import Recogniser
-    from powsm.files.current import is_current, write_record
+    from powsm.files.current import is_current
     from powsm.files.whole import sha256_file
     from powsm.score.decoded import DONE_FILE, decoded_folder
 
-    rank, world_size = ranks
-    recogniser = None
     weights_hash = sha256_file(model.weights_file)
-    if rank == 0:
+    if ranks[0] == 0:
         keep_policies(model, options.exp)
         for name in options.sets:
             warn_of_other_normaliser(model, options.dump / name)
+    recogniser = cache(partial(load, model, options.device))
     for profile, name in itertools.product(profiles, options.sets):
         folder = options.dump / name
         made_from = {
@@ -86,30 +83,50 @@ def decode(options, profiles: list["Profile"], model: "ModelFiles", ranks) -> No
         }
         for task in profile.tasks:
             out = decoded_folder(options.exp, profile.name, name, profile.tag(task))
-            done = out / DONE_FILE
-            if is_current(done, "decoded", made_from):
+            if is_current(out / DONE_FILE, "decoded", made_from):
                 log.info("%s is current", out)
                 continue
-            if not items(folder, task):
-                log.info("%s: no %s example, nothing to decode", folder, task)
-                continue
-            if not options.merge:
-                if recogniser is None:
-                    recogniser = Recogniser.load(model, device(options.device))
-                share, n_shares = options.shards or ranks
-                own = {"rank": share, "world_size": n_shares}
-                decode_set(recogniser, profile, task, folder, out, **own)
-            if options.shards:
-                continue  # merged once all have ended
-            if world_size > 1:
-                torch.distributed.barrier()
-            if rank == 0:
-                hyp = merge(
-                    folder, task, out, profile=profile, weights=weights_hash[:12]
-                )
-                write_record(done, "decoded", made_from, [hyp])
-            if world_size > 1:
-                torch.distributed.barrier()
+            what = (profile, task, folder, out)
+            decode_task(options, recogniser, what, made_from, ranks)
+
+
+def load(model: "ModelFiles", wanted: str | None) -> "Recogniser":
+    from powsm.decode.recogniser import Recogniser
+
+    return Recogniser.load(model, device(wanted))
+
+
+def decode_task(options, recogniser: Callable, what, made_from: dict, ranks) -> None:
+    """Decode and merge a task of a set; PyTorch is loaded here, if anything is."""
+    from powsm.model.light import import_espnet
+
+    import_espnet()
+    import torch
+
+    from powsm.decode.batch import items
+    from powsm.decode.dump_set import decode_set, merge
+    from powsm.files.current import write_record
+    from powsm.score.decoded import DONE_FILE
+
+    profile, task, folder, out = what
+    rank, world_size = ranks
+    if not items(folder, task):
+        log.info("%s: no %s example, nothing to decode", folder, task)
+        return
+    if not options.merge:
+        share, n_shares = options.shards or ranks
+        own = {"rank": share, "world_size": n_shares}
+        decode_set(recogniser(), profile, task, folder, out, **own)
+    if options.shards:
+        return  # merged once all have ended
+    if world_size > 1:
+        torch.distributed.barrier()
+    if rank == 0:
+        weights = made_from["weights"][:12]
+        hyp = merge(folder, task, out, profile=profile, weights=weights)
+        write_record(out / DONE_FILE, "decoded", made_from, [hyp])
+    if world_size > 1:
+        torch.distributed.barrier()
 
 
 def keep_policies(model: "ModelFiles", exp: Path) -> None:
