@@ -14,9 +14,11 @@ env:  ## make or update .venv
 mini: env  ## train, decode and score on a small real corpus: half an hour on two cores
 	egs2/mini_ipapack/s2t1/run_ctc.sh --align true
 
-# three processes for two cores: now and then a test waits, for Slurm above all
+# Three processes for two cores: now and then a test waits, for Slurm above all. Modules
+# are compiled once, not by each of the hundreds of processes that tests start.
 test: env  ## run the tests
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
+		$(PYTHON) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: env  ## check style and shell scripts
 	.venv/bin/ruff check .
