@@ -80,12 +80,15 @@ def test_training_step_equals_stock(load, tmp_path, sizes):
     assert loss < 1e-4 and grad < 1e-3
 
 
-def test_decoding_equals_stock():
-    command = [sys.executable, str(BENCH / "decode.py"), "--n_utts", "2"]
-    command += ["--beams", "1", "--n_tokens", "4", "--mean_s", "1"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    (line,) = result.stdout.splitlines()
+def test_decoding_equals_stock(load, monkeypatch, capsys):
+    bench = load("decode")
+    options = ["--n_utts", "2", "--beams", "1", "--n_tokens", "4", "--mean_s", "1"]
+    config = BENCH.parents[1] / "conf/train_mini.yaml"
+    monkeypatch.setattr(sys, "argv", ["decode.py", *options, "--config", str(config)])
+    for module, name in ((bench.logging, "disable"), (bench.torch, "set_num_threads")):
+        monkeypatch.setattr(module, name, lambda _: None)  # of the whole process
+    assert bench.main() is None
+    (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["identical"] == 1.0
 
 
