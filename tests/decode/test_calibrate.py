@@ -44,9 +44,7 @@ def test_phones_keep_their_order_and_a_length_with_any_timing(gaps, values, fram
     assert all(a[1] <= b[0] + 1e-9 for a, b in zip(found[:-1], found[1:], strict=True))
 
 
-@pytest.mark.parametrize(
-    "timing", [OTHER, replace(USUAL, share=0.2, before_s=-0.03), USUAL]
-)
+@pytest.mark.parametrize("timing", [OTHER, replace(USUAL, share=0.2), USUAL])
 def test_the_timing_of_a_model_is_found_by_labels(timing):
     recordings = [labelled(timing, seed) for seed in range(4)]
     tried = []

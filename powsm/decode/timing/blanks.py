@@ -18,8 +18,7 @@ class Timing:
     Attributes:
         share: of blanks that are no pause, what belongs to the phone before them.
         earlier_s: and by how much the boundary lies before that place.
-        before_s, after_s: blank that a phone takes at a pause or an edge; below 0, it
-            begins after the first frame that says it.
+        before_s, after_s: blank that a phone takes at a pause or an edge.
     """
 
     share: float = 0.5
@@ -33,7 +32,7 @@ USUAL = Timing()
 LIMITS = {
     "share": (0.0, 1.0),
     "earlier_s": (-0.02, 0.04),
-    "before_s": (-0.12, 0.08),
+    "before_s": (0.0, 0.08),
     "after_s": (0.0, 0.08),
 }
 _SHORTEST = 0.5  # frames of a phone, whatever its model was calibrated to
@@ -61,21 +60,16 @@ def intervals(
     """
     if not spans:
         return []
-    before, after = max(0.0, timing.before_s) / frame_s, timing.after_s / frame_s
+    before, after = timing.before_s / frame_s, timing.after_s / frame_s
     starts, ends = [max(0, spans[0][0] - before)], []
-    edges = [0]  # phones that begin at one
     for number, is_pause in enumerate(pauses):
         end, (start, last) = spans[number][1], spans[number + 1]
         if is_pause:
             ends.append(end + after)
             starts.append(start - before)
-            edges.append(number + 1)
         else:
             boundary = end + timing.share * (start - end) - timing.earlier_s / frame_s
             ends.append(min(max(boundary, starts[-1] + _SHORTEST), last))
             starts.append(ends[-1])
     ends.append(min(n_frames, spans[-1][1] + after))
-    for number in edges if timing.before_s < 0 else ():
-        later = starts[number] - timing.before_s / frame_s
-        starts[number] = min(later, ends[number] - _SHORTEST)
     return list(zip(starts, ends, strict=True))
