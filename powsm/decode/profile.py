@@ -60,12 +60,12 @@ class SearchOptions:
         least = {"beam_size": 1, "nbest": 1, "ctc_length_bound": 0,
                  "repetition_guard": 0}  # fmt: skip
         checks = [
+            *((k, f"{n} or more", lambda x, n=n: n <= x < math.inf)
+              for k, n in least.items()),
             ("ctc_weight", "0 to 1", lambda x: 0 <= x <= 1),
             ("penalty", "a number", math.isfinite),
             ("maxlenratio", _RATIO, _is_ratio),
             ("minlenratio", _RATIO, _is_ratio),
-            *((k, f"{n} or more", lambda x, n=n: n <= x < math.inf)
-              for k, n in least.items()),
         ]  # fmt: skip
         faults = [
             f"{name} is {value}; expected {expected}"
