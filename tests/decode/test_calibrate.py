@@ -229,6 +229,8 @@ def test_verb_refuses_what_it_cannot_use(exp, labels, tmp_path):
         run_verb("calibrate", "--model", exp, labels / "r00.wav")
     with pytest.raises(SystemExit, match=r"r00.TextGrid: no tier words; found phones"):
         run_verb("calibrate", "--model", exp, labels, "--tier", "words")
+    with pytest.raises(SystemExit, match="nowhere: no such recording or folder"):
+        run_verb("calibrate", "--model", exp, labels, tmp_path / "nowhere")
     for path in labels.glob("*.TextGrid"):
         path.unlink()
     with pytest.raises(SystemExit, match=r"r00.wav: no .TextGrid or .textgrid or .eaf"):

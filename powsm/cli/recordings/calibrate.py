@@ -85,6 +85,8 @@ def _labels(
 
     labels, without = [], []
     for path in paths:
+        if not path.exists():
+            raise PowsmError(f"{printable(path)}: no such recording or folder")
         files = [path.with_suffix(ending) for ending in TIER_ENDINGS]
         file = next((file for file in files if file.is_file()), None)
         if file is None:
