@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 
 BENCH = Path(__file__).parents[1] / "scripts/bench/align_human.py"
 GRID = """File type = "ooTextFile"
@@ -40,22 +41,62 @@ def write_grid(path, *intervals):
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def test_beginnings_of_labels_are_those_of_their_first_phone(bench, tmp_path):
+STARTS = {"p": 0.11, "a": 0.28, "i": 0.5, "t": 0.7}
+
+
+def model_that_finds(starts):
+    def align_phones(speech, phones):
+        return [SimpleNamespace(start=starts[p]) for p in phones]
+
+    return SimpleNamespace(ipa=tuple, align_phones=align_phones, min_samples=1)
+
+
+@pytest.fixture
+def wav(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(16_000, 0.01), 16_000)
+    return tmp_path / "a.wav"
+
+
+def test_beginnings_of_labels_are_those_of_their_first_phone(bench, wav):
     write_grid(
-        tmp_path / "a.TextGrid",
+        wav.with_suffix(".TextGrid"),
         *((0, 0.1, ""), (0.1, 0.3, "p"), (0.3, 0.6, "ai"), (0.6, 0.7, "")),
         (0.7, 1, "t"),
     )
-    starts = {"p": 0.11, "a": 0.28, "i": 0.5, "t": 0.7}
-    model = SimpleNamespace(
-        ipa=tuple,
-        align=lambda audio, phones: [SimpleNamespace(start=starts[p]) for p in phones],
-    )
-    found, true, inner = bench["beginnings"](
-        model, tmp_path / "a.wav", tmp_path / "a.TextGrid", ("phone", "phones")
-    )
+    ((audio, labels),) = bench["find_pairs"](wav.parent)
+    (piece,) = bench["read_pieces"](labels, ("phone", "phones"))
+    found, true, inner = bench["beginnings"](model_that_finds(STARTS), audio, piece)
     assert (found, true) == ([0.11, 0.28, 0.7], [0.1, 0.3, 0.7])
     assert inner == [False, True, False]  # silence before p and t
+
+
+def test_a_stop_of_timit_begins_with_its_closure(bench, wav):
+    rows = "0 1600 h#\n1600 3200 tcl\n3200 3360 t\n3360 6400 iy\n6400 8000 kcl\n"
+    (wav.parent / "a.PHN").write_text(rows + "8000 16000 h#\n")
+    ((audio, labels),) = bench["find_pairs"](wav.parent)
+    (piece,) = bench["read_pieces"](labels, ())
+    assert piece.labels == [(0.1, 0.21, "t"), (0.21, 0.4, "i")]  # kcl has no release
+    found, true, inner = bench["beginnings"](model_that_finds(STARTS), audio, piece)
+    assert (true, inner) == ([0.1, 0.21], [False, True])
+    assert found == [0.7, 0.5]
+
+
+def test_utterances_of_buckeye_are_aligned_one_by_one(bench, wav):
+    lines = ["0.1 121 SIL", "0.3 122 p", "0.5 122 iy", "0.6 122 IVER", "0.9 122 t"]
+    (wav.parent / "a.phones").write_text("\n".join(["a", "#", *lines]) + "\n")
+    ((audio, labels),) = bench["find_pairs"](wav.parent)
+    first, second = bench["read_pieces"](labels, ())
+    assert first.labels == [(0.1, 0.3, "p"), (0.3, 0.5, "i")]
+    assert (second.begin_s, second.end_s) == (0.6, 0.9)
+    found, true, _ = bench["beginnings"](model_that_finds(STARTS), audio, second)
+    assert (found, true) == ([0.6 + STARTS["t"]], [0.6])
+
+
+def test_labels_that_are_none_are_named(bench, wav):
+    (wav.parent / "a.PHN").write_text("0 1600 h#\n1600 x tcl\n")
+    ((_, labels),) = bench["find_pairs"](wav.parent)
+    with pytest.raises(ValueError, match=r"a.PHN:2: found '1600 x tcl', expected"):
+        bench["read_pieces"](labels, ())
 
 
 def test_summary_counts_distances_and_keeps_the_sign_of_the_bias(bench):

@@ -2,6 +2,7 @@
 
 evaluation  the published evaluation sets
 ipapack     shar folders from the Hugging Face hub, complete or with one line that ...
+labelled    phones with the times that people set: TextGrid, EAF, .PHN, .phones
 shar        stream `Utterance`s from lhotse Shar: cuts, and the headers of the ...
 small       the corpora that install from Debian packages
 sources     speech of your own as a corpus: folders, tables, manifests

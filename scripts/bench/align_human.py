@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Boundary error of forced alignment against boundaries that people set.
 
-Reads a folder of recordings with a TextGrid or EAF of the same name beside each, as
-VoxAngeles is when its archives are unpacked (`for z in *.zip; do unzip -q "$z"; done`),
-aligns the phones of a tier, and compares where they begin. Prints one JSON line:
+Reads a folder of recordings with a file of labels beside each: a TextGrid or EAF of the
+same name, as VoxAngeles is when its archives are unpacked (`for z in *.zip; do unzip -q
+"$z"; done`), TIMIT's .PHN, or Buckeye's .phones, whose utterances are aligned one by
+one. Aligns the phones, and compares where they begin; a stop of TIMIT begins with its
+closure. Prints one JSON line:
 
   all, inner, first     beginnings of phones: each, after another phone, after silence
     median_ms, mean_ms, p90_ms   distance from the beginning that a person set
     within_10ms, within_20ms, within_40ms   share of beginnings, in percent
     bias_ms             median of the signed error; above 0: found too late
   r_value               of all at 20 ms; 1 is all found (Rasanen et al., 2009)
-  recordings, aligned, left_out   how many, and why others were not
+  recordings, aligned, left_out   how many pieces, and why others were not
 
 MFA's authors state a mean of 15 ms on other data.
 """
@@ -19,16 +21,19 @@ import argparse
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import powsm
-from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_first
+from powsm.corpora.evaluation.kaldi_folder import CorpusError
+from powsm.corpora.labelled import LABEL_ENDINGS, Piece, labels_beside, read_pieces
+from powsm.corpora.tiers import TierError
 from powsm.decode.align import AlignError
 from powsm.decode.recordings.model import Model
+from powsm.decode.recordings.samples import speech_of
+from powsm.decode.recordings.stretches import between
 from powsm.errors import PowsmError
 
 WITHIN_MS = (10, 20, 40)
@@ -46,28 +51,35 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     model = powsm.load(args.model, device=args.device)
-    pairs = find_pairs(args.folder)
+    n_pieces = 0
     errors_ms: list[float] = []
     is_inner: list[bool] = []
     left_out: Counter[str] = Counter()
-    for audio, labels in tqdm(pairs, disable=None):
+    for audio, labels in tqdm(find_pairs(args.folder), disable=None):
         try:
-            found, true, inner = beginnings(model, audio, labels, args.tier)
-        except TierError:
+            pieces = read_pieces(labels, args.tier)
+        except (TierError, CorpusError):
             left_out["labels"] += 1
-        except AlignError as err:
-            left_out["phone_without_token" if "no token" in str(err) else "align"] += 1
-        except PowsmError:
-            left_out["no_ipa"] += 1
-        else:
-            errors_ms += [1000 * (f - t) for f, t in zip(found, true, strict=True)]
-            is_inner += inner
+            n_pieces += 1
+            continue
+        n_pieces += len(pieces)
+        for piece in pieces:
+            try:
+                found, true, inner = beginnings(model, audio, piece)
+            except AlignError as err:
+                is_token = "no token" in str(err)
+                left_out["phone_without_token" if is_token else "align"] += 1
+            except PowsmError:
+                left_out["no_ipa"] += 1
+            else:
+                errors_ms += [1000 * (f - t) for f, t in zip(found, true, strict=True)]
+                is_inner += inner
     error, inner = np.array(errors_ms), np.array(is_inner, bool)
     result = {
         "bench": "align_human",
         "model": str(args.model),
-        "recordings": len(pairs),
-        "aligned": len(pairs) - left_out.total(),
+        "recordings": n_pieces,
+        "aligned": n_pieces - left_out.total(),
         "left_out": dict(left_out),
         "all": summary(error),
         "inner": summary(error[inner]),
@@ -79,36 +91,35 @@ def main() -> None:
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Recordings and their labels, in order; files that begin with a dot are none."""
-    labels = {
-        path.with_suffix(""): path
+    recordings = [
+        path
         for path in sorted(folder.rglob("*"))
-        if path.suffix in TIER_ENDINGS and not path.name.startswith(".")
-    }
-    pairs = [
-        (audio, labels[audio.with_suffix("")])
-        for audio in sorted(folder.rglob("*"))
-        if audio.suffix.lower() in (".wav", ".flac") and audio.with_suffix("") in labels
+        if path.suffix.lower() in (".wav", ".flac") and not path.name.startswith(".")
     ]
+    pairs = [(audio, labels_beside(audio)) for audio in recordings]
+    pairs = [(audio, labels) for audio, labels in pairs if labels is not None]
     if not pairs:
         raise SystemExit(
-            f"{folder}: no recording with a {' or '.join(TIER_ENDINGS)} of its name"
+            f"{folder}: no recording with a {' or '.join(LABEL_ENDINGS)} of its name"
         )
     return pairs
 
 
 def beginnings(
-    model: Model, audio: Path, labels: Path, tiers: Sequence[str]
+    model: Model, audio: Path, piece: Piece
 ) -> tuple[list[float], list[float], list[bool]]:
     """Where phones begin, found and true, in seconds, and which follow another phone.
 
     A label that is two phones to the model, such as a diphthong, gives the first one.
     """
-    stretches = read_first(labels, tiers)
+    stretches = piece.labels
     phones_of = [model.ipa(stretch.label) for stretch in stretches]
-    segments = model.align(audio, [p for phones in phones_of for p in phones])
+    said = [p for phones in phones_of for p in phones]
+    speech = speech_of(audio, min_samples=model.min_samples)
+    segments = model.align_phones(between(speech, piece.begin_s, piece.end_s), said)
     found, at = [], 0
     for phones in phones_of:
-        found.append(segments[at].start)
+        found.append(piece.begin_s + segments[at].start)
         at += len(phones)
     ends = [None, *(stretch.end_s for stretch in stretches)]
     true = [stretch.start_s for stretch in stretches]

@@ -39,11 +39,12 @@ from tqdm import tqdm
 
 import powsm
 from powsm.corpora.evaluation.kaldi_folder import CorpusError, parse_json
-from powsm.corpora.tiers import read_first
+from powsm.corpora.labelled import Piece, read_pieces
 from powsm.decode.align_files import Segment
 from powsm.decode.batch import items, read_speech
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.samples import speech_of
+from powsm.decode.recordings.stretches import between
 from powsm.errors import PowsmError
 from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts
@@ -316,11 +317,20 @@ def phones_of_set(model: Model, folder: Path) -> Iterator[tuple[Callable, list[s
         return
     for audio, labels in find_pairs(folder):
         try:
-            stretches = read_first(labels, ["phones", "phone"])
-            phones = [p for stretch in stretches for p in model.ipa(stretch.label)]
+            pieces = read_pieces(labels, ["phones", "phone"])
         except PowsmError:
-            phones = []
-        yield (lambda a=audio: speech_of(a, min_samples=model.min_samples)), phones
+            pieces = [Piece([])]
+        for piece in pieces:
+            try:
+                phones = [p for label in piece.labels for p in model.ipa(label.label)]
+            except PowsmError:
+                phones = []
+            yield (lambda a=audio, p=piece: speech_of_piece(model, a, p)), phones
+
+
+def speech_of_piece(model: Model, audio: Path, piece: Piece):
+    speech = speech_of(audio, min_samples=model.min_samples)
+    return between(speech, piece.begin_s, piece.end_s)
 
 
 def similar_phones(model: Model) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from powsm_command import run_verb
 from tiny_model import CTC_SETTINGS, make_experiment, make_tokens
 
 import powsm
+from powsm.cli.recordings.calibrate import _found, _labels
 from powsm.decode.align import align
 from powsm.decode.align_files import Segment, textgrid
 from powsm.decode.timing.blanks import LIMITS, USUAL, Timing, intervals
@@ -222,6 +223,21 @@ def test_weights_that_changed_are_aligned_as_usual(exp, labels, caplog, capsys):
     assert "boundaries  usual" in capsys.readouterr().out
     assert powsm.load(exp).recogniser.timing == USUAL
     assert "run `powsm calibrate` again" in caplog.text
+
+
+def test_labels_of_buckeye_are_pieces_of_a_recording(exp, tmp_path):
+    lines = ["0.1 121 SIL", "0.3 122 p", "0.5 122 iy", "0.6 122 IVER", "0.9 122 t"]
+    (tmp_path / "s.phones").write_text("\n".join(["s", "#", *lines]) + "\n")
+    speech = 0.1 * np.random.default_rng(0).normal(size=16_000)
+    soundfile.write(tmp_path / "s.wav", speech, 16_000)
+    first, second = _labels([tmp_path / "s.wav"], ["phones"])
+    found = _found(powsm.load(exp), *second)
+    assert found.begins == {0: 0.0} and found.ends == {0: pytest.approx(0.3)}
+    assert len(found.speech) == 4800 and len(found.places) == 1
+    assert _found(powsm.load(exp), *first).begins == {
+        0: 0.0,
+        1: pytest.approx(0.2),
+    }
 
 
 def test_verb_refuses_what_it_cannot_use(exp, labels, tmp_path):

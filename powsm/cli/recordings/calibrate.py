@@ -4,12 +4,12 @@
     powsm calibrate --model exp/x --tier phonemes -- labelled/*.wav
 
 Beside each recording lies a NAME.TextGrid or NAME.eaf whose tier has the phones in IPA,
-with the times that people set. How long before or after its frames a model's phones
-begin is a property of the model; a hundred labelled boundaries show it. It is chosen on
-half of the recordings and measured on the other, and the other way round, then on all,
-and stored as boundaries.json beside the model's configuration: `powsm align`,
-`transcribe` and `align-set` read it, `powsm pack` packs it. Where it is no better than
-the usual values, those are stored.
+with the times that people set, or labels of TIMIT (.PHN) or Buckeye (.phones). How long
+before or after its frames a model's phones begin is a property of the model; a hundred
+labelled boundaries show it. It is chosen on half of the recordings and measured on the
+other, and the other way round, then on all, and stored as boundaries.json beside the
+model's configuration: `powsm align`, `transcribe` and `align-set` read it, `powsm pack`
+packs it. Where it is no better than the usual values, those are stored.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from powsm.errors import PowsmError
 if TYPE_CHECKING:
     import numpy as np
 
-    from powsm.corpora.evaluation.textgrid import Interval
+    from powsm.corpora.labelled import Piece
     from powsm.decode.recordings.model import Model
     from powsm.decode.timing.blanks import Timing
     from powsm.decode.timing.calibrate import Labelled
@@ -77,27 +77,23 @@ def run(options: argparse.Namespace) -> None:
     _store(model, timing, before, after, options.paths, n_boundaries)
 
 
-def _labels(
-    paths: Sequence[Path], tiers: Sequence[str]
-) -> "list[tuple[Path, list[Interval]]]":
+def _labels(paths: Sequence[Path], tiers: Sequence[str]) -> "list[tuple[Path, Piece]]":
     """Recordings with their labels, spread over all of them if there are too many."""
-    from powsm.corpora.tiers import TIER_ENDINGS, read_first
+    from powsm.corpora.labelled import LABEL_ENDINGS, labels_beside, read_pieces
 
     labels, without = [], []
     for path in paths:
         if not path.exists():
             raise PowsmError(f"{printable(path)}: no such recording or folder")
-        files = [path.with_suffix(ending) for ending in TIER_ENDINGS]
-        file = next((file for file in files if file.is_file()), None)
-        if file is None:
+        if (file := labels_beside(path)) is None:
             without.append(path)
-        elif stretches := read_first(file, tiers):
-            labels.append((path, stretches))
+        elif pieces := [piece for piece in read_pieces(file, tiers) if piece.labels]:
+            labels += [(path, piece) for piece in pieces]
         else:
             log.warning("%s: nothing is labelled", printable(file))
     if not labels:
         raise PowsmError(
-            f"{printable(paths[0])}: no {' or '.join(TIER_ENDINGS)} of its name with "
+            f"{printable(paths[0])}: no {' or '.join(LABEL_ENDINGS)} of its name with "
             "labels, nor of another recording's"
         )
     if without:
@@ -105,14 +101,14 @@ def _labels(
             "%d recordings without labels, such as %s",
             *(len(without), printable(without[0])),
         )
-    every = math.ceil(sum(len(stretches) for _, stretches in labels) / _MOST)
+    every = math.ceil(sum(len(piece.labels) for _, piece in labels) / _MOST)
     if every > 1:
         log.info("%d phones are enough: one recording in %d is read", _MOST, every)
     return labels[::every]
 
 
 def _labelled(
-    model: "Model", labels: "Sequence[tuple[Path, list[Interval]]]"
+    model: "Model", labels: "Sequence[tuple[Path, Piece]]"
 ) -> "list[Labelled]":
     """Recordings with the frames of their phones; others are logged by their kind."""
     from tqdm import tqdm
@@ -122,9 +118,9 @@ def _labelled(
     recordings: list[Labelled] = []
     faults: dict[str, list[str]] = {}
     bar = {"desc": "align", "unit": "file", "disable": is_quiet()}
-    for path, stretches in tqdm(labels, **bar):
+    for path, piece in tqdm(labels, **bar):
         try:
-            recordings.append(_found(model, path, stretches))
+            recordings.append(_found(model, path, piece))
         except PowsmError as err:
             kind = "cannot be aligned" if isinstance(err, AlignError) else "are no good"
             faults.setdefault(kind, []).append(f"{printable(path)}: {err}")
@@ -133,25 +129,27 @@ def _labelled(
     return recordings
 
 
-def _found(model: "Model", path: Path, stretches: "Sequence[Interval]") -> "Labelled":
+def _found(model: "Model", path: Path, piece: "Piece") -> "Labelled":
     from powsm.decode.align import forced_frames
     from powsm.decode.recordings.samples import speech_of
+    from powsm.decode.recordings.stretches import between
     from powsm.decode.timing.calibrate import Labelled
 
-    phones_of = [model.ipa(stretch.label) for stretch in stretches]
+    phones_of = [model.ipa(stretch.label) for stretch in piece.labels]
     speech = speech_of(path, channel="mix", name="-", min_samples=model.min_samples)
+    speech = between(speech, piece.begin_s, piece.end_s)
     speech = speech[0 : len(speech)]  # which every timing that is tried looks at
     phones = [phone for phones in phones_of for phone in phones]
     places, n_frames, n_lacking = forced_frames(model.recogniser, speech, phones)
     begins: dict[int, float] = {}
     ends: dict[int, float] = {}
     at = 0
-    following = [*(stretch.start_s for stretch in stretches[1:]), math.inf]
-    for phones, stretch, next_s in zip(phones_of, stretches, following, strict=True):
-        begins[at] = stretch.start_s
+    following = [*(stretch.start_s for stretch in piece.labels[1:]), math.inf]
+    for phones, stretch, next_s in zip(phones_of, piece.labels, following, strict=True):
+        begins[at] = stretch.start_s - piece.begin_s
         at += len(phones)
         if next_s - stretch.end_s > _TOUCH_S:
-            ends[at - 1] = stretch.end_s
+            ends[at - 1] = stretch.end_s - piece.begin_s
     return Labelled(places, n_frames, speech, begins, ends, n_lacking)
 
 

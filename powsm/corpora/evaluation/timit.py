@@ -49,7 +49,7 @@ def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
         if audio is None:
             left_out.add("no_audio", key)
             continue
-        symbols = _symbols(path)
+        symbols = [symbol for _, _, symbol in read_labels(path)]
         words = _beside(path, ".TXT", ".txt")
         yield Segment(
             key=key,
@@ -63,17 +63,19 @@ def _segments(source: Path, left_out: LeftOut) -> Iterator[Segment]:
         )
 
 
-def _symbols(path: Path) -> list[str]:
-    """The third column of a label file: start, end, symbol."""
-    symbols = []
+def read_labels(path: Path) -> list[tuple[int, int, str]]:
+    """Start, end, both in samples, and symbol of each line of a label file."""
+    labels = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = line.split()
-        if fields and len(fields) != 3:
+        if not fields:
+            continue
+        if len(fields) != 3 or not (fields[0].isdecimal() and fields[1].isdecimal()):
             raise CorpusError(
                 f"{path}:{number}: found {line[:40]!r}, expected start, end and symbol"
             )
-        symbols += fields[2:]
-    return symbols
+        labels.append((int(fields[0]), int(fields[1]), fields[2]))
+    return labels
 
 
 def _beside(path: Path, *suffixes: str) -> Path | None:
