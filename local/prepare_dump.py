@@ -7,6 +7,7 @@ from pathlib import Path
 
 from powsm.cli.options import add_limits, limits_of, number, sets_of, whole
 from powsm.cli.run import run_command
+from powsm.files.current import warn_of_former
 from powsm.files.whole import naming
 from powsm.phones import normaliser as ipa
 from powsm.phones import orthography
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     )
     sets = sets_of(args, "text.ipa")
     if not args.sets:
-        _warn_of_former_sets(args.dump, sets)
+        warn_of_former(args.dump, DONE_FILE, sets, "not in --data now")
     if "train" in sets:  # before a set is written
         check_languages(args.data / "train", settings.limits)
     for dset in sets:
@@ -65,17 +66,6 @@ def run(args: argparse.Namespace) -> None:
         if outcome.unknown.symbols:
             rate, top = outcome.unknown.rate, outcome.unknown.top(5)
             log.info("%s: %.3f %% unknown IPA: %s", dset, 100 * rate, top)
-
-
-def _warn_of_former_sets(dump: Path, sets: list[str]) -> None:
-    """Say which sets of this stage have nothing that they would be made of now."""
-    former = [record.parent for record in sorted(dump.glob(f"*/{DONE_FILE}"))]
-    if former := [str(folder) for folder in former if folder.name not in sets]:
-        log.warning(
-            "%s: of an earlier run, not in --data now; the stages that follow take it "
-            "all the same: remove what is not wanted",
-            " ".join(former),
-        )
 
 
 if __name__ == "__main__":

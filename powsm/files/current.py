@@ -7,12 +7,15 @@ make a corpus be read again: who changes what a stage writes raises its version 
 """
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from powsm.files.whole import sha256_file, write_whole
+
+log = logging.getLogger(__name__)
 
 # What each stage writes; a higher number makes everything of that stage anew.
 VERSIONS = {
@@ -31,6 +34,22 @@ VERSIONS = {
     "stage 10": 1,  # statistics
     "stage 11": 1,  # a training
 }
+
+
+def warn_of_former(folder: Path, record: str, names: Collection[str], why: str) -> None:
+    """Log the sets of a folder that an earlier run made, and this one does not.
+
+    Args:
+        record: the file that the stage leaves in a set.
+        names: of the sets that it makes now.
+    """
+    sets = [path.parent for path in sorted(folder.glob(f"*/{record}"))]
+    if former := [str(path) for path in sets if path.name not in names]:
+        log.warning(
+            "%s: of an earlier run, %s; the stages that follow take it all the same: "
+            "remove what is not wanted",
+            *(" ".join(former), why),
+        )
 
 
 def contents(files: Iterable[Path]) -> dict[str, str]:

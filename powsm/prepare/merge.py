@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from powsm.audio import SAMPLE_RATE
 from powsm.corpora.shar import Shard, ShardError, is_imported_human
 from powsm.corpora.table import set_name
-from powsm.files.current import is_current, write_record
+from powsm.files.current import is_current, warn_of_former, write_record
 from powsm.files.datadir import (
     CLEAN_LABELS,
     KALDI_SPEAKERS,
@@ -136,19 +136,8 @@ def _merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummar
         if summary.unpacked_bytes:
             log.info("%s: unpacked %s bytes", name, f"{summary.unpacked_bytes:,}")
         summaries[name] = summary
-    _warn_of_former_sets(data, summaries.keys())
+    warn_of_former(data, SUMMARY, summaries, "no shard is of it now")
     return summaries
-
-
-def _warn_of_former_sets(data: Path, names: Collection[str]) -> None:
-    """Say which sets no shard is of now, as after corpora were left out."""
-    former = [record.parent for record in sorted(data.glob(f"*/{SUMMARY}"))]
-    if former := [str(folder) for folder in former if folder.name not in names]:
-        log.warning(
-            "%s: of an earlier run, no shard is of it now; the stages that follow take "
-            "it all the same: remove what is not wanted",
-            " ".join(former),
-        )
 
 
 def _record(
