@@ -20,7 +20,10 @@ from powsm.decode.dump_set import decode_set, merge
 from powsm.decode.longform import LongFormError
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.timing.blanks import Timing
+from powsm.decode.timing.stored import digest, write_timing
 from powsm.files.datadir import read_scp
+from powsm.model.find import find_model
 
 #       0      1      2      3  4      5      6  7  8      9
 PATH = [BLANK, START, BLANK, P, BLANK, BLANK, A, A, BLANK, T]
@@ -202,6 +205,26 @@ def test_verb_aligns_what_was_decoded_once(decoded, caplog):
         run_verb("align-set", *arguments)
     assert "align is current" in caplog.text
     assert (out / "align/phones.ctm").stat().st_mtime_ns == before
+
+
+def test_verb_aligns_again_by_the_timing_of_a_calibration(decoded, caplog):
+    exp, dump, _ = decoded
+    arguments = ["--exp", exp, "--dump", dump, "--sets", "test", "--ref"]
+    run_verb("align-set", *arguments)
+    out = exp / "align/test/phones.ctm"
+    usual = out.read_text()
+    weights = digest(find_model(exp).weights_file)
+    timing = Timing(share=1.0, earlier_s=0.0, before_s=0.0, after_s=0.0)
+    path = write_timing(exp / "config.yaml", timing, [weights], {})
+    run_verb("align-set", *arguments)
+    calibrated = out.read_text()
+    assert calibrated != usual
+    path.unlink()
+    run_verb("align-set", *arguments)
+    assert out.read_text() == usual
+    with caplog.at_level("INFO"):
+        run_verb("align-set", *arguments)
+    assert "align/test is current" in caplog.text
 
 
 def test_verb_leaves_out_tasks_that_a_set_does_not_have(decoded, caplog):
