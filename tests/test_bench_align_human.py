@@ -92,6 +92,30 @@ def test_utterances_of_buckeye_are_aligned_one_by_one(bench, wav):
     assert (found, true) == ([0.6 + STARTS["t"]], [0.6])
 
 
+def test_silences_of_aligners_are_no_phones(bench, wav):
+    rows = ((0, 0.1, "sil"), (0.1, 0.3, "p"), (0.3, 0.6, "a"), (0.6, 1, "SPN"))
+    write_grid(wav.with_suffix(".TextGrid"), *rows)
+    (piece,) = bench["read_pieces"](wav.with_suffix(".TextGrid"), ["phones"])
+    assert [label.label for label in piece.labels] == ["p", "a"]
+
+
+def test_labels_are_of_the_recording_of_their_name_alone(bench, wav):
+    (wav.parent / "a.PHN").write_text("0 1600 iy\n")
+    for name in ("a.v2.wav", "b.wav", "a.WAV.wav", ".a.wav"):
+        (wav.parent / name).write_bytes(wav.read_bytes())
+    # a.WAV.wav is a.wav in another form, and counts once
+    assert len(bench["find_pairs"](wav.parent)) == 1
+    beside = bench["labels_beside"]
+    assert beside(wav.parent / "a.WAV.wav") == wav.parent / "a.PHN"
+    assert beside(wav.parent / "a.v2.wav") is None
+
+
+def test_symbols_that_are_none_are_named(bench, wav):
+    (wav.parent / "a.PHN").write_text("0 1600 qq\n")
+    with pytest.raises(ValueError, match=r"a.PHN: .*qq"):
+        bench["read_pieces"](wav.parent / "a.PHN", ())
+
+
 def test_labels_that_are_none_are_named(bench, wav):
     (wav.parent / "a.PHN").write_text("0 1600 h#\n1600 x tcl\n")
     ((_, labels),) = bench["find_pairs"](wav.parent)

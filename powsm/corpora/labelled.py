@@ -9,12 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from powsm.audio import SAMPLE_RATE
+from powsm.audio_files import printable
 from powsm.corpora.evaluation import buckeye, timit
 from powsm.corpora.evaluation.textgrid import Interval
-from powsm.corpora.tiers import TIER_ENDINGS, read_first
-from powsm.phones.alphabets import to_ipa
+from powsm.corpora.tiers import TIER_ENDINGS, TierError, read_first
+from powsm.phones.alphabets import AlphabetError, to_ipa
 
 LABEL_ENDINGS = (*TIER_ENDINGS, ".PHN", ".phn", ".phones")
+_SILENT = {"sil", "sp", "spn"}  # of aligners; they are no phones s, i and l
 _CLOSED = {  # what a closure of TIMIT is the beginning of
     **{f"{stop}cl": (stop,) for stop in "bgpk"},
     "dcl": ("d", "jh"),
@@ -38,11 +40,19 @@ class Piece:
 
 def labels_beside(audio: Path) -> Path | None:
     """The file that labels a recording: `SA1.PHN` of `SA1.WAV` or `SA1.WAV.wav`."""
-    for stem in (audio.with_suffix(""), audio.with_suffix("").with_suffix("")):
-        for ending in LABEL_ENDINGS:
-            if (path := stem.with_name(stem.name + ending)).is_file():
-                return path
-    return None
+    stems = [audio.with_suffix("")]
+    if stems[0].suffix.lower() == ".wav":
+        stems.append(stems[0].with_suffix(""))
+    places = (
+        stem.with_name(stem.name + end) for stem in stems for end in LABEL_ENDINGS
+    )
+    return next((path for path in places if path.is_file()), None)
+
+
+def has_tiers(audio: Path) -> bool:
+    """Whether what labels a recording is a TextGrid or EAF."""
+    labels = labels_beside(audio)
+    return labels is not None and labels.suffix in TIER_ENDINGS
 
 
 def read_pieces(path: Path, tiers: Sequence[str]) -> list[Piece]:
@@ -52,29 +62,33 @@ def read_pieces(path: Path, tiers: Sequence[str]) -> list[Piece]:
         tiers: of a TextGrid or EAF; the first that is there.
 
     Raises:
-        TierError: no such tier, or labels that overlap.
+        TierError: no such tier, labels that overlap, or symbols that TIMIT or Buckeye
+            does not have.
         CorpusError: lines of TIMIT or Buckeye that are none.
-        AlphabetError: symbols that TIMIT or Buckeye does not have.
     """
     if path.suffix in TIER_ENDINGS:
-        return [Piece(read_first(path, tiers))]
-    if path.suffix == ".phones":
-        utterances = buckeye.utterances(buckeye.read_labels(path))
-        return [
-            Piece(_ipa(utterance, buckeye.ALPHABET), utterance[0][0], utterance[-1][1])
-            for utterance in utterances
-            if utterance
-        ]
-    return [Piece(_ipa(_with_closures(timit.read_labels(path)), timit.ALPHABET))]
+        labels = read_first(path, tiers)
+        return [Piece([x for x in labels if x.label.casefold() not in _SILENT])]
+    try:
+        if path.suffix == ".phones":
+            utterances = buckeye.utterances(buckeye.read_labels(path))
+            return [_of_buckeye(utterance) for utterance in utterances if utterance]
+        rows = _with_closures(timit.read_labels(path))
+        return [Piece(_ipa(rows, timit.ALPHABET))]
+    except AlphabetError as err:
+        raise TierError(f"{printable(path)}: {err}") from err
+
+
+def _of_buckeye(utterance: Sequence[buckeye.Label]) -> Piece:
+    phones = [label for label in utterance if label.is_phone]
+    labels = _ipa(phones, buckeye.ALPHABET)
+    return Piece(labels, utterance[0].start_s, utterance[-1].end_s)
 
 
 def _ipa(rows: Sequence[tuple[float, float, str]], alphabet: str) -> list[Interval]:
-    """Rows as IPA; what is no phone, as a pause, is left out."""
-    is_phone = str.islower if alphabet == buckeye.ALPHABET else bool
+    """Rows as IPA; what is no phone, as a pause of TIMIT, is left out."""
     labels = [
-        Interval(start, end, to_ipa([symbol], alphabet))
-        for start, end, symbol in rows
-        if is_phone(symbol)
+        Interval(start, end, to_ipa([label], alphabet)) for start, end, label in rows
     ]
     return [label for label in labels if label.label]
 

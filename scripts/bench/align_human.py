@@ -27,9 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 import powsm
-from powsm.corpora.evaluation.kaldi_folder import CorpusError
 from powsm.corpora.labelled import LABEL_ENDINGS, Piece, labels_beside, read_pieces
-from powsm.corpora.tiers import TierError
 from powsm.decode.align import AlignError
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.samples import speech_of
@@ -58,7 +56,7 @@ def main() -> None:
     for audio, labels in tqdm(find_pairs(args.folder), disable=None):
         try:
             pieces = read_pieces(labels, args.tier)
-        except (TierError, CorpusError):
+        except PowsmError:
             left_out["labels"] += 1
             n_pieces += 1
             continue
@@ -96,8 +94,9 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in (".wav", ".flac") and not path.name.startswith(".")
     ]
-    pairs = [(audio, labels_beside(audio)) for audio in recordings]
-    pairs = [(audio, labels) for audio, labels in pairs if labels is not None]
+    # one recording each, which may be there in two forms
+    of = {labels_beside(audio): audio for audio in recordings}
+    pairs = [(audio, labels) for labels, audio in of.items() if labels is not None]
     if not pairs:
         raise SystemExit(
             f"{folder}: no recording with a {' or '.join(LABEL_ENDINGS)} of its name"
@@ -115,8 +114,7 @@ def beginnings(
     stretches = piece.labels
     phones_of = [model.ipa(stretch.label) for stretch in stretches]
     said = [p for phones in phones_of for p in phones]
-    speech = speech_of(audio, min_samples=model.min_samples)
-    segments = model.align_phones(between(speech, piece.begin_s, piece.end_s), said)
+    segments = model.align_phones(speech_of_piece(model, audio, piece), said)
     found, at = [], 0
     for phones in phones_of:
         found.append(piece.begin_s + segments[at].start)
@@ -128,6 +126,12 @@ def beginnings(
         for start, end in zip(true, ends, strict=False)
     ]
     return found, true, inner
+
+
+def speech_of_piece(model: Model, audio: Path, piece: Piece):
+    """What a model hears of a labelled piece of a recording."""
+    speech = speech_of(audio, min_samples=model.min_samples)
+    return between(speech, piece.begin_s, piece.end_s)
 
 
 def summary(error_ms: np.ndarray) -> dict[str, float]:

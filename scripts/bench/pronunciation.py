@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from align_human import find_pairs
+from align_human import find_pairs, speech_of_piece
 from tqdm import tqdm
 
 import powsm
@@ -43,8 +43,6 @@ from powsm.corpora.labelled import Piece, read_pieces
 from powsm.decode.align_files import Segment
 from powsm.decode.batch import items, read_speech
 from powsm.decode.recordings.model import Model
-from powsm.decode.recordings.samples import speech_of
-from powsm.decode.recordings.stretches import between
 from powsm.errors import PowsmError
 from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts
@@ -326,11 +324,6 @@ def phones_of_set(model: Model, folder: Path) -> Iterator[tuple[Callable, list[s
             except PowsmError:
                 phones = []
             yield (lambda a=audio, p=piece: speech_of_piece(model, a, p)), phones
-
-
-def speech_of_piece(model: Model, audio: Path, piece: Piece):
-    speech = speech_of(audio, min_samples=model.min_samples)
-    return between(speech, piece.begin_s, piece.end_s)
 
 
 def similar_phones(model: Model) -> dict[str, list[str]]:

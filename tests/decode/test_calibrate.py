@@ -138,6 +138,7 @@ def test_a_stored_timing_is_of_its_weights_alone(tmp_path, caplog):
         ({"timing": {"share": 0.5}}, "expected share earlier_s before_s after_s"),
         ({"timing": []}, "expected share earlier_s before_s after_s and no more"),
         ({"weights": "abc"}, "weights is no list"),
+        ({"weights": [1]}, "weights is no list"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(tmp_path, change, said):
@@ -249,8 +250,13 @@ def test_verb_refuses_what_it_cannot_use(exp, labels, tmp_path):
         run_verb("calibrate", "--model", exp, labels, "--tier", "words")
     with pytest.raises(SystemExit, match="nowhere: no such recording or folder"):
         run_verb("calibrate", "--model", exp, labels, tmp_path / "nowhere")
+    (labels / "a.wav").write_bytes((labels / "r00.wav").read_bytes())
+    (labels / "a.PHN").write_text("0 1600 iy\n")
+    with pytest.raises(SystemExit, match="--tier: not used, there is no TextGrid"):
+        run_verb("calibrate", "--model", exp, labels / "a.wav", "--tier", "phones")
+    (labels / "a.PHN").unlink()
     for path in labels.glob("*.TextGrid"):
         path.unlink()
-    with pytest.raises(SystemExit, match=r"r00.wav: no .TextGrid or .textgrid or .eaf"):
+    with pytest.raises(SystemExit, match=r"a.wav: no .TextGrid or .textgrid or .eaf"):
         run_verb("calibrate", "--model", exp, labels)
     assert not (exp / "boundaries.json").exists()

@@ -9,7 +9,8 @@ before or after its frames a model's phones begin is a property of the model; a 
 labelled boundaries show it. It is chosen on half of the recordings and measured on the
 other, and the other way round, then on all, and stored as boundaries.json beside the
 model's configuration: `powsm align`, `transcribe` and `align-set` read it, `powsm pack`
-packs it. Where it is no better than the usual values, those are stored.
+packs it. Where it is no better than the usual values, those are stored. Labels sil, sp
+and spn are silences.
 """
 
 import argparse
@@ -21,8 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from powsm.audio_files import printable
-from powsm.cli.options import add_shared, device
-from powsm.cli.recordings.paths import is_quiet, sources_of
+from powsm.cli.options import refuse_unused
+from powsm.cli.recordings.paths import (
+    add_model,
+    is_quiet,
+    load_model,
+    model_of,
+    sources_of,
+)
 from powsm.errors import PowsmError
 
 if TYPE_CHECKING:
@@ -42,22 +49,24 @@ _TOUCH_S = 0.001  # between two labels that share a boundary
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="recording, or folder")
-    add("--model", required=True, help="experiment, or packed folder")
-    add_shared(parser, "--model_file", "--device")
+    add_model(parser)
     tiers = "with the phones; the first that is there (default: phones phone)"
     add("--tier", nargs="+", default=["phones", "phone"], metavar="NAME", help=tiers)
 
 
 def run(options: argparse.Namespace) -> None:
-    if not Path(options.model).is_dir():
+    if not Path(name := model_of(options)).is_dir():
         raise PowsmError(
-            f"--model {options.model}: no folder, and what is found is stored there; "
-            "name an experiment or a packed folder"
+            f"--model {name}: no folder, and what is found is stored there; name an "
+            "experiment or a packed folder"
         )
-    labels = _labels([s.path for s in sources_of(options.paths)], options.tier)
-    from powsm.decode.recordings.model import load
+    paths = [source.path for source in sources_of(options.paths)]
+    from powsm.corpora.labelled import has_tiers
 
-    model = load(options.model, device(options.device), options.model_file)
+    why = "there is no TextGrid or EAF"
+    refuse_unused(options, "tier", why=why, unless=any(map(has_tiers, paths)))
+    labels = _labels(paths, options.tier)
+    model = load_model(options)
     recordings = _labelled(model, labels)
     n_boundaries = sum(one.n_boundaries for one in recordings)
     if n_boundaries < _FEWEST:
@@ -81,25 +90,30 @@ def _labels(paths: Sequence[Path], tiers: Sequence[str]) -> "list[tuple[Path, Pi
     """Recordings with their labels, spread over all of them if there are too many."""
     from powsm.corpora.labelled import LABEL_ENDINGS, labels_beside, read_pieces
 
-    labels, without = [], []
+    files: dict[Path, Path] = {}  # one recording each, which may be there twice
+    without = []
     for path in paths:
         if not path.exists():
             raise PowsmError(f"{printable(path)}: no such recording or folder")
         if (file := labels_beside(path)) is None:
-            without.append(path)
-        elif pieces := [piece for piece in read_pieces(file, tiers) if piece.labels]:
-            labels += [(path, piece) for piece in pieces]
+            without.append(f"{printable(path)}: no {' or '.join(LABEL_ENDINGS)} of it")
         else:
-            log.warning("%s: nothing is labelled", printable(file))
+            files[file] = path
+    labels: list[tuple[Path, Piece]] = []
+    for file, path in files.items():
+        try:
+            pieces = [piece for piece in read_pieces(file, tiers) if piece.labels]
+        except PowsmError as err:
+            without.append(str(err))
+            continue
+        labels += [(path, piece) for piece in pieces]
+        if not pieces:
+            without.append(f"{printable(file)}: nothing is labelled")
     if not labels:
-        raise PowsmError(
-            f"{printable(paths[0])}: no {' or '.join(LABEL_ENDINGS)} of its name with "
-            "labels, nor of another recording's"
-        )
+        raise PowsmError(without[0])
     if without:
         log.warning(
-            "%d recordings without labels, such as %s",
-            *(len(without), printable(without[0])),
+            "%d recordings without labels, such as %s", len(without), without[0]
         )
     every = math.ceil(sum(len(piece.labels) for _, piece in labels) / _MOST)
     if every > 1:
@@ -190,16 +204,19 @@ def _store(
     n_boundaries: int,
 ) -> None:
     from powsm.decode.timing.calibrate import summary
-    from powsm.decode.timing.stored import write_timing
+    from powsm.decode.timing.stored import read_record, write_timing
 
     told = {"usual": summary(before), "calibrated": summary(after)}
     for name, row in told.items():
         log.info("%s times: %s", name, ", ".join(f"{k} {v}" for k, v in row.items()))
     about = {
-        "labels": [Path(path).name for path in paths],
+        "labels": [Path(path).resolve().name for path in paths],
         "boundaries": n_boundaries,
         "on_other_halves": told,
     }
-    weights = [model.recogniser.weights]
-    path = write_timing(model.files.config_file, timing, weights, about)
+    config_file, weights = model.files.config_file, model.recogniser.weights
+    earlier = read_record(config_file)
+    if earlier is not None and weights not in earlier["weights"]:
+        log.warning("what was stored for other weights is replaced")
+    path = write_timing(config_file, timing, [weights], about)
     log.info("%s: %s", path, ", ".join(f"{k} {v:g}" for k, v in asdict(timing).items()))

@@ -1,6 +1,5 @@
 """The timing that a model was calibrated to, in a file beside its configuration."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,13 +7,13 @@ from pathlib import Path
 
 from powsm.decode.timing.blanks import LIMITS, USUAL, Timing
 from powsm.errors import PowsmError
-from powsm.files.whole import read_json, sha256_file, write_whole
+from powsm.files.whole import read_json, sha256_file, write_json
 
 log = logging.getLogger(__name__)
 
 BOUNDARIES_FILE = "boundaries.json"
 _TIMING, _WEIGHTS = "timing", "weights"
-_REMEDY = "run `powsm calibrate` again, or remove the file"
+_REMEDY = "remove the file, and run `powsm calibrate` again"
 
 
 class TimingError(PowsmError):
@@ -33,7 +32,7 @@ def write_timing(
     """
     path = config_file.with_name(BOUNDARIES_FILE)
     row = {_TIMING: asdict(timing), _WEIGHTS: list(weights), **about}
-    write_whole(path, json.dumps(row, ensure_ascii=False, indent=1) + "\n")
+    write_json(path, row)
     return path
 
 
@@ -63,8 +62,9 @@ def read_record(config_file: Path) -> dict | None:
     if not path.exists():
         return None
     row = read_json(path, _REMEDY, keys=(_TIMING, _WEIGHTS))
-    if not isinstance(row[_WEIGHTS], list):
-        raise TimingError(f"{path}: {_WEIGHTS} is no list; {_REMEDY}")
+    weights = row[_WEIGHTS]
+    if not isinstance(weights, list) or not all(isinstance(w, str) for w in weights):
+        raise TimingError(f"{path}: {_WEIGHTS} is no list of digests; {_REMEDY}")
     return row
 
 
