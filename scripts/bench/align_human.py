@@ -32,9 +32,8 @@ from powsm.decode.align import AlignError
 from powsm.decode.recordings.model import Model
 from powsm.decode.recordings.samples import speech_of
 from powsm.decode.recordings.stretches import between
+from powsm.decode.timing.calibrate import summary
 from powsm.errors import PowsmError
-
-WITHIN_MS = (10, 20, 40)
 
 
 def main() -> None:
@@ -132,23 +131,6 @@ def speech_of_piece(model: Model, audio: Path, piece: Piece):
     """What a model hears of a labelled piece of a recording."""
     speech = speech_of(audio, min_samples=model.min_samples)
     return between(speech, piece.begin_s, piece.end_s)
-
-
-def summary(error_ms: np.ndarray) -> dict[str, float]:
-    """Of signed errors; see the top."""
-    if not len(error_ms):
-        return {}
-    distance = np.abs(error_ms)
-    values = {
-        "n": len(error_ms),
-        "median_ms": np.median(distance),
-        "mean_ms": distance.mean(),
-        "p90_ms": np.quantile(distance, 0.9),
-        "bias_ms": np.median(error_ms),
-    }
-    for most in WITHIN_MS:
-        values[f"within_{most}ms"] = 100 * np.mean(distance <= most)
-    return {key: round(float(value), 1) for key, value in values.items()}
 
 
 def r_value(hit_rate: float, over_segmentation: float = 0.0) -> float:

@@ -18,6 +18,7 @@ _STEPS = {"share": 0.1, "earlier_s": 0.005, "before_s": 0.01, "after_s": 0.01}
 _SCALES = (4, 2, 1)  # of the steps
 # what is changed in one step: more of the blanks and an earlier place are much alike
 _TOGETHER = [(name,) for name in _STEPS] + [("share", "earlier_s")]
+_WITHIN_MS = (10, 20, 40)
 _FAR_MS = 200.0  # of a boundary: the phone is another, and no timing mends that
 
 
@@ -108,15 +109,20 @@ def cost(errors: np.ndarray) -> float:
 
 
 def summary(errors: np.ndarray) -> dict[str, float]:
-    """Median and mean of signed errors in ms, share within 20 ms, and bias."""
+    """Of signed errors in ms: distances, bias, and shares within some; {} of none."""
+    if not len(errors):
+        return {}
     distance = np.abs(errors)
-    row = {
+    values = {
+        "n": len(errors),
         "median_ms": np.median(distance),
         "mean_ms": distance.mean(),
-        "within_20ms": 100 * np.mean(distance <= 20),
+        "p90_ms": np.quantile(distance, 0.9),
         "bias_ms": np.median(errors),
     }
-    return {name: round(float(value), 1) for name, value in row.items()}
+    for most in _WITHIN_MS:
+        values[f"within_{most}ms"] = 100 * np.mean(distance <= most)
+    return {key: round(float(value), 1) for key, value in values.items()}
 
 
 def _neighbours(timing: Timing, scale: int) -> Iterator[Timing]:
