@@ -196,8 +196,12 @@ def test_verb_stores_what_alignment_then_uses(exp, labels, root, tmp_path, caplo
     model = powsm.load(exp)
     phones = [t.strip("/") for t in model.recogniser.tokenizer.token_list if "/" in t]
     before = model.align(labels / "r00.wav", phones[:6])
+    (labels / "bad.wav").write_bytes((labels / "r00.wav").read_bytes())
+    (labels / "bad.TextGrid").write_text("no tiers")
     with caplog.at_level("INFO"):
         run_verb("calibrate", "--model", exp, labels)
+    assert "1 recordings without labels, such as " in caplog.text
+    assert f"{labels}/bad.TextGrid" in caplog.text
     record = json.loads((exp / "boundaries.json").read_text())
     told = record["on_other_halves"]
     assert told["calibrated"]["mean_ms"] < told["usual"]["mean_ms"]
