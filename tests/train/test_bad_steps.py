@@ -2,15 +2,15 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from forked import run_ranks
 from tiny_model import SETTINGS, make_args, make_corpus
 
+from powsm.cli.main import main
 from powsm.model.s2t import PowsmModel
 from powsm.train import lit as litmodel
 from powsm.train.lit import LitPowsm
@@ -106,46 +106,39 @@ def test_training_stops_after_many_in_a_row(corpus, tmp_path, monkeypatch, caplo
     ]
 
 
+def train_spoiled(arguments: list[str], had: Path) -> None:
+    """The loss of the second rank is NaN in the first update."""
+    forward, step = PowsmModel.forward, LitPowsm.training_step
+    seen, is_second = [], os.environ["RANK"] == "1"
+
+    def spoiled(self, *args, **kwargs):
+        loss, stats, weight = forward(self, *args, **kwargs)
+        if self.training and len(seen) == 1 and is_second:
+            loss = loss * torch.nan
+            stats["loss"] = loss.detach()
+        return loss, stats, weight
+
+    def recorded(self, batch, batch_idx):
+        seen.append(batch.utt_ids)
+        if len(seen) == 1 and is_second:
+            had.write_text(" ".join(batch.utt_ids))
+        return step(self, batch, batch_idx)
+
+    PowsmModel.forward, LitPowsm.training_step = spoiled, recorded
+    main(arguments)
+
+
 def test_the_rank_at_fault_names_its_own(corpus, tmp_path):
-    program = tmp_path / "spoiled.py"
-    program.write_text(
-        "import os, sys, torch\n"
-        "from powsm.train.lit import LitPowsm\n"
-        "from powsm.model.s2t import PowsmModel\n"
-        "forward, step = PowsmModel.forward, LitPowsm.training_step\n"
-        "seen = []\n"
-        "def spoiled(self, *args, **kwargs):\n"
-        "    loss, stats, weight = forward(self, *args, **kwargs)\n"
-        "    if self.training and len(seen) == 1 and os.environ['RANK'] == '1':\n"
-        "        loss = loss * torch.nan\n"
-        "        stats['loss'] = loss.detach()\n"
-        "    return loss, stats, weight\n"
-        "def recorded(self, batch, batch_idx):\n"
-        "    seen.append(batch.utt_ids)\n"
-        "    if len(seen) == 1 and os.environ['RANK'] == '1':\n"
-        "        open('had', 'w').write(' '.join(batch.utt_ids))\n"
-        "    return step(self, batch, batch_idx)\n"
-        "PowsmModel.forward, LitPowsm.training_step = spoiled, recorded\n"
-        "from powsm.cli.main import main\n"
-        "main()\n"
-    )
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(SETTINGS | CHANGES))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", str(program), "train", "--config", str(config)),
-            *("--dump", str(corpus / "dump"), "--exp", str(tmp_path / "exp")),
-            *("--token_dir", str(corpus / "tokens")),
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = [
+        *("train", "--config", str(config)),
+        *("--dump", str(corpus / "dump"), "--exp", str(tmp_path / "exp")),
+        *("--token_dir", str(corpus / "tokens")),
+    ]
+    printed = run_ranks(2, train_spoiled, arguments, tmp_path / "had", folder=tmp_path)
     had = (tmp_path / "had").read_text()
-    skipped = [line for line in done.stderr.splitlines() if "update skipped" in line]
+    skipped = [line for line in printed.splitlines() if "update skipped" in line]
     assert len(skipped) == 1
     assert "rank 1, step 0: gradient norm nan" in skipped[0]
     assert skipped[0].endswith(f"utterances: {had}")

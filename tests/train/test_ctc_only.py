@@ -1,10 +1,6 @@
 """Training the model without a decoder: our loop, ESPnet's loop, their tokens."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,9 +10,11 @@ import torch
 import yaml
 from espnet2.tasks.s2t_ctc import S2TTask, model_choices
 from espnet2.train.preprocessor import S2TCTCPreprocessor
-from powsm_command import POWSM, run_verb
+from forked import run_ranks, start
+from powsm_command import run_verb
 from tiny_model import CTC_SETTINGS, make_args, make_corpus
 
+from powsm.cli.main import main
 from powsm.decode.recogniser import Recogniser
 from powsm.model.batch import Batch
 from powsm.prepare.index import ExampleIndex
@@ -77,13 +75,11 @@ def test_kill_in_mid_epoch_and_resume_gives_the_same_weights(
     corpus, finished, tmp_path
 ):
     args = command(corpus, tmp_path)
-    process = subprocess.Popen(
-        [*POWSM, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while newest_checkpoint(tmp_path) is None and process.poll() is None:
+    process = start(main, args, output=tmp_path / "printed")
+    while newest_checkpoint(tmp_path) is None and process.is_alive():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert newest_checkpoint(tmp_path) is not None
     run_verb(*args)
     resumed, expected = (weights(x / "2epoch.pth") for x in (tmp_path, finished))
@@ -92,15 +88,7 @@ def test_kill_in_mid_epoch_and_resume_gives_the_same_weights(
 
 
 def test_two_ranks_train_to_the_weights_of_one(corpus, finished, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "powsm.cli.main", *command(corpus, tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(2, main, command(corpus, tmp_path), folder=tmp_path)
     together, alone = (weights(x / "2epoch.pth") for x in (tmp_path, finished))
     for key, value in alone.items():
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)

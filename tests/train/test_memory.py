@@ -1,9 +1,7 @@
 """A batch that does not fit: halves that add up to the same step, or a clear error."""
 
-import json
+import logging
 import os
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dump_builder import make_dump
+from forked import run_ranks
 from tiny_model import make_args, make_tokens
 
 from powsm.model.s2t import PowsmModel
@@ -239,70 +238,41 @@ FAULTS = {
     "planned": ("forward", CHANGES | PLANNED),
 }
 
-# what a rank runs: a training for each of FAULTS, with what it logs
-PROGRAM = """
-import json, logging, os, sys, torch
-from pathlib import Path
-from tiny_model import make_args
-from powsm.model.s2t import PowsmModel
-from powsm.train import run
 
-root, out, rank = Path(sys.argv[1]), Path(sys.argv[2]), os.environ["RANK"]
-folders = {"train_folder": root / "dump/train", "valid_folder": root / "dump/dev"}
-forward = PowsmModel.forward
+def train_limited(root: Path, exp: Path, where: str, changes: dict) -> None:
+    """What a rank runs: the second one runs out of memory, forward or going back."""
+    rank, forward = os.environ["RANK"], PowsmModel.forward
 
-def fail_going_back(weight):
-    def fail(grad):
-        handle.remove()
-        raise torch.OutOfMemoryError("injected")
-    handle = weight.register_hook(fail)
-
-def limited(self, speech, *args, **kwargs):
-    if self.training and len(speech) > 1 and rank == "1":
-        if where == "forward":
+    def fail_going_back(weight):
+        def fail(grad):
+            handle.remove()
             raise torch.OutOfMemoryError("injected")
-        fail_going_back(next(self.encoder.parameters()))
-    return forward(self, speech, *args, **kwargs)
 
-PowsmModel.forward = limited
-for name, (where, changes) in json.loads(sys.argv[3]).items():
-    exp = out / name
-    (exp / rank).mkdir(parents=True)
-    logged = logging.FileHandler(exp / f"log.{rank}")
-    logging.getLogger().addHandler(logged)
-    run.train(make_args(root / "tokens", exp / rank, **changes), exp=exp, **folders)
-    run.meet = lambda **options: None  # they have, and the keys of their store are used
-    logging.getLogger().removeHandler(logged)
-"""
+        handle = weight.register_hook(fail)
 
+    def limited(self, speech, *args, **kwargs):
+        if self.training and len(speech) > 1 and rank == "1":
+            if where == "forward":
+                raise torch.OutOfMemoryError("injected")
+            fail_going_back(next(self.encoder.parameters()))
+        return forward(self, speech, *args, **kwargs)
 
-@pytest.fixture(scope="module")
-def two_ranks(corpus, tmp_path_factory):
-    """An experiment for each of FAULTS, of which the second of two ranks has one."""
-    out = tmp_path_factory.mktemp("two_ranks")
-    (out / "limited.py").write_text(PROGRAM)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", str(out / "limited.py")),
-            *(str(corpus), str(out), json.dumps(FAULTS)),
-        ],
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
+    PowsmModel.forward = limited
+    logging.getLogger().addHandler(logging.StreamHandler())
+    (exp / rank).mkdir()
+    folders = {"train_folder": root / "dump/train", "valid_folder": root / "dump/dev"}
+    train(make_args(root / "tokens", exp / rank, **changes), exp=exp, **folders)
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_one_of_two_ranks_runs_out_of_memory(two_ranks, expected, name):
+def test_one_of_two_ranks_runs_out_of_memory(corpus, tmp_path, expected, name):
     """Ranks still exchange gradients, and end with the weights of one rank alone."""
-    logged = "".join(p.read_text() for p in (two_ranks / name).glob("log.*"))
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    logged = run_ranks(2, train_limited, corpus, exp, *FAULTS[name], folder=tmp_path)
     # a rank that finds its parts at the start never runs out of memory again
     assert ("taken in 2 parts" in logged) == (name != "planned")
-    found = torch.load(two_ranks / name / "1epoch.pth", weights_only=True)
+    found = torch.load(exp / "1epoch.pth", weights_only=True)
     assert_close(found, expected)
 
 

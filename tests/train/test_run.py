@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -18,12 +16,14 @@ import torch
 import yaml
 from dump_builder import make_dump
 from espnet2.bin.s2t_inference import Speech2Text
-from espnet2.tasks.s2t import S2TTask
+from espnet2.tasks.s2t import S2TTask, model_choices
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from forked import run_ranks, start
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from powsm_command import POWSM, run_verb
+from powsm_command import run_verb
 from tiny_model import SETTINGS, make_args, make_corpus, make_tokens
 
+from powsm.cli.main import main
 from powsm.decode.profile import SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.search import Searcher
@@ -353,13 +353,11 @@ def test_kill_in_mid_epoch_and_resume_gives_the_same_weights(
 ):
     """SIGKILL after the checkpoint at update 2 or 4: in the middle of an epoch."""
     args = command(corpus, tmp_path)
-    process = subprocess.Popen(
-        [*POWSM, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while newest_checkpoint(tmp_path) is None and process.poll() is None:
+    process = start(main, args, output=tmp_path / "printed")
+    while newest_checkpoint(tmp_path) is None and process.is_alive():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert newest_checkpoint(tmp_path) is not None
     run_verb(*args)
     assert_same(tmp_path / "2epoch.pth", finished / "2epoch.pth")
@@ -373,34 +371,13 @@ def begin_from_update_4(earlier: Path, exp: Path) -> None:
         shutil.copy(earlier / name, exp)
 
 
-# what a rank runs: a training for each command
-TRAININGS = """
-import json, sys
-from powsm.cli.main import main
-from powsm.train import run
-
-for command in json.loads(sys.argv[1]):
-    main(command)
-    run.meet = lambda **options: None  # they have, and the keys of their store are used
-"""
-
-
 @pytest.fixture(scope="module")
 def two_ranks(corpus, finished, tmp_path_factory):
     """The same experiment trained by two ranks: `whole`, and `later` from update 4."""
     root = tmp_path_factory.mktemp("two_ranks")
     begin_from_update_4(finished, root / "later")
-    (root / "trainings.py").write_text(TRAININGS)
-    commands = [command(corpus, root / name) for name in ("whole", "later")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc_per_node", "2", str(root / "trainings.py")]
-    done = subprocess.run(
-        [*torchrun, json.dumps(commands)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("whole", "later"):
+        run_ranks(2, main, command(corpus, root / name), folder=root / name)
     return root
 
 
@@ -443,27 +420,21 @@ def test_other_number_of_ranks_goes_on_where_the_epoch_was(
     assert_close(exp / "2epoch.pth", finished / "2epoch.pth")
 
 
+def train_elsewhere(arguments: list[str]) -> None:
+    """The second rank has another folder at the place of the experiment."""
+    if os.environ["RANK"] == "1":
+        arguments[arguments.index("--exp") + 1] += "_of_another_machine"
+    main(arguments)
+
+
 def test_ranks_that_find_different_checkpoints_are_refused(corpus, finished, tmp_path):
     """As on machines that do not share the folder of the experiment."""
     exp = shutil.copytree(finished, tmp_path / "exp")
-    program = tmp_path / "by_rank.py"
-    program.write_text(
-        "import os, sys\n"
-        "if os.environ['RANK'] == '1':\n"
-        "    sys.argv[sys.argv.index('--exp') + 1] += '_of_another_machine'\n"
-        "from powsm.cli.main import main\n"
-        "main()\n"
-    )
     arguments = command(corpus, exp, max_epoch=3)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", str(program), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "different updates (rank 0 at 6, rank 1 at 0)" in done.stderr
+    with pytest.raises(
+        AssertionError, match=r"different updates \(rank 0 at 6, rank 1 at 0\)"
+    ):
+        run_ranks(2, train_elsewhere, arguments, folder=tmp_path)
     assert not (exp / "3epoch.pth").exists()
 
 
@@ -612,29 +583,33 @@ def test_published_iterator_is_left_to_espnet(corpus, tmp_path):
         run(corpus, tmp_path, iterator="published")
 
 
+class Killer:
+    """Ends the process that writes it, by SIGKILL."""
+
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_to_the_second_checkpoint(arguments: list[str]) -> None:
+    save, saved = checkpoints.save_whole, []
+
+    def killed(state, path):
+        saved.extend([path] if path.suffix == ".ckpt" else [])
+        if len(saved) == 2:
+            state = state | {"zz": Killer()}
+        save(state, path)
+
+    checkpoints.save_whole = killed
+    main(arguments)
+
+
 def test_kill_while_a_checkpoint_is_written_loses_nothing(corpus, finished, tmp_path):
     """SIGKILL in the middle of the second checkpoint: the first one is resumed."""
     args = command(corpus, tmp_path)
-    program = tmp_path / "killed.py"
-    program.write_text(
-        "import os, runpy, signal, sys\n"
-        "import powsm.train.checkpoints\n"
-        "save, saved = powsm.train.checkpoints.save_whole, []\n"
-        "class Killer:\n"
-        "    def __reduce__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "def killed(state, path):\n"
-        "    saved.extend([path] if path.suffix == '.ckpt' else [])\n"
-        "    if len(saved) == 2:\n"
-        "        state = state | {'zz': Killer()}\n"
-        "    save(state, path)\n"
-        "powsm.train.checkpoints.save_whole = killed\n"
-        "runpy.run_module('powsm.cli.main', run_name='__main__', alter_sys=True)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, str(program), *args], capture_output=True, text=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    printed = tmp_path / "printed"
+    process = start(train_to_the_second_checkpoint, args, output=printed)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, printed.read_text()[-2000:]
     assert newest_checkpoint(tmp_path).name == "step000000002.ckpt"
     assert list((tmp_path / "checkpoints").glob(".step*"))  # half of one
     run_verb(*args)
@@ -743,7 +718,9 @@ def test_random_ctc_weight_is_resumed_and_validation_keeps_its_own(
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_ctc_over_phones_alone_is_decoded_here_and_refused_by_stock(corpus, tmp_path):
+def test_ctc_over_phones_alone_is_decoded_here_and_refused_by_stock(
+    corpus, tmp_path, monkeypatch
+):
     conf = SETTINGS["model_conf"] | {"ctc_vocab": "phones"}
     run(corpus, tmp_path, model_conf=conf, max_epoch=1)
     recogniser = Recogniser.load(tmp_path)
@@ -764,14 +741,9 @@ def test_ctc_over_phones_alone_is_decoded_here_and_refused_by_stock(corpus, tmp_
             scores = searcher._ctc_scores(memory)
             said = scores.columns(torch.tensor([[text]]), memory.size(1))
         assert (said.exp().sum(-1) > 0).all()
-    stock = "import sys; from espnet2.tasks.s2t import S2TTask as T; "
-    stock += "T.build_model_from_file(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", stock, str(tmp_path / "config.yaml")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0 and "powsm" in done.stderr.splitlines()[-1]
+    monkeypatch.delitem(model_choices.classes, "powsm")  # as without ours
+    with pytest.raises(ValueError, match="--model powsm"):
+        S2TTask.build_model_from_file(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize("target", ["code_points", "text"])

@@ -6,14 +6,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 import torch
 import yaml
 from tiny_model import SETTINGS, make_args, make_corpus
 
+from powsm.cli.main import main
 from powsm.train import checkpoints
 from powsm.train.checkpoints import (
     ResumableCheckpoint,
@@ -83,22 +87,22 @@ def test_signal_saves_and_training_goes_on_exactly(
     assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
 
 
-def start(corpus: Path, exp: Path, launcher: list[str]) -> subprocess.Popen:
-    """Stage 11 with a loading process a rank, once it is in training."""
-    args = [
-        *(sys.executable, *launcher, "-m", "powsm.cli.main", "train"),
-        *("--config", str(corpus / "train.yaml"), "--dump", str(corpus / "dump")),
-        *("--token_dir", str(corpus / "tokens"), "--exp", str(exp)),
+def command(corpus: Path, exp: Path) -> list[str]:
+    """Stage 11 with a loading process a rank."""
+    return [
+        *("train", "--config", str(corpus / "train.yaml"), "--exp", str(exp)),
+        *("--dump", str(corpus / "dump"), "--token_dir", str(corpus / "tokens")),
     ]
-    with open(exp / "stderr", "w") as log:
-        process = subprocess.Popen(args, stderr=log, start_new_session=True)
+
+
+def await_training(printed: Path, group: int, is_alive: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
-    while "update 2/" not in (exp / "stderr").read_text():
-        if process.poll() is not None or time.monotonic() > deadline:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise AssertionError((exp / "stderr").read_text()[-3000:])
+    while "update 2/" not in printed.read_text():
+        if not is_alive() or time.monotonic() > deadline:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            raise AssertionError(printed.read_text()[-3000:])
         time.sleep(0.05)
-    return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -106,16 +110,24 @@ def test_signal_to_the_whole_process_group_spares_the_loading_process(
     corpus, tmp_path, number
 ):
     """As Slurm sends it to every process of a job, and a terminal at Ctrl-C."""
-    process = start(corpus, tmp_path, [])
+    printed = tmp_path / "printed"
+    printed.touch()
+    process = forked.start(main, command(corpus, tmp_path), output=printed)
+    await_training(printed, process.pid, process.is_alive)
     os.killpg(process.pid, number)
-    assert process.wait(60) == os.EX_TEMPFAIL
-    assert f"{number.name}: saved at update " in (tmp_path / "stderr").read_text()
+    process.join(60)
+    assert process.exitcode == os.EX_TEMPFAIL
+    assert f"{number.name}: saved at update " in printed.read_text()
     assert newest_checkpoint(tmp_path) is not None
 
 
 def test_signal_to_one_of_two_ranks_stops_both(corpus, tmp_path):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    process = start(corpus, tmp_path, torchrun)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc_per_node", "2", "-m", "powsm.cli.main"]
+    arguments = [*torchrun, *command(corpus, tmp_path)]
+    with open(tmp_path / "stderr", "w") as log:
+        process = subprocess.Popen(arguments, stderr=log, start_new_session=True)
+    await_training(tmp_path / "stderr", process.pid, lambda: process.poll() is None)
     listing = ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)]
     children = subprocess.run(listing, capture_output=True, text=True, check=True)
     ranks = [line for line in children.stdout.splitlines() if " train " in line]

@@ -2,23 +2,26 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from dump_builder import make_dump
+from forked import run_ranks
 from tiny_model import make_args, make_tokens
 
 from powsm.audio import SAMPLE_RATE
 from powsm.model.build import task_of_model
+from powsm.model.s2t import PowsmModel
 from powsm.prepare.index import ExampleIndex
 from powsm.settings import load_with_base
+from powsm.train import loader
 from powsm.train.batches.options import BatchOptions
 from powsm.train.batches.plan import plan_pass
 from powsm.train.dataset import UtteranceDataset, collate, text_encoder
+from powsm.train.lit import LitPowsm
+from powsm.train.run import train
 
 ROOT = Path(__file__).parents[2]
 # The longest of an update: 16 utterances of one length (where padding differs, ESPnet's
@@ -41,27 +44,13 @@ CHANGES = {
 }
 
 
-# what one rank runs: updates in float64, with what they took and where they began
-PROGRAM = """
-import json, os, sys
-from pathlib import Path
-import torch
-from tiny_model import make_args
-from powsm.model.build import task_of_model
-from powsm.model.s2t import PowsmModel
-from powsm.train import loader, run
-from powsm.train.lit import LitPowsm
-
-root, out = Path(sys.argv[1]), Path(sys.argv[2])
-rank = os.environ.get("RANK", "0")
-torch.set_default_dtype(torch.float64)
-task = task_of_model("powsm")
-build, forward = task.build_model.__func__, PowsmModel.forward
-start, whole = LitPowsm.on_train_batch_start, loader.UtteranceLoader.__len__
-task.build_model = classmethod(lambda cls, args: build(cls, args).double())
-
-for name, (most, short, changes) in json.loads(sys.argv[3]).items():
-    exp, taken, logged = out / name, [], {}
+def update(root: Path, exp: Path, most: int, short: bool, changes: dict) -> None:
+    """What a rank runs: an update in float64, and a note of all that went into it."""
+    rank, taken, logged = os.environ["RANK"], [], {}
+    torch.set_default_dtype(torch.float64)
+    task = task_of_model("powsm")
+    build, forward = task.build_model.__func__, PowsmModel.forward
+    start, whole = LitPowsm.on_train_batch_start, loader.UtteranceLoader.__len__
 
     def exact(self, speech, **tensors):
         if self.training and len(speech) > most:
@@ -82,15 +71,16 @@ for name, (most, short, changes) in json.loads(sys.argv[3]).items():
     def length(self):  # short: the epoch ends before its last update is whole
         return whole(self) - (short and self.batches_per_update > 1)
 
+    task.build_model = classmethod(lambda cls, args: build(cls, args).double())
     LitPowsm.on_train_batch_start, LitPowsm.on_fit_start = note, begin
     LitPowsm.log_dict, PowsmModel.forward = log, exact
     loader.UtteranceLoader.__len__ = length
-    (exp / rank).mkdir(parents=True)
+    (exp / rank).mkdir()
     folders = {f"{k}_folder": root / "dump" / k for k in ("train", "valid")}
-    run.train(make_args(root / "tokens", exp / rank, **changes), exp=exp, **folders)
-    run.meet = lambda **options: None  # they have, and the keys of their store are used
+    train(make_args(root / "tokens", exp / rank, **changes), exp=exp, **folders)
     (exp / f"told.{rank}").write_text(json.dumps([taken, logged]))
-"""
+
+
 WHOLE, HALVED = 100, 1  # most recordings that fit into memory
 CASES = {
     "whole": (WHOLE, False, CHANGES),
@@ -106,28 +96,6 @@ def corpus(tmp_path_factory):
     make_dump(root / "dump/valid", [0.6], seed=2)
     make_tokens(root / "dump/train", root / "tokens")
     return root
-
-
-@pytest.fixture(scope="module", params=[1, 2, 3])
-def trained(corpus, tmp_path_factory, request):
-    """All of CASES, an update each, by that many ranks."""
-    ranks = request.param
-    out = tmp_path_factory.mktemp("ranks")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    program = out / "update.py"
-    program.write_text(PROGRAM)
-    done = subprocess.run(
-        [
-            *(sys.executable, *([*launcher, str(ranks)] if ranks > 1 else [])),
-            *(str(program), str(corpus), str(out), json.dumps(CASES)),
-        ],
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return ranks, out
 
 
 def one_batch(corpus, tmp_path, utt_ids, weights, changes):
@@ -151,16 +119,19 @@ def one_batch(corpus, tmp_path, utt_ids, weights, changes):
     return dict(model.named_parameters()), stats, n_examples
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_update_is_one_batch_of_all_its_examples(corpus, trained, tmp_path, case):
-    ranks, out = trained
-    _, short, changes = CASES[case]
-    files = [(out / case / f"told.{rank}").read_text() for rank in range(ranks)]
+def test_update_is_one_batch_of_all_its_examples(corpus, tmp_path, case, ranks):
+    most, short, changes = CASES[case]
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    run_ranks(ranks, update, corpus, exp, most, short, changes, folder=tmp_path)
+    files = [(exp / f"told.{rank}").read_text() for rank in range(ranks)]
     told = [figures for _, figures in map(json.loads, files)]
     taken = sorted(utt_id for ids, _ in map(json.loads, files) for utt_id in ids)
     assert len(taken) == 16 if not short else 3 * (6 - ranks) - 2 <= len(taken) < 16
     before, after = (
-        torch.load(out / case / name, weights_only=True)
+        torch.load(exp / name, weights_only=True)
         for name in ("before.pth", "1epoch.pth")
     )
     gradient = {key: before[key] - after[key] for key in before}
