@@ -14,6 +14,7 @@ import yaml
 from espnet2.fileio.read_text import read_2columns_text
 
 from powsm.cluster import checks as preflight
+from powsm.cluster.costs import read_costs
 from powsm.files.datadir import read_scp
 from powsm.prepare.index import ExampleIndex
 from powsm.tasks import PUBLISHED_TASKS
@@ -115,7 +116,7 @@ def test_stock_loader_takes_what_is_estimated(prepared, corpus):
 
 @pytest.fixture(scope="module")
 def table() -> dict[int, dict[str, float]]:
-    rows = preflight.read_costs(COSTS)
+    rows = read_costs(COSTS)
     return {
         stage: {what: preflight.parse_size(row[what]) for what in ("disk", "memory")}
         for stage, row in rows.items()
@@ -157,5 +158,5 @@ def test_memory_is_that_of_the_estimate(table):
 
 
 def test_gpu_hours_are_the_papers_and_fit_its_time():
-    rows = preflight.read_costs(COSTS)
+    rows = read_costs(COSTS)
     assert (rows[11]["GPU-hours"], rows[11]["time"]) == ("200", "50 h")  # on 4 GPUs

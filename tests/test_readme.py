@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from powsm.cluster.checks import COST_KEYS, read_costs
+from powsm.cluster.costs import COST_KEYS, read_costs
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("egs2/*/s2t1/README.md"))]

@@ -132,11 +132,12 @@ def measure_io(options: argparse.Namespace) -> int:
 def resources(options: argparse.Namespace) -> list["Finding"]:
     """Disk and memory that the planned stages take with these settings."""
     from powsm.cluster import checks
+    from powsm.cluster.costs import read_costs
 
     try:
         rows = cost_rows(options)
     except (OSError, PowsmError):  # of the configuration: a finding already
-        rows = checks.read_costs(options.costs)
+        rows = read_costs(options.costs)
     needs: dict[Path, float] = {}
     memory = []
     for stage, row in rows.items():

@@ -42,8 +42,7 @@ def run(options: argparse.Namespace) -> None:
 
 def cost_rows(options: argparse.Namespace) -> dict[int, dict[str, str]]:
     """The recipe's rows, those of training and decoding by the settings."""
-    from powsm.cluster.checks import read_costs
-    from powsm.cluster.costs import N_SPECIAL, packing_rows, training_row
+    from powsm.cluster.costs import N_SPECIAL, packing_rows, read_costs, training_row
     from powsm.prepare.filters import kept_hours
     from powsm.prepare.subset import SUBSET_HOURS
     from powsm.settings import apply_overrides, load_with_base

@@ -19,7 +19,6 @@ from powsm.cluster.resources import ClusterError, load_resources
 from powsm.cluster.slurm import ask_slurm
 from powsm.corpora.ipapack import find_faults, read_manifest
 from powsm.hub import HubError
-from powsm.settings import ConfigError, load_yaml
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 PYTHONS = ((3, 12), (3, 14))  # first one, and the first that is too new
@@ -48,39 +47,6 @@ def parse_size(text: str) -> float:
     """
     size = re.search(r"([\d.]+) ([kMGT]B)", text)
     return float(size[1]) * UNITS[size[2]] if size else 0.0
-
-
-COST_KEYS = ("time", "disk", "memory", "GPU-hours", "basis")
-ABOUT_KEYS = ("config", "hours", "nbpe")  # of stage 11: what its costs are about
-
-
-def read_costs(path: Path) -> dict[int, dict[str, str]]:
-    """What each stage of a recipe costs: stage -> {"disk": "1.8 TB", ...}.
-
-    Args:
-        path: `costs.yaml` of a recipe.
-
-    Raises:
-        ConfigError: not YAML, a stage that is no number, or one without all of
-            `COST_KEYS`; that of training has `ABOUT_KEYS` as well.
-    """
-    costs: dict[int, dict[str, str]] = {}
-    for stage, row in load_yaml(path).items():
-        if not isinstance(stage, int) or not isinstance(row, dict):
-            raise ConfigError(
-                f"{path}: found {stage!r}, expected the number of a stage with "
-                "'key: value' lines"
-            )
-        if wrong := sorted(
-            set(row) ^ {*COST_KEYS, *(ABOUT_KEYS if stage == 11 else ())}
-        ):
-            raise ConfigError(
-                f"{path}: stage {stage}: {' '.join(wrong)} unknown or missing; a stage "
-                f"has {' '.join(COST_KEYS)}; 11 also {' '.join(ABOUT_KEYS)}"
-            )
-        costs[stage] = {key: str(row[key]) for key in (*COST_KEYS, *ABOUT_KEYS)
-                        if key in row}  # fmt: skip
-    return costs
 
 
 def check_environment(packages: Iterable[str]) -> list[Finding]:

@@ -8,7 +8,12 @@ encoder hears in an update.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from powsm.settings import ConfigError, load_yaml
+
+COST_KEYS = ("time", "disk", "memory", "GPU-hours", "basis")
+ABOUT_KEYS = ("config", "hours", "nbpe")  # of stage 11: what its costs are about
 CORPUS_HOURS = 17_133.0
 STOCK_GB = 52.0  # memory of a process of ESPnet's loop, which holds the corpus's texts
 OUR_GB = 8.0  # of our loop, which maps them
@@ -18,6 +23,35 @@ BYTES_AN_HOUR = 750_000  # of hypotheses: 1.5 kB for each of 490 utterances
 _FLOAT32 = 4
 _BITS_A_SECOND = 100e6  # of sending
 _BATCH_SECONDS = 100.0  # of our loop, where the settings do not say
+
+
+def read_costs(path: Path) -> dict[int, dict[str, str]]:
+    """What each stage of a recipe costs: stage -> {"disk": "1.8 TB", ...}.
+
+    Args:
+        path: `costs.yaml` of a recipe.
+
+    Raises:
+        ConfigError: not YAML, a stage that is no number, or one without all of
+            `COST_KEYS`; that of training has `ABOUT_KEYS` as well.
+    """
+    costs: dict[int, dict[str, str]] = {}
+    for stage, row in load_yaml(path).items():
+        if not isinstance(stage, int) or not isinstance(row, dict):
+            raise ConfigError(
+                f"{path}: found {stage!r}, expected the number of a stage with "
+                "'key: value' lines"
+            )
+        if wrong := sorted(
+            set(row) ^ {*COST_KEYS, *(ABOUT_KEYS if stage == 11 else ())}
+        ):
+            raise ConfigError(
+                f"{path}: stage {stage}: {' '.join(wrong)} unknown or missing; a stage "
+                f"has {' '.join(COST_KEYS)}; 11 also {' '.join(ABOUT_KEYS)}"
+            )
+        costs[stage] = {key: str(row[key]) for key in (*COST_KEYS, *ABOUT_KEYS)
+                        if key in row}  # fmt: skip
+    return costs
 
 
 @dataclass(frozen=True)

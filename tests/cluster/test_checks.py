@@ -10,6 +10,7 @@ import pytest
 
 from powsm.cli import check
 from powsm.cluster import checks as preflight
+from powsm.cluster.costs import read_costs
 from powsm.corpora.ipapack import update_manifest
 from powsm.hub import RemoteFile
 from powsm.settings import ConfigError
@@ -41,7 +42,7 @@ def levels(findings) -> list[str]:
 def test_costs_of_a_recipe(tmp_path):
     path = tmp_path / "costs.yaml"
     path.write_text(COSTS)
-    costs = preflight.read_costs(path)
+    costs = read_costs(path)
     assert list(costs) == [0, 11]
     assert preflight.parse_size(costs[0]["disk"]) == 1.8e12
     assert preflight.parse_size(costs[11]["memory"]) == 16e9
@@ -62,7 +63,7 @@ def test_costs_with_a_fault_are_an_error(tmp_path, text, message):
     path = tmp_path / "costs.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        preflight.read_costs(path)
+        read_costs(path)
 
 
 def test_environment_names_what_is_not_installed():

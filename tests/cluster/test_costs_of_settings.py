@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from powsm.cli import cost
-from powsm.cluster.checks import read_costs
 from powsm.cluster.costs import (
     count_parameters,
     experiment_gb,
+    read_costs,
     training_row,
     work_of,
 )
