@@ -155,11 +155,11 @@ def test_shards_of_a_job_array_are_merged_once_all_are_there(corpus, whole, tmp_
     assert run(corpus, tmp_path, "--merge") == whole
 
 
-def decode_without(module, how):
-    """Run the verb in a process that cannot import a module; what it says."""
+def without(module, *how):
+    """Run a verb in a process that cannot import a module; what it says."""
     program = "import sys; sys.modules[sys.argv.pop(1)] = None\n"
     program += "from powsm.cli.main import main; main()"
-    command = [sys.executable, "-c", program, module, "decode", *how]
+    command = [sys.executable, "-c", program, module, *how]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -171,6 +171,8 @@ def test_pytorch_is_loaded_to_decode_and_its_compiler_never(corpus, tmp_path):
     profile.write_text("decode: ctc\n")
     how = arguments(corpus, tmp_path, "--profiles", str(profile))
     hyps = tmp_path / "decode_fast/test/pr_ctc"
-    decode_without("torch._dynamo", how)
+    without("torch._dynamo", "decode", *how)
     assert len((hyps / "hyp.jsonl").read_bytes().splitlines()) == N_UTTS
-    assert f"{hyps} is current\n" in decode_without("torch", how)
+    assert f"{hyps} is current\n" in without("torch", "decode", *how)
+    without("torch._dynamo", "align-set", *how)
+    assert len(list((hyps / "align").glob("*.TextGrid"))) == N_UTTS

@@ -32,6 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from powsm.model.light import import_espnet
+
+    import_espnet()
     from powsm.decode.recogniser import Recogniser
     from powsm.decode.timing.blanks import USUAL
     from powsm.decode.timing.stored import read_timing

@@ -32,6 +32,9 @@ def run(options: argparse.Namespace) -> None:
 
 def pack_and_check(options: argparse.Namespace) -> None:
     """Pack, decode a clip with stock ESPnet, and log what it says."""
+    from powsm.model.light import import_espnet
+
+    import_espnet()
     from powsm.audio import SAMPLE_RATE, read_audio
     from powsm.audio_files import encode
     from powsm.decode.batch import items

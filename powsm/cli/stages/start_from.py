@@ -20,6 +20,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from powsm.files.whole import naming
+    from powsm.model.light import import_espnet
+
+    import_espnet()
     from powsm.model.start_from import start_from
 
     with naming(options.out):
