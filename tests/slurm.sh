@@ -101,6 +101,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 KillWait=10
 InactiveLimit=0
+WaitTime=1
 NodeName=127.0.0.2 NodeAddr=127.0.0.2 Port=${first_port} CPUs=4 RealMemory=16000
 NodeName=127.0.0.3 NodeAddr=127.0.0.3 Port=${second_port} CPUs=4 RealMemory=16000
 PartitionName=test Nodes=ALL Default=YES MaxTime=60

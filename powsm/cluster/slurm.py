@@ -118,8 +118,9 @@ class Slurm:
             stderr_to_stdout=True,
             signal_delay_s=signal_delay_s(self.resources.time_min),
             additional_parameters={"requeue": True},
-            # srun takes no --cpus-per-task from its job; one rank lost ends the rest
-            srun_args=[f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"],
+            # srun takes no --cpus-per-task from its job; a rank that fails ends the
+            # others, and one that ends well does not, whatever the site's WaitTime is
+            srun_args=[f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--wait=0"],
         )
         try:
             with _outside_of_jobs(), executor.batch():

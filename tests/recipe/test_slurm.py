@@ -196,6 +196,23 @@ def test_failed_members_are_retried_alone_and_named(slurm, tmp_path):
     assert done.stderr.count("submitting it again") == 2  # once and always
 
 
+def test_ranks_may_end_long_after_another(slurm, tmp_path):
+    """As rank 0 does, which writes what they made; the cluster's WaitTime is 1 s."""
+    args = submit(tmp_path, "--stage=11", "--ranks")
+    with open(tmp_path / "cluster.yaml", "a") as file:
+        file.write("stages: {11: {nodes: 2}}\n")
+    job = 'test "$RANK" = 1 || { sleep 4; echo written >> state; }'
+    done = subprocess.run(
+        [*args, "--", "bash", "-c", job],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=JOB_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "state").read_text() == "written\n"
+
+
 # A command of whose start the job does not know yet is not waited for: sleep first.
 SAVE = """
 trap 'echo saved >> state; exit 75' TERM USR2
