@@ -142,8 +142,8 @@ def test_signal_ends_a_wait_for_data(corpus, tmp_path, monkeypatch):
     read = UtteranceDataset.__getitem__
 
     def hang(dataset, key):
-        if "train" in str(dataset.index.folder) and (tmp_path / "hang").exists():
-            time.sleep(1000)
+        while "train" in str(dataset.index.folder) and (tmp_path / "hang").exists():
+            time.sleep(0.1)
         return read(dataset, key)
 
     def save_and_hang(callback, *args):
@@ -166,6 +166,7 @@ def test_signal_ends_a_wait_for_data(corpus, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(StoppedBySignal, match="SIGTERM: no data came for") as stop:
         train(args, **folders, valid_folder=corpus / "dump/dev", exp=tmp_path)
+    (tmp_path / "hang").unlink()  # or the loading process outlives this one
     assert f"goes on from {newest_checkpoint(tmp_path)}" in str(stop.value)
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
