@@ -9,6 +9,7 @@ ESPnet cannot load it.
 from collections.abc import Container, Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -33,10 +34,12 @@ class PhoneColumns(torch.nn.Module):
             for i, token in enumerate(tokens)
             if token == "<unk>" or is_phone(token) or token in also
         ]
-        row_of = torch.full((len(tokens),), kept.index(tokens.index("<unk>")))
-        row_of[kept] = torch.arange(len(kept))
+        # numbers that stay on the CPU, for labels while data are loaded
+        self.row_of_token = np.full(len(tokens), kept.index(tokens.index("<unk>")))
+        self.row_of_token[kept] = np.arange(len(kept))
         self.n_tokens = len(tokens)
         self.register_buffer("kept", torch.tensor(kept), persistent=False)
+        row_of = torch.tensor(self.row_of_token)
         self.register_buffer("row_of", row_of, persistent=False)
 
     def spread(self, logits: torch.Tensor) -> torch.Tensor:

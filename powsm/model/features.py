@@ -2,12 +2,11 @@
 
 ESPnet masks padding four times from lengths that it asks the device for, once in a
 table of a number for each bin of the spectrogram. Frames are known from samples, so
-one mask, made on the device, serves the features and the encoder. SpecAugment draws
-its masks on the CPU: the upper end of a position depends on the widths drawn.
+the mask comes with the batch (`powsm.model.layout`). SpecAugment draws its masks on
+the CPU: the upper end of a position depends on the widths drawn.
 """
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -17,8 +16,6 @@ from espnet2.asr.specaug.specaug import SpecAug
 from espnet2.layers.global_mvn import GlobalMVN
 from espnet2.layers.mask_along_axis import MaskAlongAxis, MaskAlongAxisVariableMaxWidth
 from espnet2.s2t.espnet_model import ESPnetS2TModel
-
-from powsm.model.frames import FrameGrid
 
 _CONVOLUTIONS = ("Conv2dSubsampling", "Conv2dSubsampling1", "Conv2dSubsampling2",
                  "Conv2dSubsampling6", "Conv2dSubsampling8")  # fmt: skip
@@ -44,25 +41,22 @@ def is_known(model: ESPnetS2TModel) -> bool:
 
 
 def features(
-    model: ESPnetS2TModel, speech: torch.Tensor, n_samples: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model: ESPnetS2TModel, speech: torch.Tensor, is_padding: torch.Tensor
+) -> torch.Tensor:
     """What ESPnet's `encode` gives its encoder, for a model that `is_known`.
 
     Args:
-        speech: (U, n_samples or more) on the model's device.
-        n_samples: of each recording.
+        speech: (U, n_samples) on the model's device.
+        is_padding: (U, T) bool, which frames of the spectrogram are.
 
     Returns:
-        (U, T, n_mels), augmented where the model is being trained, and which of the
-        U x T frames are padding.
+        (U, T, n_mels), augmented where the model is being trained.
     """
     front = model.frontend
-    hop = front.stft.hop_length
-    with _full_precision(speech.device.type):
-        stft, _ = front.stft(speech[:, : max(n_samples)])
-        power = stft[..., 0] ** 2 + stft[..., 1] ** 2
+    with full_precision(speech.device.type):
+        real, imaginary = front.stft(speech)[0].unbind(-1)
+        power = torch.addcmul(real.square(), imaginary, imaginary)
         feats, _ = front.logmel(power)
-        is_padding = padding_mask([n // hop + 1 for n in n_samples], feats)
         feats = feats.masked_fill(is_padding[:, :, None], 0.0)
         if model.specaug is not None and model.training:
             feats = _augment(model.specaug, feats)
@@ -73,13 +67,7 @@ def features(
             feats = feats.masked_fill(is_padding[:, :, None], 0.0)
             if norm.norm_vars:
                 feats = feats / norm.std.to(feats)
-    return feats, is_padding
-
-
-def padding_mask(lengths: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """(U, T) bool: which places of `like` (U, T, ...) are after a row's end."""
-    ends = on_device(torch.tensor(list(lengths)), like.device)
-    return torch.arange(like.size(1), device=like.device) >= ends[:, None]
+    return feats
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -89,13 +77,7 @@ def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def n_frames(model: ESPnetS2TModel, n_samples: Sequence[int]) -> list[int]:
-    """Encoder frames of recordings, for a model that `is_known`."""
-    grid = FrameGrid.of(model)
-    return [grid.n_frames(n) for n in n_samples]
-
-
-def _full_precision(device_type: str) -> AbstractContextManager:
+def full_precision(device_type: str) -> AbstractContextManager:
     """Autocast off, where there is one: the meta device has none."""
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)

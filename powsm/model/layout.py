@@ -5,11 +5,16 @@ for such a number has to be waited for. So the processes that load the data work
 out, and the model only uses it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
+
+from powsm.model.frames import FrameGrid
+
+_BLANK = 0  # of ESPnet's CTC
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,6 @@ class Packing:
         owner = lens.new_full((n_audio * width,), -1).index_copy(0, place, row)
         return cls(place, (n_audio, width), owner.view(n_audio, width))
 
-    @property
-    def mask(self) -> torch.Tensor:
-        """(U, W, W) bool, what a place sees: its own row up to itself.
-
-        Places left over see one another: a query without a key would give NaN.
-        """
-        return (self.owner[:, :, None] == self.owner[:, None, :]).tril()
-
     def pack(self, tokens: torch.Tensor) -> torch.Tensor:
         """(N, ...) tokens to (U, W, ...), zeros where there is none."""
         places = self.shape[0] * self.shape[1]
@@ -58,72 +55,146 @@ class Packing:
         packed = packed.index_copy(0, self.place, tokens)
         return packed.view(*self.shape, *tokens.shape[1:])
 
-    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """(U, W, ...) back to (N, ...) tokens, row by row."""
-        return packed.flatten(0, 1).index_select(0, self.place)
+
+def mask_of_rows(owner: torch.Tensor) -> torch.Tensor:
+    """(U, W, W) bool, what a packed place sees: its own row up to itself.
+
+    Places left over see one another: a query without a key would give NaN.
+    """
+    return (owner[:, :, None] == owner[:, None, :]).tril()
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of U recordings.
+
+    Attributes:
+        n: encoder frames of each.
+        is_frame: (U, T) bool, which of the encoder's are no padding.
+        is_padding: (U, T') bool, which of the spectrogram's are.
+    """
+
+    n: tuple[int, ...]
+    is_frame: torch.Tensor
+    is_padding: torch.Tensor
+
+    @classmethod
+    def of(cls, n_samples: Sequence[int], grid: FrameGrid) -> Self:
+        """Of recordings, in a batch as long as the longest."""
+        n = tuple(map(grid.n_frames, n_samples))
+        heard = torch.tensor(n_samples) // grid.hop + 1
+        return cls(n, mask_of_lengths(torch.tensor(n)), ~mask_of_lengths(heard))
+
+
+def mask_of_lengths(lengths: torch.Tensor, width: int | None = None) -> torch.Tensor:
+    """(B, width) bool: which places are inside of rows of `lengths` (B,)."""
+    width = int(lengths.max()) if width is None else width
+    return torch.arange(width, device=lengths.device) < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class CtcTargets:
+    """M CTC targets, each over a table of its own symbols alone.
+
+    Attributes:
+        symbols: (M, C) what the columns of each table are: the blank, then every label
+            of the target once, then another symbol where the target has fewer.
+        columns: (M, L) which column each label is; 0 behind a target's end.
+        n_labels: of each of the M.
+    """
+
+    symbols: torch.Tensor
+    columns: torch.Tensor
+    n_labels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, targets: Sequence[np.ndarray]) -> Self:
+        """Of M >= 1 arrays of labels, among which the blank is not."""
+        rows = [np.unique(labels, return_inverse=True) for labels in targets]
+        width = max(len(found) for found, _ in rows)
+        symbols = np.full((len(rows), 1 + width), _BLANK)
+        columns = np.zeros((len(rows), max(map(len, targets))), dtype=np.int64)
+        for row, (found, places) in enumerate(rows):
+            # of as many symbols as a longer target has, this one lacks one
+            lacking = np.setdiff1d(np.arange(len(found) + 2), [_BLANK, *found])
+            symbols[row, 1:] = lacking[0]
+            symbols[row, 1 : 1 + len(found)] = found
+            columns[row, : len(places)] = 1 + places
+        n_labels = tuple(map(len, targets))
+        return cls(torch.from_numpy(symbols), torch.from_numpy(columns), n_labels)
+
+    def labels(self) -> torch.Tensor:
+        """All targets, one behind the other."""
+        rows = zip(self.symbols, self.columns, self.n_labels, strict=True)
+        return torch.cat([symbols[columns[:n]] for symbols, columns, n in rows])
 
 
 @dataclass(frozen=True)
 class Layout:
     """Of a batch of U recordings with E examples: its N decoder tokens, its CTC rows.
 
-    Tensors are int64; what is in tuples stays on the CPU.
+    Tensors are int64 unless said; what is in tuples stays on the CPU.
 
     Args:
+        frames: of the recordings; None where a model has to say how many they have.
         n_samples: of each recording (U).
-        n_tasks: how many examples each task has, by name; the others are missing.
+        tasks: number of each task that has examples, by name.
+        task_sizes: (tasks of the model + 1, 2) examples and tokens that teach of each,
+            at least 1; the last are those of other tasks.
         tokens: (E, L) what the decoder reads: `[<sop> prev] <sos> text`.
         lengths: (E,) of those rows.
         starts: (E,) where `<sos>` is in each row.
-        places: (N,) where the tokens are in E x L.
-        packing: where they are when they are laid end to end.
+        packed: (U, W) which of E x L is at each packed place; the first where the
+            place is left over.
+        owner: (U, W) whose it is, see `Packing`.
         learned: (K,) where the tokens that teach are among the packed places.
-        example: (K,) whose they are.
         target: (K,) what comes after each.
-        task: (E,) number of its task among the model's, or one more than there are.
+        task: (K,) number of its task.
+        ctc_targets: M of them; None where there are none.
         ctc_audio: (M,) the recording of each; None is recording m for target m.
-        ctc_counts: (M,) examples of each.
-        ctc_labels: targets, one behind the other.
-        ctc_lengths: of each of the M targets.
-        ctc_recordings: of each, as numbers.
-        n_counted: examples of all of them together.
+        ctc_recordings: the same as numbers.
+        ctc_share: (M,) float64, of the examples with a target those of each.
         n_examples: (1,) E.
     """
 
+    frames: Frames | None
     n_samples: tuple[int, ...]
-    n_tasks: Mapping[str, int]
+    tasks: Mapping[str, int]
+    task_sizes: torch.Tensor
     tokens: torch.Tensor
     lengths: torch.Tensor
     starts: torch.Tensor
-    places: torch.Tensor
-    packing: Packing
+    packed: torch.Tensor
+    owner: torch.Tensor
     learned: torch.Tensor
-    example: torch.Tensor
     target: torch.Tensor
     task: torch.Tensor
+    ctc_targets: CtcTargets | None
     ctc_audio: torch.Tensor | None
-    ctc_counts: torch.Tensor
-    ctc_labels: torch.Tensor
-    ctc_lengths: tuple[int, ...]
     ctc_recordings: tuple[int, ...]
-    n_counted: int
+    ctc_share: torch.Tensor
     n_examples: torch.Tensor
 
     def to(self, device: torch.device) -> Self:
         """The same on a device."""
-        return self._each(lambda x: x.to(device, non_blocking=True))
+        return self.each(lambda x: x.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
         """The same in memory that a GPU reads by itself."""
-        return self._each(lambda x: x.pin_memory())
+        return self.each(lambda x: x.pin_memory())
 
-    def _each(self, change) -> Self:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed = {k: change(v) for k, v in values.items() if torch.is_tensor(v)}
-        owner = change(self.packing.owner)
-        place = change(self.packing.place)
-        packing = replace(self.packing, owner=owner, place=place)
-        return replace(self, **changed, packing=packing)
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """The same with other tensors."""
+        return _each(self, change)
+
+
+def _each(part: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if torch.is_tensor(part):
+        return change(part)
+    if not is_dataclass(part):
+        return part
+    values = {f.name: _each(getattr(part, f.name), change) for f in fields(part)}
+    return replace(part, **values)
 
 
 @dataclass(frozen=True)
@@ -134,6 +205,8 @@ class LayoutMaker:
         na: id of `<na>`: no prompt, or no CTC target.
         sop, sos, eos, padding: ids.
         tasks: token id of each task, by name.
+        grid: of the encoder; None where frames do not follow from samples alone.
+        ctc_rows: row of the CTC head for each token; None is its id.
     """
 
     na: int
@@ -142,6 +215,8 @@ class LayoutMaker:
     eos: int
     padding: int
     tasks: Mapping[str, int]
+    grid: FrameGrid | None = None
+    ctc_rows: np.ndarray | None = None
 
     def __call__(self, batch: Any) -> Layout:
         """The layout of a `Batch`, on the CPU; a batch on a GPU is waited for."""
@@ -150,17 +225,9 @@ class LayoutMaker:
         }
         batch = replace(batch, **integers)
         n_samples = tuple(batch.speech_lengths.tolist())
-        task = torch.full((batch.n_examples,), len(self.tasks))
-        n_tasks = {}
-        for number, (name, token) in enumerate(self.tasks.items()):
-            rows = batch.text[:, 1] == token
-            if n := int(rows.sum()):
-                n_tasks[name] = n
-                task[rows] = number
         return Layout(
+            frames=None if self.grid is None else Frames.of(n_samples, self.grid),
             n_samples=n_samples,
-            n_tasks=n_tasks,
-            task=task,
             n_examples=torch.tensor([batch.n_examples]),
             **self._decoder(batch),
             **self._ctc(batch),
@@ -169,19 +236,27 @@ class LayoutMaker:
     def _decoder(self, batch: Any) -> dict:
         tokens, lengths, output, starts = self._rows(batch)
         packing = Packing.of(lengths, batch.example_audio, batch.n_recordings)
-        is_token = torch.arange(tokens.size(1)) < lengths[:, None]
+        is_token = mask_of_lengths(lengths, tokens.size(1))
         row, column = torch.nonzero(is_token, as_tuple=True)
         target = output[row, column]
         teaches = target != self.padding
+        number = torch.full((batch.n_examples,), len(self.tasks))
+        for task, token in enumerate(self.tasks.values()):
+            number[batch.text[:, 1] == token] = task
+        task = number[row[teaches]]
+        n_tasks = 1 + len(self.tasks)
+        sizes = [torch.bincount(each, minlength=n_tasks) for each in (number, task)]
         return {
+            "tasks": {name: i for i, name in enumerate(self.tasks) if sizes[0][i]},
+            "task_sizes": torch.stack(sizes, 1).clamp(min=1),
             "tokens": tokens,
             "lengths": lengths,
             "starts": starts,
-            "places": row * tokens.size(1) + column,
-            "packing": packing,
+            "packed": packing.pack(row * tokens.size(1) + column),
+            "owner": packing.owner,
             "learned": packing.place[teaches],
-            "example": row[teaches],
             "target": target[teaches],
+            "task": task,
         }
 
     def _rows(
@@ -222,16 +297,14 @@ class LayoutMaker:
         audio[batch.ctc_rows] = batch.example_audio
         is_target = (target != self.na).all(1) & (counts > 0)
         rows = torch.nonzero(is_target).squeeze(1)
-        target, lengths, counts, audio = (
-            x[rows] for x in (target, lengths, counts, audio)
-        )
-        each = tuple(audio.tolist())
+        each = tuple(audio[rows].tolist())
         is_each_once = each == tuple(range(batch.n_recordings))
+        labels = [target[row, : lengths[row]].numpy() for row in rows]
+        if self.ctc_rows is not None:
+            labels = [self.ctc_rows[of_tokens] for of_tokens in labels]
         return {
-            "ctc_audio": None if is_each_once else audio,
-            "ctc_counts": counts,
-            "ctc_labels": target[target != self.padding],
-            "ctc_lengths": tuple(lengths.tolist()),
+            "ctc_targets": CtcTargets.of(labels) if labels else None,
+            "ctc_audio": None if is_each_once else audio[rows],
             "ctc_recordings": each,
-            "n_counted": int(counts.sum()),
+            "ctc_share": counts[rows].double() / counts[rows].sum(),
         }

@@ -8,7 +8,7 @@ runs on every example; loss and gradients equal ESPnet's on the four rows
 between `model: espnet` and `model: powsm` both ways.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,7 +26,8 @@ from powsm.errors import PowsmError
 from powsm.model import features
 from powsm.model.batch import Batch
 from powsm.model.ctc_heads import PhoneLinear
-from powsm.model.layout import Layout, LayoutMaker
+from powsm.model.frames import FrameGrid
+from powsm.model.layout import Layout, LayoutMaker, mask_of_lengths, mask_of_rows
 from powsm.model.losses import ctc_loss, precision_of, smoothed_cross_entropy
 from powsm.tasks import task_ids
 
@@ -51,6 +52,13 @@ def _as_products_want(_norm, _given: tuple, out: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def _run(number: int, layer: torch.nn.Module, of: torch.nn.Module, *state):
+    """A layer of an encoder or decoder, which says of which little is to be kept."""
+    if number in of.gradient_checkpoint_layers:
+        return checkpoint(layer, *state, use_reentrant=False)
+    return layer(*state)
+
+
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
     """Half precision made whole; float64 stays, so that tests can be exact."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -61,15 +69,20 @@ class Encoded(NamedTuple):
 
     Attributes:
         memory: (U, T, D).
-        lengths: (U,) frames of each recording, on the device of `memory`.
-        n_frames: the same as numbers.
+        is_frame: (U, T) bool, which frames are no padding.
+        n_frames: how many of each recording.
         between: (U, T, D) outputs of the layers that have a CTC loss of their own.
     """
 
     memory: torch.Tensor
-    lengths: torch.Tensor
-    n_frames: list[int]
+    is_frame: torch.Tensor
+    n_frames: Sequence[int]
     between: list[torch.Tensor]
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """(U,) `n_frames` on the device of `memory`."""
+        return self.is_frame.sum(1)
 
 
 GUIDE_WIDTH = 0.2  # distance from the diagonal that is tolerated, of the utterance
@@ -111,11 +124,13 @@ class PowsmModel(ESPnetS2TModel):
                     f"ctc_weight_range is {list(ctc_weight_range)}, expected two "
                     "rising numbers between 0 and 1"
                 )
+        self._ctc_rows = None
         if ctc_vocab not in ("all", "phones"):
             raise PowsmError(f"ctc_vocab is {ctc_vocab!r}, expected all or phones")
         if ctc_vocab == "phones" and self.ctc is not None:
             size = self.ctc.ctc_lo.in_features
             self.ctc.ctc_lo = PhoneLinear(size, self.token_list)
+            self._ctc_rows = self.ctc.ctc_lo.columns.row_of_token
         self._task_ids = task_ids(self.token_list)
         for layer in self.decoder.decoders if self.decoder is not None else ():
             # flash-attn's kernel knows the causal mask only, not one of packed rows
@@ -142,6 +157,8 @@ class PowsmModel(ESPnetS2TModel):
             eos=self.eos,
             padding=self.ignore_id,
             tasks=self._task_ids,
+            grid=FrameGrid.of(self) if self._knows_features else None,
+            ctc_rows=self._ctc_rows,
         )
 
     def forward(
@@ -170,32 +187,55 @@ class PowsmModel(ESPnetS2TModel):
 
     def encode_batch(self, batch: Batch) -> Encoded:
         """Encoder output of a batch that is laid out, equal to that of `encode`."""
-        n_samples = batch.layout.n_samples
-        if not self._knows_features:
+        frames = batch.layout.frames
+        if frames is None:
             memory, lengths = self.encode(batch.speech, batch.speech_lengths)
+            memory, between = memory if isinstance(memory, tuple) else (memory, [])
+            between = [hidden for _, hidden in between]
+            is_frame = mask_of_lengths(lengths, memory.size(1))
             n_frames = lengths.tolist()
         else:
-            feats, is_padding = features.features(self, batch.speech, n_samples)
-            ctc = self.ctc if self.encoder.interctc_use_conditioning else None
-            memory, lengths, _ = self.encoder(
-                feats, batch.speech_lengths, masks=is_padding, ctc=ctc
-            )
-            n_frames = features.n_frames(self, n_samples)
-        memory, between = memory if isinstance(memory, tuple) else (memory, [])
-        return Encoded(memory, lengths, n_frames, [hidden for _, hidden in between])
+            speech = batch.speech[:, : max(batch.layout.n_samples)]
+            feats = features.features(self, speech, frames.is_padding)
+            memory, between = self._encoder(feats, frames.is_frame)
+            is_frame, n_frames = frames.is_frame, frames.n
+        return Encoded(memory, is_frame, n_frames, between)
+
+    def _encoder(
+        self, feats: torch.Tensor, is_frame: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What ESPnet's encoder says, and between layers, where frames are known.
+
+        ESPnet's follows a mask through the strides of its convolutions.
+        """
+        encoder = self.encoder
+        mask, between = is_frame[:, None], []
+        x, _ = _run(0, encoder.embed, encoder, feats, None)
+        for number, layer in enumerate(encoder.encoders, 1):
+            if self.training and float(torch.rand(1)) < encoder.layer_drop_rate:
+                continue
+            x, _ = _run(number, layer, encoder, x, mask)
+            if number in encoder.interctc_layer_idx:
+                hidden, *positions = x if isinstance(x, tuple) else (x,)
+                between.append(hidden)
+                if encoder.interctc_use_conditioning:
+                    said = self.ctc.softmax(hidden)
+                    hidden = hidden + encoder.conditioning_layer(said)
+                    x = (hidden, *positions) if positions else hidden
+        x = x[0] if isinstance(x, tuple) else x
+        return encoder.after_norm(x), between
 
     def losses(
         self, batch: Batch, encoded: Encoded
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """What `forward` returns, of a batch that is encoded."""
         stats: dict[str, torch.Tensor] = {}
-        loss = 0.0
         if self.ctc_weight != 0.0:
-            loss_ctc = self._ctc_losses(encoded, batch.layout, stats)
-            loss = self.ctc_weight * loss_ctc
+            loss = self._ctc_losses(encoded, batch.layout, stats)
         if self.ctc_weight != 1.0:
             loss_att = self._attention_loss(encoded, batch.layout, stats)
-            loss = loss + (1 - self.ctc_weight) * loss_att
+            share = self.ctc_weight
+            loss = torch.lerp(loss_att, loss, share) if share != 0.0 else loss_att
         if "loss_guide" in stats:
             loss = loss + self.guided_attention_weight * stats["loss_guide"]
         stats["loss"] = loss
@@ -230,13 +270,10 @@ class PowsmModel(ESPnetS2TModel):
         self, encoded: Encoded, layout: Layout, stats: dict
     ) -> torch.Tensor:
         """CTC loss of the last layer, and of those between where ESPnet's asks."""
-        loss = self._ctc_loss(encoded.memory, encoded.n_frames, layout)
+        loss = self._ctc_loss(encoded.memory, encoded, layout)
         stats["loss_ctc"] = loss.detach()
         if self.interctc_weight != 0.0 and encoded.between:
-            inter = [
-                self._ctc_loss(hidden, encoded.n_frames, layout)
-                for hidden in encoded.between
-            ]
+            inter = [self._ctc_loss(x, encoded, layout) for x in encoded.between]
             loss_inter = sum(inter) / len(inter)
             stats["loss_interctc"] = loss_inter.detach()
             share = self.interctc_weight
@@ -244,36 +281,33 @@ class PowsmModel(ESPnetS2TModel):
         return loss
 
     def _ctc_loss(
-        self, hidden: torch.Tensor, n_frames: list[int], layout: Layout
+        self, hidden: torch.Tensor, encoded: Encoded, layout: Layout
     ) -> torch.Tensor:
         """CTC loss, each target counted once per example, as four rows would be."""
-        if not layout.ctc_recordings:
+        targets, is_frame = layout.ctc_targets, encoded.is_frame
+        if targets is None:
             return hidden.sum() * 0.0
-        if layout.ctc_audio is not None:
-            hidden = hidden.index_select(0, layout.ctc_audio)
-        lengths = [n_frames[u] for u in layout.ctc_recordings]
+        if (audio := layout.ctc_audio) is not None:
+            hidden, is_frame = (x.index_select(0, audio) for x in (hidden, is_frame))
+        lengths = [encoded.n_frames[u] for u in layout.ctc_recordings]
         hidden = F.dropout(hidden, p=self.ctc.dropout_rate)
-        labels = layout.ctc_labels
         head, loss = self.ctc.ctc_lo, self.ctc.ctc_loss
-        if isinstance(head, PhoneLinear):
-            labels = head.columns.rows(labels)
         if isinstance(loss, torch.nn.CTCLoss):
-            sizes = (lengths, layout.ctc_lengths)
-            total = ctc_loss(hidden, head, labels, *sizes, layout.ctc_counts, loss)
-            return total / layout.n_counted
+            frames = (is_frame, lengths)
+            return ctc_loss(hidden, head, targets, *frames, layout.ctc_share, loss)
         logits = head.compact(hidden) if isinstance(head, PhoneLinear) else head(hidden)
         log_probs = _at_least_float32(logits.transpose(0, 1).log_softmax(2))
         # on the CPU, where PyTorch wants to read them
-        sizes = torch.tensor(lengths), torch.tensor(layout.ctc_lengths)
-        losses = loss(log_probs, labels, *sizes)
-        return (losses * layout.ctc_counts).sum() / layout.n_counted
+        sizes = torch.tensor(lengths), torch.tensor(targets.n_labels)
+        losses = loss(log_probs, targets.labels(), *sizes)
+        return (losses * layout.ctc_share).sum()
 
     # --------------------------------------------------------------- attention
 
     def _attention_loss(
         self, encoded: Encoded, layout: Layout, stats: dict
     ) -> torch.Tensor:
-        n_examples = layout.task.numel()
+        n_examples = len(layout.tokens)
         hidden = self._decode(encoded, layout)
         total, losses, is_best = smoothed_cross_entropy(
             hidden,
@@ -290,11 +324,10 @@ class PowsmModel(ESPnetS2TModel):
             begin = layout.starts + 3
             n_text = (layout.lengths - begin).clamp(min=1)
             width = layout.tokens.size(1)
-            row, column = layout.places // width, layout.places % width
+            row, column = layout.packed // width, layout.packed % width
+            # below 0 where a place is left over, too: it has a first token
             place = (column - begin[row] + 0.5) / n_text[row]
-            pack = layout.packing.pack
-            guide = self._guide(pack(place), encoded.lengths)
-            guide = guide * pack((place > 0).float())
+            guide = self._guide(place, encoded.lengths) * (place > 0)
             stats["loss_guide"] = guide.sum() / n_examples
         return loss
 
@@ -306,14 +339,12 @@ class PowsmModel(ESPnetS2TModel):
         stats: dict,
     ) -> None:
         """Loss of an example, and accuracy of a token, over all and by task."""
-        task = layout.task[layout.example]
-        sums = torch.stack([losses, is_best.to(losses), torch.ones_like(losses)], 1)
-        sums = sums.new_zeros(len(self._task_ids) + 1, 3).index_add(0, task, sums)
-        for number, name in enumerate(self._task_ids):
-            if n := layout.n_tasks.get(name):
-                stats[f"loss_{name}"] = sums[number, 0] / n
-                stats[f"acc_{name}"] = sums[number, 1] / sums[number, 2]
-        stats["acc"] = is_best.to(losses).mean()
+        each = torch.stack([losses, is_best.to(losses)], 1)
+        sums = each.new_zeros(layout.task_sizes.shape)
+        means = sums.index_add_(0, layout.task, each) / layout.task_sizes
+        for name, number in layout.tasks.items():
+            stats[f"loss_{name}"], stats[f"acc_{name}"] = means[number]
+        stats["acc"] = each[:, 1].mean()
 
     def _decode(self, encoded: Encoded, layout: Layout) -> torch.Tensor:
         """Hidden states (K, D) of the tokens that teach, before the output layer.
@@ -324,17 +355,12 @@ class PowsmModel(ESPnetS2TModel):
         memory = encoded.memory
         # once for the keys and values of all layers
         memory = memory.to(precision_of(memory))
-        frames = torch.arange(memory.size(1), device=memory.device)
-        memory_mask = (frames < encoded.lengths[:, None])[:, None, :]
-        packing, mask = layout.packing, layout.packing.mask
+        state = (mask_of_rows(layout.owner), memory, encoded.is_frame[:, None])
         rows = decoder.embed(layout.tokens).flatten(0, 1)
-        x = packing.pack(rows.index_select(0, layout.places))
+        x = rows.index_select(0, layout.packed.flatten())
+        x = x.view(*layout.packed.shape, -1)
         for number, layer in enumerate(decoder.decoders, 1):
-            state = (x, mask, memory, memory_mask)
-            if number in decoder.gradient_checkpoint_layers:
-                x = checkpoint(layer, *state, use_reentrant=False)[0]
-            else:
-                x = layer(*state)[0]
+            x = _run(number, layer, decoder, x, *state)[0]
         hidden = x.flatten(0, 1).index_select(0, layout.learned)
         return decoder.after_norm(hidden) if decoder.normalize_before else hidden
 

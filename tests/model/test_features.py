@@ -54,7 +54,48 @@ def test_encoder_output_and_lengths_equal_espnet(tmp_path, samples, is_training)
     torch.manual_seed(3)
     memory, lengths = model.encode(batch.speech, batch.speech_lengths)
     torch.testing.assert_close(ours.memory, memory, rtol=1e-6, atol=1e-6)
-    assert ours.lengths.tolist() == lengths.tolist() == ours.n_frames
+    assert ours.lengths.tolist() == lengths.tolist() == list(ours.n_frames)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"interctc_layer_idx": [1], "interctc_use_conditioning": True},
+        {"interctc_layer_idx": [1], "gradient_checkpoint_layers": [0, 1, 2]},
+        {
+            "interctc_layer_idx": [1],
+            "interctc_use_conditioning": True,
+            "use_sdpa": False,
+            "attention_layer_type": "rel_selfattn",
+            "pos_enc_layer_type": "rel_pos",
+        },
+        {"input_layer": "conv2d2"},
+        {"layer_drop_rate": 0.5},
+    ],
+)
+def test_every_encoder_equals_espnet_with_its_gradients(tmp_path, changes):
+    model = build(tmp_path, encoder_conf=SETTINGS["encoder_conf"] | changes).train()
+    assert features.is_known(model)
+    batch, ours = encoded(model, (9001, 16000, 12159))
+    torch.manual_seed(3)
+    theirs, lengths = model.encode(batch.speech, batch.speech_lengths)
+    theirs, between = theirs if isinstance(theirs, tuple) else (theirs, [])
+    assert list(ours.n_frames) == lengths.tolist()
+    outputs = [(ours.memory, theirs)]
+    outputs += zip(ours.between, [hidden for _, hidden in between], strict=True)
+    assert len(outputs) == 1 + ("interctc_layer_idx" in changes)
+    for a, b in outputs:
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    used = list(model.encoder.parameters())
+
+    def gradients(number):
+        """Of a sum that is no norm's: the length of its output is always the same."""
+        values = torch.cat([x[number].flatten() for x in outputs])
+        total = values @ torch.arange(len(values)).sin()
+        return torch.autograd.grad(total, used, allow_unused=True)
+
+    for a, b in zip(gradients(0), gradients(1), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_masks_of_fixed_width_and_their_mean_equal_espnet(tmp_path):
@@ -93,11 +134,11 @@ def test_another_front_takes_espnets_own_way(tmp_path, changes):
     assert ours.n_frames == lengths.tolist()
 
 
-def ctc_on_meta(log_probs, labels, lengths, target_lengths):
-    """PyTorch's has no meta kernel; it reads lengths, which have to be on the CPU."""
-    assert lengths.device.type == target_lengths.device.type == "cpu"
-    assert labels.shape == (len(target_lengths), int(target_lengths.max()))
-    return log_probs.sum((0, 2))
+def ctc_backward_on_meta(_grad, log_probs, labels, lengths, target_lengths, *_):
+    """PyTorch's has no meta kernel; lengths are numbers, which need no device."""
+    assert all(isinstance(n, int) for n in (*lengths, *target_lengths))
+    assert labels.shape == (len(target_lengths), max(target_lengths))
+    return torch.empty_like(log_probs)
 
 
 def test_nothing_is_asked_of_the_device(tmp_path, monkeypatch):
@@ -106,7 +147,7 @@ def test_nothing_is_asked_of_the_device(tmp_path, monkeypatch):
     batch, _ = make_batches()
     batch = model.laid_out(Batch.of(batch)).to(torch.device("meta"))
     model.to("meta")
-    monkeypatch.setattr(model.ctc.ctc_loss, "forward", ctc_on_meta)
+    monkeypatch.setattr(torch.ops.aten, "_ctc_loss_backward", ctc_backward_on_meta)
     model(**batch.arguments())[0].backward()
     assert all(p.grad is not None for p in model.parameters())
     with pytest.raises(RuntimeError, match="meta"):  # as this test relies on

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from espnet2.legacy.nets.pytorch_backend.transformer.label_smoothing_loss import (
     LabelSmoothingLoss,
 )
 
+from powsm.model.layout import CtcTargets
 from powsm.model.losses import ctc_loss, smoothed_cross_entropy
 
 N, D, V = 7, 5, 11
@@ -86,25 +88,38 @@ def test_half_precision_by_autocast_is_near():
 
 
 def ctc_batch(dtype=torch.float64):
-    """Repeats, a target that does not fit (4 equal labels, 5 frames), an empty one."""
+    """Repeats, a target that does not fit (4 equal labels, 5 frames), an empty one.
+
+    Returns:
+        Hidden states, layer, targets, frames as mask and numbers, labels and their
+        numbers.
+    """
     torch.manual_seed(1)
     layer = torch.nn.Linear(D, V, dtype=dtype)
     hidden = torch.randn(4, 9, D, dtype=dtype, requires_grad=True)
     targets = [[3, 3, 5], [7, 1, 7, 2, 2], [4, 4, 4, 4], []]
-    labels = torch.tensor(sum(targets, []))
-    return hidden, layer, labels, [9, 8, 5, 6], [len(t) for t in targets]
+    n_frames = [9, 8, 5, 6]
+    frames = (torch.arange(9) < torch.tensor(n_frames)[:, None], n_frames)
+    labels = (torch.tensor(sum(targets, [])), torch.tensor([len(t) for t in targets]))
+    columns = CtcTargets.of([np.array(t, dtype=np.int64) for t in targets])
+    return hidden, layer, columns, frames, labels
+
+
+def of_pytorch(log_probs, frames, labels, loss):
+    """Losses of the M targets over log-probabilities (M, T, V)."""
+    sizes = (torch.tensor(frames[1]), labels[1])
+    return loss(log_probs.transpose(0, 1), labels[0], *sizes)
 
 
 @pytest.mark.parametrize("cells", [1, 2 * 9 * V, 1 << 20])  # one, two, all at once
 @pytest.mark.parametrize("weights", [[1, 1, 1, 1], [4, 3, 2, 1]])
 def test_ctc_loss_and_gradients_equal_pytorch(cells, weights):
-    hidden, layer, labels, *sizes = ctc_batch()
+    hidden, layer, targets, frames, labels = ctc_batch()
     loss = torch.nn.CTCLoss(reduction="none", zero_infinity=True)
     scale = torch.tensor(weights)
-    total = ctc_loss(hidden, layer, labels, *sizes, scale, loss, cells)
+    total = ctc_loss(hidden, layer, targets, *frames, scale, loss, cells)
     ours = torch.autograd.grad(3 * total, [hidden, *layer.parameters()])
-    log_probs = layer(hidden).log_softmax(-1).transpose(0, 1)
-    each = loss(log_probs, labels, *map(torch.tensor, sizes))
+    each = of_pytorch(layer(hidden).log_softmax(-1), frames, labels, loss)
     assert each[2] == 0 < min(each[0], each[1], each[3])
     expected = (each * scale).sum()
     theirs = torch.autograd.grad(3 * expected, [hidden, *layer.parameters()])
@@ -112,25 +127,25 @@ def test_ctc_loss_and_gradients_equal_pytorch(cells, weights):
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     with torch.no_grad():
-        bare = ctc_loss(hidden, layer, labels, *sizes, scale, loss, cells)
+        bare = ctc_loss(hidden, layer, targets, *frames, scale, loss, cells)
     assert bare.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_ctc_of_bfloat16_is_as_exact_as_a_table():
     """What a table in half precision rounds, this rounds no further."""
-    hidden, layer, labels, *sizes = ctc_batch(torch.float32)
+    hidden, layer, targets, frames, labels = ctc_batch(torch.float32)
     loss = torch.nn.CTCLoss(reduction="none", zero_infinity=True)
     scale = torch.ones(4, dtype=torch.long)
     wanted = [hidden, *layer.parameters()]
 
     def of_table() -> torch.Tensor:
-        log_probs = layer(hidden).float().log_softmax(-1).transpose(0, 1)
-        return loss(log_probs, labels, *map(torch.tensor, sizes)).sum()
+        log_probs = layer(hidden).float().log_softmax(-1)
+        return of_pytorch(log_probs, frames, labels, loss).sum()
 
     exact = torch.autograd.grad(of_table(), wanted)
     with torch.autocast("cpu", torch.bfloat16):
         table = of_table()
-        total = ctc_loss(hidden, layer, labels, *sizes, scale, loss)
+        total = ctc_loss(hidden, layer, targets, *frames, scale, loss)
     assert total.item() == pytest.approx(table.item(), rel=1e-5)
     theirs = torch.autograd.grad(table, wanted)
     ours = torch.autograd.grad(total, wanted)
@@ -139,11 +154,20 @@ def test_ctc_of_bfloat16_is_as_exact_as_a_table():
 
 
 def test_ctc_without_a_label():
-    hidden, layer, *_ = ctc_batch()
+    hidden, layer, _, frames, _ = ctc_batch()
     loss = torch.nn.CTCLoss(reduction="none", zero_infinity=True)
-    nothing = torch.zeros(0, dtype=torch.long)
+    nothing = CtcTargets.of([np.zeros(0, dtype=np.int64)] * 4)
     scale = torch.ones(4, dtype=torch.long)
-    total = ctc_loss(hidden, layer, nothing, [9, 8, 5, 6], [0] * 4, scale, loss)
+    total = ctc_loss(hidden, layer, nothing, *frames, scale, loss)
     blanks = layer(hidden).log_softmax(-1)[..., 0]
     expected = -sum(row[:n].sum() for row, n in zip(blanks, [9, 8, 5, 6], strict=True))
     assert total.item() == pytest.approx(expected.item())
+
+
+def test_an_impossible_target_without_zero_infinity_is_infinite():
+    hidden, layer, targets, frames, labels = ctc_batch()
+    loss = torch.nn.CTCLoss(reduction="none")
+    each = of_pytorch(layer(hidden).log_softmax(-1), frames, labels, loss)
+    assert each.isinf().tolist() == [False, False, True, False]
+    total = ctc_loss(hidden, layer, targets, *frames, torch.ones(4), loss)
+    assert total.item() == math.inf

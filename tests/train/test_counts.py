@@ -94,7 +94,7 @@ def step(settings: dict) -> Counts:
     with Counting() as counts:
         on_device(model, counts)
         batch = batch_of(model, [7.4 - 0.03 * (i % 5) for i in range(72)])
-        layout = model.layout_maker(batch)._each(lambda x: on_device(x, counts))
+        layout = model.layout_maker(batch).each(lambda x: on_device(x, counts))
         held = {k: on_device(x, counts) for k, x in batch.tensors().items()}
         loss, _, _ = model(**held, layout=layout)
         loss.backward()
@@ -162,8 +162,8 @@ def test_a_training_step(settings):
     """The six waits are CTC's: PyTorch's kernel copies offsets and both lengths."""
     counts = step(settings)
     assert counts.waits.total() == 6, counts.waits
-    assert counts.operators <= SLACK * 2_369
-    assert counts.bytes <= SLACK * 497.8e9
+    assert counts.operators <= SLACK * 2_215
+    assert counts.bytes <= SLACK * 495.2e9
     assert counts.peak <= SLACK * 49.14e9
 
 

@@ -432,7 +432,7 @@ def test_loader_works_the_layout_out(folder, num_workers):
     expected = maker(batch)
     assert batch.layout.n_samples == tuple(batch.speech_lengths.tolist())
     assert torch.equal(batch.layout.tokens, expected.tokens)
-    assert torch.equal(batch.layout.packing.owner, expected.packing.owner)
+    assert torch.equal(batch.layout.owner, expected.owner)
     # every text and an end after it are learned
     n_learned = int(batch.text_lengths.sum()) + batch.n_examples
     assert batch.layout.target.numel() == n_learned
