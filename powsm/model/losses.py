@@ -176,7 +176,7 @@ class _ColumnsOfTargets(torch.autograd.Function):
             torch.gather(whole, 2, symbols[rows], out=log_probs[rows])
             tables.append(logits if wants_gradient else None)
             del logits, whole
-        # what PyTorch's `ctc_loss` calls when it has asked where lengths and labels are
+        # what PyTorch's `ctc_loss` calls, once it has labels and lengths on the CPU
         given = (log_probs.transpose(0, 1), columns, n_frames, n_labels)
         losses, alphas = torch.ops.aten._ctc_loss(*given, 0, zero_infinity)
         share = share.to(exact)
@@ -188,17 +188,17 @@ class _ColumnsOfTargets(torch.autograd.Function):
         total = each @ share
         if not wants_gradient:
             return total
-        # scores of the target's columns: probability less expectation
+        # of log-probabilities: what they say less what is expected of a frame's symbols
         grad = torch.ops.aten._ctc_loss_backward(
             torch.ones_like(losses), *given, losses, alphas, 0, zero_infinity
         )
         p = log_probs.exp_()
         expected = p - grad.transpose(0, 1)
-        # what is expected sums to 1 but for rounding, which the backward pass of a
-        # log-softmax takes off again
-        all_expected = expected.sum(-1, keepdim=True)
-        values = torch.addcdiv(p, expected, all_expected, value=-1)
-        factor = all_expected * share[:, None, None] * is_frame[:, :, None]
+        # it sums to 1 but for rounding, which the backward pass of a log-softmax gives
+        # to the probabilities as well
+        summed = expected.sum(-1, keepdim=True)
+        values = torch.addcdiv(p, expected, summed, value=-1)
+        factor = summed * share[:, None, None] * is_frame[:, :, None]
         layer = _LayerGradient(weight, bias, exact)
         grad_hidden = torch.empty_like(hidden)
         for number, rows in enumerate(runs):

@@ -171,3 +171,29 @@ def test_an_impossible_target_without_zero_infinity_is_infinite():
     assert each.isinf().tolist() == [False, False, True, False]
     total = ctc_loss(hidden, layer, targets, *frames, torch.ones(4), loss)
     assert total.item() == math.inf
+
+
+def test_ctc_of_a_long_recording_rounds_as_pytorchs():
+    """Of thousands of nats, what is expected of a frame sums to 1 no more."""
+    torch.manual_seed(2)
+    layer = torch.nn.Linear(D, V)
+    hidden = 5 * torch.randn(1, 900, D)
+    labels = np.random.default_rng(0).integers(1, V, 200)
+    frames = (torch.ones(1, 900, dtype=torch.bool), [900])
+    of = (torch.from_numpy(labels), torch.tensor([200]))
+    loss = torch.nn.CTCLoss(reduction="none", zero_infinity=True)
+
+    def gradients(total):
+        return torch.cat([g.flatten() for g in torch.autograd.grad(total, parts)])
+
+    parts = [layer.weight, layer.bias]
+    targets = CtcTargets.of([labels])
+    ours = gradients(ctc_loss(hidden, layer, targets, *frames, torch.ones(1), loss))
+    log_probs = layer(hidden).log_softmax(-1)
+    theirs = gradients(of_pytorch(log_probs, frames, of, loss).sum())
+    parts = [x.double() for x in parts]
+    log_probs = torch.nn.functional.linear(hidden.double(), *parts).log_softmax(-1)
+    exact = gradients(of_pytorch(log_probs, frames, of, loss).sum())
+    rounding = (theirs - exact).norm()
+    assert (ours - theirs).norm() < rounding / 10
+    assert rounding > 5e-4 * exact.norm()  # or this would say nothing
