@@ -36,11 +36,12 @@ WINDOW_S = 20.0  # seconds of audio the published model takes at once
 
 LEVEL_DB = -20.0  # below full scale: what speech is recorded at
 QUIET_DB = -36.0  # below it, a tenth of the usual level, scores are far worse
+LOUD_DB = -1.0  # above it, with peaks above 1: no sound, but a variance of 1
 MAX_PEAK = 8.0  # 18 dB above full scale; more is no sound but integers
 
 _BLOCK = 1 << 18  # samples that are resampled at a time
 _LEVEL_FRAME = 400  # samples, 25 ms
-_MOST_QUIET = 10  # quiet recordings that are named
+_MOST_NAMED = 10  # recordings of an odd level
 
 
 def read_audio(
@@ -203,29 +204,33 @@ def _level_of(power: "np.ndarray") -> float:
     return float(10 * np.log10(power[power >= power.max() / 1000].mean()))
 
 
-def warn_if_quiet(
+def warn_of_level(
     speech: "np.ndarray", location: str, *, is_levelled: bool = False
 ) -> None:
-    """Log a recording whose speech is far below the level of those learnt from.
+    """Log a recording whose speech is far from the level of those learnt from.
 
     Args:
         is_levelled: it is heard as `at_level` makes it.
     """
-    level = level_db(at_level(speech) if is_levelled else speech)
+    heard = at_level(speech) if is_levelled else speech
+    level, peak = level_db(heard), float(abs(heard).max())
+    is_usual = QUIET_DB <= level and (level <= LOUD_DB or peak <= 1)
     which = (location, len(speech), level)  # arrays have all the same name
-    if level >= QUIET_DB or which in _announced_quiet:
+    if is_usual or which in _announced_levels:
         return
-    _announced_quiet.add(which)
-    n_named = len(_announced_quiet)
-    if n_named <= _MOST_QUIET:
+    _announced_levels.add(which)
+    n_named = len(_announced_levels)
+    if n_named <= _MOST_NAMED:
         fault = f"its level is {level:.0f} dB, speech is near {LEVEL_DB:.0f}; "
         if not isfinite(level):
             fault = "silence from beginning to end"
         elif is_levelled:
             fault += "its peaks leave no room to make it louder"
         else:
+            if level > LOUD_DB:
+                fault += f"samples reach {peak:.3g}, expected [-1, 1]; "
             fault += "results will be worse without level: usual in the decode profile"
-        more = " (others are not named)" if n_named == _MOST_QUIET else ""
+        more = " (others are not named)" if n_named == _MOST_NAMED else ""
         log.warning("%s: %s%s", printable(location), fault, more)
 
 
@@ -380,7 +385,7 @@ def n_encoder_frames(n_samples: int) -> int:
 
 
 _announced_rates: set[int] = set()
-_announced_quiet: set[tuple] = set()
+_announced_levels: set[tuple] = set()
 
 
 def _announce(rate: int, location: str) -> None:

@@ -22,7 +22,7 @@ from powsm.audio import (
     resample,
     resample_blocks,
     speech_blocks,
-    warn_if_quiet,
+    warn_of_level,
 )
 from powsm.audio_files import decode_blocks, open_sound
 from powsm.files.audio_streams import _ogg_crc
@@ -476,28 +476,40 @@ def test_offset_is_no_sound():
 
 
 def test_peaks_that_hold_a_level_back_are_said(caplog, monkeypatch):
-    monkeypatch.setattr("powsm.audio._announced_quiet", set())
+    monkeypatch.setattr("powsm.audio._announced_levels", set())
     quiet = speech() / 20
-    warn_if_quiet(quiet, "quiet.wav", is_levelled=True)
+    warn_of_level(quiet, "quiet.wav", is_levelled=True)
     quiet[N // 2] = 1  # a click
-    warn_if_quiet(quiet, "click.wav", is_levelled=True)
+    warn_of_level(quiet, "click.wav", is_levelled=True)
     (message,) = caplog.messages
     assert message.startswith("click.wav: its level is -")
     assert message.endswith("; its peaks leave no room to make it louder")
 
 
+def test_speech_of_variance_1_is_said(caplog, monkeypatch):
+    monkeypatch.setattr("powsm.audio._announced_levels", set())
+    sound = speech()
+    normal = (sound - sound.mean()) / sound.std()
+    for heard in (normal, np.sign(sound), 1.4 * sound / abs(sound).max() / 4):
+        warn_of_level(heard, "talk.wav")  # the second is cut off
+    warn_of_level(normal, "talk.wav", is_levelled=True)
+    (message,) = caplog.messages
+    assert message.startswith("talk.wav: its level is ")
+    assert "samples reach " in message and "expected [-1, 1]; results will" in message
+
+
 def test_silence_is_called_so(caplog, monkeypatch):
-    monkeypatch.setattr("powsm.audio._announced_quiet", set())
-    warn_if_quiet(np.zeros(N, np.float32), "empty.wav")
+    monkeypatch.setattr("powsm.audio._announced_levels", set())
+    warn_of_level(np.zeros(N, np.float32), "empty.wav")
     assert caplog.messages == ["empty.wav: silence from beginning to end"]
 
 
 def test_quiet_recordings_are_named_ten_times(caplog, monkeypatch):
-    monkeypatch.setattr("powsm.audio._announced_quiet", set())
-    warn_if_quiet(speech(), "usual.wav")
+    monkeypatch.setattr("powsm.audio._announced_levels", set())
+    warn_of_level(speech(), "usual.wav")
     for number in range(20):
-        warn_if_quiet(speech() / 10, f"{number}.wav")
-        warn_if_quiet(speech() / 10, f"{number}.wav")
+        warn_of_level(speech() / 10, f"{number}.wav")
+        warn_of_level(speech() / 10, f"{number}.wav")
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 10
     assert messages[0].startswith("0.wav: its level is -43 dB, speech is near -20")

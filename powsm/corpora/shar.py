@@ -37,7 +37,8 @@ from powsm.files.audio_places import location_in_shard
 from powsm.languages import DROPPED_LANGUAGES, UNKNOWN_LANGUAGE, lang_code
 from powsm.settings import load_yaml
 
-DURATION_TOLERANCE_S = 0.025  # between a cut and its recording; lhotse allows the same
+# between a cut and its recording, for which lhotse allows the same, or its supervision
+DURATION_TOLERANCE_S = 0.025
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _CUTS = re.compile(r"cuts(\.(?P<number>.+))?\.jsonl(\.gz)?")
@@ -343,7 +344,16 @@ def _utterance_of(
         text=one_line(custom.get("orthographic") or ""),
         ipa=ipa,
         ipa_clean=one_line(supervision.get("text") or ""),
+        is_partly_labelled=_is_part(supervision, cut),
     )
+
+
+def _is_part(supervision: dict[str, Any], cut: dict[str, Any]) -> bool:
+    """Whether a supervision leaves some of its cut out, at one end or both."""
+    start_s = supervision.get("start", 0)
+    end_s = start_s + supervision.get("duration", cut["duration"])
+    left_out_s = max(start_s, cut["duration"] - end_s)
+    return left_out_s > DURATION_TOLERANCE_S
 
 
 def _language_of(spelling: str, corpus: Corpus) -> str | None:

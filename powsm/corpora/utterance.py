@@ -31,6 +31,7 @@ class Utterance:
         text: orthography as given, on one line; may be empty.
         ipa: transcription as given, on one line; never empty.
         ipa_clean: the corpus's own simplified form of it; may be empty.
+        is_partly_labelled: its recording is longer than what the labels speak of.
     """
 
     utt_id: str
@@ -43,6 +44,7 @@ class Utterance:
     text: str
     ipa: str
     ipa_clean: str = ""
+    is_partly_labelled: bool = False
 
     def __post_init__(self) -> None:
         if not (_ID.fullmatch(self.utt_id) and _ID.fullmatch(self.speaker)):

@@ -12,7 +12,7 @@ from powsm.audio import (
     WINDOW_S,
     at_level,
     read_audio,
-    warn_if_quiet,
+    warn_of_level,
 )
 from powsm.decode.beams import Hypothesis
 from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
@@ -371,7 +371,7 @@ def read_speech(
 ) -> torch.Tensor:
     """Speech (n_samples,) of one utterance, long enough to encode.
 
-    A recording that is far too quiet is logged.
+    A recording of an odd level is logged.
 
     Args:
         location: see `powsm.audio.read_audio`.
@@ -382,7 +382,7 @@ def read_speech(
         AudioError: it cannot be read, or is shorter than `min_samples`.
     """
     speech = read_audio(location)
-    warn_if_quiet(speech, location, is_levelled=is_levelled)
+    warn_of_level(speech, location, is_levelled=is_levelled)
     if is_levelled:
         speech = at_level(speech)
     check_length(speech, min_samples, location)

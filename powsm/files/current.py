@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # What each stage writes; a higher number makes everything of that stage anew.
 VERSIONS = {
-    "part": 2,  # stage 1: a shard's utterances; 2 has simplified labels
+    "part": 3,  # stage 1: a shard's utterances; 2 has ipa_clean, 3 n_partly_labelled
     "set": 3,  # stage 1: a data directory; 2 has text.ipa_clean, 3 utt2speaker
     "audio": 1,  # stage 3: copies of audio
     "dump": 3,  # stage 4; 2 has ref.raw.ipa and nmt_nfkc, 3 utt2speaker

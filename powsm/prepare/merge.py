@@ -47,23 +47,26 @@ class SetSummary:
     kept: int
     of: int
     n_samples: int
+    n_partly_labelled: int
     dropped: dict[str, int]
     unpacked_bytes: int
 
     @classmethod
     def of_parts(cls, parts: Iterable[Part]) -> Self:
         """The sum of parts."""
-        kept = n_samples = unpacked_bytes = 0
+        kept = n_samples = n_partly_labelled = unpacked_bytes = 0
         dropped: Counter[str] = Counter()
         for part in parts:
             kept += part.n_utts
             n_samples += part.n_samples
+            n_partly_labelled += part.n_partly_labelled
             unpacked_bytes += part.n_unpacked_bytes
             dropped.update(part.drops)
         return cls(
             kept=kept,
             of=kept + dropped.total(),
             n_samples=n_samples,
+            n_partly_labelled=n_partly_labelled,
             dropped=dict(sorted(dropped.items())),
             unpacked_bytes=unpacked_bytes,
         )
@@ -133,6 +136,13 @@ def _merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummar
                 _merge_set(name, [part_path(s, data) for s in usable], record, data)
                 write_record(done, "set", made_from)
         log.info("%s: %s, %d shards", name, summary, len(shards))
+        if summary.n_partly_labelled:
+            log.warning(
+                "%s: %s of them are longer than their supervision and taken whole: "
+                "what is said in the rest has no label; write shards of cuts that end "
+                "with it (lhotse: trim_to_supervisions)",
+                *(name, f"{summary.n_partly_labelled:,}"),
+            )
         if summary.unpacked_bytes:
             log.info("%s: unpacked %s bytes", name, f"{summary.unpacked_bytes:,}")
         summaries[name] = summary

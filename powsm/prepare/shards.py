@@ -40,6 +40,7 @@ class Part:
         inputs: hash of the shard's files and their places.
         n_utts: utterances kept, lines of the part file.
         n_samples: of the kept ones.
+        n_partly_labelled: utterances kept whose labels speak of a part of them.
         drops: reason -> cuts left out.
         n_unpacked_bytes: size of the plain copy made of a compressed tar file, or 0.
         error: why the shard cannot be used; None if it can.
@@ -48,6 +49,7 @@ class Part:
     inputs: str
     n_utts: int = 0
     n_samples: int = 0
+    n_partly_labelled: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
     n_unpacked_bytes: int = 0
     error: str | None = None
@@ -130,9 +132,10 @@ def _make_part(shard: Shard, data: Path) -> Part:
         plain, n_unpacked_bytes = _unpacked(shard, data)
         drops: Counter[str] = Counter()
         lines = []
-        n_samples = 0
+        n_samples = n_partly_labelled = 0
         for utterance in read_shard(plain, drops):
             n_samples += utterance.n_samples
+            n_partly_labelled += utterance.is_partly_labelled
             fields = (
                 utterance.utt_id,
                 utterance.audio,
@@ -151,6 +154,7 @@ def _make_part(shard: Shard, data: Path) -> Part:
             inputs=inputs,
             n_utts=len(lines),
             n_samples=n_samples,
+            n_partly_labelled=n_partly_labelled,
             drops=dict(sorted(drops.items())),
             n_unpacked_bytes=n_unpacked_bytes,
         )

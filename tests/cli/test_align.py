@@ -267,14 +267,16 @@ def test_english_of_espeak_has_the_allophones_of_training(model):
     assert [word.phones for word in words] == [("pʰ", "iː")]
 
 
-def test_segment_that_cannot_be_aligned_is_named_and_left(here, align):
+def test_segment_that_cannot_be_aligned_is_named_and_left(here, align, caplog):
     put("a.wav")
     put("b.wav")
     for name in "ab":
         stretches = [Segment("pa", 0.0, 1.0, 1.0), Segment("pat" * 20, 1.0, 2.0, 1.0)]
         Path(f"{name}.TextGrid").write_text(textgrid_text({"ipa": stretches}, 2.0, ""))
+    caplog.set_level("INFO")
     how = ("--g2p", "none", "--format", "json")
     message = refused(align, *how, "a.wav")
+    assert "0 of 1 recordings are aligned, and 1 in part" in caplog.text
     assert "a.wav: 1 of 2 segments are not aligned: 1.000 to 2.000 s: 60 pho" in message
     said = json.loads(Path("a.json").read_text())["tiers"]
     assert [row["label"] for row in said["phones"]] == ["p", "a"]

@@ -103,6 +103,17 @@ def test_drops_are_counted(tmp_path, split):
     assert drops == {"no_ipa": 1, "dropped_language": 1, "not_one_supervision": 1}
 
 
+@pytest.mark.parametrize(
+    ("start_s", "duration_s", "is_part"),
+    [(0, 1.0, False), (0.02, 0.96, False), (0, 0.9, True), (0.1, 0.9, True)],
+)
+def test_supervision_of_a_part_is_told(tmp_path, split, start_s, duration_s, is_part):
+    write_shard(split, [make_cut(n_samples=16_000, start=start_s, duration=duration_s)])
+    (utterance,) = read(tmp_path)
+    assert utterance.is_partly_labelled is is_part
+    assert utterance.n_samples == 16_000
+
+
 def test_no_speaker_is_a_speaker_of_its_own(tmp_path, split):
     write_shard(split, [make_cut(speaker=None)])
     (utterance,) = read(tmp_path)

@@ -111,7 +111,7 @@ def test_integers_of_64_bits_are_refused(model):
 
 def test_every_array_that_is_too_quiet_is_said(model, monkeypatch, caplog):
     """All are called `audio`: the first of a program was said alone."""
-    for named in ("audio._announced_quiet", "files.audio_channels._cut_off"):
+    for named in ("audio._announced_levels", "files.audio_channels._cut_off"):
         monkeypatch.setattr(f"powsm.{named}", set())
     for gain in (0.01, 0.02, 0.01):
         model(gain * SPEECH)

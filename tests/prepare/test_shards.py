@@ -329,6 +329,18 @@ def test_skipped_bad_shard_is_listed(bad_corpus, tmp_path):
     assert "cut off inside member 'c1.flac'" in bad["error"]
 
 
+def test_supervisions_of_a_part_are_counted_and_told(tmp_path):
+    cuts = [make_cut("a", duration=0.05), make_cut("b", start=0.05), make_cut("c")]
+    write_shard(tmp_path / "cv_shar" / "train", cuts)
+    data = tmp_path / "data"
+    for _ in range(2):  # the second run reads the records of the first
+        result = prepare(tmp_path, data)
+        assert "train: 2 of them are longer than their supervision" in result.stderr
+    summary = json.loads((data / "train" / "prepare.json").read_text())
+    assert (summary["kept"], summary["n_partly_labelled"]) == (3, 2)
+    assert summary["corpora"]["cv"]["n_partly_labelled"] == 2
+
+
 def test_bad_shard_of_a_job_array_is_known_to_the_merge(bad_corpus, tmp_path):
     data = tmp_path / "data"
     for share in ("0/3", "2/3"):

@@ -126,11 +126,11 @@ def run(options: argparse.Namespace) -> None:
         elif is_there(source, faults):
             said[source] = what
     say_done(done, len(sources))
-    if said:
-        _align_all(options, g2p, said, targets, faults)
+    n_partly = _align_all(options, g2p, said, targets, faults) if said else 0
     if targets:
         n_good = len(sources) - faults.n
-        log.info("%d of %d recordings are aligned", n_good, len(sources))
+        partly = f", and {n_partly} in part" if n_partly else ""
+        log.info("%d of %d recordings are aligned%s", n_good, len(sources), partly)
     faults.end()
 
 
@@ -214,7 +214,8 @@ def _align_all(
     said: dict[Source, _Said],
     targets: dict[Source, Path],
     faults: Faults,
-) -> None:
+) -> int:
+    """Align recordings, and count those of which only a part could be."""
     from tqdm import tqdm
 
     model = load_model(options)
@@ -222,6 +223,7 @@ def _align_all(
 
     reader = Reader(model, g2p, options.lang, options.profile)
     phones: list[Segment] = []
+    n_partly = 0
     bar = {"desc": "align", "unit": "file", "disable": is_quiet()}
     for source, what in tqdm(said.items(), **bar):
         try:
@@ -235,6 +237,7 @@ def _align_all(
             tqdm.write(aligned.to("ctm").rstrip("\n"), file=sys.stdout)
             sys.stdout.flush()
         if aligned.faults:
+            n_partly += 1
             faults.add(
                 f"{printable(source.path)}: {len(aligned.faults)} of "
                 f"{len(what.stretches)} segments are not aligned: "
@@ -247,6 +250,7 @@ def _align_all(
         _say_nearest(f"{len(said)} recordings", phones)
     if options.gop:
         _report(phones, options.out)
+    return n_partly
 
 
 def _say_nearest(where: str, phones: "list[Segment]") -> None:

@@ -197,6 +197,7 @@ class Written:
     n_utts: int
     n_samples: int
     left_out: LeftOut
+    n_without_text: int = 0
 
     @property
     def hours(self) -> float:
@@ -216,7 +217,10 @@ class Written:
         text = f"kept {self.n_utts:,} of {total:,} utterances"
         if reasons := [f"{why}={n}" for why, n in sorted(counts.items())]:
             text += f" ({' '.join(reasons)})"
-        return f"{text}, {self.hours:.2f} h"
+        text += f", {self.hours:.2f} h"
+        if self.n_without_text:
+            text += f", {self.n_without_text:,} utterances without their words"
+        return text
 
 
 def write_segments(
@@ -280,7 +284,8 @@ def write_segments(
         with atomic_write(making / LEFT_OUT) as file:
             for reason, ids in sorted(left_out.ids.items()):
                 file.writelines(f"{reason}\t{one_line(utt_id)}\n" for utt_id in ids)
-    return Written(len(rows["wav.scp"]), n_samples, left_out)
+    n_without_text = sum(not text for _, text in rows["text.asr"])
+    return Written(len(rows["wav.scp"]), n_samples, left_out, n_without_text)
 
 
 def _audio_of(

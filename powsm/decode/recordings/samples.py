@@ -13,7 +13,7 @@ from powsm.audio import (
     SAMPLE_RATE,
     AudioError,
     resample,
-    warn_if_quiet,
+    warn_of_level,
 )
 from powsm.audio_files import RATES_HZ, printable
 from powsm.decode.recordings.stretches import Recording
@@ -82,7 +82,7 @@ def long_enough(
     *,
     is_levelled: bool = False,
 ) -> Tensor | Recording:
-    """The same speech; one that is far too quiet is logged.
+    """The same speech; one of an odd level is logged.
 
     Args:
         is_levelled: see `speech_of`.
@@ -92,7 +92,7 @@ def long_enough(
     """
     check_length(speech, min_samples, name)
     heard = speech[: _QUIET_S * SAMPLE_RATE].numpy()
-    warn_if_quiet(heard, name, is_levelled=is_levelled)
+    warn_of_level(heard, name, is_levelled=is_levelled)
     return speech
 
 

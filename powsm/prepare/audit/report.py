@@ -197,13 +197,15 @@ def _stage_1_drops(stage_1: Mapping[str, dict | None]) -> list[Section]:
         rows += [
             (dset, reason, f"{n:,}") for reason, n in ranked(record.get("dropped", {}))
         ]
+        if n := record.get("n_partly_labelled"):
+            rows.append((dset, "taken whole, the supervision is a part", f"{n:,}"))
         for bad in record.get("bad_shards", []):
             rows.append((dset, f"bad shard {bad['shard']}", bad["error"]))
     if not rows:
         return []
-    text = "What stage 1 left out when it read the shards."
+    text = "What stage 1 left out when it read the shards, or took as it should not be."
     header = ("set", "reason", "cuts")
-    return [Section("Already dropped in stage 1", text, header, rows)]
+    return [Section("Already in stage 1", text, header, rows)]
 
 
 def _unknown_symbols(sets: Mapping[str, SetStats]) -> Section:

@@ -523,6 +523,16 @@ def test_what_is_left_out_is_named(case, reason, utt_id, tmp_path, caplog):
     assert counts[reason] == sum(row.startswith(f"{reason}\t") for row in rows)
 
 
+def test_utterances_without_words_are_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    source = eval_corpora.make_buckeye(tmp_path / "source")
+    for found, n_without in ((True, 2), (False, 3)):  # two are of no word
+        if not found:
+            (source / "s01/s0101a/s0101a.words").unlink()
+        prepare_eval_set("test_buckeye", source, tmp_path / "data", tmp_path / "dump")
+        assert f" h, {n_without} utterances without their words" in caplog.text
+
+
 def test_recordings_without_a_transcript_are_named(tmp_path):
     source = eval_corpora.make_tusom2021(tmp_path / "source")
     eval_corpora.write_wav(source / "data/wav/birds1-1.wav")

@@ -33,7 +33,8 @@ def report(tmp_path_factory):
     for dset in ("train", "dev", "test_cv"):
         odd_one_out(data / dset)
     (data / "train" / "prepare.json").write_text(
-        '{"dropped": {"no_ipa": 7}, "bad_shards": [{"shard": "cv/0", "error": "cut"}]}'
+        '{"dropped": {"no_ipa": 7}, "n_partly_labelled": 5, '
+        '"bad_shards": [{"shard": "cv/0", "error": "cut"}]}'
     )
     done = run("--data", data, "--langs", "rus,deu")
     assert done.returncode == 0, done.stderr
@@ -62,6 +63,7 @@ def test_markdown_tells_the_findings(report):
     assert "--max_unknown_rate: dev 0.1504%, test_cv 0.1504%, train 0.1504%." in text
     assert "`cv_102_rus: y`" in text
     assert "| train | no_ipa | 7 |" in text
+    assert "| train | taken whole, the supervision is a part | 5 |" in text
     assert "| train | bad shard cv/0 | cut |" in text
     assert "keep 0.5 to 20 s with 300 phones at most, of deu rus alone, before" in text
     for name in re.findall(r"\((\w+\.png)\)", text):
