@@ -216,7 +216,7 @@ fi
 limits=(--min_duration "${min_duration}" --max_duration "${max_duration}"
     --max_phones "${max_phones}" ${langs:+--langs "${langs}"})
 if in_stage 2 "check and report: ${data} -> ${data}/report"; then
-    run_once "${data}/report" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
+    run_once "${data}/report" "${data}"/*/text.ipa -- \
         python local/data_report.py --data "${data}" --nj "${nj}" \
         --policy "${ipa_policy}" ${ipa_labels:+--labels "${ipa_labels}"} \
         --text_policy "${text_policy}" "${limits[@]}"
@@ -226,7 +226,7 @@ if in_stage 3 "audio: ${data}/*/wav.scp, ${audio_format}"; then
     if [[ ${audio_format} == inplace ]]; then
         [[ ${dry_run} == true ]] || log "the audio is read where it is, nothing to do"
     else
-        run_stage "${data}" "${data}"/{train,dev}/wav.scp "${data}"/test_*/wav.scp -- \
+        run_stage "${data}" "${data}"/*/wav.scp -- \
             python local/copy_audio.py --data "${data}" --format "${audio_format}" \
             --nj "${nj}"
     fi
@@ -243,7 +243,7 @@ if in_stage 4 "filter, normalise, prompt: ${data} -> ${dump}"; then
         set_jobs "${expdir}" --each "${sets[@]}"
         split=(--nj '{cpus}' --sets '{}')
     fi
-    run_stage "${dump}" "${data}"/{train,dev}/text.ipa "${data}"/test_*/text.ipa -- \
+    run_stage "${dump}" "${data}"/*/text.ipa -- \
         "${jobs[@]}" python local/prepare_dump.py --data "${data}" --dump "${dump}" \
         "${split[@]}" \
         --policy "${ipa_policy}" ${ipa_labels:+--labels "${ipa_labels}"} \

@@ -289,6 +289,17 @@ def test_stage_range_and_skipped_stages(recipe):
     assert "stage 2 is skipped" in done.stderr
 
 
+def test_a_test_set_alone_is_prepared(recipe):
+    done = recipe("--stage", "2", "--stop_stage", "4")
+    assert done.returncode == 1 and "stage 2 needs data/*/text.ipa" in done.stderr
+    for file in ("text.ipa", "wav.scp"):
+        (recipe.folder / "data/test_mine").mkdir(parents=True, exist_ok=True)
+        (recipe.folder / "data/test_mine" / file).write_text("u x\n")
+    done = recipe("--stage", "2", "--stop_stage", "4", "--audio_format", "wav")
+    assert done.returncode == 0, done.stderr
+    assert recipe.calls() == ["data_report", "copy_audio", "prepare_dump"]
+
+
 # stages whose programs keep their own account are called each time, the others not
 KEEP_THEIR_OWN = [
     "download",

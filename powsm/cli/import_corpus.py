@@ -5,10 +5,11 @@
     powsm import my_folder mine --tier words --ipa_tier ipa --lang ita
 
 SOURCE is a folder of recordings with NAME.txt, NAME.lab or NAME.ipa beside each, or
-with NAME.TextGrid or NAME.eaf (--tier); a .csv or .tsv; a Kaldi folder; a folder of
-lhotse manifests; or a Hugging Face dataset as save_to_disk writes it. What is wrong
-with it is listed at once, and nothing is written then. Else DOWNLOADS/NAME_shar holds
-train, dev and test, as the source says them or by texts, and corpus.yaml.
+with NAME.TextGrid or NAME.eaf (--tier); a .csv or .tsv; a language's folder of Common
+Voice; a Kaldi folder; a folder of lhotse manifests; or a Hugging Face dataset as
+save_to_disk writes it. What is wrong with it is listed at once, and nothing is written
+then. Else DOWNLOADS/NAME_shar holds train, dev and test, as the source says them or by
+texts, and corpus.yaml.
 """
 
 import argparse

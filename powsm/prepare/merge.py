@@ -147,6 +147,12 @@ def _merge_parts(parts: Mapping[Shard, Part], data: Path) -> dict[str, SetSummar
             log.info("%s: unpacked %s bytes", name, f"{summary.unpacked_bytes:,}")
         summaries[name] = summary
     warn_of_former(data, SUMMARY, summaries, "no shard is of it now")
+    if "train" in summaries and "dev" not in summaries:
+        log.warning(
+            "%s: a train and no dev, without which nothing is trained: no split of the "
+            "corpora is called so",
+            data,
+        )
     return summaries
 
 

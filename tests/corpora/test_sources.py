@@ -535,6 +535,22 @@ def test_columns_in_capitals_are_read(recordings, tmp_path):
     assert said == [("uno", "test", "it"), ("due", "dev", "it")]
 
 
+def test_folder_of_common_voice_has_its_splits(recordings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "cv-corpus/it"
+    copy(recordings, source / "clips")
+    for name, keys in (("train", "u1 u2"), ("test", "u0"), ("validated", "u0 u1 u2")):
+        rows = "".join(f"s\t{key}.wav\tciao\tit\n" for key in keys.split())
+        head = "client_id\tpath\tsentence\tlocale\n"
+        (source / f"{name}.tsv").write_text(head + rows)
+    run_verb("import", source, "mine", "--g2p", "espeak")
+    about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
+    assert about["utterances"] == {"train": 2, "test": 1}
+    assert about["source"] == "folder of Common Voice"
+    (item, *_) = items_of_csv(source / "validated.tsv")  # a table alone says no split
+    assert (item.key, item.split, item.speaker) == ("clips-u0", None, "s")
+
+
 def cuts_of_stereo(folder, change=lambda cut: cut):
     """Two speakers of a conversation, each on a channel."""
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment

@@ -341,6 +341,17 @@ def test_supervisions_of_a_part_are_counted_and_told(tmp_path):
     assert summary["corpora"]["cv"]["n_partly_labelled"] == 2
 
 
+def test_a_train_without_a_dev_is_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    write_shard(tmp_path / "cv_shar" / "train", [make_cut("a")])
+    merge_parts(make_parts(find_shards(tmp_path), tmp_path / "data"), tmp_path / "data")
+    assert "data: a train and no dev, without which nothing is trained" in caplog.text
+    caplog.clear()
+    write_shard(tmp_path / "cv_shar" / "dev", [make_cut("b")])
+    merge_parts(make_parts(find_shards(tmp_path), tmp_path / "data"), tmp_path / "data")
+    assert "dev: kept 1 of 1" in caplog.text and "no dev" not in caplog.text
+
+
 def test_bad_shard_of_a_job_array_is_known_to_the_merge(bad_corpus, tmp_path):
     data = tmp_path / "data"
     for share in ("0/3", "2/3"):

@@ -1,6 +1,6 @@
 """Read Praat TextGrids as annotators leave them: UTF-8 or UTF-16, items misnumbered.
 
-Only the long text form, in which every corpus here comes.
+Both text forms: the long one, in which every corpus here comes, and the short one.
 """
 
 import codecs
@@ -17,6 +17,8 @@ _INTERVAL = re.compile(
     rf"xmin\s*=\s*{_NUMBER}\s*xmax\s*=\s*{_NUMBER}\s*text\s*=\s*{_TEXT}\s*?$", re.M
 )
 _SIZE = re.compile(r"intervals\s*:\s*size\s*=\s*(\d+)")
+_SHORT = re.compile(rf"\s*{_TEXT}\s+{_NUMBER}\s+{_NUMBER}\s+(?P<size>\d+)\s")
+_SHORT_INTERVAL = re.compile(rf"{_NUMBER}\s+{_NUMBER}\s+{_TEXT}\s*?$", re.M)
 _TIER = '"IntervalTier"'
 
 
@@ -50,8 +52,7 @@ def read_tier(data: bytes, *names: str, where: Path | str) -> list[Interval]:
         if name.casefold() in tiers:
             return tiers[name.casefold()]
     raise TextGridError(
-        f"{where}: no tier {' or '.join(names)}; found {' '.join(tiers) or 'none'} (a "
-        "TextGrid of Praat's long text form is expected)"
+        f"{where}: no tier {' or '.join(names)}; found {' '.join(tiers) or 'none'}"
     )
 
 
@@ -63,8 +64,8 @@ def read_tiers(data: bytes, where: Path | str) -> list[tuple[str, list[Interval]
         where: the file, for messages.
 
     Raises:
-        TextGridError: not text, or a tier that says another number of intervals than
-            can be read, as of a file that was cut off.
+        TextGridError: not text, no tier of intervals, or one that says another number
+            of them than can be read, as of a file that was cut off.
     """
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -73,17 +74,29 @@ def read_tiers(data: bytes, where: Path | str) -> list[tuple[str, list[Interval]
         raise TextGridError(f"{where}: not UTF-8 or UTF-16 text ({err})") from err
     tiers = []
     for part in text.split(_TIER)[1:]:
-        if match := _NAME.search(part):
-            intervals = [
-                Interval(float(start), float(end), label.replace('""', '"').strip())
-                for start, end, label in _INTERVAL.findall(part)
-            ]
-            name = match[1].replace('""', '"')
-            size = _SIZE.search(part)
-            if size and int(size[1]) != len(intervals):
-                raise TextGridError(
-                    f"{where}: tier {name} says {size[1]} intervals, {len(intervals)} "
-                    'can be read; is the file cut off, or a " in a label not doubled?'
-                )
-            tiers.append((name, intervals))
+        if match := _SHORT.match(part):
+            size = int(match["size"])  # what follows may be points of another tier
+            rows = _SHORT_INTERVAL.findall(part, match.end())[:size]
+        elif match := _NAME.search(part):
+            said = _SIZE.search(part)
+            rows = _INTERVAL.findall(part)
+            size = int(said[1]) if said else len(rows)
+        else:
+            continue
+        name = match[1].replace('""', '"')
+        if size != len(rows):
+            raise TextGridError(
+                f"{where}: tier {name} says {size} intervals, {len(rows)} "
+                'can be read; is the file cut off, or a " in a label not doubled?'
+            )
+        intervals = [
+            Interval(float(start), float(end), label.replace('""', '"').strip())
+            for start, end, label in rows
+        ]
+        tiers.append((name, intervals))
+    if not tiers:
+        raise TextGridError(
+            f"{where}: no tier of intervals; expected a TextGrid that Praat saved as a "
+            "text file"
+        )
     return tiers

@@ -32,8 +32,10 @@ from powsm.corpora.sources.manifests import (
 from powsm.corpora.sources.tables import (
     DATASET,
     DATASETS,
+    items_of_common_voice,
     items_of_csv,
     items_of_dataset,
+    tables_of_common_voice,
 )
 from powsm.corpora.table import ABOUT, CORPORA, SHAR_SUFFIX
 from powsm.corpora.utterance import one_line, safe_id
@@ -150,6 +152,8 @@ def _items(source: Path, asked: Asked) -> tuple[str, Iterator[Item | str]]:
         return "Kaldi folder", items_of_kaldi(source)
     if {DATASET, DATASETS} & names:
         return "Hugging Face dataset", items_of_dataset(source)
+    if tables_of_common_voice(source):
+        return "folder of Common Voice", items_of_common_voice(source)
     if any(map(LHOTSE.fullmatch, names)):
         return "lhotse manifests", items_of_lhotse(source)
     if asked.tier is not None:

@@ -26,12 +26,17 @@ COLUMNS = {
     "key": ("id", "utt_id"),
 }
 DATASET, DATASETS = "dataset_info.json", "dataset_dict.json"
+CLIPS = "clips"  # folder of Common Voice, whose tables name the files in it
 
 
-def items_of_csv(source: Path) -> Iterator[Item | str]:
+def items_of_csv(source: Path, split: str | None = None) -> Iterator[Item | str]:
     """Rows of `path,text[,ipa,lang,speaker,split,start,end,id]`; `.tsv` has tabs.
 
-    Paths are relative to the folder of the table.
+    Paths are relative to the folder of the table, or to `clips` in it.
+
+    Args:
+        source: the table.
+        split: of rows that do not say theirs.
     """
     delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
@@ -40,7 +45,8 @@ def items_of_csv(source: Path) -> Iterator[Item | str]:
         raise SourceError(str(err)) from err
     for number, row in rows:
         where = f"{printable(source)}:{number}"
-        path = source.parent / row["path"]
+        places = (source.parent / row["path"], source.parent / CLIPS / row["path"])
+        path = next(filter(Path.is_file, places), places[0])
         if fault := row_fault(row):
             yield f"{where}: {fault}"
         elif not row["path"]:
@@ -49,7 +55,21 @@ def items_of_csv(source: Path) -> Iterator[Item | str]:
             yield f"{where}: {printable(path)}: no such file"
         else:
             audio = os.path.join(".", path)
-            yield _item(row, where, audio, key_of(path, source.parent), None)
+            yield _item(row, where, audio, key_of(path, source.parent), split)
+
+
+def tables_of_common_voice(source: Path) -> list[Path]:
+    """The tables of its splits; none where a folder is not one of its languages."""
+    if not (source / CLIPS).is_dir():
+        return []
+    tables = (source / f"{split}.tsv" for split in ("train", "dev", "test"))
+    return [table for table in tables if table.is_file()]
+
+
+def items_of_common_voice(source: Path) -> Iterator[Item | str]:
+    """Rows of the tables of a language of Common Voice, in its splits."""
+    for table in tables_of_common_voice(source):
+        yield from items_of_csv(table, table.stem)
 
 
 def items_of_dataset(source: Path) -> Iterator[Item | str]:
