@@ -96,10 +96,11 @@ def plot_hours(sets: Mapping[str, SetStats]) -> bytes:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     low, high = axes.get_xlim()
-    if high < 10 * low:  # too few powers of ten for a scale
-        axes.xaxis.set_minor_formatter(
-            lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "235" else ""
-        )
+    # too few powers of ten for a scale
+    between = "235" if high < 10 * low else "25" if high < 100 * low else ""
+    axes.xaxis.set_minor_formatter(
+        lambda value, _: f"{value:,g}" if f"{value:e}"[0] in between else ""
+    )
     _name_languages(axes, langs)
     axes.set_xlabel("hours (logarithmic)")
     _legend(axes)

@@ -8,17 +8,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from datadir_builder import odd_one_out
 from matplotlib.image import imread
 
+from powsm.audio import SAMPLE_RATE
 from powsm.files.lock import OwnedError, owned
+from powsm.prepare.audit import plots
 from powsm.prepare.audit.counts import audit_set, stage_1_record
 from powsm.prepare.audit.report import size, write_report
 from powsm.prepare.audit.sections import Section, to_html, to_markdown
 from powsm.prepare.filters import Limits
 
+HOUR = 3600 * SAMPLE_RATE
 SCRIPT = Path(__file__).parents[3] / "local" / "data_report.py"
 
 
@@ -157,3 +161,30 @@ def test_columns_of_numbers_are_set_to_the_right():
     page = to_html("T", [Section("S", header=tuple("wxyz"), rows=rows)], {})
     assert page.count('<th class="n">') == 2 and page.count('<td class="n">') == 4
     assert '<td>7</td><td class="n">0.1</td><td class="n">-2 %</td><td>3</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("hours", "labels"),
+    [
+        ((0.0033, 0.017, 0.047), ["0.005", "0.01", "0.02", "0.05"]),
+        ((0.3, 0.5, 1.1), ["0.3", "0.5", "1"]),
+        ((1.2, 30, 140), ["1", "10", "100"]),
+    ],
+)
+def test_hours_have_few_and_plain_labels(hours, labels, monkeypatch):
+    """Of a small corpus, whose hours span little more than a power of ten."""
+
+    def with_hours(value):
+        return SimpleNamespace(langs={"ita": SimpleNamespace(n_samples=value * HOUR)})
+
+    kinds = dict(zip(("dev", "test", "train"), map(with_hours, hours), strict=True))
+    monkeypatch.setattr(plots, "pooled", lambda _: with_hours(sum(hours)))
+    monkeypatch.setattr(plots, "_by_kind", lambda _: kinds)
+    monkeypatch.setattr(plots, "_png", lambda figure: figure)
+    figure = plots.plot_hours({})
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    ticks = axes.xaxis.get_major_ticks() + axes.xaxis.get_minor_ticks()
+    shown = {t.get_loc(): t.label1.get_text() for t in ticks if t.label1.get_text()}
+    assert [shown[x] for x in sorted(shown) if low <= x <= high] == labels
