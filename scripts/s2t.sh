@@ -96,19 +96,26 @@ done
 skip_stages=${skip_stages//,/ }
 [[ ${skip_stages} =~ ^\ *((0|[1-9][0-9]*)(\ +|$))*$ ]] ||
     die "--skip_stages is a list such as '3 10': ${skip_stages}"
-[[ ${audio_format} =~ ^(inplace|flac\.ark|wav)$ ]] ||
-    die "--audio_format is inplace, flac.ark or wav: ${audio_format}"
+while read -r name choices; do  # hours before the stage that would find it out
+    [[ " ${choices} " == *" ${!name:-unset} "* ]] ||
+        die "--${name} is one of ${choices% unset}: ${!name}"
+done <<END
+audio_format inplace flac.ark wav
+ipa_policy strict released powsm_fix
+ipa_labels original clean unset
+text_policy powsm_fix released
+subset 10min 10h 100h 250h 1kh unset
+phones all observed
+languages all observed
+trainer powsm espnet unset
+stats_window own published unset
+END
 [[ -f ${config} ]] || die "--config ${config}: no such file; take one of" conf/train_*.yaml
 read -ra profiles <<<"${decode_configs}"
 ((stop_stage < 12)) || for name in "${profiles[@]}"; do
     [[ -f ${name} ]] || die "--decode_configs ${name}: no such file; take of" \
         conf/decode_*.yaml
 done
-[[ ${trainer} =~ ^(powsm|espnet|)$ ]] || die "--trainer is powsm or espnet: ${trainer}"
-[[ ${ipa_labels} =~ ^(original|clean|)$ ]] ||
-    die "--ipa_labels is original or clean: ${ipa_labels}"
-[[ ${stats_window} =~ ^(own|published|)$ ]] ||
-    die "--stats_window is own or published: ${stats_window}"
 of_stats=()             # what of the settings statistics follow from
 for change in "${set[@]}"; do
     [[ ! ${change} =~ ^(frontend|stats_window|preprocessor_conf(\.speech_length)?=) ]] ||

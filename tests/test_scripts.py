@@ -15,6 +15,10 @@ import pytest
 from powsm_command import run_verb
 
 from powsm.files.current import VERSIONS
+from powsm.phones import normaliser, orthography
+from powsm.prepare.copy_audio import FORMATS
+from powsm.prepare.judge import LABELS
+from powsm.prepare.subset import SUBSET_HOURS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("egs2/*/s2t1"))
@@ -613,9 +617,11 @@ def test_downloaded_model_is_decoded_and_not_trained(recipe):
         ("--skip_stages=03 10", "--skip_stages is a list such as '3 10': 03 10"),
         ("--decode_configs=conf/decode_x.yaml", "conf/decode_x.yaml: no such file"),
         ("--decode_configs=conf/decode_*.yaml", "conf/decode_*.yaml: no such file"),
-        ("--trainer=stock", "--trainer is powsm or espnet: stock"),
+        ("--trainer=stock", "--trainer is one of powsm espnet: stock"),
+        ("--subset=3h", "--subset is one of 10min 10h 100h 250h 1kh: 3h"),
+        ("--ipa_policy=", "--ipa_policy is one of strict released powsm_fix: \n"),
         (f"--exp_name={'é' * 101}", "name has 202 bytes, expected 200 at most"),
-        ("--audio_format=mp3", "--audio_format is inplace, flac.ark or wav: mp3"),
+        ("--audio_format=mp3", "--audio_format is one of inplace flac.ark wav: mp3"),
         (
             "--config=conf/x.yaml",
             "--config conf/x.yaml: no such file; take one of conf/train_small.yaml",
@@ -627,6 +633,23 @@ def test_setting_that_cannot_be_is_told_before_stage_0(recipe, option, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert recipe.calls() == []
+
+
+def test_choices_of_the_shell_are_those_of_the_library():
+    text = (ROOT / "scripts/s2t.sh").read_text()
+    (table,) = re.findall(r"done <<END\n(.*?)END\n", text, re.S)
+    lines = (line.removesuffix(" unset").split() for line in table.splitlines())
+    choices = {name: tuple(rest) for name, *rest in lines}
+    assert choices.pop("phones") == choices.pop("languages") == ("all", "observed")
+    assert choices.pop("trainer") == ("powsm", "espnet")
+    assert choices == {
+        "audio_format": ("inplace", *FORMATS),
+        "ipa_policy": normaliser.POLICIES,
+        "ipa_labels": tuple(LABELS),
+        "text_policy": orthography.POLICIES,
+        "subset": tuple(SUBSET_HOURS),
+        "stats_window": ("own", "published"),
+    }
 
 
 @pytest.mark.parametrize("model", ["init_from", "download_model"])
