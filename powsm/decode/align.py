@@ -12,7 +12,7 @@ changes most near them (`powsm.decode.timing.change`).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,8 +53,8 @@ def align(
         speech: (n_samples,) at 16 kHz, of any length, or a recording.
         phones: what is said, as `powsm.phones.normaliser` segments it; None takes what
             the CTC head says. Length marks are kept in the result, and not looked for
-            in the sound:
-            the head is taught none.
+            in the sound: a head beside a decoder is taught none, and of one without a
+            decoder a phone of any length counts.
         gop: judge how well each phone was said; all columns of phones are kept then,
             24 kB a frame of 6,000.
         nearest: let the nearest phone by features stand for one that the model lacks.
@@ -76,8 +76,11 @@ def align(
         return read_segments(recogniser, frames, speech, finer=finer)
     targets = _targets(recogniser, phones, nearest)
     tokens = recogniser.tokenizer.token_list
-    all_phones = [n for n, token in enumerate(tokens) if is_phone(token)] if gop else []
-    forced = _forced(recogniser, speech, targets, all_phones)
+    lengths = _lengths(recogniser)
+    all_phones = []
+    if gop:
+        all_phones = list(lengths) or [n for n, t in enumerate(tokens) if is_phone(t)]
+    forced = _forced(recogniser, speech, targets, all_phones, lengths)
     spans, frames = forced.spans, forced.frames
     found = _segments(recogniser, targets.names, spans, len(frames), speech, finer)
     found = [
@@ -100,7 +103,7 @@ def forced_frames(
     Args and Raises: see `align`.
     """
     targets = _targets(recogniser, phones, nearest=True)
-    forced = _forced(recogniser, speech, targets, ())
+    forced = _forced(recogniser, speech, targets, (), _lengths(recogniser))
     places = [(start, end) for _, start, end, _ in forced.spans[1:]]  # not of `▁`
     n_lacking = sum(other is not None for other in targets.nearest)
     return places, len(forced.frames), n_lacking
@@ -115,15 +118,49 @@ class _Forced:
     frames: CTCFrames
 
 
+def _lengths(recogniser: Recogniser) -> dict[int, list[int]]:
+    """Of a model without a decoder: each bare phone, and it in all its lengths.
+
+    What its last head is taught is the text of the task, in which phones have their
+    lengths; that of a head beside a decoder has none.
+    """
+    if not recogniser.is_ctc_only:
+        return {}
+    from powsm.phones.normaliser import strip_suprasegmentals
+
+    found: dict[tuple[str, ...], list[int]] = {}
+    for number, token in enumerate(recogniser.tokenizer.token_list):
+        if is_phone(token):
+            bare = strip_suprasegmentals((_phone_of(token),))
+            found.setdefault(bare, []).append(number)
+    known = recogniser.tokenizer.token_ids
+    return {
+        known.get(f"/{''.join(bare)}/", numbers[0]): numbers
+        for bare, numbers in found.items()
+    }
+
+
 def _forced(
-    recogniser: Recogniser, speech: Speech, targets: "_Targets", others: Sequence[int]
+    recogniser: Recogniser,
+    speech: Speech,
+    targets: "_Targets",
+    others: Sequence[int],
+    lengths: Mapping[int, Sequence[int]],
 ) -> _Forced:
-    """The likeliest frames of targets; `others` are tokens whose columns are kept."""
+    """The likeliest frames of targets; `others` are tokens whose columns are kept.
+
+    The column of a token in `lengths` is the sum over those it names.
+    """
     wanted = [*others, *targets.ids]
     columns = list(dict.fromkeys([recogniser.model.blank_id, *wanted]))
     column_of = {token: column for column, token in enumerate(columns)}
     labels = [column_of[token] for token in targets.ids]
-    frames = ctc_frames(recogniser, speech, columns)
+    groups = [lengths.get(token, (token,)) for token in columns]
+    frames = ctc_frames(recogniser, speech, [token for g in groups for token in g])
+    if lengths:
+        parts = frames.columns.split([len(group) for group in groups], dim=1)
+        sums = torch.stack([part.logsumexp(dim=1) for part in parts], dim=1)
+        frames = replace(frames, columns=sums)
     path, scores = _force(frames.columns, labels)
     return _Forced(labels, _spans(path, scores, blank=0), frames)
 

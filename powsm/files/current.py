@@ -27,7 +27,7 @@ VERSIONS = {
     "index": 3,  # where the utterances of a dump folder begin
     "tokens": 1,  # stage 5
     "decoded": 2,  # stage 12: what a profile says of a set; 2: joint by phones
-    "aligned": 2,  # stage 12: when it was said; 2: bounds by sound changes
+    "aligned": 3,  # stage 12: when it was said; 2: bounds by sound changes, 3: lengths
     # stages that the shell looks after: see `powsm current`
     "stage 2": 1,  # the data report
     "stage 5": 2,  # vocabulary and weights of another model; 2 has phones_by_lang.json

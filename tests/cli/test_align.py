@@ -267,6 +267,27 @@ def test_english_of_espeak_has_the_allophones_of_training(model):
     assert [word.phones for word in words] == [("pʰ", "iː")]
 
 
+def test_phones_of_transcribe_are_not_taken_for_words(here, align):
+    put("a.wav")
+    grid = textgrid_text({"phones": [Segment("p", 0.0, 1.0, 1.0)]}, 2.0, "a")
+    Path("a.TextGrid").write_text(grid)
+    how = ("--out", "o", "a.wav")
+    message = refused(align, "--g2p", "espeak", "--lang", "ita", *how)
+    assert "a.TextGrid: no words, its only tier is phones, as `powsm trans" in message
+    align("--g2p", "none", *how)
+    assert [e.label for e in tiers_of("o/a.TextGrid")["phones"] if e.label] == ["p"]
+
+
+def test_of_many_segments_that_cannot_be_aligned_ten_are_named(here, align):
+    put("a.wav")
+    stretches = [Segment("pat" * 20, n / 20, (n + 1) / 20, 1.0) for n in range(20)]
+    stretches.append(Segment("pa", 1.0, 2.0, 1.0))
+    Path("a.TextGrid").write_text(textgrid_text({"ipa": stretches}, 2.0, ""))
+    message = refused(align, "--g2p", "none", "--format", "json", "a.wav")
+    assert "a.wav: 20 of 21 segments are not aligned: 0.000 to 0.050 s: " in message
+    assert message.count(" s: ") == 10 and message.rstrip().endswith("; ...")
+
+
 def test_segment_that_cannot_be_aligned_is_named_and_left(here, align, caplog):
     put("a.wav")
     put("b.wav")

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from ctc_stand_in import BLANK, GRID, START, A, P, T, speech_of, stand_in
+from ctc_stand_in import BLANK, GRID, START, TOKENS, A, P, T, speech_of, stand_in
 from dump_builder import make_dump
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ from tiny_model import make_experiment, make_tokens
 from powsm.decode.align import AlignError
 from powsm.decode.align import align as align_finely
 from powsm.decode.dump_set import decode_set, merge
-from powsm.decode.longform import LongFormError
+from powsm.decode.longform import CTCFrames, LongFormError
 from powsm.decode.profile import Profile
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.timing.blanks import Timing
@@ -60,6 +60,28 @@ def test_a_phone_that_was_not_said_is_placed_with_little_confidence():
 def test_length_marks_are_kept_but_not_looked_for():
     segments = align(stand_in(), speech_of(PATH), ("p", "aː", "t"))
     assert times(segments)[1] == ("aː", 0.2, 0.34)
+
+
+@pytest.mark.parametrize("said", ["a", "aː"])
+def test_a_head_that_says_lengths_is_asked_for_all_of_them(said, monkeypatch):
+    """That of a model without a decoder: [aː] was looked for as [a] alone."""
+    recogniser = stand_in()
+    tokens = [*TOKENS, "/aː/"]
+    recogniser.tokenizer.token_list = tokens
+    recogniser.tokenizer.token_ids = {token: n for n, token in enumerate(tokens)}
+    recogniser.is_ctc_only = True
+    path = torch.tensor([len(TOKENS) if token == A else token for token in PATH])
+    logits = 8.0 * torch.nn.functional.one_hot(path, len(tokens))
+    scores = logits.log_softmax(-1)
+
+    def frames(recogniser, speech, tokens):
+        return CTCFrames(path, scores.amax(-1), scores[:, list(tokens)])
+
+    monkeypatch.setattr("powsm.decode.align.ctc_frames", frames)
+    segments = align(recogniser, speech_of(PATH), ("p", said, "t"), gop=True)
+    assert times(segments) == [(s.replace("a", said), *at) for s, *at in TIMES]
+    assert all(s.confidence > 0.99 and s.gop > 7 for s in segments)
+    assert all(s.gop_free > 0 and s.rival not in ("a", "aː") for s in segments[1:2])
 
 
 def test_a_phone_said_twice_is_two():

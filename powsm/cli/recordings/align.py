@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TEXTS = (".lab", ".txt")  # as the Montreal Forced Aligner names them
-_SHOWN = 10  # phones of the report that are logged
+_SHOWN = 10  # phones of the report, and segments not aligned, that are logged
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +190,12 @@ def _of_tier(options: argparse.Namespace, source: Source) -> _Said:
             tier, stretches = read_stretches(path, options.tier)
             if not stretches:
                 raise RecordingsError(f"{printable(path)}: tier {tier} holds no text")
+            if (options.tier, tier) == (None, "phones") and options.g2p != "none":
+                raise RecordingsError(
+                    f"{printable(path)}: no words, its only tier is phones, as `powsm "
+                    "transcribe` writes it; --g2p none aligns each of them, --tier "
+                    "phones takes them for words"
+                )
             return _Said(None, path, tier, stretches)
     endings = TIER_ENDINGS if options.tier else (*_TEXTS, *TIER_ENDINGS)
     raise RecordingsError(
@@ -241,7 +247,8 @@ def _align_all(
             faults.add(
                 f"{printable(source.path)}: {len(aligned.faults)} of "
                 f"{len(what.stretches)} segments are not aligned: "
-                + "; ".join(aligned.faults)
+                + "; ".join(aligned.faults[:_SHOWN])
+                + "; ..." * (len(aligned.faults) > _SHOWN)
             )
         if options.gop or options.nearest:
             phones += aligned.tiers["phones"]
