@@ -83,16 +83,17 @@ def test_measured_time_on_a_cpu_is_scaled(tmp_path):
     assert training_row(known, base, base, n_gpus=0) == known
 
 
-def test_parameters_of_a_model_without_decoder(tmp_path):
+@pytest.mark.parametrize("name", ["powsm_ctc", "mini_ctc", "mini"])
+def test_parameters_are_those_of_the_network(name, tmp_path):
     changes = ["normalize=utterance_mvn", "init=null"]  # which has no statistics
-    settings = config.load(CONF / "train_powsm_ctc.yaml", changes)
+    settings = config.load(CONF / f"train_{name}.yaml", changes)
     args = config.parse(settings, tmp_path / "x.yaml")
     args.token_list = ["<blank>", "<unk>", "<na>", *(f"t{i}" for i in range(994))]
     args.token_list += ["<sos>", "<eos>", "<sop>"]
     with torch.device("meta"):
         model = task_of_model(args.model).build_model(args)
     n = sum(p.numel() for p in model.parameters())
-    assert count_parameters(settings, 1000) == pytest.approx(n, rel=0.01)
+    assert count_parameters(settings, 1000) == pytest.approx(n, rel=0.02)
 
 
 def options(*given: str):
