@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from powsm.cli.options import add_shared, whole
+from powsm.errors import PowsmError
 
 if TYPE_CHECKING:
     from powsm.decode.profile import Profile
@@ -23,7 +24,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("--test_sets", nargs="*", default=[], help="folders wanted in --dump")
     add("--trainer", choices=["powsm", "espnet"], help="default: as the config says")
     add("--subset", help="of the training set, as stage 4 takes it")
-    add("--nbpe", type=whole(1), default=40_000, help="pieces of the vocabulary")
+    nbpe = "pieces of the vocabulary; default: as --costs has it"
+    add("--nbpe", type=whole(1), help=nbpe)
     add("--goes_on_from", type=Path, help="finished experiment that it continues")
     add("--ngpu", type=whole(), default=0, help="GPUs; 0 trains and decodes on the CPU")
 
@@ -47,11 +49,14 @@ def cost_rows(options: argparse.Namespace) -> dict[int, dict[str, str]]:
     from powsm.prepare.subset import SUBSET_HOURS
     from powsm.settings import apply_overrides, load_with_base
 
+    if options.subset not in (None, *SUBSET_HOURS):
+        known_subsets = " ".join(SUBSET_HOURS)
+        raise PowsmError(f"--subset {options.subset}: expected one of {known_subsets}")
     rows = read_costs(options.costs)
     if known := rows.get(11):
         base = load_with_base(options.costs.parent / known["config"])
         settings = apply_overrides(load_with_base(options.config), options.overrides)
-        n_tokens = options.nbpe + N_SPECIAL
+        n_tokens = int(options.nbpe or known["nbpe"]) + N_SPECIAL
         hours = kept_hours(options.dump / "train") or SUBSET_HOURS.get(options.subset)
         rows |= packing_rows(rows, base, settings, n_tokens)
         rows[11] = training_row(
