@@ -327,5 +327,6 @@ def _locate(
         if path.is_file():
             return path
     raise CheckpointError(
-        f"{config_file}: {key} is {value}, which is neither here nor below {roots[0]}"
+        f"{config_file}: {key} is {value}, which is neither here nor below {roots[0]}; "
+        "bring that file along, or the model that `powsm pack` makes, which has it"
     )

@@ -94,6 +94,10 @@ def test_experiment_that_moved_takes_the_files_that_moved_along(tokens, tmp_path
     exp = make_experiment(recipe, recipe / "data/token_list/bpe")
     moved = shutil.move(recipe, tmp_path / "moved")
     assert find_model(Path(moved) / exp.name).bpe_model.is_relative_to(moved)
+    alone = shutil.copytree(Path(moved) / exp.name, tmp_path / "alone/exp")
+    shutil.rmtree(moved)
+    with pytest.raises(CheckpointError, match="neither here .* or the model that `pow"):
+        find_model(alone)
 
 
 def test_working_folder_does_not_stand_in_for_a_packed_one(
