@@ -535,6 +535,12 @@ def test_columns_in_capitals_are_read(recordings, tmp_path):
     assert said == [("uno", "test", "it"), ("due", "dev", "it")]
 
 
+def test_tables_with_semicolons_are_read(recordings, tmp_path):
+    table = copy(recordings, tmp_path / "source") / "t.csv"
+    table.write_text('\ufeffpath;text\nu0.wav;uno, due\nu1.wav;"tre; due"\n', "utf-8")
+    assert [item.text for item in items_of_csv(table)] == ["uno, due", "tre; due"]
+
+
 def test_folder_of_common_voice_has_its_splits(recordings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "cv-corpus/it"

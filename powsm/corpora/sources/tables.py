@@ -12,7 +12,7 @@ from powsm.corpora.evaluation.kaldi_folder import (
     row_fault,
 )
 from powsm.corpora.sources.item import Item, SourceError, joined, key_of, split_of
-from powsm.files.text import read_text
+from powsm.files.text import open_text, read_text
 
 # what a column may be called, capitals do not matter; the first that is there counts
 COLUMNS = {
@@ -32,13 +32,14 @@ CLIPS = "clips"  # folder of Common Voice, whose tables name the files in it
 def items_of_csv(source: Path, split: str | None = None) -> Iterator[Item | str]:
     """Rows of `path,text[,ipa,lang,speaker,split,start,end,id]`; `.tsv` has tabs.
 
-    Paths are relative to the folder of the table, or to `clips` in it.
+    Paths are relative to the folder of the table, or to `clips` in it. Columns of a
+    `.csv` may be apart by semicolons.
 
     Args:
         source: the table.
         split: of rows that do not say theirs.
     """
-    delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
+    delimiter = "\t" if source.suffix.lower() == ".tsv" else _delimiter(source)
     try:
         rows = numbered_rows(source, "path", delimiter=delimiter)
     except CorpusError as err:
@@ -56,6 +57,13 @@ def items_of_csv(source: Path, split: str | None = None) -> Iterator[Item | str]
         else:
             audio = os.path.join(".", path)
             yield _item(row, where, audio, key_of(path, source.parent), split)
+
+
+def _delimiter(table: Path) -> str:
+    """A comma, or the semicolon of spreadsheets where commas are in numbers."""
+    with open_text(table) as file:
+        head = file.readline()
+    return ";" if ";" in head and "," not in head else ","
 
 
 def tables_of_common_voice(source: Path) -> list[Path]:
