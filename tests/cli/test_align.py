@@ -178,7 +178,8 @@ def test_folder_with_texts_beside_is_done_in_one_command(here, align, caplog):
     Path("o/a.TextGrid").write_text("mine")
     align(*how)
     assert Path("o/a.TextGrid").read_text() == "mine"
-    assert "3 of 3 are done, with these options or others; --force does" in caplog.text
+    assert "3 of 3 are done, with these options or others, or have a" in caplog.text
+    assert "by you, such as o/a.TextGrid; --force writes over them" in caplog.text
     assert "older" not in caplog.text
     os.utime("o/a.TextGrid", (1, 1))
     align(*how)

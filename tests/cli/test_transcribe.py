@@ -112,7 +112,8 @@ def test_done_ones_are_skipped_unless_forced(here, say, caplog):
     caplog.set_level("INFO")
     say("--format", "json", "a.wav", "b.wav")
     assert Path("a.json").read_text() == "mine"
-    assert "1 of 2 are done, with these options or others; --force does" in caplog.text
+    assert "1 of 2 are done, with these options or others, or have a" in caplog.text
+    assert "; --force writes over them" in caplog.text
     assert "older" not in caplog.text
     os.utime("a.json", (1, 1))
     say("--format", "json", "a.wav")

@@ -83,7 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--channel", choices=mixed, default="mix", help="of several (default: mix)")
     add("--format", choices=ALIGNED_FORMS, help="of the files; default: textgrid")
     add("--out", type=Path, help="folder for them; default: beside each recording")
-    add("--force", action="store_true", help="do again what is done")
+    add("--force", action="store_true", help="write over files that are there")
 
 
 class _Said(NamedTuple):

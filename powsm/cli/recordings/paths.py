@@ -193,8 +193,9 @@ def say_done(done: Mapping[Path, Sequence[Path]], n_sources: int) -> None:
     if not done:
         return
     log.info(
-        "%d of %d are done, with these options or others; --force does them again",
-        *(len(done), n_sources),
+        "%d of %d are done, with these options or others, or have a file of that name "
+        "by you, such as %s; --force writes over them",
+        *(len(done), n_sources, printable(next(iter(done)))),
     )
     stale = [path for path, of in done.items() if any(_is_older(path, p) for p in of)]
     if stale:

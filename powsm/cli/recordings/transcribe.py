@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--channel", choices=CHANNELS, default="mix", help="of several (default: mix)")
     add("--format", choices=ENDINGS, help="of the files; default: txt")
     add("--out", type=Path, help="folder for them; default: beside each recording")
-    add("--force", action="store_true", help="do again what is done")
+    add("--force", action="store_true", help="write over files that are there")
     add("--slashes", action="store_true", help="phones as tokens: /p//a/")
     add("--trim_silence", action="store_true", help="at both ends; default: keep it")
     length = {"type": number(above=True)}
