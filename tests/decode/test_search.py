@@ -9,8 +9,12 @@ import pytest
 import torch
 import yaml
 from espnet2.bin.s2t_inference import Speech2Text
+from espnet2.legacy.nets.e2e_asr_common import end_detect
 from espnet2.tasks.s2t import S2TTask
+from hypothesis import given
+from hypothesis import strategies as st
 
+from powsm.decode.beams import Hypothesis, Output
 from powsm.decode.search import (
     BOUND_SLACK,
     Searcher,
@@ -216,6 +220,33 @@ def test_padded_window_equals_speech2text(experiment, tones, options, dtype, tol
         assert hyp.score == pytest.approx(score, abs=tolerance)
 
 
+@given(
+    st.lists(
+        st.lists(st.floats(-30, 0, allow_subnormal=False), max_size=2),
+        min_size=4,
+        max_size=8,
+    )
+)
+def test_search_stops_where_stock_detects_the_end(scores):
+    """Scores of what ended in each step, of a beam that goes on."""
+    output, ended = Output(99, 0, 1, detects_end=True), []
+    for step, its_scores in enumerate(scores):
+        for score in its_scores:
+            output.add(step, Hypothesis((), score, {}))
+            ended.append({"yseq": [0] * (step + 2), "score": score})
+        output.finish_step(step, n_alive=1)
+        assert output.is_done == end_detect(ended, step)
+
+
+@pytest.mark.parametrize(("score", "best"), [(-7.99, (2,)), (-8.01, (1,))])
+def test_normalised_length_is_of_prompt_and_output_less_one(score, best):
+    """As stock counts: -4 over 4 + 1 - 1 tokens against -8 over 4 + 5 - 1."""
+    output = Output(9, 0, 4, detects_end=False)
+    output.add(0, Hypothesis((1,), -4.0, {}))
+    output.add(4, Hypothesis((2,), score, {}))
+    assert output.best(1, normalize_length=True)[0].tokens == best
+
+
 @pytest.mark.parametrize(
     "options", [PLAIN, SearchOptions(beam_size=3, ctc_weight=0.3)], ids=options_id
 )
@@ -309,9 +340,10 @@ def test_repetition_guard_leaves_other_outputs_alone(model, encoded):
     assert Searcher(model, guarded).search(*encoded) == free
 
 
-def test_ctc_length_bound_cuts_at_labels_times_ratio(model, encoded):
+@pytest.mark.parametrize("beam_size", [1, 30])  # 30: a table of the whole vocabulary
+def test_ctc_length_bound_cuts_at_labels_times_ratio(model, encoded, beam_size):
     encoder_out, lens, prompts = encoded
-    options = SearchOptions(maxlenratio=-100, ctc_length_bound=0.5)
+    options = SearchOptions(beam_size, maxlenratio=-100, ctc_length_bound=0.5)
     path = model.ctc.argmax(encoder_out)
     bias = model.decoder.output_layer.bias
     before = bias.detach().clone()
