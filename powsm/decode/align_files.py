@@ -76,6 +76,7 @@ def textgrid(
     Args:
         name: of the recording or file, for errors.
     """
+    duration_s = float(duration_s)  # NumPy's have a name when they are written
     text = (
         'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
         f"xmin = 0\nxmax = {duration_s!r}\ntiers? <exists>\nsize = {len(tiers)}\n"
@@ -112,7 +113,7 @@ def _tier(
         if abs(start - at) < SLIVER_S:
             start = at
         if abs(end - duration_s) < SLIVER_S:
-            end = float(duration_s)
+            end = duration_s
         if not at <= start < end <= duration_s:
             raise AlignFileError(
                 f"{name}: {segment.phone!r} from {segment.start} s to {segment.end} s, "
@@ -123,7 +124,7 @@ def _tier(
         rows.append((start, end, segment.phone))
         at = end
     if at < duration_s or not rows:
-        rows.append((at, float(duration_s), ""))
+        rows.append((at, duration_s, ""))
     return rows
 
 

@@ -284,7 +284,7 @@ class Recogniser:
             if symbol not in ids:
                 raise DecodeError(
                     f"{symbol} is not in this model's vocabulary; use "
-                    f"{UNKNOWN_LANG_SYM} for a language"
+                    f"{UNKNOWN_LANG_SYM} for a language, another model for a task"
                 )
         return [ids[symbol] for symbol in symbols]
 
@@ -314,15 +314,10 @@ class Recogniser:
         """Token ids that an output starts from.
 
         Raises:
-            DecodeError: the model has no token for the language.
+            DecodeError: the model has no token for the language, or for the task.
         """
-        ids = self.tokenizer.token_ids
-        if lang_sym not in ids:
-            raise DecodeError(
-                f"{lang_sym} is not in this model's vocabulary; use {UNKNOWN_LANG_SYM}"
-            )
         model = self.model
-        prompt = [model.sos, ids[lang_sym], ids[f"<{task}>"], ids[NO_TIME_SYM]]
+        prompt = [model.sos, *self._ids([lang_sym, f"<{task}>", NO_TIME_SYM])]
         if text_prev == NA_SYM:
             return prompt
         return [model.sop, *self.tokenizer.encode(text_prev), *prompt]

@@ -73,7 +73,8 @@ def regrow(
     A CTC head of phones alone has rows for these, and stays one.
 
     Raises:
-        CheckpointError: a parameter does not have one row for each old token.
+        CheckpointError: a parameter does not have one row for each old token, or a new
+            token is of a kind that the old vocabulary has none of.
     """
     grown = dict(state)
     for name, axis in TOKEN_AXIS.items():
@@ -102,6 +103,13 @@ def _sources(old: Sequence[str], new: Sequence[str]) -> list[list[int]]:
     of_kind: dict[str, list[int]] = {}
     for i, token in enumerate(old):
         of_kind.setdefault(token_kind(token), []).append(i)
+    for token in new:
+        if token not in number and token_kind(token) not in of_kind:
+            raise CheckpointError(
+                f"the vocabulary has no {token_kind(token)}, and a new one such as "
+                f"{token} begins with the mean of its kind; begin with a model that "
+                "has some, such as espnet/powsm"
+            )
     return [
         [number[token]] if token in number else of_kind[token_kind(token)]
         for token in new

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,13 @@ def test_textgrid_of_silence_is_one_pause(tmp_path):
     write_textgrid(tmp_path / "u.TextGrid", [], duration_s=1.5)
     grid = textgrid.openTextgrid(str(tmp_path / "u.TextGrid"), True)
     assert [tuple(e) for e in grid.getTier("phones").entries] == [(0, 1.5, "")]
+
+
+def test_textgrid_of_times_of_numpy_is_that_of_plain_ones(tmp_path):
+    for number in (float, np.float64):
+        segments = [Segment("a", number(0.25), number(0.5), 1.0)]
+        write_textgrid(tmp_path / number.__name__, segments, number(1.5))
+    assert (tmp_path / "float64").read_text() == (tmp_path / "float").read_text()
 
 
 def test_ctm_has_a_line_a_phone(tmp_path):

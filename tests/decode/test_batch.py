@@ -104,6 +104,11 @@ def test_a_language_without_a_token_is_refused(recogniser):
         recogniser.prompt("<zul>", "pr")
 
 
+def test_a_task_without_a_token_is_refused(recogniser):
+    with pytest.raises(DecodeError, match="<st_eng> is not in .* model for a task"):
+        recogniser.prompt("<ita>", "st_eng")
+
+
 @pytest.mark.parametrize("profile", [JOINT, CTC], ids=["joint", "ctc"])
 def test_languages_the_model_lacks_are_prompted_unk_and_counted(
     recogniser, corpus, tmp_path, caplog, profile

@@ -87,6 +87,12 @@ def test_rows_of_another_vocabulary_are_refused():
         regrow({"ctc.ctc_lo.bias": torch.zeros(7)}, OLD, NEW)
 
 
+def test_a_vocabulary_without_phones_has_no_mean_for_new_ones():
+    old = ["<blank>", "<unk>", "<eng>", "▁a", "<sos>"]  # as of OWSM
+    with pytest.raises(CheckpointError, match="has no phone, and .* such as /b/"):
+        regrow({"ctc.ctc_lo.bias": torch.zeros(5)}, old, [*old, "/b/"])
+
+
 @pytest.mark.parametrize(
     ("theirs", "message"),
     [
