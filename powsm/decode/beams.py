@@ -111,12 +111,9 @@ class Reading:
         ]
 
     def keep(self, utterances: Sequence[int]) -> None:
-        for name in ("last", "parents", "total", "_nodes"):
-            values = getattr(self, name)
-            setattr(self, name, [values[b] for b in utterances])
-        self._sums = {
-            name: [rows[b] for b in utterances] for name, rows in self._sums.items()
-        }
+        """Forget all utterances but these, of which the next step says the rest."""
+        self.parents = [self.parents[b] for b in utterances]
+        self._nodes = [self._nodes[b] for b in utterances]
 
     def hypothesis(self, b: int, k: int, eos: int) -> Hypothesis:
         tokens = []

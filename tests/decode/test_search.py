@@ -230,12 +230,15 @@ def test_padded_window_equals_speech2text(experiment, tones, options, dtype, tol
 def test_search_stops_where_stock_detects_the_end(scores):
     """Scores of what ended in each step, of a beam that goes on."""
     output, ended = Output(99, 0, 1, detects_end=True), []
+    goes_on = Output(99, 0, 1, detects_end=False)  # as with a maxlenratio
     for step, its_scores in enumerate(scores):
         for score in its_scores:
             output.add(step, Hypothesis((), score, {}))
+            goes_on.add(step, Hypothesis((), score, {}))
             ended.append({"yseq": [0] * (step + 2), "score": score})
         output.finish_step(step, n_alive=1)
-        assert output.is_done == end_detect(ended, step)
+        goes_on.finish_step(step, n_alive=1)
+        assert output.is_done == end_detect(ended, step) and not goes_on.is_done
 
 
 @pytest.mark.parametrize(("score", "best"), [(-7.99, (2,)), (-8.01, (1,))])
