@@ -11,7 +11,7 @@ from powsm.errors import PowsmError
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM, lang_sym
 from powsm.settings import load_yaml, type_faults
 from powsm.tasks import DECODED_TASKS, LID, PHONES, TASKS, plain_task, tasks_writing
-from powsm.vocabulary.phone_sets import phone_set
+from powsm.vocabulary.phone_sets import parse_phone_set, phone_set
 
 LEVELS = ("own", "usual")  # of recordings, as they are heard
 _SEARCHES = ("search", "first_search")  # keys that hold options of a search
@@ -99,7 +99,7 @@ class Profile:
         languages: codes among which lid and `detected` choose; empty: all that the
             model has.
         phones: `all`, a language whose phones in training are the only ones that pr
-            and g2p may say, or the phones themselves (`load` reads a file of them).
+            and g2p may say, or the phones themselves (`load` reads a list or a file).
         prev: what prompts g2p and p2g: the `gold` text of the dump folder, what the
             model itself `predicted` from the same audio (asr for g2p, pr for p2g), or
             `none`.
@@ -292,8 +292,10 @@ class Profile:
         for key in ("tasks", "languages", "blocks"):
             if key in settings:
                 settings[key] = tuple(settings[key])
-        if "phones" in settings:
-            settings["phones"] = phone_set(settings["phones"])
+        if isinstance(phones := settings.get("phones"), list):
+            settings["phones"] = parse_phone_set(" ".join(phones), f"{path}: phones")
+        elif phones is not None:
+            settings["phones"] = phone_set(phones)
         options = {name: SearchOptions(**said) for name, said in searches.items()}
         return cls(name=path.stem, **options, **settings)
 

@@ -57,6 +57,17 @@ def test_options_of_a_search_that_make_no_sense_are_refused(option, expected):
         SearchOptions(**option)
 
 
+def test_a_list_of_phones_is_one_of_phones_with_spaces(tmp_path):
+    path = tmp_path / "decode_x.yaml"
+    path.write_text("phones: [p, a]\n")
+    listed = Profile.load(path)
+    path.write_text("phones: p a\n")
+    assert listed == Profile.load(path) and listed.phones == ("p", "a")
+    path.write_text("phones: []\n")
+    with pytest.raises(PhoneSetError, match="decode_x.yaml: phones: no phones"):
+        Profile.load(path)
+
+
 def test_a_file_of_phones_is_read_once_for_all(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("p a /t/ a\n")
