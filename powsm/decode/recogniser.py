@@ -147,9 +147,15 @@ class Recogniser:
         """To be called before the labels of the CTC head are read as tokens.
 
         Raises:
-            DecodeError: training taught it code points, which have tokens of other
-                meanings.
+            DecodeError: there is no head, or training taught it code points, which
+                have tokens of other meanings.
         """
+        if self.model.ctc is None:
+            raise DecodeError(
+                "this model has no CTC head (model_conf.ctc_weight: 0), which gives "
+                "phones their times and cuts long recordings: decode: attention, "
+                f"without times, up to {WINDOW_S:g} s, is what it can be decoded with"
+            )
         target = getattr(self.model, "ctc_target", "phones")
         if target.startswith(CODE_POINTS):
             raise DecodeError(

@@ -602,3 +602,27 @@ def test_ctc_of_code_points_neither_aligns_nor_reads_long_audio(of_code_points, 
 def test_a_model_of_code_points_is_decoded_by_its_decoder(of_code_points, corpus):
     profile = Profile("attention", search=replace(P2G, maxlenratio=-3))
     assert len(decode_batch(of_code_points, profile, "pr", *batch_of(corpus))) == 5
+
+
+@pytest.fixture(scope="module")
+def without_ctc(corpus):
+    """As `model_conf.ctc_weight: 0` makes it."""
+    recogniser = Recogniser.load(corpus / "exp")
+    recogniser.model.ctc = None
+    return recogniser
+
+
+@pytest.mark.parametrize("profile", READS_CTC, ids=lambda profile: profile.name)
+def test_a_model_without_ctc_says_what_it_can_be_decoded_with(
+    without_ctc, corpus, profile
+):
+    (task,) = profile.tasks
+    with pytest.raises(DecodeError, match="no CTC head .* decode: attention"):
+        decode_batch(without_ctc, profile, task, *batch_of(corpus, task))
+
+
+def test_a_model_without_ctc_neither_aligns_nor_reads_long_audio(without_ctc, corpus):
+    _, (speech, *_) = batch_of(corpus)
+    for wanted in (["p", "a"], None):
+        with pytest.raises(DecodeError, match="no CTC head"):
+            align(without_ctc, speech, wanted)
