@@ -27,6 +27,7 @@ _PHONE_TOKEN = re.compile(r"/([^/\s]+)/")
 # columns of tables as PHOIBLE writes them, in lower case, the first that is there
 _PHONE_COLUMNS = ("phoneme", "segment", "ipa", "phone")
 _LANG_COLUMNS = ("iso6393", "language", "lang")
+_RETRACTED = "\u0320"
 _ALWAYS_ALLOWED = frozenset({"<blank>", "<eos>", WORD_START})
 
 
@@ -125,13 +126,21 @@ def read_phone_set(path: Path) -> tuple[str, ...]:
 def parse_phone_set(text: str, name: str) -> tuple[str, ...]:
     """Phones of a text, apart by white space or slashes, each once.
 
+    An affricate is often written without its tie, as in PHOIBLE, and so it is in a part
+    of training labels: two letters that a tie would join are both, and what they join.
+
+    >>> parse_phone_set("a tʃ", "here")
+    ('a', 't', 'ʃ', 't͡ʃ')
+
     Args:
         name: where it is, for errors.
 
     Raises:
         PhoneSetError: a symbol that is no phone, or no phones at all.
     """
-    from powsm.phones.normaliser import Normaliser  # half a second, and seldom asked
+    # half a second, and seldom asked
+    from powsm.phones.clusters import TIE
+    from powsm.phones.normaliser import Normaliser, segment_ipa
 
     segmented = Normaliser(english_rules=False).segment(text.replace("/", " "))
     unknown = sorted(
@@ -141,7 +150,12 @@ def parse_phone_set(text: str, name: str) -> tuple[str, ...]:
         raise PhoneSetError(f"{name}: {' '.join(unknown)} is no IPA; correct it")
     if not segmented.phones:
         raise PhoneSetError(f"{name}: no phones; write them with spaces between them")
-    return tuple(dict.fromkeys(segmented.phones))
+    pairs = (segment_ipa(part) for part in text.replace("/", " ").split())
+    tied = [TIE.join(pair) for pair in pairs if len(pair) == 2]
+    # in t̠ʃ of PHOIBLE the mark says no more than the ʃ
+    tied += [pair.replace(_RETRACTED, "") for pair in tied]
+    joined = (phones[0] for phones in map(segment_ipa, tied) if len(phones) == 1)
+    return tuple(dict.fromkeys([*segmented.phones, *joined]))
 
 
 def phones_of_tables(path: Path, lang: str = "") -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from powsm.decode.profile import SHIPPED, DecodeError, Profile, find_profile
+from powsm.decode.recordings.question import Question
 from powsm.decode.search import SearchOptions
 from powsm.errors import PowsmError
 from powsm.vocabulary.phone_sets import PhoneSetError
@@ -66,6 +67,12 @@ def test_a_list_of_phones_is_one_of_phones_with_spaces(tmp_path):
     path.write_text("phones: []\n")
     with pytest.raises(PhoneSetError, match="decode_x.yaml: phones: no phones"):
         Profile.load(path)
+
+
+def test_phones_of_a_list_are_read_as_those_of_a_text():
+    for phones in ("a tʃ", ["a", "tʃ"], iter(["a", "tʃ"])):
+        asked = Question.of(["<eng>"], "pr", "unk", None, phones, has_text=False)
+        assert asked.profile.phones == ("a", "t", "ʃ", "t͡ʃ")
 
 
 def test_a_file_of_phones_is_read_once_for_all(tmp_path, monkeypatch):

@@ -293,12 +293,17 @@ def test_unknown_symbols_are_counted_and_shown(caplog):
     assert scores.unknown_ref.kinds == {"stress": 1, "unknown": 1}
     assert "1 of 2 hypothesis texts hold 2 unknown symbols" in caplog.text
     assert "'Q' (U+0051) 2 times" in caplog.text
+    assert "reference texts hold 1" in caplog.text
+    caplog.clear()
+    score_phones(hyp=["ˈpa"], ref=["pa"])
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
     ("hyp", "ref", "side"),
     [
         ("k{tQ", "kat", "hypotheses: 50.00%"),
+        ("/k//{//t//Q/", "kat", "hypotheses: 50.00%"),  # nor are slashes
         ("/k//a//t/", "k@t", "references: 33.33%"),
         ("ka", "ˈka¤ ta", "references: 16.67%"),  # the space is not counted
         ("中", "ka", "hypotheses: 100.00%"),
@@ -410,6 +415,7 @@ def test_score_verb_says_when_a_rate_has_no_value(tmp_path, caplog, capsys):
     ("hyp", "ref", "message"),
     [
         ("bat", "pat", "found one text; give a list"),
+        ("bat", ["b", "a", "t"], "found one text; give a list"),
         ([["p", "a"]], ["pa"], r"hyp of 0: found \['p', 'a'\], expected text"),
         ({"u": "pa"}, {"u": None}, "ref of u: found None"),
     ],

@@ -68,12 +68,34 @@ def test_phones_of_a_language_by_code_or_name(tmp_path):
         ("/t\u0361\u0283//a/", ("t\u0361\u0283", "a")),
         ("p\na\np\n", ("p", "a")),  # each once
         ("g", ("\u0261",)),  # keyboards' g
+        # affricates as PHOIBLE writes them; no tie joins a diphthong
+        ("ts ai", ("t", "s", "a", "i", "t\u0361s")),
+        (
+            "t\u0320\u0283",
+            ("t\u0320", "\u0283", "t\u0361\u0283\u0320", "t\u0361\u0283"),
+        ),
+        ("t s", ("t", "s")),
     ],
 )
 def test_a_file_of_phones(tmp_path, text, phones):
     path = tmp_path / "phones.txt"
     path.write_text(text, encoding="utf-8")
     assert read_phone_set(path) == phones
+
+
+def test_a_table_of_phones_is_of_one_language_and_without_its_tones(tmp_path):
+    path = tmp_path / "phoible.csv"
+    rows = (
+        "ISO6393,Phoneme,SegmentClass",
+        "ita,t\u0320\u0283,consonant",
+        "yue,a|\u0251,vowel",
+    )
+    path.write_text("\n".join([*rows, "yue,\u02e5,tone"]), encoding="utf-8")
+    assert phone_set(f"{path}:Italian")[-1] == "t\u0361\u0283"
+    assert phone_set(f"{path}:yue") == ("a",)
+    for asked in (path, f"{path}:deu"):
+        with pytest.raises(PhoneSetError, match="with one of ita yue"):
+            phone_set(str(asked))
 
 
 def test_an_empty_file_is_no_set(tmp_path):

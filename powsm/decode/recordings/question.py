@@ -9,7 +9,7 @@ from powsm.decode.profile import Profile, default_profile, find_profile, for_tas
 from powsm.errors import PowsmError
 from powsm.languages import UNKNOWN_LANG_SYM, lang_code, lang_sym
 from powsm.tasks import TASKS
-from powsm.vocabulary.phone_sets import phone_set
+from powsm.vocabulary.phone_sets import parse_phone_set, phone_set
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Question:
         if isinstance(phones, str):
             phones = phone_set(phones)
         elif phones is not None:
-            phones = tuple(phones)
+            phones = parse_phone_set(" ".join(phones), "phones")
         profile = for_task(profile, task, has_text=has_text, phones=phones)
         if profile.search.nbest > 1:
             log.warning(
