@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from powsm.score.metrics import score_lid, score_phones
+from powsm.score.metrics import score_lid, score_phones, score_text
 from powsm.score.rates import RATES, ScoreError, Scores
 from powsm.score.results import duration_labels
 
@@ -90,6 +90,13 @@ def test_records_are_tidy(scores):
     assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"]
     one_utterance = rows[5]
     assert (one_utterance["lang"], one_utterance["low"]) == ("deu", None)
+
+
+def test_a_rate_of_words_is_of_the_utterances_that_have_words():
+    scores = score_text(hyp=["a b", "你"], ref=["a c", "你"], langs=["eng", "cmn"])
+    rows = {row["metric"]: row for row in scores.rate_rows()}
+    assert {rate: row["n_utts"] for rate, row in rows.items()} == {"WER": 1, "CER": 2}
+    assert scores.only({"1"}).utt_ids == ("1",) and scores.only({"1"}).value("CER") == 0
 
 
 def test_intervals_over_speakers_need_speakers(scores):
