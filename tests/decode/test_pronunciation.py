@@ -66,11 +66,12 @@ def test_sums_of_hundreds_of_unlikely_frames_do_not_vanish():
 
 
 def test_goodness_takes_the_best_other_phone_and_no_blank():
-    probs = np.array([[0.7, 0.1, 0.15, 0.05], [0.1, 0.6, 0.2, 0.1]])
+    # the last column, of `▁`, is no phone
+    probs = np.array([[0.4, 0.1, 0.15, 0.35], [0.1, 0.5, 0.1, 0.3]])
     (one,) = goodness(np.log(probs), [1], [(0, 2)], n_phones=2)
-    assert one.gop == pytest.approx((math.log(0.1 / 0.15) + math.log(0.6 / 0.2)) / 2)
+    assert one.gop == pytest.approx((math.log(0.1 / 0.15) + math.log(0.5 / 0.1)) / 2)
     # 1: b1 1b 11, 2: b2 2b 22, none: bb
-    assert one.gop_free == pytest.approx(math.log(0.49 / 0.185))
+    assert one.gop_free == pytest.approx(math.log(0.26 / 0.07))
     assert one.rival == 1
 
 
