@@ -20,7 +20,16 @@ from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.recordings.samples import check_length
 from powsm.decode.search import Searcher
-from powsm.tasks import DECODED_TASKS, LID, NA_SYM, parse_output, task_of
+from powsm.languages import UNKNOWN_LANG_SYM
+from powsm.tasks import (
+    DECODED_TASKS,
+    LID,
+    NA_SYM,
+    NO_TIME_SYM,
+    TASKS,
+    parse_output,
+    task_of,
+)
 from powsm.vocabulary.phone_sets import barred_tokens, phones_of_lang
 
 log = logging.getLogger(__name__)
@@ -345,7 +354,14 @@ def barred_phones(recogniser: Recogniser, phones: str | tuple[str, ...]) -> list
     tokenizer = recogniser.tokenizer
     if isinstance(phones, str):
         phones = phones_of_lang(tokenizer.folder, phones)
-    return barred_tokens(tokenizer.token_list, phones)
+    barred = barred_tokens(tokenizer.token_list, phones)
+    if not recogniser.is_ctc_only:
+        return barred
+    # language, task and no times are said before the phones, by a head where no prompt
+    # says them: without them a phone would come in the place of each
+    said = {UNKNOWN_LANG_SYM, NO_TIME_SYM, *(task.symbol for task in TASKS.values())}
+    said.update(recogniser.languages())
+    return [i for i in barred if tokenizer.token_list[i] not in said]
 
 
 _NO_HYPOTHESIS = {"text": "", "tokens": [], "score": None}

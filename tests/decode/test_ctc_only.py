@@ -251,6 +251,39 @@ def test_model_in_hand_does_every_task_by_ctc_without_being_told(exp, recogniser
 # --------------------------------------------------------------- long audio
 
 
+@pytest.mark.parametrize(
+    ("decode", "search"),
+    [
+        ("ctc", SearchOptions()),
+        ("ctc", SearchOptions(beam_size=3)),
+        ("joint", SearchOptions(beam_size=3, ctc_weight=1.0)),
+    ],
+)
+def test_phones_alone_come_out_and_none_in_place_of_the_prompt(
+    recogniser, monkeypatch, decode, search
+):
+    """The head says language and task first, and would else say /t/ there."""
+    ids = recogniser.tokenizer.token_ids
+    said = ["<eng>", "<pr>", "<notimestamps>", "▁", "/p/", "<blank>", "/k/", "/a/"]
+
+    def heads(speech, *_, **__):
+        scores = torch.full((len(speech), len(said), len(ids)), -20.0)
+        scores[:, range(len(said)), [ids[token] for token in said]] = 0.0
+        scores[:, :3, ids["/t/"]] = -5.0
+        scores[:, 6, ids["/t/"]] = -5.0
+        return {3: scores}, torch.tensor([len(said)] * len(speech))
+
+    monkeypatch.setattr(recogniser.model, "heads", heads)
+    few = Profile("x", decode, search=search, phones=("p", "a", "t"))
+    job = Job("u", torch.zeros(4800))
+    for profile, text in (
+        (few, "/p//t//a/"),
+        (replace(few, phones="all"), "/p//k//a/"),
+    ):
+        (record,) = transcribe(recogniser, profile, "pr", [job])
+        assert record["text"] == text
+
+
 def test_long_recording_is_decoded_in_pieces_and_phones_have_times(recogniser):
     rng = np.random.default_rng(0)
     speech = torch.from_numpy(rng.normal(0, 0.1, 60_000).astype(np.float32))
