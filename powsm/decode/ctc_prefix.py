@@ -186,7 +186,7 @@ class PrefixScorer:
         Args:
             parents: (B, K) index of the hypothesis that each one extends.
             tokens: (B, K) the token it adds.
-            gains: (B, K) what `score` gave for it.
+            gains: (B, K) what `score` gave for it; minus infinity where it is barred.
         """
         over_frames = parents.unsqueeze(-1).expand(-1, -1, self._n_frames)
         r_sum = self._r_sum.gather(1, over_frames)
@@ -208,7 +208,7 @@ class PrefixScorer:
         )
         self._r_blank = blank_sum + torch.logcumsumexp(left, dim=-1)
         self._r_sum = torch.logaddexp(r_label, self._r_blank)
-        self._psi = self._psi.gather(1, parents) + gains
+        self._psi = self._psi.gather(1, parents) + gains.clamp(min=LOG_ZERO)
         self._last, self._x_last = tokens, x
 
     def keep(self, utterances: Tensor) -> None:

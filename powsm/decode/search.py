@@ -276,7 +276,7 @@ class Searcher:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         gains = {"ctc": scorer.score_all()}
         if logits is None:
-            total = _bar(gains["ctc"], self._always_barred, barred)
+            total = gains["ctc"] = _bar(gains["ctc"], self._always_barred, barred)
         else:
             gains["decoder"] = (logits - norm).double()
             total = self._weigh(gains)

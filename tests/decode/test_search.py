@@ -377,6 +377,17 @@ def test_barred_tokens_never_come_out(model, encoded, options):
             assert after == before
 
 
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
+def test_barred_tokens_do_not_fill_a_beam_larger_than_what_is_left(
+    model, encoded, ctc_weight
+):
+    kept = {TOKENS.index("<eos>"), TOKENS.index("/p1/"), model.blank_id}
+    barred = [token for token in range(len(TOKENS)) if token not in kept]
+    options = SearchOptions(10, ctc_weight, maxlenratio=-4, nbest=10)
+    for hyps in Searcher(model, options, barred).search(*encoded):
+        assert hyps and {token for hyp in hyps for token in hyp.tokens} <= kept
+
+
 def test_minimum_length_out_of_reach_returns_nothing(model, encoded):
     # a constant minimum is not lowered, in stock either
     options = SearchOptions(maxlenratio=-5, minlenratio=-6)
