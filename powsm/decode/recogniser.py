@@ -345,9 +345,14 @@ class Recogniser:
             among: codes to choose from; empty: all that the model has.
 
         Raises:
-            DecodeError: the model has no token for one of them.
+            DecodeError: the model has no token for one of them, or for any language.
         """
         symbols = self.languages()
+        if not symbols:
+            raise DecodeError(
+                "no language is in this model's vocabulary, so that it can hear none; "
+                f"use {UNKNOWN_LANG_SYM}"
+            )
         if among:
             # each once: twice it would take twice its share of the probability
             asked = list(dict.fromkeys(f"<{code}>" for code in among))

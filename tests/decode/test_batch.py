@@ -554,6 +554,15 @@ def test_languages_may_be_restricted(recogniser, corpus):
         decode_batch(recogniser, unknown, "lid", batch, speech)
 
 
+def test_a_model_without_languages_hears_none(recogniser, corpus, monkeypatch):
+    monkeypatch.setattr(Recogniser, "languages", lambda self: [])  # a corpus of `und`
+    for profile, task in ((JOINT, "lid"), (replace(JOINT, lang="detected"), "pr")):
+        with pytest.raises(DecodeError, match="no language is in this .* use <unk>"):
+            decode_batch(
+                recogniser, replace(profile, tasks=(task,)), task, *batch_of(corpus)
+            )
+
+
 # --- a CTC head that was taught code points (figure 2) --------------------------------
 
 
