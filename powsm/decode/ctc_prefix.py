@@ -21,6 +21,7 @@ model size.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from powsm.model.ctc_heads import PhoneLinear
@@ -169,7 +170,8 @@ class PrefixScorer:
     def score_all(self) -> Tensor:
         """The same for the whole vocabulary, (B, H, V), as one matrix product."""
         before = self._before(self._r_sum)
-        top = before.amax(-1, keepdim=True).clamp(min=LOG_ZERO)
+        # of a single frame there is none before
+        top = F.pad(before, (0, 1), value=LOG_ZERO).amax(-1, keepdim=True)
         psi = self._scores.sums((before - top).exp()).log() + top
         if self._last is None:
             psi = torch.logaddexp(psi, self._scores.first_frame())

@@ -70,6 +70,20 @@ def test_prefix_scorer_more_labels_than_frames_is_impossible():
     assert scorer.score(torch.tensor([[[1, 2]]])).max() < LOG_ZERO / 2
 
 
+def test_prefix_scorer_of_a_single_frame():
+    """It says one label, or nothing."""
+    log_probs = random_log_probs(3, 1, 1)
+    scorer = PrefixScorer(Table(log_probs), torch.tensor([1]), blank=BLANK, eos=EOS)
+    expected = log_probs[0, 0].double()
+    expected[[EOS, BLANK]] = torch.tensor([expected[BLANK], LOG_ZERO]).double()
+    for gains in (scorer.score(torch.arange(4).view(1, 1, 4)), scorer.score_all()):
+        assert torch.allclose(gains[0, 0], expected)
+    one = torch.tensor([[1]])
+    scorer.advance(torch.zeros(1, 1, dtype=torch.long), one, gains[..., 1])
+    for gains in (scorer.score(torch.tensor([[[1, 2]]])), scorer.score_all()[..., 1:3]):
+        assert gains.max() < LOG_ZERO / 2
+
+
 def test_prefix_scorer_keep_forgets_the_other_utterances():
     log_probs, lens = random_log_probs(2, 3), torch.tensor([5, 3, 4])
     ids = torch.tensor([1, 2, EOS]).expand(3, 1, 3)
