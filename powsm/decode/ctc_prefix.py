@@ -153,7 +153,8 @@ class PrefixScorer:
             ids: (B, H, S) candidate tokens, `eos` among them where wanted.
 
         Returns:
-            (B, H, S) float64, log p(prefix + token ...) - log p(prefix ...).
+            (B, H, S) float64, log p(prefix + token ...) - log p(prefix ...); minus
+            infinity for the blank, which is in no output.
         """
         x = self._columns(ids)  # (B, H, S, T)
         before = self._before(self._r_sum)  # (B, H, T-1)
@@ -164,8 +165,8 @@ class PrefixScorer:
             repeated = ids == self._last.unsqueeze(-1)
             psi = torch.where(repeated, self._repeat_score().unsqueeze(-1), psi)
         psi = torch.where(ids == self._eos, self._end_score().unsqueeze(-1), psi)
-        psi = psi.masked_fill(ids == self._blank, LOG_ZERO)
-        return psi.clamp(min=LOG_ZERO) - self._psi.unsqueeze(-1)
+        psi = psi.clamp(min=LOG_ZERO).masked_fill(ids == self._blank, _NEVER)
+        return psi - self._psi.unsqueeze(-1)
 
     def score_all(self) -> Tensor:
         """The same for the whole vocabulary, (B, H, V), as one matrix product."""
@@ -179,8 +180,9 @@ class PrefixScorer:
             repeated = self._last.unsqueeze(-1)
             psi = psi.scatter(-1, repeated, self._repeat_score().unsqueeze(-1))
         psi[..., self._eos] = self._end_score()
-        psi[..., self._blank] = LOG_ZERO
-        return psi.clamp(min=LOG_ZERO) - self._psi.unsqueeze(-1)
+        psi = psi.clamp(min=LOG_ZERO)
+        psi[..., self._blank] = _NEVER
+        return psi - self._psi.unsqueeze(-1)
 
     def advance(self, parents: Tensor, tokens: Tensor, gains: Tensor) -> None:
         """Make the chosen extensions the new hypotheses.
@@ -188,7 +190,7 @@ class PrefixScorer:
         Args:
             parents: (B, K) index of the hypothesis that each one extends.
             tokens: (B, K) the token it adds.
-            gains: (B, K) what `score` gave for it; minus infinity where it is barred.
+            gains: (B, K) what `score` gave for it; minus infinity where it never is.
         """
         over_frames = parents.unsqueeze(-1).expand(-1, -1, self._n_frames)
         r_sum = self._r_sum.gather(1, over_frames)

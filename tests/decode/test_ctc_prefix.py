@@ -75,7 +75,7 @@ def test_prefix_scorer_of_a_single_frame():
     log_probs = random_log_probs(3, 1, 1)
     scorer = PrefixScorer(Table(log_probs), torch.tensor([1]), blank=BLANK, eos=EOS)
     expected = log_probs[0, 0].double()
-    expected[[EOS, BLANK]] = torch.tensor([expected[BLANK], LOG_ZERO]).double()
+    expected[[EOS, BLANK]] = torch.tensor([expected[BLANK], -torch.inf]).double()
     for gains in (scorer.score(torch.arange(4).view(1, 1, 4)), scorer.score_all()):
         assert torch.allclose(gains[0, 0], expected)
     one = torch.tensor([[1]])

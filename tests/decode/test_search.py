@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ctc_sums import BLANK, EOS, all_outputs, random_log_probs
 from espnet2.bin.s2t_inference import Speech2Text
 from espnet2.legacy.nets.e2e_asr_common import end_detect
 from espnet2.tasks.s2t import S2TTask
@@ -186,6 +187,21 @@ def test_search_equals_stock_at_true_lengths(experiment, encoded, options):
             assert hyp.score == pytest.approx(score, abs=1e-3)
             for name, value in hyp.scores.items():
                 assert value == pytest.approx(float(scores[name]), abs=1e-3)
+
+
+def test_search_by_ctc_alone_finds_the_likeliest_of_all_outputs():
+    """In a beam that holds more than there are, none of which has a blank in it."""
+    model = torch.nn.Linear(1, 1).eval()  # its parameters say on which device
+    model.ctc, model.token_list = torch.nn.Identity(), ["<blank>", "a", "b", "<eos>"]
+    model.blank_id, model.sos, model.eos = BLANK, EOS, EOS
+    searcher = Searcher(model, SearchOptions(40, ctc_weight=1.0, maxlenratio=-9))
+    for seed in range(10):
+        log_probs, lens = random_log_probs(seed, 2), torch.tensor([5, 1 + seed % 4])
+        found = searcher.search(log_probs, lens, [[EOS]] * 2)
+        for x, n, (hyp,) in zip(log_probs, lens, found, strict=True):
+            outputs = all_outputs(x[:n])
+            assert outputs[hyp.tokens] == max(outputs.values())
+            assert math.exp(hyp.score) == pytest.approx(outputs[hyp.tokens], rel=1e-4)
 
 
 def test_settings_give_varied_outputs_that_end(model, encoded):
