@@ -246,6 +246,8 @@ def _cut(before: Tensor, after: Tensor, blank: int) -> int:
     (4, 5)
     >>> _cut(before, torch.tensor([0, 7, 0, 7, 7, 0, 0, 6, 7, 0]), 0)
     3
+    >>> _cut(torch.zeros(10), torch.zeros(10), 0)
+    5
     """
     n = len(before)
     quarter = n // 4

@@ -113,6 +113,8 @@ def test_pieces_are_cut_in_the_middle_of_the_longest_pause():
     assert cut_at_pauses(path, blank=0, most=10) == [(0, 8), (8, 14)]
     path = [1, 1, 1, 1, 1, 0, 1, 1, 1, 1]  # a single blank is one
     assert cut_at_pauses(path, blank=0, most=8) == [(0, 5), (5, 10)]
+    path = [1] * 18 + [0, 0, 1]  # behind that pause too little would be left
+    assert cut_at_pauses(path, blank=0, most=20) == [(0, 16), (16, 21)]
 
 
 def test_barred_tokens_are_not_on_the_path():
