@@ -149,6 +149,22 @@ def test_lid_lists_languages_with_probabilities(recogniser, corpus, tmp_path):
     assert profile.tag("lid") == "lid"
 
 
+def test_lid_hears_each_recording_once_and_writes_the_five_likeliest(
+    recogniser, corpus, monkeypatch
+):
+    codes = ("eng", "ita", "deu", "fra", "spa", "por", "nld")
+    heard = [(f"<{code}>", -float(rank)) for rank, code in enumerate(codes)]
+    monkeypatch.setattr(
+        Recogniser, "detect_languages", lambda self, memory, *_: [heard] * len(memory)
+    )
+    todo = items(corpus / "test", "lid")
+    assert [i.utt_id for i in todo] == [i.utt_id for i in items(corpus / "test", "pr")]
+    speech = [read_speech(item.audio, 960) for item in todo]
+    profile = Profile("decode_lid", tasks=("lid",))
+    for row in decode_batch(recogniser, profile, "lid", todo, speech):
+        assert row["text"] == "<eng>" and [*row["languages"].items()] == heard[:5]
+
+
 def test_a_detected_language_is_the_one_lid_hears(recogniser, corpus, tmp_path):
     lid = Profile("decode_lid", tasks=("lid",))
     heard = records(decode(recogniser, lid, corpus, tmp_path / "lid", "lid"))

@@ -98,6 +98,19 @@ def test_a_table_of_phones_is_of_one_language_and_without_its_tones(tmp_path):
             phone_set(str(asked))
 
 
+def test_a_table_without_languages_is_of_the_one_it_is_named_after(tmp_path):
+    (tmp_path / "ita.csv").write_text("Segment\np\na\n")
+    (tmp_path / "deu.csv").write_text("IPA\nb\n")
+    assert phone_set(f"{tmp_path}:Italian") == ("p", "a")
+    assert phone_set(str(tmp_path / "deu.csv")) == ("b",)
+
+
+def test_what_is_no_phone_is_named(tmp_path):
+    (tmp_path / "phones.txt").write_text("p Q a")
+    with pytest.raises(PhoneSetError, match="phones.txt: Q is no IPA"):
+        phone_set(str(tmp_path / "phones.txt"))
+
+
 def test_an_empty_file_is_no_set(tmp_path):
     (tmp_path / "phones.txt").write_text(" \n")
     with pytest.raises(PhoneSetError, match="no phones"):
