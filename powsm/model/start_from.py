@@ -31,6 +31,7 @@ TOKEN_AXIS = {
     "decoder.output_layer.bias": 0,
     "ctc.ctc_lo.weight": 0,
     "ctc.ctc_lo.bias": 0,
+    "embed.weight": 0,  # of a model without a decoder, for prompt, language and task
     "encoder.conditioning_layer.weight": 1,
 }
 _LANGUAGE_SYMS = frozenset(lang_sym(code) for code in LANGUAGES)

@@ -8,7 +8,13 @@ import sentencepiece
 import torch
 from dump_builder import make_dump
 from published_model import make_published
-from tiny_model import SETTINGS, make_args, make_experiment, make_tokens
+from tiny_model import (
+    CTC_SETTINGS,
+    SETTINGS,
+    make_args,
+    make_experiment,
+    make_tokens,
+)
 
 from powsm.model.build import task_of_model
 from powsm.model.find import CheckpointError
@@ -184,6 +190,29 @@ def test_extended_model_gives_old_tokens_the_same_scores(corpus, tmp_path):
     assert spelt.tokens(spelt.encode_target("<rus><pr><notimestamps> /tʲ//p/")) == [
         *("<rus>", "<pr>", "<notimestamps>", "▁", "/tʲ/", "/p/")
     ]
+
+
+def test_model_without_a_decoder_is_extended_with_its_embedding(corpus, tmp_path):
+    exp = make_experiment(tmp_path, corpus / "tokens", base=CTC_SETTINGS)
+    start_from(str(exp), corpus / "new/train", tmp_path / "init", extend_vocab=True)
+    scores = []
+    for tokens, weights in (
+        (corpus / "tokens", exp / "valid.loss.ave.pth"),
+        (tmp_path / "init", tmp_path / "init/init.pth"),
+    ):
+        args = make_args(tokens, tmp_path, CTC_SETTINGS)
+        model = task_of_model(args.model).build_model(args).eval()
+        load_initial(model, str(weights))
+        prefix = torch.tensor([[model.eos, 2]])  # <eos> has another number
+        prompt = torch.tensor([[model.na]]), torch.tensor([1])
+        with torch.no_grad():
+            heads, _ = model.heads(
+                torch.linspace(-1, 1, 9000)[None], torch.tensor([9000]), *prompt, prefix
+            )
+        scores.append(heads[2] - heads[2][..., :1])
+    old = read_token_list(corpus / "tokens/tokens.txt")
+    kept = [model.token_list.index(token) for token in old]
+    torch.testing.assert_close(scores[1][..., kept], scores[0])
 
 
 def test_training_begins_with_these_weights(corpus, tmp_path):
