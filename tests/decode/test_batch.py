@@ -570,6 +570,27 @@ def test_languages_may_be_restricted(recogniser, corpus):
         decode_batch(recogniser, unknown, "lid", batch, speech)
 
 
+def test_a_beam_of_ctc_is_as_wide_as_the_profile_says(recogniser, corpus):
+    for size in (2, 12):
+        search = SearchOptions(beam_size=size, nbest=size)
+        rows = decode_batch(
+            recogniser, replace(CTC, search=search), "pr", *batch_of(corpus)
+        )
+        assert [len(row["nbest"]) for row in rows] == [size] * len(rows)
+
+
+def test_a_quiet_recording_of_a_set_is_said_or_made_louder(tmp_path, caplog):
+    path = tmp_path / "a.flac"
+    noise = torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    soundfile.write(path, 0.001 * noise.numpy(), 16_000, subtype="PCM_24")
+    loud = read_speech(str(path), 960, is_levelled=True)
+    assert float(loud.square().mean().sqrt()) == pytest.approx(0.1, rel=0.05)
+    assert not caplog.messages
+    quiet = read_speech(str(path), 960)
+    assert float(quiet.square().mean().sqrt()) == pytest.approx(0.001, rel=0.05)
+    assert "a.flac: its level is -60 dB" in caplog.text
+
+
 def test_a_model_without_languages_hears_none(recogniser, corpus, monkeypatch):
     monkeypatch.setattr(Recogniser, "languages", lambda self: [])  # a corpus of `und`
     for profile, task in ((JOINT, "lid"), (replace(JOINT, lang="detected"), "pr")):
