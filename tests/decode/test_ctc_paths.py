@@ -32,6 +32,14 @@ def test_greedy_bars_tokens_that_are_not_allowed(only):
     assert set(hyp.tokens) == {only}
 
 
+def test_the_blank_is_always_allowed():
+    log_probs = torch.nn.functional.one_hot(torch.tensor([[1, BLANK, 1]]), 4).float()
+    how = {"blank": BLANK, "allowed": torch.arange(4) == 1}
+    sure = (9 * log_probs).log_softmax(-1), torch.tensor([3])
+    assert ctc_greedy(*sure, **how)[0].tokens == (1, 1)
+    assert ctc_prefix_beam(*sure, **how)[0][0].tokens == (1, 1)
+
+
 def test_allowed_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"allowed: .*expected bool of shape \(4,\)"):
         ctc_greedy(
