@@ -399,7 +399,7 @@ def bytes_a_second(model: ESPnetS2TModel | PowsmCtcModel, n_hyps: int) -> float:
             n_numbers += rate * n_bands * conv.out_channels
     if isinstance(model, PowsmCtcModel):
         n_numbers += 2 * rate * len(model.token_list)
-    else:
+    elif model.decoder is not None:  # which `model_conf.ctc_weight: 1` leaves out
         width = model.encoder.output_size()
         n_numbers += rate * 2 * len(model.decoder.decoders) * width * (1 + n_hyps)
     return 2 * 4 * n_numbers

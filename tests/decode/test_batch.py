@@ -275,6 +275,9 @@ def test_free_memory_decides_how_much_a_gpu_decodes_at_once(recogniser, monkeypa
         assert on_gpu.batch_seconds(profile) == pytest.approx(seconds)
         assert on_gpu.batch_seconds(JOINT) == 2
     assert bytes_a_second(recogniser.model, 10) > each
+    # as of `ctc_weight: 1`
+    monkeypatch.setitem(recogniser.model._modules, "decoder", None)
+    assert 0 < bytes_a_second(recogniser.model, 10) < each
     assert profile.digest() == replace(profile, batch_seconds=100.0).digest()
 
 
