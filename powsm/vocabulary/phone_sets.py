@@ -292,6 +292,6 @@ def phone_set(asked: str) -> str | tuple[str, ...]:
         return phones_of_tables(path)
     if path.is_file():
         return read_phone_set(path)
-    if re.search(r"[\s,]|^/", asked) and "." not in path.name:
+    if re.search(r"[\s,]|^/.*/$", asked) and "." not in path.name:
         return parse_phone_set(asked.replace(",", " "), "phones")
     return asked

@@ -122,6 +122,12 @@ def test_a_set_without_phones_is_refused():
         phone_set(" ")
 
 
+def test_phones_between_slashes_are_no_path():
+    assert phone_set("/p//a/") == ("p", "a")
+    # a file that is not there: whoever looks for a language of this name says so
+    assert phone_set("/data/phones") == "/data/phones"
+
+
 def test_all_but_the_phones_is_barred():
     tokens = ["<blank>", "<unk>", "<pr>", "/p/", "/a/", "/a\u02d0/", "\u2581pa"]
     tokens += ["\u2581", "<eos>"]
