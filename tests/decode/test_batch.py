@@ -293,6 +293,15 @@ def test_what_other_settings_or_data_left_is_not_mixed_in(recogniser, corpus, tm
     assert records(decode(recogniser, JOINT, corpus, out)) == rows
 
 
+def test_the_shortest_recording_is_padded_to_the_published_window(recogniser, tmp_path):
+    folder = make_dump(tmp_path / "test", [0.6], seed=3)
+    soundfile.write(folder / "wav/tiny_u0000_eng.wav", 0.1 * np.ones(100), 16_000)
+    for window, is_read in (("own", False), ("published", True)):
+        profile = replace(CTC, window=window)
+        (row,) = records(decode(recogniser, profile, tmp_path, tmp_path / window))
+        assert ("error" in row) != is_read
+
+
 def test_audio_that_cannot_be_read_harms_only_itself(
     recogniser, corpus, tmp_path, caplog
 ):
