@@ -20,6 +20,7 @@ from powsm.decode.recordings.stretches import (
     Recording,
     Stretch,
     at_usual_level,
+    between,
     trim_silence,
 )
 
@@ -181,6 +182,19 @@ def test_a_recording_is_read_as_its_tensor_is(tmp_path):
     whole = ctc_frames(stand_in(), speech, window_s=4, overlap_s=1)
     by_window = ctc_frames(stand_in(), recording, window_s=4, overlap_s=1)
     assert torch.equal(by_window.scores, whole.scores)
+
+
+def test_what_is_between_two_times_ends_with_the_recording(tmp_path):
+    speech = torch.linspace(-0.5, 0.5, 16_000)
+    soundfile.write(tmp_path / "a.wav", speech.numpy(), 16_000, subtype="FLOAT")
+    recording = Recording(str(tmp_path / "a.wav"))
+    cases = {(0.25, 0.5): (4_000, 8_000), (0.5, None): (8_000, 16_000)}
+    cases |= {(0.5, 2.0): (8_000, 16_000), (2.0, 3.0): (0, 0), (2.0, None): (0, 0)}
+    for times, (begin, end) in cases.items():
+        for whole in (speech, recording):
+            part = between(whole, *times)
+            assert len(part) == end - begin
+            assert torch.equal(part[:], speech[begin:end])
 
 
 def test_a_recording_is_read_to_the_end_of_what_is_asked_for(tmp_path, monkeypatch):

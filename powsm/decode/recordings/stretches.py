@@ -95,11 +95,12 @@ def stretch_of(speech: Speech, begin: int, end: int) -> Speech:
 
 
 def between(speech: Speech, begin_s: float, end_s: float | None) -> Speech:
-    """What is said between two times; None is the end."""
+    """What is said between two times; None is the end. Behind the end it is nothing."""
     if begin_s == 0 and end_s is None:
         return speech
     end = len(speech) if end_s is None else round(end_s * SAMPLE_RATE)
-    return stretch_of(speech, round(begin_s * SAMPLE_RATE), min(end, len(speech)))
+    end = min(end, len(speech))
+    return stretch_of(speech, min(round(begin_s * SAMPLE_RATE), end), end)
 
 
 def at_usual_level(speech: Speech) -> Speech:
