@@ -1,6 +1,7 @@
 """Training that begins with another model: tokens keep their weights by name."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -132,6 +133,25 @@ def test_missing_phone_without_extension_is_named(corpus, tmp_path):
             str(corpus / "exp"), corpus / "new/train", tmp_path, extend_vocab=False
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("new", "is_refused"),
+    [
+        (NewTokens(["<rus>"], [], []), True),
+        (NewTokens([], ["/tʲ/"], []), True),
+        (NewTokens([], [], ["т"]), False),  # spelt as <unk>
+    ],
+)
+def test_a_language_or_a_phone_that_is_missing_is_refused(
+    corpus, tmp_path, monkeypatch, new, is_refused
+):
+    monkeypatch.setattr(NewTokens, "find", lambda *_: new)
+    asked = str(corpus / "exp"), corpus / "new/train", tmp_path
+    told = pytest.raises(CheckpointError, match="has no tokens for 1 (lang|phones)")
+    with told if is_refused else nullcontext():
+        start_from(*asked, extend_vocab=False)
+    assert is_refused == (not list(tmp_path.iterdir()))
 
 
 def test_nothing_is_missing_from_the_own_training_set(corpus, tmp_path):
