@@ -15,6 +15,7 @@ from powsm.decode.search import language_log_probs
 from powsm.decode.timing.blanks import USUAL, Timing
 from powsm.decode.timing.stored import digest, read_timing
 from powsm.languages import LANGUAGES, UNKNOWN_LANG_SYM
+from powsm.model.ctc_heads import PhoneLinear
 from powsm.model.find import CheckpointError, ModelFiles, find_model
 from powsm.model.frames import FrameGrid
 from powsm.model.s2t_ctc import PowsmCtcModel
@@ -114,9 +115,11 @@ class Recogniser:
         Returns:
             (n, T, V) each, n small enough for the table over all tokens to be.
         """
-        n_cells = memory.size(1) * len(self.model.token_list)
+        ctc, n_cells = self.model.ctc, memory.size(1) * len(self.model.token_list)
         for part in memory.split(max(1, _CELLS // n_cells)):
-            yield self.model.ctc.log_softmax(part).float()
+            log_probs = ctc.log_softmax(part).float()
+            is_of_phones = isinstance(ctc.ctc_lo, PhoneLinear)
+            yield ctc.ctc_lo.as_read(log_probs) if is_of_phones else log_probs
 
     @torch.inference_mode()
     def encode(

@@ -89,6 +89,13 @@ class PhoneLinear(torch.nn.Linear):
             log_probs[..., self._start] = log_probs[..., self._unknown]
         return log_probs
 
+    def as_read(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (..., V) by which the head is read: `▁` for `<unk>`."""
+        log_probs = self.of_text(log_probs)
+        if self._start is not None:
+            log_probs[..., self._unknown] = _NEVER
+        return log_probs
+
     def compact(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of the head's own rows."""
         return super().forward(hidden)

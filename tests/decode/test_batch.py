@@ -612,6 +612,30 @@ def test_a_model_without_languages_hears_none(recogniser, corpus, monkeypatch):
             )
 
 
+def test_a_head_of_phones_begins_a_word_where_it_says_unknown(
+    corpus, tmp_path, monkeypatch
+):
+    """And no other phone comes there where some alone may be said."""
+    conf = SETTINGS["model_conf"] | {"ctc_vocab": "phones"}
+    exp = make_experiment(
+        tmp_path, corpus / "tokens", base=SETTINGS | {"model_conf": conf}
+    )
+    recogniser = Recogniser.load(exp)
+    ids = recogniser.tokenizer.token_ids
+
+    def log_softmax(memory):
+        scores = torch.full((*memory.shape[:2], len(ids)), -20.0)
+        scores[..., 0] = -10.0
+        for t, token in enumerate(("<unk>", "/p/", "<unk>", "/a/")):
+            scores[:, t, [ids[token], ids["/t/"]]] = torch.tensor([0.0, -5.0])
+        return scores
+
+    monkeypatch.setattr(recogniser.model.ctc, "log_softmax", log_softmax)
+    for profile in (CTC, replace(CTC, phones=("p", "a", "t"))):
+        for row in decode_batch(recogniser, profile, "pr", *batch_of(corpus)):
+            assert row["tokens"] == ["▁", "/p/", "▁", "/a/"]
+
+
 # --- a CTC head that was taught code points (figure 2) --------------------------------
 
 
