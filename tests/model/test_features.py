@@ -98,8 +98,14 @@ def test_every_encoder_equals_espnet_with_its_gradients(tmp_path, changes):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_masks_of_fixed_width_and_their_mean_equal_espnet(tmp_path):
-    masks = {"time_mask_width_range": [0, 20], "replace_with_zero": False}
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"time_mask_width_range": [0, 20], "replace_with_zero": False},
+        {"time_mask_width_ratio_range": [0.2, 0.4]},
+    ],
+)
+def test_masks_of_other_widths_and_their_mean_equal_espnet(tmp_path, masks):
     masks |= {k: v for k, v in PUBLISHED_MASKS.items() if "ratio" not in k}
     model = build(tmp_path, specaug_conf=masks).train()
     batch, ours = encoded(model, (9000, 16000, 12000))
