@@ -102,6 +102,12 @@ def test_integers_are_read_over_the_range_of_their_type(model):
         )
 
 
+def test_the_shortest_recording_is_a_single_frame(model):
+    assert model.emissions(SPEECH[: model.min_samples]).times.tolist() == [0.03]
+    with pytest.raises(AudioError, match="too short to encode"):
+        model(SPEECH[: model.min_samples - 1])
+
+
 def test_integers_of_64_bits_are_refused(model):
     """NumPy makes them of a list of samples of 16 bits: they were near to silence."""
     samples = (SPEECH * 2**15).astype(np.int64)
@@ -311,6 +317,8 @@ def test_phones_are_those_of_the_text(model):
         (np.array(["a"] * 16_000), "type <U1"),
         (np.full(16_000, np.nan, np.float32), "NaN or infinite"),
         (np.full(16_000, np.inf), "NaN or infinite"),
+        (np.r_[np.zeros(16_000), np.inf], "NaN or infinite"),
+        (np.r_[np.zeros(16_000), -np.inf], "NaN or infinite"),
         (np.full(16_000, 3_000.0), "divide them by 32768"),
         (np.zeros(100, np.float32), "too short to encode"),
         (np.zeros(0, np.float32), "no samples"),
