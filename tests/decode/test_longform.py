@@ -133,6 +133,7 @@ def test_only_silence_at_the_ends_is_trimmed():
     assert start_s == pytest.approx(0.5, abs=0.025)
     assert len(trimmed) == pytest.approx(16_000 + 8_000 + 16_000, abs=800)
     begin = round(start_s * 16_000)
+    assert begin <= 8_000 and begin + len(trimmed) >= 48_000  # nothing of the sound
     assert torch.equal(trimmed, speech[begin : begin + len(trimmed)])
 
 
