@@ -15,7 +15,7 @@ from espnet2.tasks.s2t import S2TTask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powsm.decode.beams import Hypothesis, Output
+from powsm.decode.beams import Beams, Hypothesis, Output
 from powsm.decode.search import (
     BOUND_SLACK,
     Searcher,
@@ -353,10 +353,38 @@ def test_repetition_guard_bounds_every_run(model, encoded, beam_size):
         bias.data.copy_(before)
 
 
+@pytest.mark.parametrize("period", range(1, 11))
+def test_repetition_guard_knows_stretches_of_up_to_eight(model, period):
+    """The stretch was said twice, and but for a token a third time."""
+    searcher = Searcher(model, SearchOptions(repetition_guard=2))
+    said = [*range(11, 11 + period)] * 3
+    beams = Beams(torch.tensor([[said[:-1]]]), *[torch.zeros(1, 1)] * 2, {})
+    barred = searcher._barred(beams)
+    ruled_out = set() if barred is None else set(barred.flatten().tolist())
+    assert ruled_out - {model.blank_id} == ({said[-1]} if period <= 8 else set())
+
+
 def test_repetition_guard_leaves_other_outputs_alone(model, encoded):
     free = Searcher(model, SearchOptions(ctc_weight=0.3)).search(*encoded)
     guarded = SearchOptions(ctc_weight=0.3, repetition_guard=40)
     assert Searcher(model, guarded).search(*encoded) == free
+
+
+def test_a_search_detects_its_end_where_no_length_is_given(model, encoded, monkeypatch):
+    extend, steps = Searcher._extend, []
+
+    def counted(self, *args):
+        steps.append(1)
+        return extend(self, *args)
+
+    monkeypatch.setattr(Searcher, "_extend", counted)
+    bias = model.decoder.output_layer.bias
+    monkeypatch.setattr(bias, "data", bias.data.clone())
+    bias.data[model.eos] += 20  # what goes on is soon far behind what ended
+    Searcher(model, SearchOptions(beam_size=3)).search(*encoded)
+    n_steps = len(steps)
+    Searcher(model, SearchOptions(beam_size=3, maxlenratio=1.0)).search(*encoded)
+    assert n_steps < len(steps) - n_steps == encoded[1].max()
 
 
 @pytest.mark.parametrize("beam_size", [1, 30])  # 30: a table of the whole vocabulary
