@@ -199,7 +199,7 @@ class Searcher:
             return HeadColumns(head, memory)
         log_probs = F.log_softmax(head(memory).float(), dim=-1)
         is_of_phones = isinstance(head, PhoneLinear)
-        return Table(head.of_text(log_probs) if is_of_phones else log_probs)
+        return Table(head.as_read(log_probs) if is_of_phones else log_probs)
 
     def _length_limits(
         self, lens: Tensor, minlenratio: float, scores: Table | HeadColumns | None

@@ -631,7 +631,10 @@ def test_a_head_of_phones_begins_a_word_where_it_says_unknown(
         return scores
 
     monkeypatch.setattr(recogniser.model.ctc, "log_softmax", log_softmax)
-    for profile in (CTC, replace(CTC, phones=("p", "a", "t"))):
+    monkeypatch.setattr(recogniser.model.ctc.ctc_lo, "forward", log_softmax)
+    alone = Profile("x", "joint", search=SearchOptions(beam_size=3, ctc_weight=1.0))
+    few = [replace(profile, phones=("p", "a", "t")) for profile in (CTC, alone)]
+    for profile in (CTC, alone, *few):
         for row in decode_batch(recogniser, profile, "pr", *batch_of(corpus)):
             assert row["tokens"] == ["▁", "/p/", "▁", "/a/"]
 
