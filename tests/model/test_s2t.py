@@ -1,5 +1,7 @@
 """The shared encoder against stock ESPnet on the same examples as separate rows."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 from espnet2.tasks.s2t import S2TTask
 from s2t_examples import SETTINGS, TOKENS, make_batches
 
+from powsm.model.batch import Batch
 from powsm.model.kernels import compile_layers
 from powsm.model.s2t import PowsmModel
 from powsm.train import config
@@ -213,6 +216,23 @@ def test_self_conditioning_feeds_the_phones_of_a_small_head_back(tmp_path):
     grad = model.encoder.conditioning_layer.weight.grad
     spoken = grad.abs().sum(0) > 0
     assert spoken[[0, 1, 12, 13, 14]].all() and spoken.sum() == 5
+
+
+def test_statistics_of_parts_weigh_up_to_those_of_the_whole(tmp_path):
+    """As validation adds them up over its batches."""
+    model = build(tmp_path, {"ctc_weight": 0.3, "lsm_weight": 0.1}).eval()
+    whole = Batch.of(make_batches((12000, 12000, 12000))[0])
+    sums, weights = Counter(), Counter()
+    with torch.no_grad():
+        for part in whole.parts(3):
+            stats = model(**part.tensors())[1]
+            its_weights = model.stat_weights(stats, part.text)
+            weights.update(its_weights)
+            sums.update({key: float(stats[key]) * n for key, n in its_weights.items()})
+        expected = model(**whole.tensors())[1]
+    assert sums.keys() == expected.keys()
+    for key, value in expected.items():
+        assert sums[key] / weights[key] == pytest.approx(float(value), rel=1e-4), key
 
 
 @pytest.mark.parametrize("between", [[0.0, 0.5], [0.7, 0.3], [0.5, 1.0]])
