@@ -296,7 +296,7 @@ def test_unknown_symbols_are_counted_and_shown(caplog):
     assert "reference texts hold 1" in caplog.text
     caplog.clear()
     score_phones(hyp=["ˈpa"], ref=["pa"])
-    assert not caplog.text
+    assert "texts hold" not in caplog.text
 
 
 @pytest.mark.parametrize(
