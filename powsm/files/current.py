@@ -26,7 +26,7 @@ VERSIONS = {
     "languages": 2,  # the part of a set in some languages
     "index": 3,  # where the utterances of a dump folder begin
     "tokens": 1,  # stage 5
-    "decoded": 2,  # stage 12: what a profile says of a set; 2: joint by phones
+    "decoded": 3,  # stage 12: what a profile says of a set; 3: phones where barred
     "aligned": 3,  # stage 12: when it was said; 2: bounds by sound changes, 3: lengths
     # stages that the shell looks after: see `powsm current`
     "stage 2": 1,  # the data report
