@@ -10,15 +10,11 @@ import torch
 from powsm.audio import (
     SAMPLE_RATE,
     WINDOW_S,
-    at_level,
-    read_audio,
-    warn_of_level,
 )
 from powsm.decode.beams import Hypothesis
 from powsm.decode.ctc_paths import CTCHypothesis, ctc_greedy, ctc_prefix_beam
 from powsm.decode.profile import FIRST_PASS, DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
-from powsm.decode.recordings.samples import check_length
 from powsm.decode.search import Searcher
 from powsm.languages import UNKNOWN_LANG_SYM
 from powsm.tasks import (
@@ -380,26 +376,3 @@ def _described(hyp: Hypothesis | CTCHypothesis, tokens: _Spell) -> dict:
 
 def _text(hyp: Hypothesis | CTCHypothesis, tokens: _Spell) -> str:
     return parse_output(tokens(hyp.tokens)).text
-
-
-def read_speech(
-    location: str, min_samples: int, *, is_levelled: bool = False
-) -> torch.Tensor:
-    """Speech (n_samples,) of one utterance, long enough to encode.
-
-    A recording of an odd level is logged.
-
-    Args:
-        location: see `powsm.audio.read_audio`.
-        min_samples: the shortest that the model encodes.
-        is_levelled: bring the speech to the usual level first.
-
-    Raises:
-        AudioError: it cannot be read, or is shorter than `min_samples`.
-    """
-    speech = read_audio(location)
-    warn_of_level(speech, location, is_levelled=is_levelled)
-    if is_levelled:
-        speech = at_level(speech)
-    check_length(speech, min_samples, location)
-    return torch.from_numpy(speech)

@@ -22,11 +22,11 @@ from powsm.decode.batch import (
     cut_batches,
     decode_batch,
     items,
-    read_speech,
     record_of,
 )
 from powsm.decode.profile import BATCH_S, DecodeError, Profile
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.samples import read_speech
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_write, sweep_files, write_json
 from powsm.languages import UNKNOWN_LANG_SYM

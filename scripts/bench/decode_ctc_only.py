@@ -43,9 +43,10 @@ from espnet2.bin.s2t_inference import Speech2Text
 from train_step import PHONES_PER_S, Size, make_data
 
 from powsm.audio import SAMPLE_RATE
-from powsm.decode.batch import Item, decode_batch, items, read_speech
+from powsm.decode.batch import Item, decode_batch, items
 from powsm.decode.profile import Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
+from powsm.decode.recordings.samples import read_speech
 from powsm.model.build import CTC_ONLY_MODELS, task_of_model
 from powsm.model.find import find_model
 from powsm.tasks import PUBLISHED_TASKS

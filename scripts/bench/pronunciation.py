@@ -41,8 +41,9 @@ import powsm
 from powsm.corpora.evaluation.kaldi_folder import CorpusError, parse_json
 from powsm.corpora.labelled import Piece, read_pieces
 from powsm.decode.align_files import Segment
-from powsm.decode.batch import items, read_speech
+from powsm.decode.batch import items
 from powsm.decode.recordings.model import Model
+from powsm.decode.recordings.samples import read_speech
 from powsm.errors import PowsmError
 from powsm.files.text import read_text
 from powsm.files.transcripts import read_transcripts

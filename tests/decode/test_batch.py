@@ -20,12 +20,12 @@ from powsm.decode.batch import (
     cut_batches,
     decode_batch,
     items,
-    read_speech,
 )
 from powsm.decode.dump_set import decode_set, merge
 from powsm.decode.longform import ctc_frames_of_all
 from powsm.decode.profile import DecodeError, Profile
 from powsm.decode.recogniser import Recogniser, bytes_a_second
+from powsm.decode.recordings.samples import read_speech
 from powsm.decode.search import Searcher, SearchOptions
 from powsm.model.find import CheckpointError, find_model
 from powsm.vocabulary.phone_sets import PhoneSetError

@@ -10,11 +10,12 @@ from espnet2.bin.s2t_inference import Speech2Text
 from tiny_model import CTC_SETTINGS, make_corpus, make_experiment
 
 from powsm.decode.align import align
-from powsm.decode.batch import decode_batch, items, read_speech
+from powsm.decode.batch import decode_batch, items
 from powsm.decode.ctc_paths import ctc_greedy
 from powsm.decode.profile import DecodeError, Profile, SearchOptions
 from powsm.decode.recogniser import Recogniser
 from powsm.decode.recordings.model import Model
+from powsm.decode.recordings.samples import read_speech
 from powsm.decode.transcribe import Job, transcribe
 from powsm.model.find import find_model
 from powsm.model.s2t_ctc import N_PREFIX

@@ -127,7 +127,8 @@ def align_set(
     from powsm.audio import SAMPLE_RATE, AudioError
     from powsm.decode.align import AlignError, align
     from powsm.decode.align_files import write_alignments
-    from powsm.decode.batch import items, read_speech
+    from powsm.decode.batch import items
+    from powsm.decode.recordings.samples import read_speech
     from powsm.model.frames import FrameGrid
     from powsm.tasks import PHONES, plain_task
 

@@ -12,6 +12,8 @@ from powsm.audio import (
     MAX_PEAK,
     SAMPLE_RATE,
     AudioError,
+    at_level,
+    read_audio,
     resample,
     warn_of_level,
 )
@@ -107,6 +109,29 @@ def check_length(speech: Sized, min_samples: int, name: str) -> None:
             f"{printable(name)}: {len(speech) / SAMPLE_RATE:.3f} s is too short to "
             f"encode; the model needs {min_samples / SAMPLE_RATE:.3f} s"
         )
+
+
+def read_speech(
+    location: str, min_samples: int, *, is_levelled: bool = False
+) -> torch.Tensor:
+    """Speech (n_samples,) of one utterance, long enough to encode.
+
+    A recording of an odd level is logged.
+
+    Args:
+        location: see `powsm.audio.read_audio`.
+        min_samples: the shortest that the model encodes.
+        is_levelled: bring the speech to the usual level first.
+
+    Raises:
+        AudioError: it cannot be read, or is shorter than `min_samples`.
+    """
+    speech = read_audio(location)
+    warn_of_level(speech, location, is_levelled=is_levelled)
+    if is_levelled:
+        speech = at_level(speech)
+    check_length(speech, min_samples, location)
+    return torch.from_numpy(speech)
 
 
 def _bytes_of(file: BinaryIO, name: str) -> bytes:
