@@ -166,11 +166,22 @@ def test_another_experiment_goes_on_from_a_finished_one(finished):
     assert origin["exp"] == "tiny"
 
 
+def members_of(session: int) -> list[int]:
+    """Processes of a session that have not ended, whatever their process group."""
+    pids = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended in between
+            state, _, _, sid = file.read_text().rpartition(")")[2].split()[:4]
+            if int(sid) == session and state not in "ZX":
+                pids.append(int(file.parent.name))
+    return pids
+
+
 def kill_session(session: int) -> None:
-    """The shell and its commands, which have process groups of their own."""
-    for pid in [int(path.name) for path in Path("/proc").glob("[0-9]*")]:
-        with contextlib.suppress(ProcessLookupError):
-            if os.getsid(pid) == session:
+    """The shell and its commands, and what they started while they were looked for."""
+    while pids := members_of(session):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
