@@ -201,6 +201,19 @@ if [[ -n ${costs} && -x ${repo:-}/.venv/bin/powsm ]]; then  # of path.sh
         --dump "${dump}" --test_sets "${sets[@]}" --profiles "${profiles[@]}")
 fi
 
+# The command of stage 11; it says no where an experiment was trained otherwise.
+train=(powsm train ${trainer:+--trainer "${trainer}"}
+    ${goes_on_from:+--goes_on_from "${goes_on_from}"}
+    --config "${config}" --dump "${dump}" --token_dir "${token_dir}"
+    --stats "${stats}" --exp "${exp}")
+is_trained=false
+[[ -n ${download_model} ]] || ((stage > 11 || stop_stage < 11)) || is_trained=true
+if [[ ${is_trained} == true && ${dry_run} == false ]] && ((stage < 5)) &&
+    [[ ! -e ${token_dir}/tokens.txt ]]; then
+    log "the settings of stage 11 are looked at first"
+    run_command "${train[@]}" --dry_run --set "${init[@]}" "${set[@]}"
+fi
+
 if in_stage 0 "download: -> ${downloads}"; then
     run_stage "${downloads}" -- \
         python "${download}" --downloads "${downloads}" "${download_opts[@]}"
@@ -296,11 +309,6 @@ if in_stage 10 "statistics: ${dump}/train -> ${stats_dir}"; then
     fi
 fi
 
-# The command of stage 11; it says no where an experiment was trained otherwise.
-train=(powsm train ${trainer:+--trainer "${trainer}"}
-    ${goes_on_from:+--goes_on_from "${goes_on_from}"}
-    --config "${config}" --dump "${dump}" --token_dir "${token_dir}"
-    --stats "${stats}" --exp "${exp}")
 if in_stage 11 "train: ${dump}/{train,dev} -> ${exp}"; then
     start=("${launcher[@]}")
     gpus=${ngpu}
@@ -383,8 +391,6 @@ fi
 
 finish_stages
 has_environment() { python -c 'import powsm' 2>/dev/null; }
-is_trained=false
-[[ -n ${download_model} ]] || ((stage > 11 || stop_stage < 11)) || is_trained=true
 if [[ ${check} == true ]]; then
     has_environment ||
         die "this machine has no environment for the plan: run scripts/setup_env.sh"
