@@ -288,8 +288,9 @@ class DecodedSet:
         who = {"speakers": truth.speakers}
         if self.writes == LANGUAGE:
             likeliest = None
-            if all("languages" in record for record in records):
-                likeliest = {r["utt_id"]: [*r["languages"]] for r in records}
+            heard = [r for r in records if "error" not in r]
+            if heard and all("languages" in record for record in heard):
+                likeliest = {r["utt_id"]: [*r.get("languages", ())] for r in records}
             return score_lid(hyp=hyp, ref=ref, likeliest=likeliest, **who)
         who["langs"] = truth.langs
         if self.writes == TEXT:

@@ -125,6 +125,12 @@ def test_languages_are_scored_with_the_likeliest_where_they_were_written(
         row["languages"] = {"<eng>": -0.1, "<spa>": -2.0}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert decoded.score(dump).value("top_5") == 100.0
+    # a recording that could not be read has none, and counts as an empty output
+    del rows[0]["languages"]
+    rows[0] |= {"text": "", "error": "no such file"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert decoded.score(dump).value("top_5") == 80.0
+    assert decoded.score(dump).value("accuracy") == 20.0
 
 
 @pytest.mark.parametrize(
