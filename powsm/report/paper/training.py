@@ -54,6 +54,9 @@ _DEFINING = {
     "scheduler_conf.warmup_lr_list": None,
     "max_epoch": 40,
     "init_param": (),  # weights to begin with
+    "augment": {},
+    "utt2weight": None,  # labels left out or brought more often
+    "batch_conf.language_temperature": 1.0,
 }
 _WITHOUT_DECODER = "e_branchformer_ctc"
 SHOWN = 4  # differences named in a reason

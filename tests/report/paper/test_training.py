@@ -61,6 +61,11 @@ SMALL = (
         (("max_epoch=20",), "", "table4", []),  # not trained to its end
         (("init_param=[init.pth]",), "", "table4", []),  # began with a model's weights
         ((), "10h", "table4", []),
+        (("augment={speed: [1.1]}",), "", "table4", []),  # other recordings
+        (("augment={}",), "", "table4", ["POWSM"]),
+        (("utt2weight=data/clean.utt2weight",), "", "table4", []),  # other labels
+        (("batch_conf.language_temperature=2.0",), "", "table4", []),  # other languages
+        (("batch_conf.language_temperature=1",), "", "table4", ["POWSM"]),
         (("seed=7", "num_workers=8"), "", "table4", ["POWSM"]),  # no other model
         (("model_conf.ctc_weight=0.7",), "", "table5", ["training 0.7 from the start"]),
         (
