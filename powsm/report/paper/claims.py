@@ -28,6 +28,7 @@ from powsm.tasks import PHONES, plain_task
 CLAIMS_FILE = "claims.yaml"
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 NOTHING = "says nothing"
+_TWO = "two experiments are the training of"
 NO_OUTPUT = 100.0  # what every error rate of an empty output is at most
 
 
@@ -311,14 +312,13 @@ def _held_against(claim: Claim, ours: Score) -> str:
     return OPEN if ours.low < claim.below else FAILS
 
 
-def _who_is(
+def _who_are(
     table: Table, name: str, systems: Sequence[System]
-) -> tuple[System | None, str]:
-    """The experiment that is a row's training, and the command that makes one."""
+) -> tuple[list[System], str]:
+    """The experiments that are a row's training, and the command that makes one."""
     row = next(row for row in table.rows if row.name == name)
     assert row.training is not None
-    of_row = [s for s in systems if not s.differences(row)]
-    return (of_row[0] if of_row else None), row.training.command()
+    return [s for s in systems if not s.differences(row)], row.training.command()
 
 
 def _between_trainings(
@@ -332,11 +332,13 @@ def _between_trainings(
     sides: list[Any] = []
     commands = []
     for row in (claim.first_row, claim.second_row):
-        system, command = _who_is(table, row, systems)
+        of_row, command = _who_are(table, row, systems)
         commands.append(command)
-        if system is None:
-            why = f"no experiment is the training of {row!r}"
+        if len(of_row) != 1:
+            none = f"no experiment is the training of {row!r}"
+            why = f"{_TWO} {row!r}; name one" if of_row else none
             return Outcome(claim, "", UNTESTED, why, command)
+        (system,) = of_row
         asked = {"profile": claim.profile, "task": plain_task(PHONES)}
         scores = _of_sets(system, roles[claim.role], asked, claim.metric)
         if isinstance(scores, str):
@@ -366,8 +368,8 @@ def _convergence(
     command = "powsm reproduce --table figure2 --exp EXP..."
     if len(values) < len(filled):
         rows = Counter(cell.row for cell in filled)
-        why = f"two experiments are the training of {rows.most_common(1)[0][0]!r}"
-        return Outcome(claim, "", UNTESTED, f"{why}; name one", command)
+        why = f"{_TWO} {rows.most_common(1)[0][0]!r}; name one"
+        return Outcome(claim, "", UNTESTED, why, command)
     if first not in values or not others:
         why = f"needs experiments of {first!r} and of another row of figure 2"
         return Outcome(claim, "", UNTESTED, why, command)
