@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Required, TypedDict, get_type_hints
 
 from powsm.decode.profile import Profile
 from powsm.files.datadir import NORMALISER_FILE
@@ -16,17 +17,31 @@ from powsm.prepare.subset import SUBSET_HOURS
 from powsm.score.intervals import Comparison
 from powsm.score.rates import Scores, rate_notes
 from powsm.score.results import task_title
-from powsm.settings import ConfigError, load_yaml
+from powsm.settings import ConfigError, load_yaml, type_faults
 from powsm.tasks import DECODED_TASKS, TASKS
 from powsm.train.config import load
 from powsm.train.experiment.go_on import MAY_CHANGE
 from powsm.vocabulary.code_points import PREFIX as CODE_POINTS
 
-_KEYS = {"config", "set", "profiles", "sets", "reference", "variants"}
-_VARIANT_KEYS = {"name", "set", "subset", "goes_on_from"}
 ALL_DATA = "all"
 # settings that a variant may change without becoming another experiment
 _FREE = ("max_epoch", "num_workers", "ngpu", "log_interval")
+
+
+class _PlanKeys(TypedDict):
+    config: str
+    set: Sequence[str] | None
+    profiles: Sequence[str]
+    sets: Sequence[str]
+    reference: str
+    variants: Sequence
+
+
+class _VariantKeys(TypedDict, total=False):
+    name: Required[str]
+    set: Sequence[str] | None
+    subset: str | None
+    goes_on_from: str | None
 
 
 def folder_of(name: str) -> str:
@@ -115,26 +130,30 @@ class Plan:
         path = Path(path)
         plan = load_yaml(path)
         common_subset = plan.pop("subset", None)
-        if wrong := sorted(set(plan) ^ _KEYS):
+        keys = set(get_type_hints(_PlanKeys))
+        if wrong := sorted(map(str, set(plan) ^ keys)):
             raise ConfigError(
                 f"{path}: {' '.join(wrong)} unknown or missing; an ablation has the "
-                f"keys {' '.join(sorted(_KEYS))}"
+                f"keys {' '.join(sorted(keys))}"
             )
+        _check_types(plan, _PlanKeys, str(path))
         config = path.parent / plan["config"]
         variants = []
         for row in plan["variants"]:
-            if set(row) - _VARIANT_KEYS or "name" not in row:
+            known = get_type_hints(_VariantKeys)
+            if not isinstance(row, dict) or set(row) - set(known) or "name" not in row:
                 raise ConfigError(
                     f"{path}: variant {row}: expected name and set, and perhaps subset "
                     "and goes_on_from"
                 )
+            _check_types(row, _VariantKeys, f"{path}: variant {row['name']}")
             overrides = (*(plan["set"] or ()), *(row.get("set") or ()))
             variant = Variant(
                 row["name"],
                 overrides,
                 load(config, overrides),
                 row.get("subset", common_subset),
-                row.get("goes_on_from", ""),
+                row.get("goes_on_from") or "",
             )
             _check_subset(variant, path)
             _check_goes_on(variant, variants, path)
@@ -154,6 +173,12 @@ class Plan:
             reference=plan["reference"],
             variants=tuple(variants),
         )
+
+
+def _check_types(record: Mapping, kind: type, where: str) -> None:
+    """A name such as 0.3 is a number unless it is in quotes."""
+    if faults := type_faults(kind, record):
+        raise ConfigError(f"{where}: {'; '.join(faults)}")
 
 
 def _check_subset(variant: Variant, path: Path) -> None:
