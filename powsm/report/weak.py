@@ -71,8 +71,8 @@ def _of_what_was_scored(
 ) -> list[str]:
     """What keeps scores from comparing with others."""
     remarks = [
-        f"{set_name}: its phones were made with another phone map than the one used in "
-        "scoring; run stages 4 to 13 again before comparing."
+        f"{set_name}: its phones were made with another phone map or other rules than "
+        "those of scoring; run stages 4 to 13 again before comparing."
         for set_name in other_normalisers(dump, sets)
     ]
     remarks += [
@@ -115,9 +115,11 @@ def _weak_phones(result: Result, chance: Result | None) -> list[str]:
     """How much of the way from chance to the reference a system went."""
     where = f"{_where(result)}: PFER {result.value:.1f}"
     if chance is None:
+        # of one utterance there is no other reference
+        again = "; run stage 13 again" * (result.n_utts > 1)
         return [
-            f"{where} without the rate of chance beside it; run stage 13 again: alone "
-            "it does not say whether anything was recognised."
+            f"{where} without the rate of chance beside it{again}: alone it does not "
+            "say whether anything was recognised."
         ]
     beside = f"other utterances' references give {chance.value:.1f}"
     if result.value > NOTHING_SHARE * chance.value:
