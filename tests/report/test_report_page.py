@@ -23,9 +23,15 @@ from powsm.phones.inventory import INVENTORY
 from powsm.phones.normaliser import Normaliser
 from powsm.report import clips, decoded, page, plots
 from powsm.report import results_md as markdown
-from powsm.report.experiment import ReportError, read_experiment, training_command
+from powsm.report.experiment import (
+    ReportError,
+    chance_of,
+    read_experiment,
+    training_command,
+)
 from powsm.report.weak import weaknesses
 from powsm.score.decoded import DecodedError
+from powsm.score.metrics import score_phones
 from powsm.score.results import ResultsError, read_results, score_experiment
 
 PNG_START = b"\x89PNG\r\n"
@@ -123,6 +129,47 @@ def test_a_pfer_without_chance_is_not_judged(experiment, tmp_path):
     one = tuple(dataclasses.replace(result, n_utts=1) for result in results)
     text = "\n".join(weaknesses(dataclasses.replace(changed, results=one), tmp_path))
     assert "PFER 31.4 without the rate of chance beside it: alone" in text
+
+
+def two_systems(experiment, value, low, spanish_low):
+    """PFER by CTC of 20 [15, 25] with that of Spanish at 40, and by a decoder."""
+    results = []
+    for r in experiment.results:
+        if r.metric == "PFER":
+            lang = {"value": 40.0, "low": spanish_low, "high": 50.0}
+            all_of_it = {"value": 20.0, "low": 15.0, "high": 25.0}
+            by_ctc = dataclasses.replace(r, **(lang if r.lang == "spa" else all_of_it))
+            decoder = {"profile": "joint", "decode": "joint"}
+            decoder |= {"value": value, "low": low, "high": value + 5}
+            results += [by_ctc, dataclasses.replace(r, **decoder)]
+        elif r.metric == "PFER_chance":
+            joint = {"profile": "joint", "decode": "joint", "value": 70.0}
+            results += [dataclasses.replace(r, **joint), r]  # a profile before ctc's
+        else:
+            results.append(r)
+    return dataclasses.replace(experiment, results=tuple(results))
+
+
+@pytest.mark.parametrize(
+    ("low", "spanish_low", "n_worse", "n_uneven"),
+    [(26.0, 29.0, 1, 0), (24.0, 31.0, 0, 1)],  # beside 25, and one and a half of 20
+)
+def test_what_is_certainly_worse_is_said(
+    experiment, tmp_path, low, spanish_low, n_worse, n_uneven
+):
+    changed = two_systems(experiment, 30.0, low, spanish_low)
+    text = "\n".join(weaknesses(changed, tmp_path))
+    worse = "PFER is worse than the 20.0 of the CTC head alone (joint 30.0)"
+    assert text.count(worse) == n_worse
+    uneven = "ctc_greedy: far above the pooled PFER of 20.0: spa 40.0."
+    assert text.count(uneven) == n_uneven
+
+
+def test_chance_is_that_of_the_same_decoding(experiment):
+    changed = two_systems(experiment, 30.0, 26.0, 29.0)
+    pooled = [r for r in changed.results if (r.metric, r.lang) == ("PFER", "all")]
+    found = {r.system: chance_of(changed, r).value for r in pooled}
+    assert found == {"joint": 70.0, "ctc_greedy": pytest.approx(60.0)}
 
 
 def test_languages_without_a_symbol_are_not_held_against_a_model(experiment, tmp_path):
@@ -357,6 +404,8 @@ def test_worst_utterances_and_examples(tmp_path):
     # the empty output first, the correct one last
     ids = [phones.utt_ids[k] for k in phones.worst(5)]
     assert ids[0] == "tone_e_spa" and ids[-1] == "tone_a_eng"
+    scores = score_phones(hyp=phones.hyps, ref=phones.refs)
+    assert phones.errors == pytest.approx(scores.utterance_values("PFER"))
     shown = {phones.utt_ids[k] for k in phones.examples(10)}
     assert shown == {"tone_b_eng", "tone_c_spa", "tone_d_spa", "tone_e_spa"}
     assert len(phones.examples(1)) == 1

@@ -159,6 +159,19 @@ def test_a_published_number_is_held_against_the_interval(ours, verdict):
     assert result.verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [
+        (Score(93.0, 92.3, 94.0), HOLDS),
+        (Score(93.0, 92.0, 94.0), OPEN),
+        (Score(92.0, 91.0, 92.3), OPEN),
+        (Score(91.0, 90.0, 92.0), FAILS),
+    ],
+)
+def test_a_share_is_at_least_the_published_one_by_its_interval(ours, verdict):
+    assert _held_against(Claim("c", "s", "t", at_least=92.3), ours) == verdict
+
+
 @pytest.mark.parametrize("bound", ["below", "at_least"])
 def test_a_number_without_interval_is_undecided(bound):
     claim = Claim("c", "s", "t", **{bound: 2.70})

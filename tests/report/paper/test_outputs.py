@@ -51,6 +51,9 @@ def reproduce(place: Path, *outputs: str) -> int:
 
 
 def test_row_of_another_system_is_filled_from_its_files(place, capsys):
+    # the table is of raw references, whatever the normaliser made of them
+    made = place / "dump/test_tone/ref.ipa"
+    made.write_text(made.read_text().replace("/p//i/", "/m//u/"))
     assert reproduce(place, f"Allosaurus={place / 'allo'}") == 0
     said = capsys.readouterr().out
     assert f"| Allosaurus: {place / 'allo'} | 0.00 |  |" in said

@@ -13,7 +13,9 @@ import pytest
 import yaml
 from experiment_builder import (
     PHONES,
+    SECONDS,
     TEXTS,
+    make_dump,
     make_experiment,
     slashed,
     write_hyps,
@@ -42,10 +44,11 @@ from powsm.report.paper.plan import (
     plan,
     plan_queries,
     real_time_factor,
+    size_faults,
 )
 from powsm.report.paper.sets import TestSet, load_sets
 from powsm.report.paper.spec import Cell, Query, TableError, load_table
-from powsm.report.paper.systems import ExperimentScores
+from powsm.report.paper.systems import ExperimentScores, confusion
 from powsm.report.paper.training import TrainingError
 from powsm.score.metrics import score_lid, score_phones
 from powsm.score.rates import Scores
@@ -234,17 +237,17 @@ def test_an_incomplete_set_gets_no_verdict(small_table):
 
 
 def test_interval_of_a_mean_is_narrower_than_of_its_parts():
-    # half widths 3 and 4: sqrt(9 + 16) / 2
+    # 3 and 4 below: sqrt(9 + 16) / 2; 6 and 8 above: sqrt(36 + 64) / 2
     from powsm.report.paper.fill import _mean
     from powsm.report.paper.spec import Column, Row
 
     parts = {
-        "a": Filled("r", "a", None, Score(10, 7, 13)),
-        "b": Filled("r", "b", None, Score(20, 16, 24)),
+        "a": Filled("r", "a", None, Score(10, 7, 16, chance=30)),
+        "b": Filled("r", "b", None, Score(20, 16, 28, chance=50)),
     }
     column = Column("mean", mean_of=("a", "b"))
     mean = _mean(Row("r", {}, ours={}), column, parts).ours
-    assert (mean.value, mean.low, mean.high) == (15, 12.5, 17.5)
+    assert mean == Score(15, 12.5, 20, chance=40)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,15 @@ def test_interval_of_a_mean_is_narrower_than_of_its_parts():
         ("90.0", Score(95, 93, 97), "accuracy", "better"),
         ("42.6", Score(1, 0, 2), "taken_for:bak", "differs"),
         ("10.0", Score(8, math.nan, math.nan), "PFER", "no interval"),
+        (
+            "10.0",
+            Score(19, 18, 20, chance=20),
+            "PFER",
+            "chance: nothing was recognised",
+        ),
+        ("10.0", Score(17, 16, 18, chance=20), "PFER", "worse"),
+        ("200", Score(195, math.nan, math.nan), "hours", "agrees"),  # 2.5 %
+        ("200", Score(193, math.nan, math.nan), "hours", "another size"),  # 3.5 %
         (None, Score(8, 7, 9), "PFER", "no published number"),
         ("10.0", None, "PFER", ""),
     ],
@@ -264,6 +276,26 @@ def test_interval_of_a_mean_is_narrower_than_of_its_parts():
 def test_verdicts(paper, ours, metric, verdict):
     cell = Filled("r", "c", Cell(paper, "") if paper else None, ours)
     assert cell.verdict(metric) == verdict
+
+
+def test_shares_of_languages_heard_are_of_those_spoken():
+    heard = {"a": "<eng>", "b": "<spa>", "c": "<spa>", "d": "<spa>"}
+    langs = {"a": "eng", "b": "eng", "c": "spa", "d": "spa"}
+    assert confusion(heard, langs) == [
+        ["language", "n", "spa", "eng"],
+        ["eng", "2", "50", "50"],
+        ["spa", "2", "100", ""],
+    ]
+
+
+def test_sizes_are_of_utterances_and_of_a_copy(tmp_path):
+    dump = make_dump(tmp_path).parent  # five utterances in four tasks, 0.6 s each
+    hours = 5 * SECONDS / 3600
+    for known in (TestSet(hours, "", n_utts=5), TestSet(9, "", copy_hours=hours)):
+        assert size_faults(["test_tone"], dump, {"test_tone": known}) == []
+    other = TestSet(hours, "", copy_hours=2 * hours)
+    (fault,) = size_faults(["test_tone"], dump, {"test_tone": other})
+    assert fault.endswith(" in a copy (-50 %)")
 
 
 def test_share_taken_for_a_language():
