@@ -59,6 +59,13 @@ def test_audit_foresees_what_stage_4_does(tmp_path):
     assert stats.dump_bytes == pytest.approx(written, rel=0.02)
 
 
+def test_what_people_wrote_counts_in_no_rate_of_unknown_symbols(tmp_path):
+    data = make_data_dir(tmp_path / "test_doreco", {"doreco_a_evn": {"ipa": "pa中"}})
+    outcome = prepare_set(data, tmp_path / "dump" / "test_doreco", Settings())
+    assert audit_set(data).unknown == outcome.unknown
+    assert outcome.unknown.n_characters == 0
+
+
 def test_audit_foresees_stage_4_of_simplified_labels_and_policies(tmp_path):
     rows = {f"cv_{n}_deu": {"ipa_clean": "pata", "text": "Ja!"} for n in range(4)}
     rows["cv_1_deu"] |= {"ipa_clean": "", "n_samples": 10}  # too short, whatever else

@@ -62,6 +62,8 @@ def test_two_reports_do_not_meet_and_what_a_killed_one_left_is_gone(tmp_path):
 def test_markdown_tells_the_findings(report):
     text = (report / "report.md").read_text(encoding="utf-8")
     assert "99 utterances" in text
+    # 30 x 2, 8 and 1 s in each of three sets
+    assert "| deu | German | 96 | 0.019 | 0.019 | 0.019 | " in text
     assert "| train | ctc_infeasible | 1 | 3.03 % | `cv_100_deu` |" in text
     assert "| `中` | U+4E2D | 3 |" in text
     assert "--max_unknown_rate: dev 0.1504%, test_cv 0.1504%, train 0.1504%." in text
