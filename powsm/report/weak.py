@@ -21,7 +21,7 @@ from powsm.score.results import RESULTS_FILE, Result, task_title
 WEAK = {"PER": 40.0, "WER": 50.0, "CER": 30.0}
 WEAK_LID = 90.0
 WEAK_SHARE = 0.5  # of the rate of chance, for a PFER
-FEW_UTTERANCES = 50  # intervals of fewer are known to be too narrow
+FEW_UNITS = 50  # intervals of fewer utterances or speakers are too narrow
 
 
 def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
@@ -55,7 +55,7 @@ def weaknesses(experiment: Experiment, dump: Path) -> list[str]:
             )
         remarks += _uneven_languages(rows, pooled, set_name, task)
     for set_name in sets:
-        remarks += _weak_set(experiment, set_name)
+        remarks += _weak_set(experiment, dump, set_name)
     if not experiment.history:
         remarks.append("No training history was found: nothing is said of convergence.")
     elif _still_falling(experiment.history):
@@ -196,20 +196,28 @@ def _uneven_languages(
     return remarks
 
 
-def _weak_set(experiment: Experiment, set_name: str) -> list[str]:
+def _weak_set(experiment: Experiment, dump: Path, set_name: str) -> list[str]:
     remarks = []
     results = experiment.select(set=set_name)
-    few = {r.lang for r in results if r.n_utts < FEW_UTTERANCES} - {"all"}
+    few = {r.lang for r in results if r.n_utts < FEW_UNITS} - {"all"}
     n_utts = max(r.n_utts for r in results)
-    if n_utts < FEW_UTTERANCES:
+    if n_utts < FEW_UNITS:
         remarks.append(
             f"{set_name}: only {n_utts} utterances; the intervals are too narrow."
         )
     elif few:
         remarks.append(
-            f"{set_name}: fewer than {FEW_UTTERANCES} utterances in "
+            f"{set_name}: fewer than {FEW_UNITS} utterances in "
             f"{' '.join(sorted(few))}; read single languages with care."
         )
+    is_there = (dump / set_name).is_dir()
+    if is_there and "speaker" in {r.unit for r in results}:
+        n_speakers = len(set(DumpSet(dump / set_name).speakers.values()))
+        if 1 < n_speakers < FEW_UNITS:  # one speaker has no interval
+            remarks.append(
+                f"{set_name}: only {n_speakers} speakers; the intervals over them are "
+                "too narrow."
+            )
     corpus = CORPORA.get(set_name.removeprefix(TEST_PREFIX))
     if corpus is not None and corpus.labels == "g2p":
         remarks.append(

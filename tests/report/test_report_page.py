@@ -82,6 +82,15 @@ def test_weak_results_are_said(experiment, tmp_path):
     assert "lowest at the last epoch" in text
 
 
+@pytest.mark.parametrize(("unit", "n_said"), [("speaker", 1), ("utterance", 0)])
+def test_intervals_over_few_speakers_are_called_narrow(tmp_path, unit, n_said):
+    exp, dump = make_experiment(tmp_path)
+    score_experiment(exp, dump, unit=unit)
+    text = "\n".join(weaknesses(read_experiment(exp), dump))
+    said = "test_tone: only 2 speakers; the intervals over them are too narrow."
+    assert text.count(said) == n_said
+
+
 def with_values(experiment, **values):
     """The experiment with other pooled values; intervals go with them."""
     results = [
