@@ -151,7 +151,7 @@ class Plan:
             variant = Variant(
                 row["name"],
                 overrides,
-                load(config, overrides),
+                {"max_epoch": 40} | load(config, overrides),  # ESPnet's default
                 row.get("subset", common_subset),
                 row.get("goes_on_from") or "",
             )

@@ -16,6 +16,7 @@ from powsm.report import ablation
 from powsm.report.ablation import Cost, Plan
 from powsm.score.metrics import score_phones
 from powsm.settings import ConfigError
+from powsm.train import config
 
 ROOT = Path(__file__).parents[2]
 REF = {"u1_eng": "/p//a/", "u2_eng": "/t//a//k/"}  # 5 phones
@@ -106,6 +107,21 @@ def test_variants_decode_what_their_model_can(plan_file):
     assert [p.stem for p in full.profiles(plan)] == ["decode_ctc", "decode_att"]
     assert [p.stem for p in no_ctc.profiles(plan)] == ["decode_att"]
     assert no_ctc.folder == "CTC_0" and no_ctc.settings["max_epoch"] == 1
+
+
+def test_a_plan_without_a_number_of_epochs_has_that_of_training(plan_file):
+    settings = {k: v for k, v in SETTINGS.items() if k != "max_epoch"}
+    (plan_file.parent / "train.yaml").write_text(yaml.safe_dump(settings))
+    change = {"variants": [{"name": "a"}], "reference": "a", "set": None}
+    plan = yaml.safe_load(plan_file.read_text()) | change
+    plan_file.write_text(yaml.safe_dump(plan))
+    (variant,) = Plan.load(plan_file).variants
+    asked = config.parse(settings, plan_file.parent / "asked.yaml")
+    assert variant.settings["max_epoch"] == asked.max_epoch
+    exp = plan_file.parent / "exp"
+    exp.mkdir()
+    (exp / "history.jsonl").write_text('{"epoch": 39, "updates": 1}\n')
+    assert not ablate.is_trained(variant, exp)  # KeyError, once anything was trained
 
 
 def variants_of(second: dict) -> dict:
