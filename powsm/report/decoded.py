@@ -22,7 +22,7 @@ from powsm.score.decoded import (
     decoded_sets,
 )
 from powsm.score.distance import PhonePairs
-from powsm.score.metrics import lid_confusion, score_text
+from powsm.score.metrics import lid_confusion, score_text, tidy_text
 from powsm.score.phone_reader import PhoneReader
 from powsm.tasks import DECODED_TASKS, TEXT, strip_prompt
 
@@ -94,7 +94,8 @@ class AlignedSet:
     def alignments(self) -> list[list[tuple[str, str]]]:
         """(reference, hypothesis) of each step; `GAP` where one side has nothing.
 
-        Phones are aligned by feature distance, words by equality.
+        Phones are aligned by feature distance; words, or characters where words have
+        no spaces, by equality.
         """
         pairs, metric = self._pairs
         return [
@@ -130,8 +131,9 @@ class AlignedSet:
     def _pairs(self) -> tuple[PhonePairs, str]:
         if DECODED_TASKS[self.task].writes == TEXT:
             # the kernel takes any units for "phones" when each edit costs 1
-            hyp = [text.split() for text in self.hyps]
-            ref = [text.split() for text in self.refs]
+            joined = [joins(lang, self.policy) for lang in self.langs]
+            hyp = list(map(_units_of_text, self.hyps, joined))
+            ref = list(map(_units_of_text, self.refs, joined))
             return PhonePairs(hyp=hyp, ref=ref), "phone"
         reader = PhoneReader(self.policy)  # as stage 13 does
         hyp = [reader.read(strip_prompt(text)).phones for text in self.hyps]
@@ -183,6 +185,12 @@ class AlignedSet:
         """How often each language was taken for which: (reference, detected, count)."""
         counts = lid_confusion(hyp=self.hyps, ref=self.refs)
         return [(ref, hyp, n) for (ref, hyp), n in sorted(counts.items())]
+
+
+def _units_of_text(text: str, join: bool) -> list[str]:
+    """Words, or the characters of a language that has no spaces, as scored."""
+    tidy = tidy_text(text, join)
+    return list(tidy) if join else tidy.split()
 
 
 def differences(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

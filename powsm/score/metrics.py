@@ -164,8 +164,8 @@ def score_text(
     utt_ids, hyps, refs = _paired(hyp, ref)
     codes = _langs(langs, utt_ids)
     unspaced = [joins(code, text_policy) for code in codes or [None] * len(utt_ids)]
-    hyps = [_tidy(text, join) for text, join in zip(hyps, unspaced, strict=True)]
-    refs = [_tidy(text, join) for text, join in zip(refs, unspaced, strict=True)]
+    hyps = [tidy_text(text, join) for text, join in zip(hyps, unspaced, strict=True)]
+    refs = [tidy_text(text, join) for text, join in zip(refs, unspaced, strict=True)]
     words = np.zeros((len(utt_ids), 3), np.int64)
     if spaced := [row for row, join in enumerate(unspaced) if not join]:
         words[spaced] = _edit_counts(
@@ -192,6 +192,17 @@ def score_text(
         langs=codes,
         speakers=None if speakers is None else aligned(speakers, utt_ids, "speakers"),
     )
+
+
+def tidy_text(text: str, join: bool) -> str:
+    """A text as it is compared: in the form in which both policies write, NFKC.
+
+    Args:
+        text: perhaps behind the symbols of its prompt.
+        join: of a language without spaces, see `powsm.phones.orthography.joins`.
+    """
+    words = unicodedata.normalize("NFKC", strip_prompt(text)).split()
+    return ("" if join else " ").join(words)
 
 
 def score_lid(
@@ -317,12 +328,6 @@ def _read_all(
             unknown.top(_SHOWN),
         )
     return phones, unknown
-
-
-def _tidy(text: str, join: bool) -> str:
-    """A text as it is compared: in the form in which both policies write, NFKC."""
-    words = unicodedata.normalize("NFKC", strip_prompt(text)).split()
-    return ("" if join else " ").join(words)
 
 
 def _edit_counts(alignments: Sequence[Sequence[jiwer.AlignmentChunk]]) -> np.ndarray:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -564,6 +565,19 @@ def test_words_of_text_tasks_are_aligned(tmp_path):
     assert (worst["id"], worst["error"]) == ("tone_c_spa", 50.0)
     assert worst["steps"] == [("word", decoded.GAP), ("c", "c")]
     assert asr["error"] == "WER" and asr["confusions"] is None
+
+
+def test_texts_are_aligned_as_they_are_scored():
+    """In one Unicode form, and by characters where words have no spaces."""
+    langs = ("fra", "cmn")
+    texts = ("cafe\u0301 noir", "我们 好"), ("café noir", "我们坏")
+    names, places = ("a", "b"), (1.0, 1.0)
+    which = ("x", "test_x", "asr", "powsm_fix", names)
+    texts = decoded.AlignedSet(*which, *texts, langs, names, places, Path("none"))
+    french, chinese = texts.alignments
+    assert french == [("café", "café"), ("noir", "noir")]
+    assert chinese == [("我", "我"), ("们", "们"), ("坏", "好")]
+    assert texts.errors == pytest.approx([0, 100 / 3])
 
 
 def test_confusions_of_very_many_languages_are_pooled(tmp_path, monkeypatch):
