@@ -29,7 +29,13 @@ from powsm.files.datadir import (
 from powsm.files.lock import owned
 from powsm.files.whole import atomic_folder, write_json
 from powsm.phones.unknown import MAX_UNKNOWN_RATE, Unknown, judge_unknown
-from powsm.prepare.filters import DROPS_FILE, Counts, Limits, audio_drop_reason
+from powsm.prepare.filters import (
+    DROPS_FILE,
+    LIMITS,
+    Counts,
+    Limits,
+    audio_drop_reason,
+)
 from powsm.prepare.judge import (
     LABELS,
     human_corpora,
@@ -150,7 +156,10 @@ def prepare_set(
                 outcome.unknown, data_dir / LABELS[labels], settings.max_unknown_rate
             )
             chosen = settings.subset if subset is not None else None
-            _write_records(folder, outcome, replace(settings, subset=chosen))
+            of_set = replace(settings, subset=chosen)
+            if data_dir.name.startswith("test"):  # whose utterances are all kept
+                of_set = replace(of_set, limits=LIMITS)
+            _write_records(folder, outcome, of_set)
             write_record(folder / DONE_FILE, "dump", made_from, folder.iterdir())
     return outcome
 
@@ -168,8 +177,9 @@ def _write_records(folder: Path, outcome: Outcome, settings: Settings) -> None:
             "policy": settings.policy,
             "version": normaliser_of(settings.policy, True).version,
             "text_policy": settings.text_policy,
-            # a model keeps this file, so that its row of table 12 is known
+            # a model keeps this file, so that its row of a published table is known
             **({"subset": settings.subset} if settings.subset else {}),
+            **({"limits": said} if (said := settings.limits.said()) else {}),
             **({"labels": "clean"} if settings.labels == "clean" else {}),
         },
     )

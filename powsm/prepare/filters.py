@@ -48,6 +48,17 @@ class Limits:
             only_languages=None,
         )
 
+    def said(self) -> dict[str, object]:
+        """The options that are not the default, by name."""
+        only = self.only_languages
+        options = {
+            "min_duration": (self.min_duration_s, LIMITS.min_duration_s),
+            "max_duration": (self.max_duration_s, LIMITS.max_duration_s),
+            "max_phones": (self.max_phones, LIMITS.max_phones),
+            "langs": (None if only is None else ",".join(sorted(only)), None),
+        }
+        return {name: said for name, (said, usual) in options.items() if said != usual}
+
 
 LIMITS = Limits()  # the default
 

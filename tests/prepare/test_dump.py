@@ -337,6 +337,22 @@ def test_subset_touches_train_only_and_is_nested(tmp_path, monkeypatch, caplog):
     assert "subset" not in (tmp_path / "all/train/normaliser.json").read_text()
 
 
+def test_limits_that_are_not_the_default_are_in_the_record_of_train(tmp_path):
+    limits = Limits(max_duration_s=15.0, only_languages=frozenset({"eng", "deu"}))
+    for dset, said in (
+        ("train", {"max_duration": 15.0, "langs": "deu,eng"}),
+        ("test_x", None),
+    ):
+        data = generated(tmp_path / "data" / dset)
+        for name, settings in (("some", Settings(limits=limits)), ("all", Settings())):
+            prepare_set(data, tmp_path / name / dset, settings)
+        record, usual = (
+            json.loads((tmp_path / name / dset / "normaliser.json").read_text())
+            for name in ("some", "all")
+        )
+        assert record.get("limits") == said and "limits" not in usual
+
+
 def test_script_prints_counts_and_one_line_for_an_error(small, tmp_path):
     command = [sys.executable, str(SCRIPT), "--data", str(small.parent)]
     run = subprocess.run(

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Required, TypedDict, get_type_hints
+from typing import Any, Required, TypedDict, get_type_hints
 
 from powsm.errors import PowsmError
 from powsm.files.datadir import NORMALISER_FILE
@@ -97,15 +97,15 @@ class Trained:
 
     Attributes:
         settings: its `config.yaml`.
-        normaliser: its `normaliser.json`: policies, and the subset of the data; empty
-            where nothing was kept.
+        normaliser: its `normaliser.json`: policies, and the subset and the limits of
+            the data; empty where nothing was kept.
         began_at: name of the experiment from whose end it went on; empty if it began
             anew.
         before: that experiment, where it is still beside this one.
     """
 
     settings: Mapping
-    normaliser: Mapping[str, str]
+    normaliser: Mapping[str, Any]
     began_at: str = ""
     before: "Trained | None" = None
 
@@ -180,6 +180,10 @@ class Training:
         if subset != self.subset:
             data = {name: name or "all data" for name in (subset, self.subset)}
             differences.append(f"trained on {data[subset]}, not {data[self.subset]}")
+        differences += [
+            f"stage 4 kept --{option} {value}"
+            for option, value in (model.normaliser.get("limits") or {}).items()
+        ]
         policy = model.normaliser.get("text_policy", "unknown")
         if self.text_policy and policy != self.text_policy:
             differences.append(f"text policy {policy}, not {self.text_policy}")

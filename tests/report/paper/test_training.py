@@ -93,6 +93,17 @@ def test_a_model_fills_the_rows_of_its_training(
     assert rows(name, model) == filled
 
 
+def test_a_model_of_some_languages_fills_no_row_and_says_which(tmp_path):
+    model = trained(tmp_path, limits={"langs": "deu,eng", "max_duration": 15.0})
+    assert rows("table4", model) == []
+    (cell,) = {
+        c.why
+        for c in fill(table("table4"), [System("two", lambda query: None, model)])
+        if c.row == "POWSM"
+    }
+    assert "stage 4 kept --langs deu,eng; stage 4 kept --max_duration 15.0" in cell
+
+
 def test_the_published_loop_and_ours_are_the_same_row(tmp_path):
     stock = trained(tmp_path, "train_powsm.yaml")
     assert rows("table2", stock) == ["POWSM"]
