@@ -23,7 +23,6 @@ may belong to two syllables or words.
 import importlib.metadata
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -172,13 +171,6 @@ class Segmentation:
         if losses.keys().isdisjoint(self._words):
             return ()
         return chain.from_iterable(map(losses.get, self._words, repeat(())))
-
-    def dropped_by_kind(self) -> Counter[str]:
-        """How many characters each kind of drop took, spaces included."""
-        kinds = Counter(self.losses())
-        if n_spaces := len(self._text) - sum(map(len, self._words)):
-            kinds["space"] = n_spaces
-        return kinds
 
 
 def _plain_english_word(text: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
