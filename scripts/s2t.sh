@@ -208,7 +208,7 @@ train=(powsm train ${trainer:+--trainer "${trainer}"}
     --stats "${stats}" --exp "${exp}")
 is_trained=false
 [[ -n ${download_model} ]] || ((stage > 11 || stop_stage < 11)) || is_trained=true
-if [[ ${is_trained} == true && ${dry_run} == false ]] && ((stage < 5)) &&
+if [[ ${is_trained} == true && ${dry_run} == false ]] && ((stage < 11)) &&
     [[ ! -e ${token_dir}/tokens.txt ]]; then
     log "the settings of stage 11 are looked at first"
     run_command "${train[@]}" --dry_run --set "${init[@]}" "${set[@]}"

@@ -36,7 +36,7 @@ def start(
     variables = {**os.environ, "OMP_NUM_THREADS": "1"} | (environment or {})
     variables.pop("PYTEST_CURRENT_TEST", None)
     what = (function, arguments, output, variables, os.getcwd())
-    process = _SERVER.Process(target=_begin, args=what, daemon=False)
+    process = _SERVER.Process(target=_begin, args=what)
     process.start()
     return process
 

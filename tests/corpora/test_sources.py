@@ -25,7 +25,11 @@ from powsm.corpora.sources.bring import _by_texts
 from powsm.corpora.sources.folders import items_with_tiers
 from powsm.corpora.sources.item import SourceError
 from powsm.corpora.sources.manifests import items_of_kaldi, items_of_lhotse
-from powsm.corpora.sources.tables import items_of_csv, items_of_dataset
+from powsm.corpora.sources.tables import (
+    items_of_common_voice,
+    items_of_csv,
+    items_of_dataset,
+)
 from powsm.decode.align_files import Segment, eaf, textgrid
 from powsm.files.audio_places import _open_file
 from powsm.prepare.audit import report
@@ -553,6 +557,9 @@ def test_folder_of_common_voice_has_its_splits(recordings, tmp_path, monkeypatch
     about = yaml.safe_load(Path("downloads/mine_shar/corpus.yaml").read_text())
     assert about["utterances"] == {"train": 2, "test": 1}
     assert about["source"] == "folder of Common Voice"
+    for split in ("train", "test"):
+        (source / f"{split}.tsv").unlink()
+    assert [item.split for item in items_of_common_voice(source)] == [None] * 3
     (item, *_) = items_of_csv(source / "validated.tsv")  # a table alone says no split
     assert (item.key, item.split, item.speaker) == ("clips-u0", None, "s")
 

@@ -8,7 +8,7 @@ from praatio.data_classes.point_tier import PointTier
 from powsm.corpora.tiers import TierError, read_stretches
 from powsm.decode.align_files import Segment, eaf
 
-ROWS = [(0.25, 0.5, 'say "a"'), (0.5, 1.0, "ខ្មែរ & <b>")]
+ROWS = [(0.25, 0.5, 'an "IntervalTier"'), (0.5, 1.0, "ខ្មែរ & <b>")]
 
 
 @pytest.fixture(params=["TextGrid", "short", "eaf"])
@@ -80,7 +80,7 @@ def test_tiers_of_one_name_are_told_apart_by_nobody(annotated):
     ("before", "after"),
     [
         ('"ខ្មែរ & <b>"', ""),  # as of a file that was cut off
-        ('say ""a""', 'say "a" twice'),
+        ('an ""IntervalTier""', 'an "a" twice'),
     ],
 )
 def test_intervals_that_cannot_be_read_are_told(annotated, before, after):

@@ -19,7 +19,7 @@ _INTERVAL = re.compile(
 _SIZE = re.compile(r"intervals\s*:\s*size\s*=\s*(\d+)")
 _SHORT = re.compile(rf"\s*{_TEXT}\s+{_NUMBER}\s+{_NUMBER}\s+(?P<size>\d+)\s")
 _SHORT_INTERVAL = re.compile(rf"{_NUMBER}\s+{_NUMBER}\s+{_TEXT}\s*?$", re.M)
-_TIER = '"IntervalTier"'
+_TIER = re.compile(r'(?<!")"IntervalTier"(?!")')  # doubled, they are of a label
 
 
 class TextGridError(PowsmError):
@@ -73,7 +73,7 @@ def read_tiers(data: bytes, where: Path | str) -> list[tuple[str, list[Interval]
     except UnicodeDecodeError as err:
         raise TextGridError(f"{where}: not UTF-8 or UTF-16 text ({err})") from err
     tiers = []
-    for part in text.split(_TIER)[1:]:
+    for part in _TIER.split(text)[1:]:
         if match := _SHORT.match(part):
             size = int(match["size"])  # what follows may be points of another tier
             rows = _SHORT_INTERVAL.findall(part, match.end())[:size]

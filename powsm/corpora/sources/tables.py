@@ -26,6 +26,7 @@ COLUMNS = {
     "key": ("id", "utt_id"),
 }
 DATASET, DATASETS = "dataset_info.json", "dataset_dict.json"
+_SPLITS = ("train", "dev", "test")  # of Common Voice, by table
 CLIPS = "clips"  # folder of Common Voice, whose tables name the files in it
 
 
@@ -67,17 +68,22 @@ def _delimiter(table: Path) -> str:
 
 
 def tables_of_common_voice(source: Path) -> list[Path]:
-    """The tables of its splits; none where a folder is not one of its languages."""
+    """The tables of its splits, or of what is validated without them.
+
+    None where a folder is not one of its languages.
+    """
     if not (source / CLIPS).is_dir():
         return []
-    tables = (source / f"{split}.tsv" for split in ("train", "dev", "test"))
-    return [table for table in tables if table.is_file()]
+    tables = [source / f"{name}.tsv" for name in (*_SPLITS, "validated")]
+    there = [table for table in tables if table.is_file()]
+    return [table for table in there if table.stem in _SPLITS] or there
 
 
 def items_of_common_voice(source: Path) -> Iterator[Item | str]:
     """Rows of the tables of a language of Common Voice, in its splits."""
     for table in tables_of_common_voice(source):
-        yield from items_of_csv(table, table.stem)
+        split = table.stem if table.stem in _SPLITS else None
+        yield from items_of_csv(table, split)
 
 
 def items_of_dataset(source: Path) -> Iterator[Item | str]:
